@@ -1,0 +1,1 @@
+//! What rustc prints for each mistake; the rules are in README.md.

@@ -2,4 +2,13 @@
 
 mod errors;
 mod root;
+mod state;
 mod suggest;
+
+use proc_macro::TokenStream;
+
+#[allow(missing_docs, reason = "documented on the re-export")]
+#[proc_macro_derive(State, attributes(state))]
+pub fn state(input: TokenStream) -> TokenStream {
+    state::derive(input.into()).into()
+}

@@ -1,0 +1,186 @@
+//! [`State`] → the update type, its setters, and the merge.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::{GenericArgument, Generics, Path, PathArguments, Type, TypePath, parse_quote};
+
+use super::check::{Merge, State, StateField};
+use crate::root::Root;
+
+pub(crate) fn expand(state: &State) -> TokenStream {
+    let State { root, vis, ident, generics, fields } = state;
+    let update = update_ident(ident);
+    let name = update.to_string();
+    let doc = format!(
+        "Changes to a [`{ident}`]: made with [`{ident}::update`], returned by a node.\n\n\
+         A field that is not set stays as it is."
+    );
+    let bounded = bounded(generics);
+    let (impl_generics, args, bounds) = generics.split_for_impl();
+    let (state_generics, _, state_bounds) = bounded.split_for_impl();
+
+    let idents: Vec<_> = fields.iter().map(|field| &field.ident).collect();
+    let names: Vec<_> = idents.iter().map(|ident| ident.unraw().to_string()).collect();
+    let storage = fields.iter().map(|field| field.storage(root));
+    let setters = fields.iter().map(StateField::setter);
+    let merges = fields.iter().map(StateField::apply);
+    let (replaced, replaced_names): (Vec<_>, Vec<_>) = fields
+        .iter()
+        .zip(&names)
+        .filter(|(field, _)| matches!(field.merge, Merge::Replace))
+        .map(|(field, name)| (&field.ident, name))
+        .unzip();
+
+    // Mixed-site: no local of ours can be seen by a path or a type of the user's.
+    quote_spanned! {Span::mixed_site()=>
+        #[doc = #doc]
+        #[must_use = "an update does nothing unless the node returns it"]
+        #[derive(::core::clone::Clone)]
+        #vis struct #update #generics #bounds {
+            #(#idents: #storage,)*
+        }
+
+        const _: () = {
+            use #root::__private::state as __state;
+
+            #[automatically_derived]
+            impl #impl_generics #ident #args #bounds {
+                /// An update that changes nothing yet.
+                #vis fn update() -> #update #args {
+                    ::core::default::Default::default()
+                }
+            }
+
+            #[automatically_derived]
+            #[allow(dead_code, deprecated)]
+            impl #impl_generics #update #args #bounds {
+                #(#setters)*
+            }
+
+            #[automatically_derived]
+            impl #impl_generics ::core::default::Default for #update #args #bounds {
+                fn default() -> Self {
+                    Self { #(#idents: ::core::default::Default::default(),)* }
+                }
+            }
+
+            #[automatically_derived]
+            impl #impl_generics ::core::fmt::Debug for #update #args #bounds {
+                fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                    __state::debug(f, #name, &[#((#names, self.#idents.is_set()),)*])
+                }
+            }
+
+            #[automatically_derived]
+            #[allow(deprecated)]
+            impl #state_generics #root::State for #ident #args #state_bounds {
+                type Update = #update #args;
+
+                fn apply(&mut self, update: Self::Update) {
+                    #(#merges)*
+                }
+
+                fn replaced(update: &Self::Update) -> ::std::vec::Vec<&'static str> {
+                    __state::names(&[#((#replaced_names, update.#replaced.is_set()),)*])
+                }
+            }
+        };
+    }
+}
+
+/// The name is the user's to write, but no token of theirs: it keeps the macro's span.
+pub(super) fn update_ident(state: &Ident) -> Ident {
+    format_ident!("{}Update", state.unraw(), span = Span::call_site())
+}
+
+/// A generic state is a state when its parameters are fit to be in one, as with every derive.
+pub(super) fn bounded(generics: &Generics) -> Generics {
+    let mut generics = generics.clone();
+    for param in generics.type_params_mut() {
+        param.bounds.push(parse_quote!(::core::clone::Clone));
+        param.bounds.push(parse_quote!(::core::marker::Send));
+        param.bounds.push(parse_quote!(::core::marker::Sync));
+        param.bounds.push(parse_quote!('static));
+    }
+    generics
+}
+
+impl StateField {
+    /// What the update holds for this field.
+    fn storage(&self, root: &Root) -> TokenStream {
+        let ty = &self.ty;
+        let holder = match self.merge {
+            Merge::Replace => quote!(Replace),
+            Merge::Append => quote!(Append),
+            Merge::With(_) => quote!(With),
+        };
+        quote!(#root::__private::state::#holder<#ty>)
+    }
+
+    fn setter(&self) -> TokenStream {
+        let Self { vis, ident, ty, carried, merge } = self;
+        let (doc, param) = match merge {
+            Merge::Replace => ("Replaces the field.".to_owned(), one_of(ty)),
+            Merge::Append => ("Appends to the field; a second call appends more.".to_owned(), many_of(ty)),
+            Merge::With(path) => {
+                let doc = format!("Merges into the field with `{}`; a second call merges again.", text_of(path));
+                (doc, one_of(ty))
+            }
+        };
+        // The user's words are the first paragraph, if there are any.
+        let gap = carried.iter().any(|attr| attr.path().is_ident("doc")).then(|| quote!(#[doc = ""]));
+        quote_spanned! {Span::mixed_site()=>
+            #(#carried)*
+            #gap
+            #[doc = #doc]
+            #vis fn #ident(mut self, #ident: #param) -> Self {
+                self.#ident.set(#ident);
+                self
+            }
+        }
+    }
+
+    fn apply(&self) -> TokenStream {
+        let ident = &self.ident;
+        let with = match &self.merge {
+            Merge::Replace | Merge::Append => None,
+            Merge::With(path) => Some(quote!(, #path)),
+        };
+        quote_spanned!(Span::mixed_site()=> update.#ident.apply(&mut self.#ident #with);)
+    }
+}
+
+/// What a setter takes for one value: anything that becomes one. A number is taken as it is, because a literal
+/// that may become many types has none.
+fn one_of(ty: &Type) -> TokenStream {
+    if is_number(ty) { quote!(#ty) } else { quote!(impl ::core::convert::Into<#ty>) }
+}
+
+/// What a setter takes for any number of items.
+fn many_of(ty: &Type) -> TokenStream {
+    let item = quote!(<#ty as ::core::iter::IntoIterator>::Item);
+    let item = if holds_numbers(ty) { quote!(= #item) } else { quote!(: ::core::convert::Into<#item>) };
+    quote!(impl ::core::iter::IntoIterator<Item #item>)
+}
+
+/// Whether it looks like a number. Only what a setter accepts beside the type itself depends on it.
+fn is_number(ty: &Type) -> bool {
+    const NUMBERS: [&str; 14] =
+        ["u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64"];
+    matches!(ty, Type::Path(path) if NUMBERS.iter().any(|number| path.path.is_ident(number)))
+}
+
+/// `Vec<u32>`, `HashMap<String, f64>`.
+fn holds_numbers(ty: &Type) -> bool {
+    let Type::Path(TypePath { path, .. }) = ty else { return false };
+    let Some(PathArguments::AngleBracketed(args)) = path.segments.last().map(|last| &last.arguments) else {
+        return false;
+    };
+    args.args.iter().any(|arg| matches!(arg, GenericArgument::Type(ty) if is_number(ty)))
+}
+
+/// As it is written: `quote` puts spaces around `::`.
+fn text_of(path: &Path) -> String {
+    path.to_token_stream().to_string().replace(' ', "")
+}

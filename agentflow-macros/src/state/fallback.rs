@@ -1,0 +1,56 @@
+//! What stands in after a mistake: an update whose setters take anything, so that the code which uses the
+//! state has no errors but its own.
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{GenericParam, Generics};
+
+use super::check::State;
+use super::expand::update_ident;
+
+pub(crate) fn fallback(state: &State) -> TokenStream {
+    let State { root, vis, ident, generics, fields } = state;
+    let update = update_ident(ident);
+    // The borrowed state is not a state; what can still be one is the state that borrows for ever.
+    let all = generics.params.iter().map(|param| match param {
+        GenericParam::Lifetime(_) => quote!('static),
+        GenericParam::Type(param) => param.ident.to_token_stream(),
+        GenericParam::Const(param) => param.ident.to_token_stream(),
+    });
+    let this = quote!(#ident<#(#all),*>);
+    let owned = super::expand::bounded(&without_lifetimes(generics));
+    let (impl_generics, args, bounds) = owned.split_for_impl();
+    let setters = fields.iter().map(|field| {
+        let (vis, ident) = (&field.vis, &field.ident);
+        quote!(#vis fn #ident<__Value>(self, _: __Value) -> Self { self })
+    });
+
+    quote_spanned! {Span::mixed_site()=>
+        #[doc(hidden)]
+        #vis struct #update #impl_generics (::core::marker::PhantomData<fn() -> #this>) #bounds;
+
+        const _: () = {
+            impl #impl_generics #this #bounds {
+                #vis fn update() -> #update #args { #update(::core::marker::PhantomData) }
+            }
+            #[allow(dead_code)]
+            impl #impl_generics #update #args #bounds { #(#setters)* }
+            impl #impl_generics ::core::clone::Clone for #update #args #bounds {
+                fn clone(&self) -> Self { Self(::core::marker::PhantomData) }
+            }
+            impl #impl_generics ::core::default::Default for #update #args #bounds {
+                fn default() -> Self { Self(::core::marker::PhantomData) }
+            }
+            impl #impl_generics #root::State for #this #bounds {
+                type Update = #update #args;
+                fn apply(&mut self, _: Self::Update) {}
+                fn replaced(_: &Self::Update) -> ::std::vec::Vec<&'static str> { ::std::vec::Vec::new() }
+            }
+        };
+    }
+}
+
+fn without_lifetimes(generics: &Generics) -> Generics {
+    let params = generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_)));
+    Generics { params: params.cloned().collect(), ..generics.clone() }
+}

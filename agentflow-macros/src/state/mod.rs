@@ -1,0 +1,26 @@
+//! `#[derive(State)]`.
+
+mod check;
+mod expand;
+mod fallback;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use proc_macro2::TokenStream;
+
+use crate::errors::Errors;
+
+pub(crate) fn derive(input: TokenStream) -> TokenStream {
+    let mut errors = Errors::new();
+    let Some(input) = syntax::Input::parse(input, &mut errors) else {
+        return errors.into_tokens();
+    };
+    let state = check::State::check(input, &mut errors);
+    if errors.is_empty() {
+        return expand::expand(&state);
+    }
+    let mut output = errors.into_tokens();
+    output.extend(fallback::fallback(&state));
+    output
+}

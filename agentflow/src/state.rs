@@ -1,0 +1,158 @@
+//! [`State`]: what a run carries from node to node, and how updates change it.
+
+/// What a run carries from node to node. Implement it with [`#[derive(State)]`](derive@crate::State).
+///
+/// A node changes the state in place (`state: &mut S`), or reads it (`state: &S`) and returns an update. Nodes that
+/// run side by side can only do the latter: each update is then applied in the order in which the nodes are written,
+/// whichever was done first.
+///
+/// ```
+/// use agentflow::State;
+///
+/// #[derive(Clone, Default, State)]
+/// struct Report {
+///     title: String,
+///     #[state(append)]
+///     notes: Vec<String>,
+/// }
+///
+/// let mut report = Report::default();
+/// report.apply(Report::update().title("Owls").notes(["nocturnal"]));
+/// report.apply(Report::update().notes(["silent", "far-sighted"]));
+///
+/// assert_eq!(report.title, "Owls");
+/// assert_eq!(report.notes, ["nocturnal", "silent", "far-sighted"]);
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a state",
+    label = "not a state",
+    note = "add `#[derive(Clone, State)]` to the struct"
+)]
+pub trait State: Clone + Send + Sync + 'static {
+    /// Changes to the state, as a node that takes `&Self` returns them.
+    type Update: Clone + Send + Sync + 'static;
+
+    /// Merges one update.
+    fn apply(&mut self, update: Self::Update);
+
+    /// The fields that `update` replaces, as against those that it appends to or merges into.
+    ///
+    /// Two nodes that run side by side and replace one field are in conflict: one of the values would be lost.
+    fn replaced(update: &Self::Update) -> Vec<&'static str>;
+}
+
+/// What the code that `#[derive(State)]` makes is built from.
+#[doc(hidden)]
+#[allow(missing_debug_implementations, reason = "an update names the fields that it changes, not their values")]
+pub mod generated {
+    use std::fmt;
+
+    /// A new value, if there is one.
+    #[derive(Clone)]
+    pub struct Replace<T>(Option<T>);
+
+    /// Items to append, if there are any.
+    #[derive(Clone)]
+    pub struct Append<T>(Option<T>);
+
+    /// Values to merge one by one, so that nothing is asked of the function that merges them.
+    #[derive(Clone)]
+    pub struct With<T>(Vec<T>);
+
+    /// What `#[state(append)]` asks of a field's type.
+    #[diagnostic::on_unimplemented(
+        message = "nothing can be appended to `{Self}`",
+        label = "not a collection",
+        note = "`#[state(append)]` is for collections: types that are `IntoIterator + Extend + Default`"
+    )]
+    pub trait Collection: IntoIterator + Extend<Self::Item> + Default {}
+
+    #[diagnostic::do_not_recommend]
+    impl<T: IntoIterator + Extend<T::Item> + Default> Collection for T {}
+
+    impl<T> Default for Replace<T> {
+        fn default() -> Self {
+            Self(None)
+        }
+    }
+
+    impl<T> Default for Append<T> {
+        fn default() -> Self {
+            Self(None)
+        }
+    }
+
+    impl<T> Default for With<T> {
+        fn default() -> Self {
+            Self(Vec::new())
+        }
+    }
+
+    impl<T> Replace<T> {
+        pub fn set(&mut self, value: impl Into<T>) {
+            self.0 = Some(value.into());
+        }
+
+        pub fn apply(self, field: &mut T) {
+            if let Some(value) = self.0 {
+                *field = value;
+            }
+        }
+
+        #[must_use]
+        pub fn is_set(&self) -> bool {
+            self.0.is_some()
+        }
+    }
+
+    impl<T: Collection> Append<T> {
+        pub fn set(&mut self, items: impl IntoIterator<Item: Into<T::Item>>) {
+            self.0.get_or_insert_default().extend(items.into_iter().map(Into::into));
+        }
+
+        pub fn apply(self, field: &mut T) {
+            if let Some(items) = self.0 {
+                field.extend(items);
+            }
+        }
+    }
+
+    impl<T> Append<T> {
+        #[must_use]
+        pub fn is_set(&self) -> bool {
+            self.0.is_some()
+        }
+    }
+
+    impl<T> With<T> {
+        pub fn set(&mut self, value: impl Into<T>) {
+            self.0.push(value.into());
+        }
+
+        pub fn apply(self, field: &mut T, merge: fn(&mut T, T)) {
+            for value in self.0 {
+                merge(field, value);
+            }
+        }
+
+        #[must_use]
+        pub fn is_set(&self) -> bool {
+            !self.0.is_empty()
+        }
+    }
+
+    /// The names of the fields that are set.
+    #[must_use]
+    pub fn names(fields: &[(&'static str, bool)]) -> Vec<&'static str> {
+        fields.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect()
+    }
+
+    /// `ReportUpdate { title: .., notes: .. }`: the values need not be `Debug`.
+    pub fn debug(f: &mut fmt::Formatter<'_>, update: &str, fields: &[(&'static str, bool)]) -> fmt::Result {
+        let mut debug = f.debug_struct(update);
+        for name in names(fields) {
+            debug.field(name, &format_args!(".."));
+        }
+        debug.finish()
+    }
+}

@@ -43,7 +43,10 @@ pub trait State: Clone + Send + Sync + 'static {
 
 /// What the code that `#[derive(State)]` makes is built from.
 #[doc(hidden)]
-#[allow(missing_debug_implementations, reason = "an update names the fields that it changes, not their values")]
+#[allow(
+    missing_debug_implementations,
+    reason = "an update names the fields that it changes, not their values"
+)]
 pub mod generated {
     use std::fmt;
 
@@ -59,13 +62,20 @@ pub mod generated {
     #[derive(Clone)]
     pub struct With<T>(Vec<T>);
 
+    /// What a state asks of a field's type: it is cloned for the branches of a group, and moves from thread to
+    /// thread.
+    pub trait Field: Clone + Send + Sync + 'static {}
+
+    #[diagnostic::do_not_recommend]
+    impl<T: Clone + Send + Sync + 'static> Field for T {}
+
     /// What `#[state(append)]` asks of a field's type.
     #[diagnostic::on_unimplemented(
         message = "nothing can be appended to `{Self}`",
         label = "not a collection",
         note = "`#[state(append)]` is for collections: types that are `IntoIterator + Extend + Default`"
     )]
-    pub trait Collection: IntoIterator + Extend<Self::Item> + Default {}
+    pub trait Collection: IntoIterator + Extend<<Self as IntoIterator>::Item> + Default {}
 
     #[diagnostic::do_not_recommend]
     impl<T: IntoIterator + Extend<T::Item> + Default> Collection for T {}
@@ -105,19 +115,25 @@ pub mod generated {
         }
     }
 
-    impl<T: Collection> Append<T> {
-        pub fn set(&mut self, items: impl IntoIterator<Item: Into<T::Item>>) {
-            self.0.get_or_insert_default().extend(items.into_iter().map(Into::into));
+    impl<T> Append<T> {
+        pub fn set(&mut self, items: impl IntoIterator<Item: Into<T::Item>>)
+        where
+            T: Collection,
+        {
+            self.0
+                .get_or_insert_default()
+                .extend(items.into_iter().map(Into::into));
         }
 
-        pub fn apply(self, field: &mut T) {
+        pub fn apply(self, field: &mut T)
+        where
+            T: Collection,
+        {
             if let Some(items) = self.0 {
                 field.extend(items);
             }
         }
-    }
 
-    impl<T> Append<T> {
         #[must_use]
         pub fn is_set(&self) -> bool {
             self.0.is_some()
@@ -144,7 +160,11 @@ pub mod generated {
     /// The names of the fields that are set.
     #[must_use]
     pub fn names(fields: &[(&'static str, bool)]) -> Vec<&'static str> {
-        fields.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect()
+        fields
+            .iter()
+            .filter(|(_, is_set)| *is_set)
+            .map(|(name, _)| *name)
+            .collect()
     }
 
     /// `ReportUpdate { title: .., notes: .. }`: the values need not be `Debug`.

@@ -1,24 +1,38 @@
 //! [`State`] → the update type, its setters, and the merge.
 
-use proc_macro2::{Ident, Span, TokenStream};
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
+use syn::spanned::Spanned;
 use syn::{GenericArgument, Generics, Path, PathArguments, Type, TypePath, parse_quote};
 
 use super::check::{Merge, State, StateField};
 use crate::root::Root;
 
 pub(crate) fn expand(state: &State) -> TokenStream {
-    let State { root, vis, ident, generics, fields } = state;
+    let State {
+        root,
+        vis,
+        ident,
+        generics,
+        fields,
+    } = state;
     let update = update_ident(ident);
     let name = update.to_string();
     let doc = format!(
         "Changes to a [`{ident}`]: made with [`{ident}::update`], returned by a node.\n\n\
          A field that is not set stays as it is."
     );
-    let bounded = bounded(generics);
     let (impl_generics, args, bounds) = generics.split_for_impl();
-    let (state_generics, _, state_bounds) = bounded.split_for_impl();
+    let bounded = bounded(generics);
+    let state_generics = bounded.split_for_impl().0;
+    let user_bounds = generics
+        .where_clause
+        .iter()
+        .flat_map(|clause| &clause.predicates)
+        .map(|p| quote!(#p,));
+    let field_bounds = user_bounds.chain(fields.iter().map(StateField::bounds));
+    let fit = quote!(where #(#field_bounds)*);
 
     let idents: Vec<_> = fields.iter().map(|field| &field.ident).collect();
     let names: Vec<_> = idents.iter().map(|ident| ident.unraw().to_string()).collect();
@@ -36,7 +50,6 @@ pub(crate) fn expand(state: &State) -> TokenStream {
     quote_spanned! {Span::mixed_site()=>
         #[doc = #doc]
         #[must_use = "an update does nothing unless the node returns it"]
-        #[derive(::core::clone::Clone)]
         #vis struct #update #generics #bounds {
             #(#idents: #storage,)*
         }
@@ -45,6 +58,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             use #root::__private::state as __state;
 
             #[automatically_derived]
+            #[allow(dead_code)]
             impl #impl_generics #ident #args #bounds {
                 /// An update that changes nothing yet.
                 #vis fn update() -> #update #args {
@@ -66,6 +80,13 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             }
 
             #[automatically_derived]
+            impl #impl_generics ::core::clone::Clone for #update #args #fit {
+                fn clone(&self) -> Self {
+                    Self { #(#idents: ::core::clone::Clone::clone(&self.#idents),)* }
+                }
+            }
+
+            #[automatically_derived]
             impl #impl_generics ::core::fmt::Debug for #update #args #bounds {
                 fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                     __state::debug(f, #name, &[#((#names, self.#idents.is_set()),)*])
@@ -74,14 +95,14 @@ pub(crate) fn expand(state: &State) -> TokenStream {
 
             #[automatically_derived]
             #[allow(deprecated)]
-            impl #state_generics #root::State for #ident #args #state_bounds {
+            impl #state_generics #root::State for #ident #args #fit {
                 type Update = #update #args;
 
-                fn apply(&mut self, update: Self::Update) {
+                fn apply(&mut self, update: #update #args) {
                     #(#merges)*
                 }
 
-                fn replaced(update: &Self::Update) -> ::std::vec::Vec<&'static str> {
+                fn replaced(update: &#update #args) -> ::std::vec::Vec<&'static str> {
                     __state::names(&[#((#replaced_names, update.#replaced.is_set()),)*])
                 }
             }
@@ -118,23 +139,61 @@ impl StateField {
         quote!(#root::__private::state::#holder<#ty>)
     }
 
+    /// What the field's type must be. Said of each field wherever it is needed, and always in the same words: so
+    /// rustc reports a type that isn't fit once, at the field, and takes it for granted from there on.
+    fn bounds(&self) -> TokenStream {
+        let (ty, field, collection) = (&self.ty, self.at_type(quote!(__state::Field)), self.collection());
+        quote!(#ty: #field, #collection)
+    }
+
+    fn collection(&self) -> Option<TokenStream> {
+        let (ty, collection) = (&self.ty, self.at_type(quote!(__state::Collection)));
+        matches!(self.merge, Merge::Append).then(|| quote!(#ty: #collection,))
+    }
+
+    /// In parentheses that make rustc look at the field's type.
+    fn at_type(&self, tokens: TokenStream) -> Group {
+        let mut group = Group::new(Delimiter::Parenthesis, tokens);
+        group.set_span(self.ty.span());
+        group
+    }
+
     fn setter(&self) -> TokenStream {
-        let Self { vis, ident, ty, carried, merge } = self;
+        let Self {
+            vis,
+            ident,
+            ty,
+            carried,
+            merge,
+        } = self;
         let (doc, param) = match merge {
             Merge::Replace => ("Replaces the field.".to_owned(), one_of(ty)),
-            Merge::Append => ("Appends to the field; a second call appends more.".to_owned(), many_of(ty)),
+            Merge::Append => (
+                "Appends to the field; a second call appends more.".to_owned(),
+                many_of(ty),
+            ),
             Merge::With(path) => {
-                let doc = format!("Merges into the field with `{}`; a second call merges again.", text_of(path));
+                let doc = format!(
+                    "Merges into the field with `{}`; a second call merges again.",
+                    text_of(path)
+                );
                 (doc, one_of(ty))
             }
         };
+        let collection = self.collection();
         // The user's words are the first paragraph, if there are any.
-        let gap = carried.iter().any(|attr| attr.path().is_ident("doc")).then(|| quote!(#[doc = ""]));
+        let gap = carried
+            .iter()
+            .any(|attr| attr.path().is_ident("doc"))
+            .then(|| quote!(#[doc = ""]));
         quote_spanned! {Span::mixed_site()=>
             #(#carried)*
             #gap
             #[doc = #doc]
-            #vis fn #ident(mut self, #ident: #param) -> Self {
+            #vis fn #ident(mut self, #ident: #param) -> Self
+            where
+                #collection
+            {
                 self.#ident.set(#ident);
                 self
             }
@@ -154,30 +213,43 @@ impl StateField {
 /// What a setter takes for one value: anything that becomes one. A number is taken as it is, because a literal
 /// that may become many types has none.
 fn one_of(ty: &Type) -> TokenStream {
-    if is_number(ty) { quote!(#ty) } else { quote!(impl ::core::convert::Into<#ty>) }
+    if is_number(ty) {
+        quote!(#ty)
+    } else {
+        quote!(impl ::core::convert::Into<#ty>)
+    }
 }
 
 /// What a setter takes for any number of items.
 fn many_of(ty: &Type) -> TokenStream {
     let item = quote!(<#ty as ::core::iter::IntoIterator>::Item);
-    let item = if holds_numbers(ty) { quote!(= #item) } else { quote!(: ::core::convert::Into<#item>) };
+    let item = if holds_numbers(ty) {
+        quote!(= #item)
+    } else {
+        quote!(: ::core::convert::Into<#item>)
+    };
     quote!(impl ::core::iter::IntoIterator<Item #item>)
 }
 
 /// Whether it looks like a number. Only what a setter accepts beside the type itself depends on it.
 fn is_number(ty: &Type) -> bool {
-    const NUMBERS: [&str; 14] =
-        ["u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64"];
+    const NUMBERS: [&str; 14] = [
+        "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64",
+    ];
     matches!(ty, Type::Path(path) if NUMBERS.iter().any(|number| path.path.is_ident(number)))
 }
 
 /// `Vec<u32>`, `HashMap<String, f64>`.
 fn holds_numbers(ty: &Type) -> bool {
-    let Type::Path(TypePath { path, .. }) = ty else { return false };
+    let Type::Path(TypePath { path, .. }) = ty else {
+        return false;
+    };
     let Some(PathArguments::AngleBracketed(args)) = path.segments.last().map(|last| &last.arguments) else {
         return false;
     };
-    args.args.iter().any(|arg| matches!(arg, GenericArgument::Type(ty) if is_number(ty)))
+    args.args
+        .iter()
+        .any(|arg| matches!(arg, GenericArgument::Type(ty) if is_number(ty)))
 }
 
 /// As it is written: `quote` puts spaces around `::`.

@@ -9,7 +9,13 @@ use super::check::State;
 use super::expand::update_ident;
 
 pub(crate) fn fallback(state: &State) -> TokenStream {
-    let State { root, vis, ident, generics, fields } = state;
+    let State {
+        root,
+        vis,
+        ident,
+        generics,
+        fields,
+    } = state;
     let update = update_ident(ident);
     // The borrowed state is not a state; what can still be one is the state that borrows for ever.
     let all = generics.params.iter().map(|param| match param {
@@ -30,6 +36,7 @@ pub(crate) fn fallback(state: &State) -> TokenStream {
         #vis struct #update #impl_generics (::core::marker::PhantomData<fn() -> #this>) #bounds;
 
         const _: () = {
+            #[allow(dead_code)]
             impl #impl_generics #this #bounds {
                 #vis fn update() -> #update #args { #update(::core::marker::PhantomData) }
             }
@@ -43,14 +50,20 @@ pub(crate) fn fallback(state: &State) -> TokenStream {
             }
             impl #impl_generics #root::State for #this #bounds {
                 type Update = #update #args;
-                fn apply(&mut self, _: Self::Update) {}
-                fn replaced(_: &Self::Update) -> ::std::vec::Vec<&'static str> { ::std::vec::Vec::new() }
+                fn apply(&mut self, _: #update #args) {}
+                fn replaced(_: &#update #args) -> ::std::vec::Vec<&'static str> { ::std::vec::Vec::new() }
             }
         };
     }
 }
 
 fn without_lifetimes(generics: &Generics) -> Generics {
-    let params = generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_)));
-    Generics { params: params.cloned().collect(), ..generics.clone() }
+    let params = generics
+        .params
+        .iter()
+        .filter(|param| !matches!(param, GenericParam::Lifetime(_)));
+    Generics {
+        params: params.cloned().collect(),
+        ..generics.clone()
+    }
 }

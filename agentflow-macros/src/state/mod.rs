@@ -17,7 +17,8 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
         return errors.into_tokens();
     };
     let state = check::State::check(input, &mut errors);
-    if errors.is_empty() {
+    let sound = !state.fields.iter().any(|field| check::lacks_lifetime(&field.ty));
+    if errors.is_empty() && sound {
         return expand::expand(&state);
     }
     let mut output = errors.into_tokens();

@@ -39,15 +39,25 @@ impl Input {
         let entries = entries(&input.attrs, errors);
         let fields = match input.data {
             Data::Struct(data) => match data.fields {
-                Fields::Named(fields) => fields.named.into_iter().filter_map(|f| field(f, errors)).collect(),
+                Fields::Named(fields) => fields
+                    .named
+                    .into_iter()
+                    .filter_map(|f| field(f, errors))
+                    .collect(),
                 Fields::Unit => Vec::new(),
                 Fields::Unnamed(fields) => {
-                    errors.spanning(fields, "a state needs named fields: `struct Name { field: Type }`");
+                    errors.spanning(
+                        fields,
+                        "a state needs named fields: `struct Name { field: Type }`",
+                    );
                     Vec::new()
                 }
             },
             Data::Enum(data) => {
-                errors.at(data.enum_token.span, "a state is a struct: put this enum into a field of one");
+                errors.at(
+                    data.enum_token.span,
+                    "a state is a struct: put this enum into a field of one",
+                );
                 Vec::new()
             }
             Data::Union(data) => {
@@ -55,7 +65,13 @@ impl Input {
                 Vec::new()
             }
         };
-        Some(Self { vis: input.vis, ident: input.ident, generics: input.generics, entries, fields })
+        Some(Self {
+            vis: input.vis,
+            ident: input.ident,
+            generics: input.generics,
+            entries,
+            fields,
+        })
     }
 }
 
@@ -101,11 +117,15 @@ impl Parse for Entry {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         // `crate` is a key too.
         let key = Ident::parse_any(input)?;
-        let path = if input.peek(Token![=]) {
+        let path = if input.peek(Token![=]) && key == "append" {
+            return Err(input.error("`append` takes no value"));
+        } else if input.peek(Token![=]) {
             input.parse::<Token![=]>()?;
-            Some(input.call(path)?)
+            Some(path(input)?)
         } else if input.is_empty() || input.peek(Token![,]) {
             None
+        } else if input.peek(syn::token::Paren) {
+            return Err(input.error(format!("expected `{key} = path`")));
         } else {
             return Err(input.error(format!("expected `{key}` or `{key} = path`")));
         };
@@ -118,10 +138,17 @@ fn path(input: ParseStream<'_>) -> syn::Result<Path> {
         return Err(input.error(format!("write the path without quotes: `{}`", text.value())));
     }
     if input.peek(Token![|]) {
-        return Err(input.error("write a path to a function: a closure cannot stand in an attribute"));
+        let error = input.error("name a function here: a closure cannot stand in an attribute");
+        // All of it: it has commas of its own.
+        input.parse::<TokenStream>()?;
+        return Err(error);
     }
     if input.is_empty() || input.peek(Token![,]) {
-        return Err(input.error("expected a path after `=`"));
+        // Not at the end of the input, whose error would begin with "unexpected end of input".
+        return Err(syn::Error::new(
+            input.span(),
+            "expected a path to a function after `=`",
+        ));
     }
     input.parse()
 }

@@ -1,0 +1,296 @@
+//! What the expansion looks like, and what is said about each mistake. How rustc shows it is in `ui-tests`.
+
+use proc_macro2::{TokenStream, TokenTree};
+use quote::quote;
+
+use super::derive;
+
+fn pretty(input: TokenStream) -> String {
+    prettyplease::unparse(&syn::parse2(derive(input)).expect("the output is Rust"))
+}
+
+/// The texts of all `compile_error!`s.
+fn mistakes(input: TokenStream) -> Vec<String> {
+    fn collect(tokens: TokenStream, texts: &mut Vec<String>) {
+        let mut tokens = tokens.into_iter().peekable();
+        while let Some(token) = tokens.next() {
+            if matches!(&token, TokenTree::Ident(ident) if ident == "compile_error") {
+                tokens.next();
+                let Some(TokenTree::Group(text)) = tokens.next() else {
+                    panic!("compile_error without text")
+                };
+                let text: syn::LitStr = syn::parse2(text.stream()).expect("a text");
+                texts.push(text.value());
+            } else if let TokenTree::Group(group) = token {
+                collect(group.stream(), texts);
+            }
+        }
+    }
+    let mut texts = Vec::new();
+    collect(derive(input), &mut texts);
+    texts
+}
+
+fn report() -> TokenStream {
+    quote! {
+        #[derive(Clone, State)]
+        pub struct Report {
+            /// What it is about.
+            pub title: String,
+            pages: u32,
+            #[state(append)]
+            pub(crate) notes: Vec<String>,
+            #[state(append)]
+            #[deprecated]
+            scores: Vec<f64>,
+            /// The longest wins.
+            #[state(with = rules::longest)]
+            summary: String,
+        }
+    }
+}
+
+#[test]
+fn a_struct() {
+    insta::assert_snapshot!(pretty(report()));
+}
+
+#[test]
+fn a_generic_struct() {
+    insta::assert_snapshot!(pretty(quote! {
+        struct Best<T: Ord = u8, const N: usize = 2> where T: Debug { best: [T; N] }
+    }));
+}
+
+#[test]
+fn an_empty_struct() {
+    insta::assert_snapshot!(pretty(quote!(
+        struct Empty {}
+    )));
+}
+
+#[test]
+fn after_a_mistake_setters_take_anything() {
+    insta::assert_snapshot!(pretty(quote! {
+        pub struct Report<'a, T: Clone> {
+            pub title: &'a str,
+            #[state(append)]
+            notes: Vec<T>,
+        }
+    }));
+}
+
+#[test]
+fn the_same_tokens_give_the_same_output() {
+    assert_eq!(derive(report()).to_string(), derive(report()).to_string());
+}
+
+#[test]
+fn a_renamed_crate_is_named_nowhere_by_its_old_name() {
+    for field in [
+        quote!(notes: Vec<String>),
+        quote!(#[state(apend)] notes: Vec<String>),
+    ] {
+        let output = derive(quote! {
+            #[state(crate = crate::flow)]
+            struct Report { #field }
+        });
+        assert!(!output.to_string().contains("agentflow"), "{output}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_compared_with_those_that_are_known() {
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state(apend)]
+                a: A,
+                #[state(reduce)]
+                b: B,
+            }
+        )),
+        [
+            "unknown key `apend`; did you mean `append`? (a field takes `append` or `with = path`)",
+            "unknown key `reduce` (a field takes `append` or `with = path`)",
+        ]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            #[state(crat = x)]
+            struct S {}
+        )),
+        ["unknown key `crat`; did you mean `crate`? (the struct takes `crate = path`)"]
+    );
+}
+
+#[test]
+fn a_field_merges_in_one_way() {
+    let both = "a field merges in one way: `append` or `with`, not both";
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state(append, with = f)]
+                a: A,
+            }
+        )),
+        [both]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state(with = f)]
+                #[state(append)]
+                a: A,
+            }
+        )),
+        [both]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state(append, append)]
+                a: A,
+            }
+        )),
+        ["`append` is given twice"]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state(with = f, with = g)]
+                a: A,
+            }
+        )),
+        ["`with` is given twice"]
+    );
+}
+
+#[test]
+fn a_key_has_its_place() {
+    assert_eq!(
+        mistakes(quote!(
+            #[state(append, with = f)]
+            struct S {
+                #[state(crate = x)]
+                a: A,
+            }
+        )),
+        [
+            "`append` belongs on a field of the state",
+            "`with` belongs on a field of the state",
+            "`crate` belongs on the struct, not on a field",
+        ]
+    );
+}
+
+#[test]
+fn half_typed_attributes_say_what_is_missing() {
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state()]
+                a: A,
+            }
+        )),
+        [""; 0]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state(with)]
+                a: A,
+            }
+        )),
+        ["`with` needs a function: `with = path`, a `fn(&mut T, T)`"]
+    );
+    for half in [quote!(with = ), quote!(with = , append)] {
+        assert_eq!(
+            mistakes(quote!(
+                struct S {
+                    #[state(#half)]
+                    a: A,
+                }
+            ))[0],
+            "expected a path to a function after `=`"
+        );
+    }
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state(with(f))]
+                a: A,
+            }
+        )),
+        ["expected `with = path`"]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            struct S {
+                #[state(append with)]
+                a: A,
+            }
+        )),
+        ["expected `append` or `append = path`"]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            #[state(crate)]
+            struct S {}
+        )),
+        ["`crate` needs a path: `crate = path`"]
+    );
+}
+
+#[test]
+fn only_a_struct_with_named_fields_that_owns_them_is_a_state() {
+    assert_eq!(
+        mistakes(quote!(
+            enum S {}
+        )),
+        ["a state is a struct: put this enum into a field of one"]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            struct S(A);
+        )),
+        ["a state needs named fields: `struct Name { field: Type }`"]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            union S {
+                a: u8,
+            }
+        )),
+        ["a state is a struct, not a union"]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            struct S<'a, 'b> {
+                a: &'a &'b str,
+            }
+        )),
+        ["a state owns all it has: it cannot borrow for a lifetime"; 2]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            fn not_even_a_type() {}
+        ))
+        .len(),
+        1
+    );
+}
+
+#[test]
+fn all_mistakes_are_found_in_one_go() {
+    let found = mistakes(quote! {
+        #[state(krate = x)]
+        struct S<'a> {
+            #[state(apend, with)]
+            a: &'a A,
+            #[state(with = "f", append, append)]
+            b: B,
+        }
+    });
+    assert_eq!(found.len(), 6, "{found:#?}");
+}

@@ -1,0 +1,8 @@
+use agentflow::State;
+
+#[derive(State)]
+struct Report {
+    title: String,
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use agentflow::State;
+
+#[derive(Clone, State)]
+struct Report {
+    title: Strin,
+    #[state(append)]
+    notes: Vec<Strin>,
+}
+
+fn main() {}

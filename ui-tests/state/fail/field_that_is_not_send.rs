@@ -1,0 +1,10 @@
+use std::rc::Rc;
+
+use agentflow::State;
+
+#[derive(Clone, State)]
+struct Report {
+    title: Rc<str>,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use agentflow::State;
+
+#[derive(Clone, State)]
+struct Report {
+    title: &str,
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use agentflow::State;
+
+#[derive(Clone, Copy, State)]
+union Report {
+    title: u32,
+}
+
+fn main() {}

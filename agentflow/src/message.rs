@@ -1,0 +1,325 @@
+//! [`AgentState`]: a conversation, and the [`Message`]s that it is made of.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::State;
+
+/// The state of an agent that holds a conversation.
+///
+/// Messages merge by id: one whose id is there already takes that one's place, the others are appended.
+///
+/// ```
+/// use agentflow::{AgentState, Message, State};
+///
+/// let mut state = AgentState::from_user("Where do owls sleep?");
+/// let draft = Message::assistant("In");
+/// let answer = Message::assistant("In trees.").with_id(draft.id.clone());
+///
+/// state.apply(AgentState::update().context([draft]));
+/// state.apply(AgentState::update().context([answer]));
+/// assert_eq!(state.context.len(), 2);
+/// assert_eq!(state.last_message().unwrap().text(), "In trees.");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, State)]
+#[serde(default)]
+#[state(crate = crate)]
+#[non_exhaustive]
+pub struct AgentState {
+    /// The conversation, oldest message first.
+    #[state(with = merge_by_id)]
+    pub context: Vec<Message>,
+    /// What was said in messages that are no longer in `context`.
+    pub context_summary: Option<String>,
+}
+
+impl AgentState {
+    /// A conversation that begins with what the user says.
+    pub fn from_user(text: impl Into<String>) -> Self {
+        Self { context: vec![Message::user(text)], ..Self::default() }
+    }
+
+    /// The newest message.
+    #[must_use]
+    pub fn last_message(&self) -> Option<&Message> {
+        self.context.last()
+    }
+}
+
+/// Newest first: what is replaced was mostly said just now.
+fn merge_by_id(context: &mut Vec<Message>, messages: Vec<Message>) {
+    for message in messages {
+        match context.iter_mut().rev().find(|known| known.id == message.id) {
+            Some(known) => *known = message,
+            None => context.push(message),
+        }
+    }
+}
+
+/// One turn of a conversation.
+///
+/// ```
+/// use agentflow::{Message, Role};
+///
+/// let message = Message::assistant("In trees.");
+/// assert_eq!(message.role, Role::Assistant);
+/// assert_eq!(message.text(), "In trees.");
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Message {
+    /// What the message is merged by; JSON without an id gets a new one.
+    #[serde(default)]
+    pub id: MessageId,
+    /// Who says it.
+    pub role: Role,
+    /// What is said, part by part.
+    #[serde(default)]
+    pub content: Vec<Content>,
+}
+
+impl Message {
+    /// A message with a new id.
+    ///
+    /// ```
+    /// use agentflow::{Content, Message, Role};
+    ///
+    /// let message = Message::new(
+    ///     Role::User,
+    ///     ["What is this?".into(), Content::data("image/png", "iVBORw0KGgo=")],
+    /// );
+    /// assert_eq!(message.text(), "What is this?");
+    /// ```
+    pub fn new(role: Role, content: impl IntoIterator<Item = Content>) -> Self {
+        Self { id: MessageId::new(), role, content: content.into_iter().collect() }
+    }
+
+    /// Instructions to the model.
+    pub fn system(text: impl Into<String>) -> Self {
+        Self::new(Role::System, [Content::text(text)])
+    }
+
+    /// What the user says.
+    pub fn user(text: impl Into<String>) -> Self {
+        Self::new(Role::User, [Content::text(text)])
+    }
+
+    /// What the model says.
+    pub fn assistant(text: impl Into<String>) -> Self {
+        Self::new(Role::Assistant, [Content::text(text)])
+    }
+
+    /// What a tool gave for the call with this id.
+    pub fn tool_result(call_id: impl Into<String>, output: impl Into<Value>) -> Self {
+        Self::new(Role::Tool, [ToolResult::new(call_id, output).into()])
+    }
+
+    /// Why the call with this id gave nothing.
+    pub fn tool_error(call_id: impl Into<String>, error: impl Into<Value>) -> Self {
+        Self::new(Role::Tool, [ToolResult { is_error: true, ..ToolResult::new(call_id, error) }.into()])
+    }
+
+    /// The same message under another id: it replaces the message that has that id.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<MessageId>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// The same message with one part more.
+    ///
+    /// ```
+    /// use agentflow::{Message, ToolCall};
+    /// use serde_json::json;
+    ///
+    /// let message = Message::assistant("Let me look.")
+    ///     .with_content(ToolCall::new("call-1", "search", json!({ "query": "owls" })));
+    /// assert_eq!(message.tool_calls().count(), 1);
+    /// ```
+    #[must_use]
+    pub fn with_content(mut self, content: impl Into<Content>) -> Self {
+        self.content.push(content.into());
+        self
+    }
+
+    /// All text of the message, put together; empty if there is none.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let texts = self.content.iter().filter_map(|content| match content {
+            Content::Text { text } => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
+    }
+
+    /// The tools that the model wants called, in its order.
+    pub fn tool_calls(&self) -> impl Iterator<Item = &ToolCall> {
+        self.content.iter().filter_map(|content| match content {
+            Content::ToolCall(call) => Some(call),
+            _ => None,
+        })
+    }
+}
+
+/// Who says a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Role {
+    /// Instructions to the model.
+    System,
+    /// The user.
+    User,
+    /// The model.
+    Assistant,
+    /// A tool that the model had called.
+    Tool,
+}
+
+/// One part of a message; in JSON, `type` says which: `{"type": "text", "text": ".."}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Content {
+    /// Words.
+    Text {
+        /// The words.
+        text: String,
+    },
+    /// An image, a document, a record.
+    Data {
+        /// What it is, such as `image/png` or `application/json`.
+        media_type: String,
+        /// JSON as it is; bytes as a string in the encoding that the reader expects, which is mostly base64. Nothing
+        /// is encoded or decoded here.
+        data: Value,
+    },
+    /// The model wants a tool called.
+    ToolCall(ToolCall),
+    /// What the tool gave.
+    ToolResult(ToolResult),
+}
+
+impl Content {
+    /// Words.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text { text: text.into() }
+    }
+
+    /// An image, a document, a record: JSON as it is, bytes as an encoded string.
+    pub fn data(media_type: impl Into<String>, data: impl Into<Value>) -> Self {
+        Self::Data { media_type: media_type.into(), data: data.into() }
+    }
+}
+
+impl From<&str> for Content {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<ToolCall> for Content {
+    fn from(call: ToolCall) -> Self {
+        Self::ToolCall(call)
+    }
+}
+
+impl From<ToolResult> for Content {
+    fn from(result: ToolResult) -> Self {
+        Self::ToolResult(result)
+    }
+}
+
+/// A tool that the model wants called.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ToolCall {
+    /// What the result refers to.
+    pub id: String,
+    /// Which tool.
+    pub name: String,
+    /// With what.
+    #[serde(default)]
+    pub arguments: Value,
+}
+
+impl ToolCall {
+    /// A call of the tool `name`.
+    pub fn new(id: impl Into<String>, name: impl Into<String>, arguments: impl Into<Value>) -> Self {
+        Self { id: id.into(), name: name.into(), arguments: arguments.into() }
+    }
+}
+
+/// What a tool gave.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ToolResult {
+    /// The [`ToolCall::id`] that it answers.
+    pub call_id: String,
+    /// The result, or why there is none.
+    #[serde(default)]
+    pub output: Value,
+    /// Whether the call failed.
+    #[serde(default)]
+    pub is_error: bool,
+}
+
+impl ToolResult {
+    /// The result of a call that succeeded.
+    pub fn new(call_id: impl Into<String>, output: impl Into<Value>) -> Self {
+        Self { call_id: call_id.into(), output: output.into(), is_error: false }
+    }
+}
+
+/// Which message: any text; a new one is a UUID (version 7).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MessageId(String);
+
+impl MessageId {
+    /// An id that no other message has.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7().to_string())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A new id.
+impl Default for MessageId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for MessageId {
+    fn from(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+}
+
+impl From<String> for MessageId {
+    fn from(id: String) -> Self {
+        Self(id)
+    }
+}

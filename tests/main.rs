@@ -5,3 +5,7 @@
     clippy::unwrap_used,
     reason = "a test says what it does in its name, and fails by panicking"
 )]
+
+mod messages;
+mod run_config;
+mod state_updates;

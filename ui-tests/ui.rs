@@ -1,4 +1,4 @@
-//! What rustc prints for each mistake: one mistake per file, and the file is named after it.
+//! What rustc prints for each mistake; the rules are in README.md.
 
 /// `fail/*.rs` must print what stands beside it in `.stderr`; `pass/*.rs` must compile and run.
 fn check(folder: &str) {

@@ -132,10 +132,10 @@ impl RunConfig {
         let Some(value) = self.said.as_ref().and_then(|said| said.values.get(key)) else {
             return Ok(None);
         };
-        T::deserialize(value).map(Some).map_err(|source| ValueError {
+        T::deserialize(value).map(Some).map_err(|cause| ValueError {
             key: key.to_owned(),
             expected: std::any::type_name::<T>(),
-            source,
+            cause,
         })
     }
 
@@ -147,13 +147,13 @@ impl RunConfig {
 
 /// A value of a [`RunConfig`] is there, but not of the type that the node asks for.
 #[derive(Debug, thiserror::Error)]
-#[error("the config value `{key}` is not a `{expected}`: {source}")]
+#[error("the config value `{key}` is not a `{expected}`: {cause}")]
 #[non_exhaustive]
 pub struct ValueError {
     /// The value's key.
     pub key: String,
     /// The type that was asked for.
     pub expected: &'static str,
-    /// What doesn't fit.
-    pub source: serde_json::Error,
+    /// What doesn't fit. It is in this error's text, and so no `source` besides: a report would say it twice.
+    pub cause: serde_json::Error,
 }

@@ -1,0 +1,102 @@
+//! `RunConfig`: what is said is there, what isn't said is absent, and a value has the type that is asked for.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use agentflow::{CancellationToken, RunConfig, RunId};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Limits {
+    pages: u32,
+    words: Option<u32>,
+}
+
+#[test]
+fn what_is_said_is_there() {
+    let run_id = RunId::new();
+    let token = CancellationToken::new();
+    let config = RunConfig::new()
+        .with_user_id("ada")
+        .with_thread_id("t-1".to_owned())
+        .with_run_id(run_id)
+        .with_run_timeout(Duration::from_secs(3))
+        .with_cancellation_token(token.clone());
+    assert_eq!((config.user_id(), config.thread_id()), (Some("ada"), Some("t-1")));
+    assert_eq!(
+        (config.run_id(), config.run_timeout()),
+        (Some(run_id), Some(Duration::from_secs(3)))
+    );
+
+    token.cancel();
+    assert!(config.cancellation_token().unwrap().is_cancelled());
+}
+
+#[test]
+fn what_is_not_said_is_absent() {
+    let config = RunConfig::new().with_value("other", 1);
+    for config in [RunConfig::default(), config] {
+        assert_eq!((config.user_id(), config.thread_id()), (None, None));
+        assert_eq!((config.run_id(), config.run_timeout()), (None, None));
+        assert!(config.cancellation_token().is_none());
+        assert_eq!(config.value::<String>("key").unwrap(), None);
+    }
+}
+
+#[test]
+fn a_config_is_as_large_as_a_pointer() {
+    assert_eq!(size_of::<RunConfig>(), size_of::<usize>());
+}
+
+#[test]
+fn a_clone_goes_its_own_way() {
+    let ada = RunConfig::new().with_user_id("ada").with_value("language", "en");
+    let bob = ada.clone().with_user_id("bob").with_value("language", "de");
+    assert_eq!((ada.user_id(), bob.user_id()), (Some("ada"), Some("bob")));
+    assert_eq!(ada.value::<String>("language").unwrap().unwrap(), "en");
+    assert_eq!(bob.value::<String>("language").unwrap().unwrap(), "de");
+}
+
+#[test]
+fn a_value_is_read_as_the_type_that_is_asked_for() {
+    let limits = Limits {
+        pages: 3,
+        words: None,
+    };
+    let config = RunConfig::new()
+        .with_value("limits", serde_json::to_value(&limits).unwrap())
+        .with_value("tags", json!(["a", "b"]))
+        .with_value("nothing", json!(null));
+    assert_eq!(config.value("limits").unwrap(), Some(limits));
+    assert_eq!(
+        config
+            .value::<HashMap<String, Option<u8>>>("limits")
+            .unwrap()
+            .unwrap()["pages"],
+        Some(3)
+    );
+    assert_eq!(config.value::<Vec<String>>("tags").unwrap().unwrap(), ["a", "b"]);
+    assert_eq!(config.value::<Option<u8>>("nothing").unwrap(), Some(None));
+}
+
+#[test]
+fn the_last_value_of_a_key_counts() {
+    let config = RunConfig::new()
+        .with_value("pages", 1)
+        .with_value("pages", "many");
+    assert_eq!(config.value::<String>("pages").unwrap().unwrap(), "many");
+}
+
+#[test]
+fn a_value_of_another_type_is_an_error_that_says_what_and_why() {
+    let config = RunConfig::new().with_value("limits", json!({ "pages": "three" }));
+    let error = config.value::<Limits>("limits").unwrap_err();
+    assert_eq!(error.key, "limits");
+    let text = error.to_string();
+    assert!(text.starts_with("the config value `limits` is not a `"), "{text}");
+    assert!(
+        text.contains("run_config::Limits`: invalid type: string \"three\", expected u32"),
+        "{text}"
+    );
+}

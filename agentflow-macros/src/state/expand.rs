@@ -80,6 +80,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             }
 
             #[automatically_derived]
+            #[allow(clippy::trait_duplication_in_bounds, clippy::type_repetition_in_bounds)]
             impl #impl_generics ::core::clone::Clone for #update #args #fit {
                 fn clone(&self) -> Self {
                     Self { #(#idents: ::core::clone::Clone::clone(&self.#idents),)* }
@@ -94,7 +95,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             }
 
             #[automatically_derived]
-            #[allow(deprecated)]
+            #[allow(deprecated, clippy::trait_duplication_in_bounds, clippy::type_repetition_in_bounds)]
             impl #state_generics #root::State for #ident #args #fit {
                 type Update = #update #args;
 
@@ -142,13 +143,14 @@ impl StateField {
     /// What the field's type must be. Said of each field wherever it is needed, and always in the same words: so
     /// rustc reports a type that isn't fit once, at the field, and takes it for granted from there on.
     fn bounds(&self) -> TokenStream {
-        let (ty, field, collection) = (&self.ty, self.at_type(quote!(__state::Field)), self.collection());
-        quote!(#ty: #field, #collection)
+        let (ty, field) = (&self.ty, self.at_type(quote!(__state::Field)));
+        let collection = self.collection().map(|collection| quote!(+ #collection));
+        quote!(#ty: #field #collection,)
     }
 
-    fn collection(&self) -> Option<TokenStream> {
-        let (ty, collection) = (&self.ty, self.at_type(quote!(__state::Collection)));
-        matches!(self.merge, Merge::Append).then(|| quote!(#ty: #collection,))
+    /// What appending asks besides.
+    fn collection(&self) -> Option<Group> {
+        matches!(self.merge, Merge::Append).then(|| self.at_type(quote!(__state::Collection)))
     }
 
     /// In parentheses that make rustc look at the field's type.
@@ -180,7 +182,7 @@ impl StateField {
                 (doc, one_of(ty))
             }
         };
-        let collection = self.collection();
+        let fit = self.collection().map(|collection| quote!(where #ty: #collection));
         // The user's words are the first paragraph, if there are any.
         let gap = carried
             .iter()
@@ -190,10 +192,7 @@ impl StateField {
             #(#carried)*
             #gap
             #[doc = #doc]
-            #vis fn #ident(mut self, #ident: #param) -> Self
-            where
-                #collection
-            {
+            #vis fn #ident(mut self, #ident: #param) -> Self #fit {
                 self.#ident.set(#ident);
                 self
             }
@@ -236,12 +235,12 @@ fn is_number(ty: &Type) -> bool {
     const NUMBERS: [&str; 14] = [
         "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64",
     ];
-    matches!(ty, Type::Path(path) if NUMBERS.iter().any(|number| path.path.is_ident(number)))
+    matches!(bare(ty), Type::Path(path) if NUMBERS.iter().any(|number| path.path.is_ident(number)))
 }
 
 /// `Vec<u32>`, `HashMap<String, f64>`.
 fn holds_numbers(ty: &Type) -> bool {
-    let Type::Path(TypePath { path, .. }) = ty else {
+    let Type::Path(TypePath { path, .. }) = bare(ty) else {
         return false;
     };
     let Some(PathArguments::AngleBracketed(args)) = path.segments.last().map(|last| &last.arguments) else {
@@ -250,6 +249,14 @@ fn holds_numbers(ty: &Type) -> bool {
     args.args
         .iter()
         .any(|arg| matches!(arg, GenericArgument::Type(ty) if is_number(ty)))
+}
+
+/// Without the group that a `$ty:ty` of a `macro_rules!` comes in.
+fn bare(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => bare(&group.elem),
+        ty => ty,
+    }
 }
 
 /// As it is written: `quote` puts spaces around `::`.

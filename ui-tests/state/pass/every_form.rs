@@ -70,6 +70,18 @@ where
     sizes: Vec<[usize; N]>,
 }
 
+// Types that come in invisible groups.
+macro_rules! state {
+    ($name:ident { $($field:ident: $ty:ty),* }) => {
+        #[derive(Clone, Default, State)]
+        struct $name {
+            $(#[state(append)] $field: $ty,)*
+            pages: u32,
+        }
+    };
+}
+state!(ByMacro { scores: Vec<f32> });
+
 // Names that a prelude has must not get in the way.
 mod shadowed {
     #![allow(dead_code)]
@@ -129,6 +141,7 @@ fn main() {
     local.apply(Local::update().pages(-1));
     assert_eq!(local.pages, -1);
 
+    ByMacro::default().apply(ByMacro::update().pages(1).scores([1.0]));
     InPlace { pages: 1 }.pages += 1;
     Empty {}.apply(Empty::update());
     Unit.apply(Unit::update());

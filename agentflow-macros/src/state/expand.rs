@@ -46,6 +46,14 @@ pub(crate) fn expand(state: &State) -> TokenStream {
         .map(|(field, name)| (&field.ident, name))
         .unzip();
 
+    // "The trait `State` is implemented for `Other`" is no help to someone who forgot the derive. Where it holds under
+    // conditions, rustc has to be able to name them.
+    let quiet = generics
+        .type_params()
+        .next()
+        .is_none()
+        .then(|| quote!(#[diagnostic::do_not_recommend]));
+
     // Mixed-site: no local of ours can be seen by a path or a type of the user's.
     quote_spanned! {Span::mixed_site()=>
         #[doc = #doc]
@@ -95,6 +103,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             }
 
             #[automatically_derived]
+            #quiet
             #[allow(deprecated, clippy::trait_duplication_in_bounds, clippy::type_repetition_in_bounds)]
             impl #state_generics #root::State for #ident #args #fit {
                 type Update = #update #args;

@@ -6,6 +6,7 @@ mod config;
 mod message;
 mod run_id;
 mod state;
+mod task;
 
 /// Makes a struct with named fields a [`State`](trait@State), and the type of its updates.
 ///
@@ -61,4 +62,8 @@ pub use config::{RunConfig, ValueError};
 pub use message::{AgentState, Content, Message, MessageId, Role, ToolCall, ToolResult};
 pub use run_id::{InvalidRunId, RunId};
 pub use state::State;
-pub use tokio_util::sync::CancellationToken;
+pub use task::{
+    BackgroundTaskManager, CancelReport, CancellationToken, CloseReport, SpawnError, StillRunning,
+    TaskBuilder, TaskContext, TaskEnd, TaskError, TaskHandle, TaskId, TaskInfo, TaskManagerOptions,
+    TaskOrigin, TaskOutcome, TaskOutput, TaskState, TaskStats,
+};

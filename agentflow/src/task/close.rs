@@ -1,0 +1,253 @@
+//! Closing a manager.
+//!
+//! There is no leader: whoever closes runs the same steps over the shared state, so any of them may be dropped
+//! half-way, or be called from within a task, and the others lose nothing.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    info::{TaskEnd, TaskInfo, TaskStats},
+    manager::BackgroundTaskManager,
+    outcome::TaskOutcome,
+    record::{Request, Task, TaskRef},
+    registry::{self, Phase, Registry},
+    wait::SETTLE,
+};
+
+/// What all who close the manager share.
+#[derive(Debug)]
+pub(super) struct Closing {
+    began: Instant,
+    /// The counters when it began.
+    before: TaskStats,
+    /// When draining ends, by the shortest bound that anybody gave.
+    deadline: Option<Instant>,
+    /// When cancelled tasks are aborted.
+    grace_over: Option<Instant>,
+    cut_off: Vec<TaskEnd>,
+    elapsed: Option<Duration>,
+}
+
+impl Closing {
+    /// Called at each end while the manager closes.
+    pub(super) fn record(&mut self, task: &Arc<Task>) {
+        if task.is_cut_off() {
+            self.cut_off.extend(TaskEnd::of(task).filter(|end| {
+                // A task that ended by itself within the grace was not cut off.
+                matches!(end.outcome(), TaskOutcome::Cancelled | TaskOutcome::Aborted)
+            }));
+        }
+    }
+}
+
+impl BackgroundTaskManager {
+    /// Lets the tasks finish for as long as `bound`, then cancels what is left, then reports.
+    ///
+    /// 1. From the call on, only work that is under way may spawn: live tasks their children, and live runs. Other
+    ///    spawns get [`SpawnError::Closed`](crate::SpawnError::Closed).
+    /// 2. When all tasks have ended, or the bound is over, nothing may be spawned any more. `None` is no bound.
+    /// 3. What still runs is cancelled; after the [grace](crate::TaskManagerOptions::grace) it is aborted.
+    ///
+    /// It returns at the latest when the bound, the grace and a tenth of a second are over, whatever the tasks do: a
+    /// task that blocks its thread is reported as still running.
+    ///
+    /// Any number of callers may close at once, and each gets the whole truth; the shortest bound holds for all, and
+    /// stays even if its caller goes away. So `close(Some(Duration::ZERO))` hastens a close that is under way.
+    /// Called from inside a task it spares that task and those that spawned it, and reports them as still running.
+    ///
+    /// Cancel safe: dropping it ends the waiting, not the closing. Until somebody calls it again, or drops the
+    /// manager, nothing more is cancelled.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// tasks.create_task(async {}).name("quick").spawn()?;
+    /// tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
+    /// let report = tasks.close(Some(Duration::from_millis(10))).await;
+    /// assert_eq!(report.completed, 1);
+    /// assert_eq!(report.cut_off[0].name(), "stuck");
+    /// assert!(tasks.create_task(async {}).spawn().is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn close(&self, bound: Option<Duration>) -> CloseReport {
+        let registry = &*self.registry;
+        let here = self.here();
+        registry.begin_closing(registry::deadline(bound));
+
+        let drained = registry.drain_before_deadline(&here).await;
+        if !drained {
+            registry.cut_off(&here);
+            let grace_over = registry
+                .lock()
+                .closing
+                .as_ref()
+                .and_then(|closing| closing.grace_over);
+            let all_ended = |state: &registry::State| state.live_except(&here) == 0;
+            if !registry.wait_until(grace_over, all_ended).await {
+                let stubborn: Vec<_> = registry.lock().tasks_except(&here).cloned().collect();
+                for task in stubborn {
+                    task.ask(Request::Abort);
+                }
+                let settled = grace_over.and_then(|over| over.checked_add(SETTLE));
+                registry.wait_until(settled, all_ended).await;
+            }
+        }
+        registry.report()
+    }
+
+    /// Enters the draining phase at once: for a shutdown that waits for something else before it closes.
+    #[allow(dead_code, reason = "the app's shutdown waits for its runs first")]
+    pub(crate) fn drain(&self) {
+        self.registry.begin_closing(None);
+    }
+}
+
+impl Registry {
+    fn begin_closing(&self, deadline: Option<Instant>) {
+        {
+            let mut state = self.lock();
+            state.phase = state.phase.max(Phase::Draining);
+            let before = state.stats();
+            let closing = state.closing.get_or_insert_with(|| Closing {
+                began: Instant::now(),
+                before,
+                deadline: None,
+                grace_over: None,
+                cut_off: Vec::new(),
+                elapsed: None,
+            });
+            closing.deadline = [closing.deadline, deadline].into_iter().flatten().min();
+        }
+        // Whoever waits for a later deadline learns of the earlier one.
+        self.notify();
+    }
+
+    /// Waits until nothing but the tasks in `except` lives, or the deadline has passed; says which. Afterwards
+    /// nothing may be spawned.
+    async fn drain_before_deadline(&self, except: &[TaskRef]) -> bool {
+        let mut in_time = true;
+        loop {
+            let changed = self.changed();
+            let deadline = {
+                let mut state = self.lock();
+                let drained = state.live_except(except) == 0;
+                if drained || !in_time {
+                    // Under the lock that found it empty: no task slips in between.
+                    state.phase = Phase::Closed;
+                    return drained;
+                }
+                state.closing.as_ref().and_then(|closing| closing.deadline)
+            };
+            in_time = self.changed_before(changed, deadline).await;
+        }
+    }
+
+    /// Cancels what is left. Whoever comes second finds nothing that has not been cancelled already.
+    fn cut_off(&self, except: &[TaskRef]) {
+        let cut: Vec<_> = {
+            let mut state = self.lock();
+            let cut: Vec<_> = state
+                .tasks_except(except)
+                .filter(|task| task.mark_cut_off())
+                .cloned()
+                .collect();
+            if !cut.is_empty()
+                && let Some(closing) = &mut state.closing
+            {
+                closing.grace_over = registry::deadline(Some(self.options.grace));
+            }
+            cut
+        };
+        for task in cut {
+            task.ask(Request::Cancel);
+        }
+    }
+
+    fn report(&self) -> CloseReport {
+        let mut state = self.lock();
+        let now = state.stats();
+        let still_running = state.infos(&[]);
+        let (before, cut_off, elapsed) = match &mut state.closing {
+            Some(closing) => {
+                let elapsed = *closing.elapsed.get_or_insert_with(|| closing.began.elapsed());
+                (closing.before, closing.cut_off.clone(), elapsed)
+            }
+            // Only reached through `begin_closing`, which fills it.
+            None => (now, Vec::new(), Duration::ZERO),
+        };
+        CloseReport {
+            completed: now.completed - before.completed,
+            failed: now.failed - before.failed,
+            panicked: now.panicked - before.panicked,
+            timed_out: now.timed_out - before.timed_out,
+            cancelled: now.cancelled - before.cancelled,
+            aborted: now.aborted - before.aborted,
+            cut_off,
+            still_running,
+            elapsed,
+        }
+    }
+}
+
+/// What became of the tasks when the manager was [closed](BackgroundTaskManager::close).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Tasks that completed since closing began.
+    pub completed: u64,
+    /// Tasks that failed since closing began.
+    pub failed: u64,
+    /// Tasks that panicked since closing began.
+    pub panicked: u64,
+    /// Tasks that timed out since closing began.
+    pub timed_out: u64,
+    /// Tasks that were cancelled since closing began, by whomever.
+    pub cancelled: u64,
+    /// Tasks that were aborted since closing began, by whomever.
+    pub aborted: u64,
+    /// The tasks that were cancelled or aborted because the bound was over, in the order of their ends.
+    pub cut_off: Vec<TaskEnd>,
+    /// The tasks that still run: blocking ones, those that block their thread, and those that closed the manager
+    /// themselves.
+    pub still_running: Vec<TaskInfo>,
+    /// How long it took, from the first call until the first report.
+    pub elapsed: Duration,
+}
+
+impl CloseReport {
+    /// Whether every task came to an end by itself: nothing was cut off, and nothing still runs.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.cut_off.is_empty() && self.still_running.is_empty()
+    }
+}
+
+/// One line for the counts, and one for each task that was cut off or still runs.
+impl fmt::Display for CloseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "closed in {:.1?}: {} completed", self.elapsed, self.completed)?;
+        for (count, outcome) in [
+            (self.failed, TaskOutcome::Failed),
+            (self.panicked, TaskOutcome::Panicked),
+            (self.timed_out, TaskOutcome::TimedOut),
+            (self.cancelled, TaskOutcome::Cancelled),
+            (self.aborted, TaskOutcome::Aborted),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {outcome}")?;
+            }
+        }
+        for end in &self.cut_off {
+            write!(f, "\n  cut off: {end}")?;
+        }
+        for task in &self.still_running {
+            write!(f, "\n  still running: {task}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! One line per end, through `tracing`, and the span around a task. Nothing is formatted when nobody listens.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tracing::{Span, field};
+
+use super::{
+    info::Json,
+    outcome::TaskOutcome,
+    record::{End, Task},
+};
+
+/// The task may outlive what spawned it, so its span is a root of its own that points back.
+pub(super) fn span(task: &Task) -> Span {
+    let span =
+        tracing::info_span!(parent: None, "agentflow.task", name = %task.spec.name, id = task.at.id.get());
+    if !span.is_disabled() {
+        span.follows_from(Span::current());
+    }
+    span
+}
+
+/// `overrun`: by how much a task that ended by itself was late, because it blocked its thread.
+pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
+    macro_rules! line {
+        ($level:ident, $($message:tt)+) => {
+            tracing::$level!(
+                target: "agentflow::task",
+                name = %task.spec.name,
+                id = task.at.id.get(),
+                age = ?end.age,
+                outcome = end.outcome.as_str(),
+                run = task.origin.as_ref().map(|origin| field::display(origin.run())),
+                node = task.origin.as_ref().map(|origin| field::display(origin.node())),
+                context = (!task.spec.context.is_empty()).then(|| field::display(Json(&task.spec.context))),
+                error = end.error.as_deref(),
+                timeout = task.spec.timeout.map(field::debug),
+                overrun = overrun.map(field::debug),
+                $($message)+
+            )
+        };
+    }
+    match end.outcome {
+        TaskOutcome::Completed if let Some(overrun) = overrun => {
+            line!(
+                warn,
+                "background task blocked its thread until {overrun:?} after its timeout, then completed"
+            );
+        }
+        TaskOutcome::Completed => line!(debug, "background task completed"),
+        TaskOutcome::Failed => line!(error, "background task failed"),
+        TaskOutcome::Panicked => line!(error, "background task panicked"),
+        TaskOutcome::TimedOut => line!(warn, "background task timed out"),
+        TaskOutcome::Cancelled => line!(debug, "background task cancelled"),
+        TaskOutcome::Aborted => line!(debug, "background task aborted"),
+    }
+}
+
+/// The manager is gone, and these tasks with it.
+pub(super) fn abandoned(tasks: &[Arc<Task>]) {
+    tracing::warn!(
+        target: "agentflow::task",
+        count = tasks.len(),
+        tasks = %Names(tasks),
+        "the task manager was dropped without being closed: its tasks are cancelled"
+    );
+}
+
+/// `upload #7, send #9 and 3 more`
+struct Names<'a>(&'a [Arc<Task>]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Enough to see what was lost, and still one line.
+        const SHOWN: usize = 20;
+        for (index, task) in self.0.iter().take(SHOWN).enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{} #{}", task.spec.name, task.at.id)?;
+        }
+        match self.0.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! [`BackgroundTaskManager`]: the handle that people hold.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{
+    builder::{self, TaskBuilder},
+    context::{Current, TaskContext},
+    info::{TaskEnd, TaskInfo, TaskOrigin, TaskStats},
+    outcome::TaskOutput,
+    record::TaskRef,
+    registry::{Lineage, Registry},
+};
+use crate::RunId;
+
+/// Starts work in the background and answers for it: see the [methods](#implementations).
+///
+/// Cloning is cheap, and all clones are one manager. When the last of them is dropped without a
+/// [`close`](Self::close), its tasks are cancelled and a warning names them. The managers that tasks and nodes are
+/// given don't count among these.
+///
+/// Tasks run on the runtime in which the manager was made, or else on the one in which they are spawned.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tasks = agentflow::BackgroundTaskManager::new();
+/// tasks.create_task(async { println!("hello from the background") }).name("greet").spawn()?;
+/// assert_eq!(tasks.task_count(), 1);
+///
+/// tasks.wait_for_all(None).await?;
+/// assert_eq!(tasks.stats().completed, 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct BackgroundTaskManager {
+    pub(super) registry: Arc<Registry>,
+    /// Held only to be dropped last.
+    _owner: Option<Arc<Owner>>,
+    origin: Option<Arc<TaskOrigin>>,
+    lineage: Lineage,
+}
+
+struct Owner(Arc<Registry>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// How a [`BackgroundTaskManager`] behaves.
+///
+/// ```
+/// use std::time::Duration;
+/// use agentflow::{BackgroundTaskManager, TaskManagerOptions};
+///
+/// let options = TaskManagerOptions::new().history(1_000).grace(Duration::from_secs(5));
+/// let tasks = BackgroundTaskManager::with_options(options);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TaskManagerOptions {
+    pub(super) history: usize,
+    pub(super) grace: Duration,
+}
+
+impl TaskManagerOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            history: 256,
+            grace: Duration::from_secs(1),
+        }
+    }
+
+    /// How many ends [`recent`](BackgroundTaskManager::recent) remembers; 256 unless told.
+    #[must_use]
+    pub fn history(mut self, ends: usize) -> Self {
+        self.history = ends;
+        self
+    }
+
+    /// How long a cancelled task that listens to its token may take to end by itself; one second unless told.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+}
+
+impl Default for TaskManagerOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl BackgroundTaskManager {
+    /// A manager with the default options. Needs no runtime yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_options(TaskManagerOptions::new())
+    }
+
+    /// A manager with these options. Needs no runtime yet.
+    #[must_use]
+    pub fn with_options(options: TaskManagerOptions) -> Self {
+        let registry = Arc::new(Registry::new(options));
+        let owner = Some(Arc::new(Owner(Arc::clone(&registry))));
+        Self {
+            registry,
+            _owner: owner,
+            origin: None,
+            lineage: Lineage::Owner,
+        }
+    }
+
+    /// The same manager for a node of a run: what it spawns carries both names. It doesn't keep the manager alive.
+    #[allow(dead_code, reason = "the executor hands it to nodes")]
+    pub(crate) fn labelled(&self, run: RunId, node: Arc<str>) -> Self {
+        Self {
+            registry: Arc::clone(&self.registry),
+            _owner: None,
+            origin: Some(Arc::new(TaskOrigin::new(run, node))),
+            lineage: Lineage::Run,
+        }
+    }
+
+    /// The same manager for a task. It doesn't keep the manager alive: a task that holds its own manager would
+    /// otherwise keep itself going.
+    pub(super) fn within(current: &Current) -> Self {
+        Self {
+            registry: Arc::clone(&current.registry),
+            _owner: None,
+            origin: current.task.origin.clone(),
+            lineage: Lineage::Task(current.task.at),
+        }
+    }
+
+    /// A task that runs this future, from the moment when it is spawned.
+    ///
+    /// Cancelling it drops the future where it awaits.
+    #[inline]
+    pub fn create_task<F>(&self, future: F) -> TaskBuilder<'_, <F::Output as TaskOutput>::Value, F>
+    where
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        TaskBuilder::new(self, future, builder::plain())
+    }
+
+    /// A task that can end by itself when it is cancelled: `task` gets the [`TaskContext`] and gives the future.
+    ///
+    /// The closure is called within the task, when that starts.
+    #[inline]
+    pub fn create_task_with<C, F>(&self, task: C) -> TaskBuilder<'_, <F::Output as TaskOutput>::Value, C>
+    where
+        C: FnOnce(TaskContext) -> F + Send + 'static,
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        TaskBuilder::new(self, task, builder::with_context())
+    }
+
+    /// A task that blocks its thread: it runs on the runtime's threads for blocking work, not on those for futures.
+    ///
+    /// Nothing can end it from outside: a cancelled or timed out one is told through its [`TaskContext`] and goes on
+    /// until it returns, and what it returns then is its end. One that had not begun yet doesn't begin.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let sum = tasks
+    ///     .create_blocking_task(|task| {
+    ///         let numbers = (1..=100).take_while(|_| !task.is_cancelled());
+    ///         Ok::<u64, std::io::Error>(numbers.sum())
+    ///     })
+    ///     .name("sum")
+    ///     .spawn()?;
+    /// assert_eq!(sum.await?, 5050);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn create_blocking_task<C, O>(&self, task: C) -> TaskBuilder<'_, O::Value, C>
+    where
+        C: FnOnce(TaskContext) -> O + Send + 'static,
+        O: TaskOutput,
+    {
+        TaskBuilder::new(self, task, builder::blocking())
+    }
+
+    /// How many tasks have not ended.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.registry.lock().live()
+    }
+
+    /// The tasks that have not ended, oldest first.
+    #[must_use]
+    pub fn task_info(&self) -> Vec<TaskInfo> {
+        self.registry.lock().infos(&[])
+    }
+
+    /// The latest ends, oldest first; how many is an [option](TaskManagerOptions::history).
+    #[must_use]
+    pub fn recent(&self) -> Vec<TaskEnd> {
+        self.registry.lock().recent()
+    }
+
+    /// How many tasks there are and were, read at one moment.
+    #[must_use]
+    pub fn stats(&self) -> TaskStats {
+        self.registry.lock().stats()
+    }
+
+    pub(super) fn origin(&self) -> Option<Arc<TaskOrigin>> {
+        self.origin.clone()
+    }
+
+    pub(super) fn lineage(&self) -> Lineage {
+        self.lineage
+    }
+
+    /// The tasks that would wait for themselves if a wait that is called here waited for them.
+    pub(super) fn here(&self) -> Box<[TaskRef]> {
+        let here = match self.lineage {
+            Lineage::Task(task) => Some(task),
+            Lineage::Owner | Lineage::Run => Current::task_of(&self.registry),
+        };
+        here.map_or_else(Box::default, |task| self.registry.lock().lineage(task))
+    }
+}
+
+impl Default for BackgroundTaskManager {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for BackgroundTaskManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (phase, stats) = {
+            let state = self.registry.lock();
+            (state.phase, state.stats())
+        };
+        f.debug_struct("BackgroundTaskManager")
+            .field("phase", &phase)
+            .field("stats", &stats)
+            .field("origin", &self.origin)
+            .finish_non_exhaustive()
+    }
+}

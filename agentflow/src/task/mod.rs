@@ -1,0 +1,48 @@
+//! Background tasks: work that outlives the call that started it, and that somebody still answers for.
+//!
+//! A [`BackgroundTaskManager`] gives every task a name, an optional timeout, context for the logs, and exactly one
+//! [`TaskOutcome`]; it says what runs now and what ended, waits for its tasks, cancels them, and closes within a
+//! bound. It needs a tokio runtime with its timer enabled, and no graph.
+//!
+//! ```
+//! use std::time::Duration;
+//! use agentflow::BackgroundTaskManager;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let tasks = BackgroundTaskManager::new();
+//! tasks
+//!     .create_task(async { println!("sent") })
+//!     .name("send_notification")
+//!     .timeout(Duration::from_secs(10))
+//!     .context("user", "ada")
+//!     .spawn()?;
+//!
+//! let report = tasks.close(Some(Duration::from_secs(30))).await;
+//! assert_eq!(report.completed, 1);
+//! # Ok(())
+//! # }
+//! ```
+
+mod builder;
+mod close;
+mod context;
+mod handle;
+mod info;
+mod log;
+mod manager;
+mod outcome;
+mod record;
+mod registry;
+mod supervise;
+mod wait;
+
+pub use builder::{SpawnError, TaskBuilder};
+pub use close::CloseReport;
+pub use context::TaskContext;
+pub use handle::TaskHandle;
+pub use info::{TaskEnd, TaskId, TaskInfo, TaskOrigin, TaskState, TaskStats};
+pub use manager::{BackgroundTaskManager, TaskManagerOptions};
+pub use outcome::{TaskError, TaskOutcome, TaskOutput};
+pub use tokio_util::sync::CancellationToken;
+pub use wait::{CancelReport, StillRunning};

@@ -1,0 +1,159 @@
+//! How a task ends: [`TaskOutcome`], [`TaskError`], and what a task may return, [`TaskOutput`].
+
+use std::{error::Error, fmt, time::Duration};
+
+/// How a task ended. Every task that was spawned gets exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskOutcome {
+    /// It ran to its end, and returned `()` or `Ok`.
+    Completed,
+    /// It ran to its end, and returned `Err`.
+    Failed,
+    /// It panicked, or its destructor did when it was dropped.
+    Panicked,
+    /// It was dropped because its timeout was over.
+    TimedOut,
+    /// It was cancelled, and dropped where it awaited.
+    Cancelled,
+    /// It was dropped without being asked first, or because it ignored its cancellation token for longer than the
+    /// grace, or because the runtime shut down.
+    Aborted,
+}
+
+impl TaskOutcome {
+    /// The outcome as one word for logs and metrics, such as `timed_out`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Panicked => "panicked",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+impl fmt::Display for TaskOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TimedOut => "timed out",
+            other => other.as_str(),
+        })
+    }
+}
+
+/// Why awaiting a [`TaskHandle`](crate::TaskHandle) gave no value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// The task returned this error. `source.downcast_ref::<MyError>()` gives it back with its type.
+    #[error("the background task failed")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// The task panicked.
+    #[error("the background task panicked: {message}")]
+    #[non_exhaustive]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
+    /// The task's timeout was over before it was done.
+    #[error("the background task timed out after {after:?}")]
+    #[non_exhaustive]
+    TimedOut {
+        /// The task's timeout.
+        after: Duration,
+    },
+    /// The task was cancelled.
+    #[error("the background task was cancelled")]
+    Cancelled,
+    /// The task was dropped from outside: see [`TaskOutcome::Aborted`].
+    #[error("the background task was aborted")]
+    Aborted,
+}
+
+impl TaskError {
+    /// The outcome that goes with this error; never [`Completed`](TaskOutcome::Completed).
+    #[must_use]
+    pub const fn outcome(&self) -> TaskOutcome {
+        match self {
+            Self::Failed(_) => TaskOutcome::Failed,
+            Self::Panicked { .. } => TaskOutcome::Panicked,
+            Self::TimedOut { .. } => TaskOutcome::TimedOut,
+            Self::Cancelled => TaskOutcome::Cancelled,
+            Self::Aborted => TaskOutcome::Aborted,
+        }
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What a background task may return: `()`, or a `Result` whose error can become a `Box<dyn Error + Send + Sync>`.
+///
+/// Nothing else, so that no error is lost by being a mere value.
+#[diagnostic::on_unimplemented(
+    message = "a background task returns `()` or a `Result`, not `{Self}`",
+    label = "this task returns `{Self}`",
+    note = "to get a value from the task's handle, return `Ok::<_, std::convert::Infallible>(value)`; to drop it, \
+            end with `;`",
+    note = "the error of the `Result` is any `std::error::Error + Send + Sync + 'static`, `anyhow::Error` or `String`"
+)]
+pub trait TaskOutput: sealed::Sealed + Send + 'static {
+    /// What awaiting the task's handle gives.
+    type Value: Send + 'static;
+
+    #[doc(hidden)]
+    fn into_result(self) -> Result<Self::Value, Box<dyn Error + Send + Sync>>;
+}
+
+impl sealed::Sealed for () {}
+
+impl TaskOutput for () {
+    type Value = ();
+
+    fn into_result(self) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(())
+    }
+}
+
+mod never {
+    /// What `F` returns. For `fn() -> !` it is the type that has no other name yet.
+    pub trait Returned {
+        type Type;
+    }
+
+    impl<T> Returned for fn() -> T {
+        type Type = T;
+    }
+}
+
+/// The type of a `loop` that never ends: what `async { loop { .. } }` returns.
+type Never = <fn() -> ! as never::Returned>::Type;
+
+impl sealed::Sealed for Never {}
+
+impl TaskOutput for Never {
+    type Value = Never;
+
+    fn into_result(self) -> Result<Never, Box<dyn Error + Send + Sync>> {
+        self
+    }
+}
+
+impl<T, E> sealed::Sealed for Result<T, E> {}
+
+impl<T, E> TaskOutput for Result<T, E>
+where
+    T: Send + 'static,
+    E: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
+{
+    type Value = T;
+
+    fn into_result(self) -> Result<T, Box<dyn Error + Send + Sync>> {
+        self.map_err(Into::into)
+    }
+}

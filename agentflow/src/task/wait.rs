@@ -1,0 +1,163 @@
+//! Waiting for tasks, and cancelling them all.
+
+use std::{fmt, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    info::{TaskEnd, TaskInfo},
+    manager::BackgroundTaskManager,
+    record::Request,
+    registry::{self, State},
+};
+
+/// How long a wait goes on after the grace: tasks that ignored their cancellation are dropped when the grace is over,
+/// and this is the time for that to happen.
+pub(super) const SETTLE: Duration = Duration::from_millis(100);
+
+impl BackgroundTaskManager {
+    /// Waits until no task is left, those spawned meanwhile included; with a bound, at most that long.
+    ///
+    /// It never cancels anything: what still runs when the bound is over goes on, and the error says what it is.
+    /// Called from inside a task it waits neither for that task nor for those that spawned it; two tasks that both
+    /// wait without a bound do wait for each other. When it returns, what ended was logged and dropped.
+    ///
+    /// Cancel safe: dropping it only ends the waiting.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
+    /// let still = tasks.wait_for_all(Some(Duration::from_millis(10))).await.unwrap_err();
+    /// assert_eq!(still.tasks()[0].name(), "stuck");
+    /// # tasks.close(Some(Duration::ZERO)).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), StillRunning> {
+        let deadline = registry::deadline(bound);
+        let here = self.here();
+        let done = |state: &State| state.live_except(&here) == 0;
+        if self.registry.wait_until(deadline, done).await {
+            return Ok(());
+        }
+        let tasks = self.registry.lock().infos(&here);
+        // The last one may have ended since.
+        if tasks.is_empty() {
+            Ok(())
+        } else {
+            Err(StillRunning { tasks })
+        }
+    }
+
+    /// Cancels all tasks, and returns when they have ended, or when the manager's
+    /// [grace](crate::TaskManagerOptions::grace) and a tenth of a second are over.
+    ///
+    /// The manager stays open. Tasks spawned after the call are left alone. Called from inside a task it spares that
+    /// task and those that spawned it. Cancel safe: the tasks are cancelled at the first poll, and dropping the
+    /// future only ends the waiting.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
+    /// let report = tasks.cancel_all().await;
+    /// assert_eq!(report.ended[0].name(), "stuck");
+    /// assert!(report.still_running.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn cancel_all(&self) -> CancelReport {
+        let here = self.here();
+        let mut tasks: Vec<_> = self.registry.lock().tasks_except(&here).cloned().collect();
+        tasks.sort_unstable_by_key(|task| task.at.id);
+        for task in &tasks {
+            task.ask(Request::Cancel);
+        }
+        let deadline = registry::deadline(self.registry.options.grace.checked_add(SETTLE));
+        // Each end is looked at once: what is before `left` has not been seen to end yet.
+        let mut left = tasks.len();
+        let done = |_: &State| {
+            while left > 0 && tasks[left - 1].end().is_some() {
+                left -= 1;
+            }
+            left == 0
+        };
+        self.registry.wait_until(deadline, done).await;
+
+        let now = Instant::now();
+        let mut report = CancelReport::default();
+        for task in &tasks {
+            match TaskEnd::of(task) {
+                Some(end) => report.ended.push(end),
+                None => report.still_running.push(TaskInfo::new(task, now)),
+            }
+        }
+        report
+    }
+}
+
+/// A bounded wait was over before all tasks were.
+#[derive(Clone, Debug)]
+pub struct StillRunning {
+    tasks: Vec<TaskInfo>,
+}
+
+impl StillRunning {
+    /// The tasks that still ran, oldest first.
+    #[must_use]
+    pub fn tasks(&self) -> &[TaskInfo] {
+        &self.tasks
+    }
+}
+
+/// `2 background tasks still run: upload #7 (for 1.2s), send #9 (for 0.3s)`
+impl fmt::Display for StillRunning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.tasks.len() {
+            1 => write!(f, "1 background task still runs: ")?,
+            count => write!(f, "{count} background tasks still run: ")?,
+        }
+        write_list(f, &self.tasks)
+    }
+}
+
+impl std::error::Error for StillRunning {}
+
+/// What [`cancel_all`](BackgroundTaskManager::cancel_all) did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CancelReport {
+    /// The tasks that ended, oldest first. A task that ended by itself has its own outcome.
+    pub ended: Vec<TaskEnd>,
+    /// The tasks that still run: blocking ones, and those that block their thread.
+    pub still_running: Vec<TaskInfo>,
+}
+
+/// `2 ended: send #1 (cancelled after 0.1s), …; 1 still runs: crunch #2 (for 3.0s)`
+impl fmt::Display for CancelReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ended", self.ended.len())?;
+        if !self.ended.is_empty() {
+            f.write_str(": ")?;
+            write_list(f, &self.ended)?;
+        }
+        match self.still_running.len() {
+            0 => return Ok(()),
+            1 => f.write_str("; 1 still runs: ")?,
+            count => write!(f, "; {count} still run: ")?,
+        }
+        write_list(f, &self.still_running)
+    }
+}
+
+fn write_list(f: &mut fmt::Formatter<'_>, items: &[impl fmt::Display]) -> fmt::Result {
+    for (index, item) in items.iter().enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        write!(f, "{comma}{item}")?;
+    }
+    Ok(())
+}

@@ -1,6 +1,8 @@
 //! The macros of agentflow. Their documentation is on the re-exports in `agentflow`.
 
 mod errors;
+mod graph;
+mod node;
 mod root;
 mod state;
 mod suggest;
@@ -11,4 +13,16 @@ use proc_macro::TokenStream;
 #[proc_macro_derive(State, attributes(state))]
 pub fn state(input: TokenStream) -> TokenStream {
     state::derive(input.into()).into()
+}
+
+#[allow(missing_docs, reason = "documented on the re-export")]
+#[proc_macro_attribute]
+pub fn node(args: TokenStream, item: TokenStream) -> TokenStream {
+    node::expand(args.into(), item.into()).into()
+}
+
+#[allow(missing_docs, reason = "documented on the re-export")]
+#[proc_macro]
+pub fn graph(input: TokenStream) -> TokenStream {
+    graph::expand(input.into()).into()
 }

@@ -1,12 +1,154 @@
-//! A graph runtime for agent services.
+//! A graph runtime for agent services: workflows are graphs of async functions, run on tokio, and start work in the
+//! background from inside any node.
+//!
+//! What other runtimes find out while running, or never, is a compile error here, at the token that is wrong. And
+//! background work is part of the runtime: it has a name, a timeout, an owner and an end that somebody can see, and is
+//! drained when the process is told to stop.
+//!
+//! ```
+//! use std::time::Duration;
+//! use agentflow::{AgentState, BackgroundTaskManager, Message, NodeError, RunConfig, graph, node};
+//!
+//! async fn send_notification(user: String, text: &'static str) {
+//!     tokio::time::sleep(Duration::from_millis(5)).await; // slow IO
+//!     println!("notification sent to {user}: {text}");
+//! }
+//!
+//! #[node(MAIN)]
+//! async fn my_node(
+//!     state: &mut AgentState,
+//!     config: &RunConfig,
+//!     task_manager: &BackgroundTaskManager,
+//! ) -> Result<(), NodeError> {
+//!     state.context.push(Message::assistant("Your report is being processed in the background."));
+//!     let user = config.user_id().unwrap_or("anon").to_owned();
+//!     task_manager
+//!         .create_task(send_notification(user, "Report ready soon"))
+//!         .name("send_notification")
+//!         .timeout(Duration::from_secs(10))
+//!         .spawn()?;
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let app = graph! { MAIN -> END; compile { shutdown_timeout: 30s } };
+//! let state = app.invoke(AgentState::default(), RunConfig::new().with_user_id("ada")).await?;
+//! assert_eq!(state.context[0].text(), "Your report is being processed in the background.");
+//!
+//! let report = app.aclose().await; // waits up to 30 s for send_notification
+//! assert!(report.tasks.cut_off.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where to look: [`node`](macro@node) and [`graph!`] for the macros, [`StateGraph`] for graphs that are known only at run
+//! time, [`CompiledGraph`] for running and shutting down, [`BackgroundTaskManager`] for background work, with a graph or
+//! without one.
+
+mod config;
+mod error;
+mod graph;
+mod message;
+mod node;
+mod run;
+mod run_id;
+pub mod shutdown;
+mod state;
+mod task;
 
 #[doc(hidden)]
 pub mod __private;
-mod config;
-mod message;
-mod run_id;
-mod state;
-mod task;
+
+/// An `async fn` becomes a node that [`graph!`] can name.
+///
+/// The function stays as it is and can be called in a unit test. Beside it stands a handle, a type of the same name, or
+/// the one that `#[node(MAIN)]` gives.
+///
+/// Parameters are chosen by their **name** and checked by their type; each may be left out, the order is free:
+///
+/// | parameter | type | gives |
+/// |---|---|---|
+/// | `state` | `&mut S` | the run's state, changed in place: the usual form, without a copy |
+/// | | `&S` | reads the state; the node may return an update |
+/// | | `S` | a copy of the state; the node returns the new one |
+/// | `config` | [`&RunConfig`](RunConfig) | thread, run and user id, and the caller's own values |
+/// | `task_manager` | [`&BackgroundTaskManager`](BackgroundTaskManager) | the app's manager, labelled with this run and node |
+/// | `events` | [`&EventWriter`](EventWriter) | writes custom events |
+/// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token |
+/// | `#[inject] db` | `&Db` | a service of the app's context: see [`Provide`] |
+///
+/// A node without `state` runs on every state. What it returns: nothing, an update (`&S`) or the new state (`S`), each also
+/// as the `Ok` of a `Result` with any error that converts into [`NodeError`].
+///
+/// ```
+/// use agentflow::{AgentState, Message, NodeError, node};
+///
+/// #[node]
+/// async fn shout(state: &mut AgentState) -> Result<(), NodeError> {
+///     let last = state.context.last().ok_or("nothing was said")?.text().to_uppercase();
+///     state.context.push(Message::assistant(last));
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// // The function is still a function.
+/// let mut state = AgentState::default();
+/// assert_eq!(shout(&mut state).await.unwrap_err().to_string(), "nothing was said");
+/// # }
+/// ```
+///
+/// Generic nodes are named with their arguments: `graph! { ask::<OpenAi> -> END }`. A crate that re-exports this one says
+/// where it is: `#[node(crate = my_crate::agentflow)]`.
+pub use agentflow_macros::node;
+
+/// A workflow drawn with arrows: an expression of type [`CompiledGraph<S, C>`](CompiledGraph), checked when your crate is
+/// compiled. It cannot fail at run time.
+///
+/// ```
+/// use agentflow::{AgentState, Message, RunConfig, graph, node};
+///
+/// #[node]
+/// async fn greet(state: &mut AgentState) {
+///     state.context.push(Message::assistant("hello"));
+/// }
+///
+/// #[node]
+/// async fn part(state: &mut AgentState) {
+///     state.context.push(Message::assistant("goodbye"));
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), agentflow::RunError> {
+/// let app = graph! {
+///     name = "manners";
+///     node FAREWELL = part;
+///     greet -> FAREWELL -> END;
+///     compile { shutdown_timeout: 5s, recursion_limit: 10 }
+/// };
+/// let state = app.invoke(AgentState::default(), RunConfig::new()).await?;
+/// assert_eq!(state.context.len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// | statement | meaning |
+/// |---|---|
+/// | `A -> B -> END` | after A, B; then the run is done |
+/// | `START -> A` | runs begin at A; without it, at the first node of the first chain |
+/// | `node X = my_node;` | `my_node` under another name in this graph |
+/// | `node X = (value);` | any value that implements [`Node`]; a variable goes in parentheses |
+/// | `type State = S;` | the state, where it cannot be told from the nodes |
+/// | `name = "support";` | what the graph is called in spans |
+/// | `compile { key: value }` | [`CompileOptions`]: each key is a method, a duration may be written `30s`, `1.5s`, `200ms`, `5m`, `1h` |
+/// | `crate = path;` | where a re-exported agentflow is |
+///
+/// A node has one way on. The order of the statements has no meaning but the entry's. A graph with a name of its own is a
+/// function that returns one.
+///
+/// `graph!( .. )` and `graph![ .. ]` mean the same. `graph!< .. >` is not Rust: a macro call takes `()`, `[]` or `{}`.
+pub use agentflow_macros::graph;
 
 /// Makes a struct with named fields a [`State`](trait@State), and the type of its updates.
 ///
@@ -58,10 +200,18 @@ mod task;
 ///
 /// `#[state(crate = path)]` on the struct names the path of this crate, for a crate that re-exports it.
 pub use agentflow_macros::State;
+
 pub use config::{RunConfig, ValueError};
+pub use error::{NodeError, Panicked};
+pub use graph::{
+    BuildError, CompileOptions, CompiledGraph, END, Problem, ProblemKind, START, Source, StateGraph, Target,
+};
 pub use message::{AgentState, Content, Message, MessageId, Role, ToolCall, ToolResult};
+pub use node::{Node, NodeContext, Provide};
+pub use run::{EventWriter, LastState, RunError, RunErrorKind};
 pub use run_id::{InvalidRunId, RunId};
-pub use state::State;
+pub use shutdown::{RunsReport, ShutdownReport};
+pub use state::{State, Update};
 pub use task::{
     BackgroundTaskManager, CancelReport, CancellationToken, CloseReport, SpawnError, StillRunning,
     TaskBuilder, TaskContext, TaskEnd, TaskError, TaskHandle, TaskId, TaskInfo, TaskManagerOptions,

@@ -30,7 +30,7 @@
 )]
 pub trait State: Clone + Send + Sync + 'static {
     /// Changes to the state, as a node that takes `&Self` returns them.
-    type Update: Clone + Send + Sync + 'static;
+    type Update: Update<State = Self>;
 
     /// Merges one update.
     fn apply(&mut self, update: Self::Update);
@@ -39,6 +39,12 @@ pub trait State: Clone + Send + Sync + 'static {
     ///
     /// Two nodes that run side by side and replace one field are in conflict: one of the values would be lost.
     fn replaced(update: &Self::Update) -> Vec<&'static str>;
+}
+
+/// Changes to a state: what tells an update from the other things that a node may return.
+pub trait Update: Clone + Send + Sync + 'static {
+    /// The state that it changes.
+    type State: State<Update = Self>;
 }
 
 /// What the code that `#[derive(State)]` makes is built from.

@@ -116,6 +116,13 @@ pub(crate) fn expand(state: &State) -> TokenStream {
                     __state::names(&[#((#replaced_names, update.#replaced.is_set()),)*])
                 }
             }
+
+            #[automatically_derived]
+            #quiet
+            #[allow(clippy::trait_duplication_in_bounds, clippy::type_repetition_in_bounds)]
+            impl #state_generics #root::Update for #update #args #fit {
+                type State = #ident #args;
+            }
         };
     }
 }

@@ -48,6 +48,9 @@ pub(crate) fn fallback(state: &State) -> TokenStream {
             impl #impl_generics ::core::default::Default for #update #args #bounds {
                 fn default() -> Self { Self(::core::marker::PhantomData) }
             }
+            impl #impl_generics #root::Update for #update #args #bounds {
+                type State = #this;
+            }
             impl #impl_generics #root::State for #this #bounds {
                 type Update = #update #args;
                 fn apply(&mut self, _: #update #args) {}

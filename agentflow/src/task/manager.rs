@@ -117,7 +117,6 @@ impl BackgroundTaskManager {
     }
 
     /// The same manager for a node of a run: what it spawns carries both names. It doesn't keep the manager alive.
-    #[allow(dead_code, reason = "the executor hands it to nodes")]
     pub(crate) fn labelled(&self, run: RunId, node: Arc<str>) -> Self {
         Self {
             registry: Arc::clone(&self.registry),
@@ -214,6 +213,11 @@ impl BackgroundTaskManager {
     #[must_use]
     pub fn stats(&self) -> TaskStats {
         self.registry.lock().stats()
+    }
+
+    /// How long a cancelled task may take to end.
+    pub(crate) fn grace(&self) -> Duration {
+        self.registry.options.grace
     }
 
     pub(super) fn origin(&self) -> Option<Arc<TaskOrigin>> {

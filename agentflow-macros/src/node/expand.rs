@@ -1,0 +1,305 @@
+//! What `#[node]` writes beside the function: the handle, and how the runtime calls it.
+
+use proc_macro2::{Delimiter, Group, TokenStream};
+use quote::{ToTokens, quote, quote_spanned};
+use syn::{Attribute, GenericParam, Ident, ReturnType};
+
+use super::{
+    check::{Known, Parameter, Signature, State},
+    syntax::{Function, NodeArgs},
+};
+
+/// The handle type and its impls.
+pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
+    let names = Names::new(args, function);
+    let struct_ = names.struct_(function);
+    let impls = impls(&names, function, signature);
+    let NodeArgs { root, .. } = args;
+    let cfgs = cfgs(function);
+    quote! {
+        #struct_
+        #cfgs
+        #[allow(deprecated, clippy::unit_arg)]
+        const _: () = {
+            use #root::__private as __af;
+            #impls
+        };
+    }
+}
+
+/// A handle that fits everywhere, for a function that has been complained about already.
+pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
+    let names = Names::new(args, function);
+    let (parameter, state) = match state_type(signature) {
+        None => (quote!(__S: __af::State,), quote!(__S)),
+        Some(State::InPlace(ty) | State::Reads(ty) | State::Owns(ty)) => (TokenStream::new(), quote!(#ty)),
+    };
+    let struct_ = names.struct_(function);
+    let NodeArgs { root, .. } = args;
+    let Names { handle, value, .. } = &names;
+    let parameters = names.parameters();
+    let arguments = &names.arguments;
+    let cfgs = cfgs(function);
+    quote! {
+        #struct_
+        #cfgs
+        const _: () = {
+            use #root::__private as __af;
+            #[automatically_derived]
+            impl<#(#parameters,)* #parameter __C: __af::Context> __af::Node<#state, __C> for #handle #arguments
+            where
+                Self: ::core::marker::Send + ::core::marker::Sync + 'static
+            {
+                type Output = ();
+                async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> __af::Result<(), __af::NodeError> {
+                    __af::Result::Ok(())
+                }
+            }
+            #[automatically_derived]
+            impl<#(#parameters,)* #parameter __C: __af::Context> __af::Handle<#state, __C, ()> for #handle #arguments
+            where
+                Self: ::core::marker::Send + ::core::marker::Sync + 'static
+            {
+                const HANDLE: Self = #value;
+            }
+        };
+    }
+}
+
+/// The handle's name and generics, in the forms in which they are written.
+struct Names<'a> {
+    handle: &'a Ident,
+    generics: Vec<&'a GenericParam>,
+    /// `<L, N>`, or nothing.
+    arguments: TokenStream,
+    /// An expression that makes a handle.
+    value: TokenStream,
+    /// `#[node(MAIN)]` gives a unit struct, which is a value too.
+    is_renamed: bool,
+}
+
+impl<'a> Names<'a> {
+    fn new(args: &'a NodeArgs, function: &'a Function) -> Self {
+        let handle = args.name.as_ref().unwrap_or(&function.sig.ident);
+        let generics: Vec<_> = function
+            .sig
+            .generics
+            .params
+            .iter()
+            .filter(|parameter| !matches!(parameter, GenericParam::Lifetime(_)))
+            .collect();
+        let is_renamed = args.name.is_some();
+        let (arguments, value) = if generics.is_empty() {
+            (
+                TokenStream::new(),
+                if is_renamed {
+                    quote!(#handle)
+                } else {
+                    quote!(#handle {})
+                },
+            )
+        } else {
+            let names = generics.iter().map(|parameter| name(parameter));
+            (
+                quote!(<#(#names),*>),
+                quote!(#handle { _marker: ::core::marker::PhantomData }),
+            )
+        };
+        Self {
+            handle,
+            generics,
+            arguments,
+            value,
+            is_renamed,
+        }
+    }
+
+    /// The generic parameters without bounds or defaults.
+    fn parameters(&self) -> Vec<TokenStream> {
+        self.generics
+            .iter()
+            .map(|parameter| match parameter {
+                GenericParam::Const(parameter) => {
+                    let (ident, ty) = (&parameter.ident, &parameter.ty);
+                    quote!(const #ident: #ty)
+                }
+                parameter => name(parameter),
+            })
+            .collect()
+    }
+
+    /// A braced struct lives in the type namespace only, so that it and the function share a name.
+    fn struct_(&self, function: &Function) -> TokenStream {
+        let Self { handle, value, .. } = self;
+        let vis = function.vis();
+        let attrs = function.attrs.iter().filter(|attr| {
+            ["doc", "cfg", "deprecated"]
+                .iter()
+                .any(|kept| attr.path().is_ident(kept))
+        });
+        let attrs = quote! {
+            #(#attrs)*
+            #[allow(non_camel_case_types, missing_docs, clippy::upper_case_acronyms)]
+        };
+        if self.generics.is_empty() {
+            let body = if self.is_renamed { quote!(;) } else { quote!({}) };
+            return quote! {
+                #attrs
+                #[derive(Clone, Copy, Debug)]
+                #vis struct #handle #body
+            };
+        }
+        let parameters = self.parameters();
+        let types = self
+            .generics
+            .iter()
+            .filter(|parameter| matches!(parameter, GenericParam::Type(_)));
+        let types = types.map(|parameter| name(parameter));
+        let arguments = &self.arguments;
+        let cfgs = cfgs(function);
+        quote! {
+            #attrs
+            #vis struct #handle<#(#parameters),*> {
+                _marker: ::core::marker::PhantomData<fn() -> (#(#types,)*)>,
+            }
+            #cfgs
+            #[automatically_derived]
+            impl<#(#parameters),*> ::core::default::Default for #handle #arguments {
+                fn default() -> Self {
+                    #value
+                }
+            }
+            #cfgs
+            #[automatically_derived]
+            impl<#(#parameters),*> ::core::fmt::Debug for #handle #arguments {
+                fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                    f.write_str(::core::stringify!(#handle))
+                }
+            }
+        }
+    }
+}
+
+fn name(parameter: &GenericParam) -> TokenStream {
+    match parameter {
+        GenericParam::Type(parameter) => parameter.ident.to_token_stream(),
+        GenericParam::Const(parameter) => parameter.ident.to_token_stream(),
+        GenericParam::Lifetime(parameter) => parameter.lifetime.to_token_stream(),
+    }
+}
+
+/// The attributes that decide whether the function is there at all: what belongs to it is there with it.
+fn cfgs(function: &Function) -> TokenStream {
+    function
+        .attrs
+        .iter()
+        .filter(|attr| attr.path().is_ident("cfg"))
+        .map(Attribute::to_token_stream)
+        .collect()
+}
+
+fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> TokenStream {
+    let sig = &function.sig;
+    let Names {
+        handle,
+        value,
+        arguments,
+        ..
+    } = names;
+    let mut generics = sig.generics.params.clone();
+    let state = state_type(signature);
+    if state.is_none() {
+        generics.push(syn::parse_quote!(__S: __af::State));
+    }
+    generics.push(syn::parse_quote!(__C: __af::Context));
+    let services = signature
+        .parameters
+        .iter()
+        .filter_map(|parameter| match parameter {
+            Parameter::Inject(service) => Some(quote!(__C: __af::Provide<#service>,)),
+            _ => None,
+        });
+    let (form, state, in_place) = match state {
+        None => (quote!(InPlace), quote!(__S), false),
+        Some(State::InPlace(ty)) => (quote!(InPlace), quote!(#ty), true),
+        Some(State::Reads(ty)) => (quote!(Reads), quote!(#ty), false),
+        Some(State::Owns(ty)) => (quote!(Owns), quote!(#ty), false),
+    };
+    let result = match &sig.output {
+        ReturnType::Default => quote!(()),
+        ReturnType::Type(_, ty) => quote!(#ty),
+    };
+    let predicates = sig
+        .generics
+        .where_clause
+        .iter()
+        .flat_map(|clause| &clause.predicates);
+    let bounds = quote!(where #(#predicates,)* #(#services)*);
+    let where_clause = &sig.generics.where_clause;
+    let parameters = &sig.generics.params;
+    let free_state = state_type(signature).is_none().then(|| quote!(__S: __af::State));
+    let call = call(function, signature, arguments);
+    let wants_tasks = signature
+        .parameters
+        .iter()
+        .any(|parameter| matches!(parameter, Parameter::Known(Known::TaskManager, _)));
+    let tasks = wants_tasks.then(|| quote!(let __tasks = __cx.task_manager();));
+    let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
+    // Where rustc points when the future is not `Send`.
+    let mut output = Group::new(
+        Delimiter::Parenthesis,
+        quote!(__af::Result<Self::Output, __af::NodeError>),
+    );
+    output.set_span(sig.ident.span());
+    // That a node may return its result is assumed in the impls and checked beside them, or rustc would report it in
+    // each of them.
+    quote! {
+        #[automatically_derived]
+        #[allow(unused_parens)]
+        impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds #result: #returns {
+            type Output = <#result as #returns>::Route;
+            const IN_PLACE: bool = #in_place;
+            async fn run(&self, __cx: __af::NodeContext<'_, #state, __C>) -> #output {
+                #tasks
+                <#result as #returns>::finish(#call, __cx.state)
+            }
+        }
+        #[automatically_derived]
+        impl<#generics, __R> __af::Handle<#state, __C, __R> for #handle #arguments #bounds
+            #result: __af::Returns<__af::#form<#state, __C>, Route = __R>
+        {
+            const HANDLE: Self = #value;
+        }
+        #[allow(dead_code)]
+        fn __result<#parameters #free_state>() #where_clause {
+            __af::result::<#result, __af::#form<#state, ()>>();
+        }
+    }
+}
+
+fn state_type(signature: &Signature) -> Option<&State> {
+    signature.parameters.iter().find_map(|parameter| match parameter {
+        Parameter::State(state) => Some(state),
+        _ => None,
+    })
+}
+
+/// The call of the user's function, awaited. A user's type stands in it at most once.
+fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> TokenStream {
+    let name = &function.sig.ident;
+    let arguments = signature.parameters.iter().map(|parameter| match parameter {
+        Parameter::State(State::InPlace(ty)) => quote!(__af::state_mut::<#ty>(__cx.state)),
+        Parameter::State(State::Reads(ty)) => quote!(__af::state_ref::<#ty>(__cx.state)),
+        Parameter::State(State::Owns(ty)) => quote!(__af::state_owned::<#ty>(__cx.state)),
+        Parameter::Known(Known::Config, ty) => quote!(<#ty as __af::ConfigParam<'_>>::take(__cx.config)),
+        Parameter::Known(Known::TaskManager, ty) => {
+            quote!(<#ty as __af::TaskManagerParam<'_>>::take(&__tasks))
+        }
+        Parameter::Known(Known::Events, ty) => quote!(<#ty as __af::EventsParam<'_>>::take(__cx.events)),
+        Parameter::Known(Known::Cancel, ty) => quote!(<#ty as __af::CancelParam<'_>>::take(__cx.cancel)),
+        Parameter::Inject(service) => quote!(<__C as __af::Provide<#service>>::provide(__cx.context)),
+    });
+    let turbofish = (!turbofish.is_empty()).then(|| quote!(::#turbofish));
+    // Where the future is not `Send`, rustc points at the call: it is to point at the function's own name.
+    quote_spanned!(name.span()=> #name #turbofish (#(#arguments),*).await)
+}

@@ -1,0 +1,146 @@
+//! [`BuildError`]: every mistake of a hand-built graph, in one go.
+
+use std::{fmt, panic::Location, sync::Arc};
+
+/// The graph cannot run as it is wired; lists **all** that is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildError {
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl BuildError {
+    /// What is wrong, in the order of the calls that are to be mended. Never empty.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.problems.len() {
+            1 => f.write_str("the graph cannot be compiled:")?,
+            n => write!(f, "the graph cannot be compiled, {n} problems:")?,
+        }
+        for problem in &self.problems {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// One mistake, and the call that made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Problem {
+    /// What is wrong.
+    pub kind: ProblemKind,
+    /// The call to look at.
+    pub location: &'static Location<'static>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Location { .. } = self.location;
+        write!(
+            f,
+            "{} ({}:{})",
+            self.kind,
+            self.location.file(),
+            self.location.line()
+        )
+    }
+}
+
+/// What can be wrong with a graph.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProblemKind {
+    /// There is no node at all.
+    #[error("a graph needs at least one node: `add_node(\"MAIN\", main_node {{}})`")]
+    Empty,
+    /// Two nodes have one name.
+    #[error("two nodes are named `{name}`")]
+    DuplicateNode {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// An edge or the entry names a node that was not added.
+    #[error("there is no node `{name}`{}", did_you_mean(.suggestion.as_ref()))]
+    UnknownNode {
+        /// The name as it was written.
+        name: Arc<str>,
+        /// The node that was probably meant.
+        suggestion: Option<Arc<str>>,
+    },
+    /// Nothing says where a run begins.
+    #[error("nothing says where the graph starts: `set_entry_point(\"{candidate}\")`")]
+    NoEntry {
+        /// The node that was added first.
+        candidate: Arc<str>,
+    },
+    /// Two calls say where a run begins.
+    #[error("the graph starts at `{first}` already: it cannot start at `{second}` as well")]
+    SecondEntry {
+        /// The entry that counts.
+        first: Arc<str>,
+        /// The one too many.
+        second: Arc<str>,
+    },
+    /// The same edge was added twice.
+    #[error("duplicate edge `{from} -> {to}`")]
+    DuplicateEdge {
+        /// Where the edge begins.
+        from: Arc<str>,
+        /// Where it ends.
+        to: Arc<str>,
+    },
+    /// A node has two ways on.
+    #[error("`{from}` has two ways on, `{first}` and `{second}`; a node has one")]
+    SecondWayOn {
+        /// The node.
+        from: Arc<str>,
+        /// Where the first edge leads.
+        first: Arc<str>,
+        /// Where the other leads.
+        second: Arc<str>,
+    },
+    /// No path from the entry leads to the node.
+    #[error("node `{node}` can never run: no path leads to it from `{entry}`")]
+    Unreachable {
+        /// The node.
+        node: Arc<str>,
+        /// Where the graph starts.
+        entry: Arc<str>,
+    },
+    /// Nothing follows the node.
+    #[error("node `{node}` has no way on; end the graph with `add_edge(\"{node}\", END)`")]
+    NoWayOn {
+        /// The node.
+        node: Arc<str>,
+    },
+    /// A loop without a way out.
+    #[error("{} for ever: no path leads from there to END", loops(.nodes))]
+    EndlessLoop {
+        /// The nodes of the loop.
+        nodes: Vec<Arc<str>>,
+    },
+}
+
+fn did_you_mean(suggestion: Option<&Arc<str>>) -> String {
+    suggestion
+        .map(|name| format!("; did you mean `{name}`?"))
+        .unwrap_or_default()
+}
+
+fn loops(nodes: &[Arc<str>]) -> String {
+    match nodes {
+        [node] => format!("node `{node}` loops"),
+        nodes => {
+            let names: Vec<_> = nodes.iter().map(|node| format!("`{node}`")).collect();
+            format!("nodes {} loop", names.join(", "))
+        }
+    }
+}

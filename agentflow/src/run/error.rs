@@ -1,0 +1,207 @@
+//! [`RunError`]: why a run did not reach `END`, and what is left of it.
+
+use std::{any::Any, error::Error, fmt, sync::Arc, time::Duration};
+
+use crate::{NodeError, RunId, State};
+
+/// Why a run did not reach `END`. The state can be taken back from it, so that no work is lost.
+///
+/// ```
+/// use agentflow::{AgentState, LastState, RunConfig, graph, node};
+///
+/// #[node]
+/// async fn broken(_state: &AgentState) -> Result<(), std::io::Error> {
+///     Err(std::io::Error::other("the disk is full"))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let app = graph! { broken -> END };
+/// let mut error = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
+/// assert_eq!(error.node(), Some("broken"));
+/// assert!(error.downcast_ref::<std::io::Error>().is_some());
+/// assert!(matches!(error.take_state::<AgentState>(), Some(LastState::Committed(_))));
+/// # }
+/// ```
+pub struct RunError(Box<Inner>);
+
+struct Inner {
+    run_id: RunId,
+    kind: RunErrorKind,
+    /// `Committed` or not, and the state; a caller who knows the state's type takes it back.
+    state: Option<LastState<Box<dyn Any + Send + Sync>>>,
+}
+
+/// What ended a run before `END`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunErrorKind {
+    /// The app is shutting down, or is down: the run did not start.
+    Closed,
+    /// A node returned an error or panicked.
+    Node {
+        /// The node.
+        node: Arc<str>,
+        /// Which attempt it was, from 1.
+        attempt: u32,
+        /// How long that attempt took.
+        elapsed: Duration,
+        /// What the node returned; [`Panicked`](crate::Panicked) where it panicked.
+        source: NodeError,
+    },
+    /// The caller's token was cancelled.
+    Cancelled {
+        /// The node that ran, or would have been next.
+        node: Arc<str>,
+    },
+    /// The run took longer than its `run_timeout`.
+    TimedOut {
+        /// The timeout.
+        limit: Duration,
+        /// The node that ran, or would have been next.
+        node: Arc<str>,
+    },
+    /// The app was shut down, and the run did not end within the `shutdown_timeout`.
+    ShutDown {
+        /// The node that ran, or would have been next.
+        node: Arc<str>,
+    },
+    /// The path has more node runs than the graph's `recursion_limit`.
+    RecursionLimit {
+        /// The limit.
+        limit: usize,
+        /// The node that would have been one too many.
+        node: Arc<str>,
+    },
+}
+
+/// A run's state as it was when the run failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the state may be half changed: look which it is"]
+pub enum LastState<S> {
+    /// As the last node that succeeded left it.
+    Committed(S),
+    /// The node that failed had the state in its hands (`&mut S`) and may have changed a part of it.
+    Uncommitted(S),
+}
+
+impl<S> LastState<S> {
+    /// The state, whichever it is.
+    pub fn into_inner(self) -> S {
+        match self {
+            Self::Committed(state) | Self::Uncommitted(state) => state,
+        }
+    }
+
+    fn map<T>(self, f: impl FnOnce(S) -> T) -> LastState<T> {
+        match self {
+            Self::Committed(state) => LastState::Committed(f(state)),
+            Self::Uncommitted(state) => LastState::Uncommitted(f(state)),
+        }
+    }
+}
+
+impl RunError {
+    pub(super) fn new<S: State>(run_id: RunId, kind: RunErrorKind, state: LastState<S>) -> Self {
+        let state = Some(state.map(|state| Box::new(state) as _));
+        Self(Box::new(Inner { run_id, kind, state }))
+    }
+
+    /// What ended the run.
+    #[must_use]
+    pub fn kind(&self) -> &RunErrorKind {
+        &self.0.kind
+    }
+
+    /// Which run it was.
+    #[must_use]
+    pub fn run_id(&self) -> RunId {
+        self.0.run_id
+    }
+
+    /// The node that failed, or at which the run was interrupted; `None` where the run did not start.
+    #[must_use]
+    pub fn node(&self) -> Option<&str> {
+        match self.kind() {
+            RunErrorKind::Closed => None,
+            RunErrorKind::Node { node, .. }
+            | RunErrorKind::Cancelled { node }
+            | RunErrorKind::TimedOut { node, .. }
+            | RunErrorKind::ShutDown { node }
+            | RunErrorKind::RecursionLimit { node, .. } => Some(node),
+        }
+    }
+
+    /// The error that a node returned, if it is an `E`.
+    #[must_use]
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        match self.kind() {
+            RunErrorKind::Node { source, .. } => source.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// Takes the run's state; `None` where it was taken before, or where the run's state is not an `S`.
+    pub fn take_state<S: State>(&mut self) -> Option<LastState<S>> {
+        let is_s = |state: &Box<dyn Any + Send + Sync>| state.is::<S>();
+        match &self.0.state {
+            Some(LastState::Committed(state) | LastState::Uncommitted(state)) if is_s(state) => {}
+            _ => return None,
+        }
+        match self.0.state.take()? {
+            LastState::Committed(state) => Some(LastState::Committed(*state.downcast().ok()?)),
+            LastState::Uncommitted(state) => Some(LastState::Uncommitted(*state.downcast().ok()?)),
+        }
+    }
+}
+
+impl fmt::Display for RunErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the app is shut down: it starts no more runs"),
+            Self::Node {
+                node,
+                attempt,
+                elapsed,
+                source,
+            } => {
+                write!(
+                    f,
+                    "node `{node}` failed (attempt {attempt}, after {elapsed:.1?}): {source}"
+                )
+            }
+            Self::Cancelled { node } => write!(f, "cancelled at node `{node}`"),
+            Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
+            Self::ShutDown { node } => write!(f, "cut off at node `{node}`: the app was shut down"),
+            Self::RecursionLimit { limit, node } => write!(
+                f,
+                "the recursion limit of {limit} node runs was reached before node `{node}`; \
+                 raise it with `compile {{ recursion_limit: .. }}` if the path is meant to be that long"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.kind.fmt(f)
+    }
+}
+
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunError")
+            .field("run_id", &self.0.run_id)
+            .field("kind", &self.0.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Error for RunError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self.kind() {
+            RunErrorKind::Node { source, .. } => Some(source.as_error()),
+            _ => None,
+        }
+    }
+}

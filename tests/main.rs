@@ -5,3 +5,13 @@
     clippy::unwrap_used,
     reason = "a test says what it does in its name, and fails by panicking"
 )]
+
+mod support;
+mod task_cancellation;
+mod task_close;
+mod task_info;
+mod task_logging;
+mod task_model;
+mod task_outcomes;
+mod task_timeouts;
+mod task_waiting;

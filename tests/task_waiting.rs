@@ -1,12 +1,10 @@
 //! Waiting for tasks.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{future::pending, time::Duration};
 
 use agentflow::{BackgroundTaskManager, TaskContext};
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
-
-use crate::support::settle;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -149,32 +147,6 @@ async fn no_task_created_before_the_wait_is_live_after_it() {
         assert!(handle.is_finished());
     }
     assert_eq!(tasks.stats().completed, 500);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_chain_of_successors_does_not_grow() {
-    fn link(task: TaskContext, left: u32) -> futures::future::BoxFuture<'static, Result<(), Infallible>> {
-        Box::pin(async move {
-            if left > 0 {
-                let next = move |task| link(task, left - 1);
-                task.manager()
-                    .create_task_with(next)
-                    .name("link")
-                    .spawn()
-                    .unwrap();
-            }
-            Ok(())
-        })
-    }
-    let tasks = BackgroundTaskManager::new();
-    tasks
-        .create_task_with(|task| link(task, 1_000))
-        .name("link")
-        .spawn()
-        .unwrap();
-    tasks.wait_for_all(None).await.unwrap();
-    settle().await;
-    assert_eq!(tasks.stats().completed, 1_001);
 }
 
 #[tokio::test]

@@ -169,7 +169,7 @@ impl<B: Body> Supervise<B> {
         let mut this = self.project();
         *this.phase = Phase::Ended;
         let (outcome, error) = match drop_body(this.body.as_mut()) {
-            Err(message) => (TaskOutcome::Panicked, Some(message.into_boxed_str())),
+            Err(message) => (TaskOutcome::Panicked, Some(message.into())),
             Ok(()) if this.task.request() == Request::Cancel => (TaskOutcome::Cancelled, None),
             Ok(()) => (TaskOutcome::Aborted, None),
         };
@@ -264,7 +264,7 @@ impl<B: Body> Future for Supervise<B> {
 }
 
 /// Logs the end, then counts it: whoever waited for the task may end the process, and the line must be out by then.
-fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<Box<str>>) {
+fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<Arc<str>>) {
     /// Counts the task out even if a subscriber panics.
     struct CountOut<'a> {
         registry: &'a Registry,
@@ -326,7 +326,7 @@ fn message(payload: Box<dyn Any + Send>) -> String {
 }
 
 /// The error with its sources as one line, for the record; `None` if the outcome says it all.
-fn text(error: &TaskError) -> Option<Box<str>> {
+fn text(error: &TaskError) -> Option<Arc<str>> {
     let source = match error {
         TaskError::Failed(source) => source,
         TaskError::Panicked { message } => return Some(message.as_str().into()),

@@ -49,7 +49,7 @@ async fn call_webhook(host: &'static str) -> Result<(), Unavailable> {
 }
 
 async fn upload() {
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_hours(1)).await;
 }
 
 /// Takes its time to stop, and uses it.

@@ -361,7 +361,9 @@ fn a_runtime_without_a_timer_makes_a_timeout_a_panic_of_the_task() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unnamed_task_is_called_after_its_function() {
-    async fn send_notification() {}
+    async fn send_notification() {
+        settle().await;
+    }
     let tasks = BackgroundTaskManager::new();
     let name = |handle: agentflow::TaskHandle<()>| handle.name().to_owned();
     assert_eq!(

@@ -41,7 +41,7 @@ async fn promise_03_past_timeout_the_task_is_cancelled_once_and_warned() {
         (1, 0, 0, 0)
     );
     // Whatever was left behind would show within a day.
-    sleep(Duration::from_secs(86_400)).await;
+    sleep(86_400 * SECOND).await;
     assert_eq!(tasks.stats(), stats);
     let lines = log.ends();
     assert_eq!(lines.len(), 1);

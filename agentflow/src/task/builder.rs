@@ -139,12 +139,11 @@ impl<T, W> TaskBuilder<'_, T, W> {
         } = self;
         let registry = &manager.registry;
         let here;
-        let runtime = match &registry.runtime {
-            Some(runtime) => runtime,
-            None => {
-                here = Handle::try_current().map_err(|_| registry.reject(SpawnError::NoRuntime))?;
-                &here
-            }
+        let runtime = if let Some(runtime) = &registry.runtime {
+            runtime
+        } else {
+            here = Handle::try_current().map_err(|_| registry.reject(SpawnError::NoRuntime))?;
+            &here
         };
         let spec = Spec {
             name: name.unwrap_or_else(|| Cow::Borrowed(default_name((kind.type_name)()))),

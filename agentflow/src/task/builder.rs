@@ -252,11 +252,11 @@ impl Launchpad<'_> {
         let Current { registry, task } = self.current;
         let supervise = Supervise::new(registry, Arc::clone(&task), body);
         let join = self.runtime.spawn(supervise.instrument(self.span));
-        match task.end() {
-            // A runtime that has shut down drops what it is given.
-            Some(end) if end.outcome == TaskOutcome::Aborted && !task.was_polled() => Err(SpawnError::Closed),
-            _ => Ok(TaskHandle::new(task, join)),
+        // A runtime that has shut down drops what it is given.
+        if !task.was_polled() && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted) {
+            return Err(SpawnError::Closed);
         }
+        Ok(TaskHandle::new(task, join))
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Task {
 
 #[derive(Debug)]
 enum Life {
-    /// With what wakes it, once it was polled.
+    /// With what wakes it, once it waits.
     Live(Option<Waker>),
     Ended(End),
 }
@@ -135,11 +135,16 @@ impl Task {
         }
     }
 
-    /// Called at the first poll. Whoever asks before this lock is seen by the [`Task::request`] after it; whoever
-    /// asks later finds the waker.
-    pub(super) fn first_polled(&self, waker: &Waker) {
+    /// Whoever asks before this lock is seen by the [`Task::request`] after it; whoever asks later finds the waker.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        let mut life = self.life();
+        if let Life::Live(old) = &mut *life {
+            *old = Some(waker.clone());
+        }
+    }
+
+    pub(super) fn set_polled(&self) {
         self.polled.store(true, Ordering::Release);
-        *self.life() = Life::Live(Some(waker.clone()));
     }
 
     pub(super) fn was_polled(&self) -> bool {

@@ -84,6 +84,7 @@ pin_project! {
         // Made when the body is first found waiting; in a box because most tasks are done by then.
         sleep: Option<Pin<Box<Sleep>>>,
         phase: Phase,
+        has_waker: bool,
         // What a body that can't be dropped was told to stop for.
         told: Option<TaskOutcome>,
     }
@@ -120,6 +121,7 @@ impl<B: Body> Supervise<B> {
             task,
             sleep: None,
             phase: Phase::New,
+            has_waker: false,
             told: None,
         }
     }
@@ -184,8 +186,7 @@ impl<B: Body> Future for Supervise<B> {
         let this = self.as_mut().project();
         if *this.phase == Phase::New {
             *this.phase = Phase::Running;
-            // One waker for all polls: tokio gives a task the same one each time.
-            this.task.first_polled(cx.waker());
+            this.task.set_polled();
             if this.task.spec.timeout == Some(Duration::ZERO)
                 && let Poll::Ready(result) = self.as_mut().stop(TaskOutcome::TimedOut)
             {
@@ -230,6 +231,16 @@ impl<B: Body> Future for Supervise<B> {
             }
         }
 
+        if !*this.has_waker {
+            *this.has_waker = true;
+            // The first time that it waits, not before: many tasks never do. One waker for all polls: tokio gives a
+            // task the same one each time.
+            this.task.set_waker(cx.waker());
+            if this.task.request() != request {
+                // Somebody asked before there was a waker: as if it had been there.
+                cx.waker().wake_by_ref();
+            }
+        }
         if request != Request::None && *this.phase == Phase::Running {
             *this.phase = Phase::Cancelling;
             let grace_over = Instant::now().checked_add(this.registry.options.grace);

@@ -253,3 +253,17 @@ fn a_blocking_task_cancelled_before_it_begins_never_begins() {
         assert_eq!(error.outcome(), TaskOutcome::Cancelled);
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_weaker_request_does_not_undo_a_stronger_one() {
+    let tasks = with_grace(2 * SECOND);
+    let handle = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    drop(handle.abort_on_drop());
+    let report = tasks.cancel_all().await;
+    assert_eq!(
+        (report.ended[0].outcome(), began.elapsed()),
+        (TaskOutcome::Aborted, Duration::ZERO)
+    );
+}

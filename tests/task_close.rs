@@ -325,3 +325,54 @@ async fn a_task_that_holds_its_manager_by_its_context_does_not_keep_it_alive() {
     drop(tasks);
     handle.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_took_an_ended_ones_place_does_not_speak_for_it() {
+    let tasks = BackgroundTaskManager::new();
+    let ended = tasks
+        .create_task_with(|task| async { Ok::<_, Infallible>(task) })
+        .spawn()
+        .unwrap();
+    let ended = ended.await.unwrap();
+    tasks.create_task(sleep(SECOND)).spawn().unwrap();
+    assert!(tasks.close(None).now_or_never().is_none());
+    assert_eq!(
+        ended.manager().create_task(async {}).spawn().unwrap_err(),
+        SpawnError::Closed
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_bound_holds_for_all_even_if_its_caller_goes_away() {
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(pending::<()>()).name("stuck").spawn().unwrap();
+    let patient = tasks.close(None);
+    futures::pin_mut!(patient);
+    assert!(patient.as_mut().now_or_never().is_none());
+    assert!(tasks.close(Some(SECOND)).now_or_never().is_none());
+    let report = tokio::time::timeout(60 * SECOND, patient).await.unwrap();
+    assert_eq!((report.elapsed, names(&report.cut_off)), (SECOND, vec!["stuck"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_close_does_not_start_the_grace_again() {
+    let options = TaskManagerOptions::new().grace(2 * SECOND);
+    let tasks = BackgroundTaskManager::with_options(options);
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let work = move |_| {
+        begun.send(()).unwrap();
+        wait.recv().unwrap();
+    };
+    tasks.create_blocking_task(work).name("crunch").spawn().unwrap();
+    has_begun.await.unwrap();
+    assert!(tasks.close(Some(Duration::ZERO)).now_or_never().is_none());
+    advance(SECOND).await;
+    let second = tasks.close(Some(Duration::ZERO));
+    futures::pin_mut!(second);
+    assert!(second.as_mut().now_or_never().is_none());
+    advance(SECOND + Duration::from_millis(200)).await;
+    let report = second.now_or_never().unwrap();
+    assert_eq!(still(&report.still_running), ["crunch"]);
+    go.send(()).unwrap();
+}

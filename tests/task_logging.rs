@@ -1,6 +1,6 @@
 //! One line per end, with everything that is known.
 
-use std::{fmt, future::pending, time::Duration};
+use std::{future::pending, time::Duration};
 
 use agentflow::BackgroundTaskManager;
 use tokio::time::sleep;
@@ -202,26 +202,4 @@ async fn dropping_a_manager_that_has_no_tasks_or_was_closed_is_silent() {
     tasks.close(Some(Duration::ZERO)).await;
     drop(tasks);
     assert!(log.ends().iter().all(|line| line.level == Level::DEBUG));
-}
-
-#[tokio::test(start_paused = true)]
-async fn nothing_is_formatted_when_nobody_listens() {
-    #[derive(Debug)]
-    struct Silent;
-    impl fmt::Display for Silent {
-        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-            unreachable!("nobody reads this")
-        }
-    }
-    impl std::error::Error for Silent {}
-    // The history reads errors, and nobody else does here.
-    let options = agentflow::TaskManagerOptions::new().history(0);
-    let tasks = BackgroundTaskManager::with_options(options);
-    tasks
-        .create_task(async { Err::<(), _>(Silent) })
-        .spawn()
-        .unwrap()
-        .await
-        .unwrap_err();
-    assert_eq!(tasks.stats().failed, 1);
 }

@@ -224,3 +224,17 @@ fn a_blocking_task_whose_time_is_over_before_it_begins_never_begins() {
         assert!(!begun.load(Ordering::SeqCst));
     });
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_never_out_of_work_times_out_too() {
+    let tasks = BackgroundTaskManager::new();
+    let busy = async {
+        for _ in 0..100_000 {
+            // It only gives its thread back because tokio makes it.
+            let _ = advance(Duration::from_millis(1)).now_or_never();
+            tokio::task::coop::consume_budget().await;
+        }
+    };
+    let handle = tasks.create_task(busy).timeout(SECOND).spawn().unwrap();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
+}

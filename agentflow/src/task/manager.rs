@@ -18,7 +18,8 @@ use crate::RunId;
 /// [`close`](Self::close), its tasks are cancelled and a warning names them. The managers that tasks and nodes are
 /// given don't count among these.
 ///
-/// Tasks run on the runtime in which the manager was made, or else on the one in which they are spawned.
+/// Tasks run on the tokio runtime in which the manager was made, or else on the one in which they are spawned. Its
+/// timer must be enabled (`enable_time`) for timeouts and bounds.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

@@ -254,7 +254,8 @@ impl<B: Body> Future for Supervise<B> {
             let sleep = this
                 .sleep
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(stop_at)));
-            sleep.as_mut().poll(cx)
+            // A body that has used up its share of this poll must not keep its own timer from being looked at.
+            Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx)
         };
         match catch_unwind(AssertUnwindSafe(sleep)) {
             Ok(poll) => ready!(poll),

@@ -295,6 +295,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_an_ended_task_left_behind_still_carries_its_origin() {
+        let tasks = BackgroundTaskManager::new();
+        let run = RunId::new();
+        let node = tasks.labelled(run, "SEND".into());
+        let parent = |task: TaskContext| async { Ok::<_, SpawnError>(task) };
+        let ended = node
+            .create_task_with(parent)
+            .spawn()
+            .expect("the manager is open")
+            .await;
+        spawn(ended.expect("it returned").manager()).expect("the manager is open");
+        assert_eq!(tasks.task_info()[0].origin().map(TaskOrigin::run), Some(run));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn while_draining_runs_may_spawn_and_others_may_not() {
         let tasks = BackgroundTaskManager::new();
         let node = tasks.labelled(RunId::new(), "SEND".into());

@@ -267,3 +267,16 @@ async fn a_weaker_request_does_not_undo_a_stronger_one() {
         (TaskOutcome::Aborted, Duration::ZERO)
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_cancelled_during_its_first_poll_is_cancelled() {
+    let tasks = BackgroundTaskManager::new();
+    let (send, receive) = mpsc::channel::<agentflow::TaskHandle<()>>();
+    let work = async move {
+        receive.recv().unwrap().cancel();
+        pending::<()>().await;
+    };
+    send.send(tasks.create_task(work).spawn().unwrap()).unwrap();
+    settle().await;
+    assert_eq!(tasks.stats().cancelled, 1);
+}

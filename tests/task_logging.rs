@@ -203,3 +203,15 @@ async fn dropping_a_manager_that_has_no_tasks_or_was_closed_is_silent() {
     drop(tasks);
     assert!(log.ends().iter().all(|line| line.level == Level::DEBUG));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_cancelled_by_hand_is_not_called_lost_when_the_manager_is_dropped() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let handle = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    handle.cancel();
+    settle().await;
+    drop(tasks);
+    handle.await.unwrap_err();
+    assert!(log.ends().iter().all(|line| line.level == Level::DEBUG));
+}

@@ -9,3 +9,12 @@
 mod messages;
 mod run_config;
 mod state_updates;
+mod support;
+mod task_cancellation;
+mod task_close;
+mod task_info;
+mod task_logging;
+mod task_model;
+mod task_outcomes;
+mod task_timeouts;
+mod task_waiting;

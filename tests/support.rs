@@ -1,0 +1,141 @@
+//! What several files of tests need.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use tracing::{
+    Event, Level, Subscriber,
+    field::{Field, Visit},
+    span,
+    subscriber::DefaultGuard,
+};
+use tracing_subscriber::{
+    Layer,
+    layer::{Context, SubscriberExt},
+    registry::LookupSpan,
+};
+
+/// One event, or one span as it was opened.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) level: Level,
+    /// `event` for events, the name of the span otherwise.
+    pub(crate) what: &'static str,
+    pub(crate) fields: BTreeMap<String, String>,
+    /// The names of the spans around it, outermost first.
+    pub(crate) within: Vec<&'static str>,
+    /// The names of the spans that it follows.
+    pub(crate) follows: Vec<&'static str>,
+}
+
+impl Line {
+    /// A field's value; empty if the field is absent.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("", String::as_str)
+    }
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<Line>>>);
+
+impl Log {
+    /// The log lines of this library's tasks.
+    pub(crate) fn ends(&self) -> Vec<Line> {
+        self.lines("event", "agentflow::task")
+    }
+
+    pub(crate) fn spans(&self, name: &str) -> Vec<Line> {
+        self.lines(name, "agentflow")
+    }
+
+    fn lines(&self, what: &str, target: &str) -> Vec<Line> {
+        let lines = self.0.lock().unwrap();
+        let ours = |line: &&Line| line.what == what && line.field("target").starts_with(target);
+        lines.iter().filter(ours).cloned().collect()
+    }
+}
+
+/// Captures what this thread logs, for as long as the guard lives.
+pub(crate) fn capture() -> (Log, DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
+    (log, tracing::subscriber::set_default(subscriber))
+}
+
+struct Fields<'a>(&'a mut BTreeMap<String, String>);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.to_owned());
+    }
+}
+
+struct Place(usize);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, cx: Context<'_, S>) {
+        let metadata = attributes.metadata();
+        let mut fields = BTreeMap::from([("target".to_owned(), metadata.target().to_owned())]);
+        attributes.record(&mut Fields(&mut fields));
+        let span = cx.span(id).unwrap();
+        let within = span.scope().skip(1).map(|span| span.name()).collect();
+        let mut lines = self.0.lock().unwrap();
+        span.extensions_mut().insert(Place(lines.len()));
+        lines.push(Line {
+            level: *metadata.level(),
+            what: metadata.name(),
+            fields,
+            within,
+            follows: Vec::new(),
+        });
+    }
+
+    fn on_follows_from(&self, id: &span::Id, follows: &span::Id, cx: Context<'_, S>) {
+        let place = cx.span(id).unwrap().extensions().get::<Place>().unwrap().0;
+        self.0.lock().unwrap()[place]
+            .follows
+            .push(cx.span(follows).unwrap().name());
+    }
+
+    fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
+        let metadata = event.metadata();
+        let mut fields = BTreeMap::from([("target".to_owned(), metadata.target().to_owned())]);
+        event.record(&mut Fields(&mut fields));
+        let within = cx
+            .event_scope(event)
+            .into_iter()
+            .flatten()
+            .map(|span| span.name())
+            .collect();
+        self.0.lock().unwrap().push(Line {
+            level: *metadata.level(),
+            what: "event",
+            fields,
+            within,
+            follows: Vec::new(),
+        });
+    }
+}
+
+/// Sets a flag when it is dropped.
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Lets everything that is ready run.
+pub(crate) async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}

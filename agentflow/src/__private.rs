@@ -134,9 +134,9 @@ returns! {
         cx.apply(update);
         route
     };
-    [S, C] Owns<S, C>: S => (), |state, cx| *cx.state = state;
-    [S, C, R: Route] Owns<S, C>: (S, R) => R, |(state, route), cx| {
-        *cx.state = state;
+    [S: State, C] Owns<S, C>: S => (), |state, cx| cx.replace(state);
+    [S: State, C, R: Route] Owns<S, C>: (S, R) => R, |(state, route), cx| {
+        cx.replace(state);
         route
     };
     // A single impl for the results of all forms would overlap with that of `Owns`, where every type is a result.
@@ -144,10 +144,10 @@ returns! {
         |result, cx| T::finish(result.map_err(Into::into)?, cx)?;
     [S, C, T: Returns<Reads<S, C>>, E: Into<NodeError>] Reads<S, C>: Result<T, E> => T::Route,
         |result, cx| T::finish(result.map_err(Into::into)?, cx)?;
-    [S, C, E: Into<NodeError>] Owns<S, C>: Result<S, E> => (), |result, cx| *cx.state = result.map_err(Into::into)?;
-    [S, C, R: Route, E: Into<NodeError>] Owns<S, C>: Result<(S, R), E> => R, |result, cx| {
+    [S: State, C, E: Into<NodeError>] Owns<S, C>: Result<S, E> => (), |result, cx| cx.replace(result.map_err(Into::into)?);
+    [S: State, C, R: Route, E: Into<NodeError>] Owns<S, C>: Result<(S, R), E> => R, |result, cx| {
         let (state, route) = result.map_err(Into::into)?;
-        *cx.state = state;
+        cx.replace(state);
         route
     };
 }

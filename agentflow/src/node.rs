@@ -1,6 +1,12 @@
 //! [`Node`]: one step of a graph, and what it is given.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +114,7 @@ pub struct NodeContext<'a, S, C = ()> {
     /// Writes custom events.
     pub events: &'a EventWriter,
     pub(crate) place: Place<'a>,
+    pub(crate) is_written: &'a AtomicBool,
 }
 
 /// What a node in a group is given when it runs.
@@ -179,7 +186,13 @@ impl<S: State, C> NodeContext<'_, S, C> {
     /// Merges an update into the state, and tells the run's stream which fields it changed.
     pub fn apply(&mut self, update: S::Update) {
         self.events.changed(|| S::changes(&update));
+        self.is_written.store(true, Ordering::Relaxed);
         self.state.apply(update);
+    }
+
+    pub(crate) fn replace(self, state: S) {
+        self.is_written.store(true, Ordering::Relaxed);
+        *self.state = state;
     }
 }
 

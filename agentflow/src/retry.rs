@@ -64,7 +64,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Adds a random part to each wait, up to its own length, so that many who failed at once don't come back at once.
+    /// Adds a random part to each wait, up to its own length and up to [`max_delay`](Self::max_delay), so that many who
+    /// failed at once don't come back at once.
     pub fn jitter(mut self) -> Self {
         self.jitter = true;
         self
@@ -121,7 +122,9 @@ impl Delays<'_> {
             return None;
         }
         self.left = self.left.checked_sub(1)?;
-        Some(self.waits.as_mut().and_then(Iterator::next).unwrap_or_default())
+        let wait = self.waits.as_mut().and_then(Iterator::next).unwrap_or_default();
+        // The maximum is the backoff's for what it adds only: not for the first wait, and not for the jitter.
+        Some(wait.min(self.policy.max_delay))
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct App<S: State, C> {
     pub(super) outline: Outline,
     pub(crate) context: C,
     pub(crate) recursion_limit: usize,
+    /// How many nodes the graph has, those of the graphs in it too.
+    pub(crate) nodes: usize,
     pub(crate) runs: RunGate,
     pub(crate) manager: BackgroundTaskManager,
     shutdown_timeout: Duration,
@@ -35,11 +37,11 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
         outline: Outline,
         options: CompileOptions<C>,
     ) -> Self {
+        let nodes = outline.nodes();
         let app = App {
             name,
-            recursion_limit: options
-                .recursion_limit
-                .unwrap_or_else(|| plan.steps.len().max(25)),
+            recursion_limit: options.recursion_limit.unwrap_or_else(|| nodes.max(25)),
+            nodes,
             plan,
             outline,
             context: options.context,

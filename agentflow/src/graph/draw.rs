@@ -28,6 +28,16 @@ pub(super) enum Inside {
 }
 
 impl Outline {
+    /// How many nodes the graph has, those of the graphs in it too.
+    pub(crate) fn nodes(&self) -> usize {
+        let of_step = |step: &OutlineStep| match &step.inside {
+            Inside::Nothing => 1,
+            Inside::Branches(_) => 0,
+            Inside::Graph(inner) => 1 + inner.nodes(),
+        };
+        self.steps.iter().map(of_step).sum()
+    }
+
     /// A Mermaid flowchart.
     pub(super) fn mermaid(&self) -> String {
         let mut text = String::from("flowchart TD\n");
@@ -277,7 +287,10 @@ fn quoted(text: &str) -> String {
 }
 
 fn mermaid_quoted(text: &str) -> String {
+    // `#` and `&` first: what follows writes them.
     let text = text
+        .replace('#', "#35;")
+        .replace('&', "#amp;")
         .replace('"', "#quot;")
         .replace('<', "#lt;")
         .replace('>', "#gt;")

@@ -129,6 +129,8 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
 ) -> Result<(), NodeError> {
     let scope = place.scope.inside(place.path.clone());
     let result = walk(plan, context, &scope, state, &Progress::new(plan.entry)).await;
+    result?;
+    // A failed attempt is no part of the path: the next one starts where this one did.
     place.scope.join([&scope]);
-    result.map_err(NodeError::from)
+    Ok(())
 }

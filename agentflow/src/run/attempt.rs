@@ -3,13 +3,18 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, sleep, sleep_until},
+};
 use tracing::Instrument;
 
 use super::{
@@ -20,7 +25,7 @@ use super::{
 use crate::{
     NodeContext, NodeError, ParallelContext, State,
     error::NodeTimedOut,
-    graph::{BoxFuture, ErasedNode, ErasedParallelNode, NodeOptions},
+    graph::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
 };
 
@@ -34,8 +39,16 @@ pub(super) trait Attempt: Send {
         place: Place<'a>,
     ) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
 
+    /// The decision that follows the node, if it is one from the state. That it cannot be taken is the node's error.
+    fn decide(&self, output: Self::Output) -> Result<Self::Output, NodeError> {
+        Ok(output)
+    }
+
     /// After a failed attempt: makes the state again what it was before the first one. Says whether it is that.
     fn roll_back(&mut self) -> bool;
+
+    /// Whether the node is a graph, whose own nodes commit what they do.
+    fn is_graph(&self) -> bool;
 }
 
 /// A node that changes the state.
@@ -44,6 +57,10 @@ pub(super) struct Sequential<'s, S, C> {
     pub(super) state: &'s mut S,
     /// The state as it was, where it may have to be that again.
     pub(super) before: Option<S>,
+    /// Whether a node that does not change the state in place has begun to change it.
+    pub(super) is_written: AtomicBool,
+    /// A decision from the state.
+    pub(super) router: Option<&'s dyn Choose<S>>,
     pub(super) context: &'s C,
 }
 
@@ -63,14 +80,24 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
             cancel: place.scope.signals.cancel,
             events,
             place,
+            is_written: &self.is_written,
         })
+    }
+
+    fn decide(&self, way: usize) -> Result<usize, NodeError> {
+        self.router.map_or(Ok(way), |router| chosen(router, self.state))
     }
 
     fn roll_back(&mut self) -> bool {
         if let Some(before) = &self.before {
             self.state.clone_from(before);
+            return true;
         }
-        self.before.is_some() || !self.node.is_in_place()
+        !self.node.is_in_place() && !self.is_written.load(Ordering::Relaxed)
+    }
+
+    fn is_graph(&self) -> bool {
+        self.node.outline().is_some()
     }
 }
 
@@ -102,6 +129,16 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Parallel<'_, S, C> {
     fn roll_back(&mut self) -> bool {
         true
     }
+
+    fn is_graph(&self) -> bool {
+        self.node.outline().is_some()
+    }
+}
+
+/// What a router says; its panic is an error.
+pub(super) fn chosen<S>(router: &dyn Choose<S>, state: &S) -> Result<usize, NodeError> {
+    catch_unwind(AssertUnwindSafe(|| router.choose(state)))
+        .unwrap_or_else(|panic| Err(NodeError::panicked(&*panic)))
 }
 
 /// Runs the node until an attempt succeeds or its policy gives up.
@@ -135,7 +172,7 @@ pub(super) async fn attempts<A: Attempt>(
             .instrument(span)
             .await;
         let elapsed = started.elapsed();
-        let source = match result {
+        let source = match result.and_then(|output| node.decide(output)) {
             Ok(output) => {
                 if let Some(fields) = events.take_changes() {
                     scope
@@ -168,10 +205,11 @@ pub(super) async fn attempts<A: Attempt>(
                 source,
             },
             is_committed,
+            node.is_graph(),
         );
         // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.
         let delay = match &failure.kind {
-            RunErrorKind::Node(failed) => delays
+            RunErrorKind::Node(failed) if is_committed => delays
                 .as_mut()
                 .and_then(|delays| delays.after(failed.source.as_error())),
             _ => None,
@@ -195,6 +233,8 @@ pub(super) async fn attempts<A: Attempt>(
         if !delay.is_zero() {
             sleep(delay).await;
         }
+        // A node that fails because its run is to end has not failed for a reason that may pass.
+        scope.check(path)?;
         attempt += 1;
     }
 }
@@ -210,7 +250,7 @@ async fn guarded<T>(
     }
     // Beyond what the clock can name is never.
     let deadline = timeout.and_then(|after| Instant::now().checked_add(after));
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut timer = None;
     let ended = poll_fn(|cx| {
         // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
         match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
@@ -221,7 +261,8 @@ async fn guarded<T>(
         let (Some(after), Some(deadline)) = (timeout, deadline) else {
             return Poll::Pending;
         };
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        // Unconstrained, or a node that is never out of work leaves the timer no budget to be looked at.
+        let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
         timer.as_mut().poll(cx).map(|()| Err(timed_out(after)))
     })
     .await;

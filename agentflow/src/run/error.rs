@@ -70,6 +70,8 @@ pub enum RunErrorKind {
         limit: usize,
         /// The node that would have been one too many.
         node: Arc<str>,
+        /// The nodes of the loop that leads to it; none where it was no loop, but a path longer than the limit.
+        nodes: Vec<Arc<str>>,
     },
 }
 
@@ -201,15 +203,22 @@ impl Failure {
     }
 
     /// What a node returned. What a subgraph returned is the failure of a node in it, or of the run, and remains that.
-    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool) -> Self {
-        let kind = match failure.source.downcast::<Self>() {
-            Ok(inner) => inner.kind,
+    ///
+    /// Where the node is a graph, what its own nodes committed counts.
+    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool, is_graph: bool) -> Self {
+        match failure.source.downcast::<Self>() {
+            Ok(inner) => Self {
+                is_committed: is_committed || is_graph && inner.is_committed,
+                kind: inner.kind,
+            },
             Err(source) => {
                 failure.source = source;
-                RunErrorKind::Node(failure)
+                Self {
+                    kind: RunErrorKind::Node(failure),
+                    is_committed,
+                }
             }
-        };
-        Self { kind, is_committed }
+        }
     }
 }
 
@@ -238,11 +247,18 @@ impl fmt::Display for RunErrorKind {
             Self::Cancelled { node } => write!(f, "cancelled at node `{node}`"),
             Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
             Self::ShutDown { node } => write!(f, "cut off at node `{node}`: the app was shut down"),
-            Self::RecursionLimit { limit, node } => write!(
-                f,
-                "the recursion limit of {limit} node runs was reached before node `{node}`; \
-                 raise it with `compile {{ recursion_limit: .. }}` if the path is meant to be that long"
-            ),
+            Self::RecursionLimit { limit, node, nodes } => {
+                write!(
+                    f,
+                    "the recursion limit of {limit} node runs was reached before node `{node}`"
+                )?;
+                if !nodes.is_empty() {
+                    write!(f, ", in the loop of `{}`", nodes.join("`, `"))?;
+                }
+                f.write_str(
+                    "; raise it with `compile { recursion_limit: .. }` if the path is meant to be that long",
+                )
+            }
         }
     }
 }

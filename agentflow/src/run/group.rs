@@ -43,6 +43,16 @@ pub(super) async fn group<S: State, C: Send + Sync + 'static>(
         scope.sink.note(&mut fields, || S::changes(&update));
         state.apply(update);
     }
+    joined(plan, branches, scope, fields).await;
+    Ok(())
+}
+
+async fn joined<S: State, C>(
+    plan: &Plan<S, C>,
+    branches: &[Vec<usize>],
+    scope: &Scope<'_>,
+    fields: Vec<String>,
+) {
     scope
         .sink
         .emit(|| EventKind::GroupJoined {
@@ -50,7 +60,6 @@ pub(super) async fn group<S: State, C: Send + Sync + 'static>(
             fields,
         })
         .await;
-    Ok(())
 }
 
 /// Runs the branches on the state as it is and gives what they bring, in written order.
@@ -113,8 +122,7 @@ fn branch<'a, S: State, C: Send + Sync + 'static>(
             let view = own.as_ref().unwrap_or(state);
             let brought = match &step.work {
                 Work::Branch(node) => {
-                    scope.enter(&step.name)?;
-                    let path = scope.path(&step.name);
+                    let path = scope.enter(&step.name)?;
                     let mut node = Parallel {
                         node: &**node,
                         state: view,
@@ -126,7 +134,15 @@ fn branch<'a, S: State, C: Send + Sync + 'static>(
                         .into_iter()
                         .collect()
                 }
-                Work::Group(branches) => fork(plan, branches, context, scope, view).await?,
+                Work::Group(branches) => {
+                    let brought = fork(plan, branches, context, scope, view).await?;
+                    let mut fields = Vec::new();
+                    for Brought { update, .. } in &brought {
+                        scope.sink.note(&mut fields, || S::changes(update));
+                    }
+                    joined(plan, branches, scope, fields).await;
+                    brought
+                }
                 // A branch is made of steps that read; the graph is not compiled otherwise.
                 Work::Node(_) => Vec::new(),
             };

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep_until;
+use tokio::{task::unconstrained, time::sleep_until};
 
 use super::scope::{Interrupt, Signals, Timeout};
 use crate::NodeError;
@@ -21,27 +21,33 @@ pub(super) enum Ended<T> {
     Panicked(NodeError),
 }
 
-/// Polls `walk` until it ends or is interrupted.
+/// Polls `walk` until it ends or is interrupted, and drops it.
 ///
 /// Nobody is asked before a node has had to wait: a run whose nodes are ready at once registers no waker and no timer.
-pub(super) async fn interruptible<T>(
-    walk: Pin<&mut (impl Future<Output = T> + Send)>,
+pub(super) async fn interruptible<F: Future + Send>(
+    mut walk: Pin<&mut Option<F>>,
     signals: Signals<'_>,
-) -> Ended<T> {
-    let mut walk = walk;
-    let mut waiting: Option<Pin<Box<dyn Future<Output = Interrupt> + Send + '_>>> = None;
-    poll_fn(|cx: &mut Context<'_>| {
+) -> Ended<F::Output> {
+    let mut waiting = None;
+    let ended = poll_fn(|cx: &mut Context<'_>| {
+        let Some(walk) = walk.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
         // What panicked is not polled again, so nobody sees what is half done in it.
-        match catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| walk.poll(cx))) {
             Ok(Poll::Ready(output)) => Poll::Ready(Ended::Itself(output)),
             Ok(Poll::Pending) => {
-                let waiting = waiting.get_or_insert_with(|| Box::pin(interrupted(signals)));
+                // Unconstrained, or a node that is never out of work leaves no budget to look at the signals.
+                let waiting = waiting.get_or_insert_with(|| Box::pin(unconstrained(interrupted(signals))));
                 waiting.as_mut().poll(cx).map(Ended::Interrupted)
             }
             Err(panic) => Poll::Ready(Ended::Panicked(NodeError::panicked(&*panic))),
         }
     })
-    .await
+    .await;
+    // A destructor of a node's that panics must not take the run's own end away.
+    let _ = catch_unwind(AssertUnwindSafe(|| walk.set(None)));
+    ended
 }
 
 async fn interrupted(signals: Signals<'_>) -> Interrupt {

@@ -9,7 +9,6 @@ mod scope;
 mod stream;
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc,
@@ -22,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use attempt::{Sequential, attempts};
+use attempt::{Sequential, attempts, chosen};
 pub(crate) use error::Failure;
 pub use error::{LastState, NodeFailure, RunError, RunErrorKind};
 pub(crate) use events::Sink;
@@ -30,11 +29,11 @@ pub use events::{Event, EventKind, EventWriter};
 use group::group;
 use interrupt::{Ended, interruptible};
 pub(crate) use scope::Scope;
-use scope::{Signals, Timeout};
+use scope::{Signals, Timeout, Trail};
 pub use stream::RunStream;
 
 use crate::{
-    NodeError, RunConfig, RunId, State,
+    RunConfig, RunId, State,
     graph::{App, Plan, Step, Way, Work},
 };
 
@@ -123,6 +122,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
             deadline: Instant::now().checked_add(limit),
         }),
     };
+    let trail = Trail::new(app.nodes);
     let scope = Scope {
         run_id,
         config,
@@ -132,10 +132,11 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         subgraph: None,
         limit: app.recursion_limit,
         steps_left: AtomicUsize::new(app.recursion_limit),
+        trail: &trail,
     };
     let progress = Progress::new(app.plan.entry);
     let ended = {
-        let walk = pin!(walk(&app.plan, &app.context, &scope, &mut state, &progress));
+        let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
         interruptible(walk, signals).await
     };
     let failure = match ended {
@@ -144,9 +145,11 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
             return Ok(state);
         }
         Ended::Itself(Err(failure)) => failure,
-        Ended::Interrupted(interrupt) => progress.failure(interrupt.at(progress.node(&app.plan))),
+        Ended::Interrupted(interrupt) => {
+            progress.failure(interrupt.at(trail.innermost(progress.node(&app.plan))))
+        }
         Ended::Panicked(source) => {
-            let node = progress.node(&app.plan);
+            let node = trail.innermost(progress.node(&app.plan));
             let failure = NodeFailure {
                 node,
                 attempt: 1,
@@ -260,32 +263,29 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     state: &mut S,
     error: Option<&NodeFailure>,
 ) -> Result<usize, Failure> {
-    let way = match &step.work {
+    match &step.work {
         Work::Node(node) => {
-            scope.enter(&step.name)?;
-            let path = scope.path(&step.name);
+            let path = scope.enter(&step.name)?;
             let may_come_back = step.options.retry.is_some() || step.on_error.is_some();
-            let before = (may_come_back && node.is_in_place()).then(|| state.clone());
+            let may_be_changed = node.is_in_place() || step.decides();
+            let before = (may_come_back && may_be_changed).then(|| state.clone());
             let mut node = Sequential {
                 node: &**node,
                 state,
                 before,
+                is_written: AtomicBool::new(false),
+                router: step.choose.as_deref(),
                 context,
             };
-            attempts(&mut node, &path, &step.options, scope, error).await?
+            attempts(&mut node, &path, &step.options, scope, error).await
         }
         Work::Group(branches) => {
             group(plan, branches, context, scope, state).await?;
-            0
-        }
-        // Runs in a group only; the graph is not compiled otherwise.
-        Work::Branch(_) => 0,
-    };
-    match &step.choose {
-        None => Ok(way),
-        Some(router) => catch_unwind(AssertUnwindSafe(|| router.choose(state)))
-            .unwrap_or_else(|panic| Err(NodeError::panicked(&*panic)))
-            .map_err(|source| {
+            let way = step
+                .choose
+                .as_deref()
+                .map_or(Ok(0), |router| chosen(router, state));
+            way.map_err(|source| {
                 let failure = NodeFailure {
                     node: scope.path(&step.name),
                     attempt: 1,
@@ -293,7 +293,10 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
                     source,
                 };
                 Failure::committed(RunErrorKind::Node(failure))
-            }),
+            })
+        }
+        // Runs in a group only; the graph is not compiled otherwise.
+        Work::Branch(_) => Ok(0),
     }
 }
 

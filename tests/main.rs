@@ -6,9 +6,17 @@
     reason = "a test says what it does in its name, and fails by panicking"
 )]
 
+mod builder_flow;
+mod concurrency;
+mod decisions;
+mod groups;
 mod messages;
+mod node_options;
+mod pictures;
 mod run_config;
 mod state_updates;
+mod streams;
+mod subgraphs;
 mod support;
 mod task_cancellation;
 mod task_close;

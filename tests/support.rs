@@ -6,6 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use agentflow::{
+    CompiledGraph, LastState, Node, NodeContext, NodeError, ParallelContext, ParallelNode, RunConfig,
+    RunError, State,
+};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -137,5 +141,49 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 pub(crate) async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Where a run came through.
+#[derive(Clone, Debug, Default, PartialEq, State)]
+pub(crate) struct Trip {
+    #[state(append)]
+    pub(crate) steps: Vec<String>,
+    pub(crate) count: u32,
+    pub(crate) title: String,
+}
+
+/// A node that writes its name down.
+pub(crate) struct Say;
+
+impl<C: Send + Sync + 'static> Node<Trip, C> for Say {
+    type Output = ();
+
+    async fn run(&self, cx: NodeContext<'_, Trip, C>) -> Result<(), NodeError> {
+        cx.state.steps.push(cx.node_name().to_owned());
+        Ok(())
+    }
+}
+
+impl<C: Send + Sync + 'static> ParallelNode<Trip, C> for Say {
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<Option<TripUpdate>, NodeError> {
+        Ok(Some(Trip::update().steps([cx.node_name()])))
+    }
+}
+
+/// Runs the app and gives what its nodes wrote down.
+pub(crate) async fn steps<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> Vec<String> {
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap().steps
+}
+
+pub(crate) async fn failure<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> RunError {
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err()
+}
+
+/// The state that an error has, which is as the last node that succeeded left it.
+pub(crate) fn committed(error: &mut RunError) -> Trip {
+    match error.take_state() {
+        Some(LastState::Committed(state)) => state,
+        other => panic!("not committed: {other:?}"),
     }
 }

@@ -430,7 +430,11 @@ impl<'a, 'e> Builder<'a, 'e> {
                     .spanning(fallback, "a failure leads to a node, which sees the error");
             } else {
                 // A node that is named here only has no way on, which is another rule's to say.
-                self.model.steps[index].on_error = Some(self.node(fallback));
+                let node = self.node(fallback);
+                if self.model.steps[node].group.is_some() {
+                    self.two_places(fallback);
+                }
+                self.model.steps[index].on_error = Some(node);
             }
         }
     }

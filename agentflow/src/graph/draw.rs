@@ -231,9 +231,12 @@ impl Dot<'_> {
                 }
                 for branch in branches {
                     for pair in branch.windows(2) {
-                        let (tail, _) = outline.last_of(pair[0], prefix);
-                        let (head, _) = outline.first_of(pair[1], prefix);
-                        line!(self, depth + 1, "{tail} -> {head};");
+                        let (tail, cluster) = outline.last_of(pair[0], prefix);
+                        let tail_attribute = cluster
+                            .map(|cluster| format!("ltail={cluster}"))
+                            .unwrap_or_default();
+                        let to = Some(pair[1]);
+                        self.edge(&tail, &tail_attribute, outline, to, prefix, depth + 1, None);
                     }
                 }
                 line!(self, depth, "}}");

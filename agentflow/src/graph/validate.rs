@@ -303,8 +303,11 @@ fn edges_of_members<S: State, C>(
         .iter()
         .filter(|declared| declared.options.on_error.is_some())
     {
-        if let Some(step) = names.index.get(&declared.node) {
-            report(*step, declared.location);
+        let to = declared.options.on_error.as_ref();
+        for step in [Some(&declared.node), to].into_iter().flatten() {
+            if let Some(step) = names.index.get(step) {
+                report(*step, declared.location);
+            }
         }
     }
 }
@@ -470,13 +473,20 @@ impl Topology<'_> {
 
     fn unreachable(&self, entry: usize, problems: &mut Problems) {
         let reached = self.reached_from(entry);
-        for step in self.top().filter(|step| !reached[*step]) {
+        let is_stray = |step: &usize| self.members[*step].is_none() || self.is_in_ring(*step);
+        for step in (0..self.members.len()).filter(|step| !reached[*step] && is_stray(step)) {
             let (node, entry) = (self.names.of(step), self.names.of(entry));
             problems.add(
                 self.names.locations[step],
                 ProblemKind::Unreachable { node, entry },
             );
         }
+    }
+
+    /// Whether the groups around the step are in each other, and so in none that a path could lead to.
+    fn is_in_ring(&self, step: usize) -> bool {
+        let outwards = std::iter::successors(Some(step), |step| self.members[*step]);
+        outwards.take(self.members.len() + 1).count() > self.members.len()
     }
 
     /// Reports the loops that nothing leads out of, each once.

@@ -5,9 +5,7 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{
-    CancellationToken, CompiledGraph, Node, NodeContext, NodeError, RunConfig, RunErrorKind, graph, node,
-};
+use agentflow::{CancellationToken, CompiledGraph, Node, NodeContext, NodeError, RunConfig, RunErrorKind, graph, node};
 use futures::future::join_all;
 use tokio::{
     sync::{Barrier, Notify},
@@ -48,24 +46,14 @@ async fn runs_that_are_underway_at_once_do_not_see_each_other() {
     };
     let runs = (0..10).map(|n| {
         let app = app.clone();
-        let state = Trip {
-            title: n.to_string(),
-            ..Trip::default()
-        };
+        let state = Trip { title: n.to_string(), ..Trip::default() };
         let config = RunConfig::new().with_user_id(n.to_string());
         tokio::spawn(async move { app.invoke(state, config).await.unwrap() })
     });
     for (n, state) in join_all(runs).await.into_iter().enumerate() {
         let steps = vec![n.to_string(); 6];
         let title = n.to_string();
-        assert_eq!(
-            state.unwrap(),
-            Trip {
-                steps,
-                count: 3,
-                title
-            }
-        );
+        assert_eq!(state.unwrap(), Trip { steps, count: 3, title });
     }
 }
 
@@ -90,10 +78,7 @@ impl Node<Trip> for Gate {
 }
 
 fn titled(title: &str) -> Trip {
-    Trip {
-        title: title.into(),
-        ..Trip::default()
-    }
+    Trip { title: title.into(), ..Trip::default() }
 }
 
 #[tokio::test]
@@ -153,10 +138,7 @@ async fn a_cancelled_run_starts_no_further_node_even_if_nothing_awaits() {
 
     // The last node's end is the run's.
     let app = graph! { cancels -> END };
-    assert_eq!(
-        app.invoke(Trip::default(), RunConfig::new()).await.unwrap().count,
-        1
-    );
+    assert_eq!(app.invoke(Trip::default(), RunConfig::new()).await.unwrap().count, 1);
 }
 
 #[tokio::test]
@@ -198,10 +180,7 @@ async fn a_shutdown_that_arrives_in_the_last_node_lets_it_end() {
 
     // It ends at the very moment when it would be cut off: it has ended.
     let app = graph! { node A = (Say); A -> last -> END; compile { shutdown_timeout: 5s } };
-    assert_eq!(
-        sleeper(&app, Duration::ZERO).await,
-        ("A last".into(), 5 * SECOND, 0)
-    );
+    assert_eq!(sleeper(&app, Duration::ZERO).await, ("A last".into(), 5 * SECOND, 0));
 
     let app = graph! { node A = (Say); A -> last -> END; compile { shutdown_timeout: 3s } };
     let cut_off = "cut off at node `last`: the app was shut down";

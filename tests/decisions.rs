@@ -12,10 +12,7 @@ enum Step {
 }
 
 fn trip(count: u32) -> Trip {
-    Trip {
-        count,
-        ..Trip::default()
-    }
+    Trip { count, ..Trip::default() }
 }
 
 /// Counts a visit.
@@ -83,12 +80,7 @@ async fn the_value_that_a_node_returns_chooses_with_its_data_and_guards() {
             Step::Stop { .. } | Step::Done => END,
         }
     };
-    for (count, expected) in [
-        (0, vec![]),
-        (5, vec!["SHORT"]),
-        (6, vec!["LONG"]),
-        (10, vec!["STOP"]),
-    ] {
+    for (count, expected) in [(0, vec![]), (5, vec!["SHORT"]), (6, vec!["LONG"]), (10, vec!["STOP"])] {
         let state = app.invoke(trip(count), RunConfig::new()).await.unwrap();
         assert_eq!(state.steps, expected, "{count}");
     }
@@ -211,10 +203,7 @@ async fn a_loop_ends_when_its_decision_says_so() {
         A -> visit -> B -> match is_far { true => END, false => A }
     };
     let state = app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
-    assert_eq!(
-        (state.count, state.steps),
-        (3, ["A", "B"].repeat(3).into_iter().map(String::from).collect())
-    );
+    assert_eq!((state.count, state.steps), (3, ["A", "B"].repeat(3).into_iter().map(String::from).collect()));
 }
 
 #[tokio::test]
@@ -238,11 +227,9 @@ async fn arms_hold_chains_and_decisions_and_may_meet_again() {
         };
         LAST -> END
     };
-    for (count, expected) in [
-        (0, vec!["A", "NEAR", "LAST"]),
-        (1, vec!["A", "NEAR", "ODD", "LAST"]),
-        (3, vec!["A", "FAR", "LAST"]),
-    ] {
+    for (count, expected) in
+        [(0, vec!["A", "NEAR", "LAST"]), (1, vec!["A", "NEAR", "ODD", "LAST"]), (3, vec!["A", "FAR", "LAST"])]
+    {
         let state = app.invoke(trip(count), RunConfig::new()).await.unwrap();
         assert_eq!(state.steps, expected);
     }
@@ -272,10 +259,7 @@ async fn a_router_that_panics_after_a_group_is_the_groups_error() {
     };
     let mut error = failure(&app).await;
     assert_eq!(error.node(), Some("{A, B}"));
-    assert_eq!(
-        error.downcast_ref::<Panicked>().unwrap().message.as_ref(),
-        "lost at 0"
-    );
+    assert_eq!(error.downcast_ref::<Panicked>().unwrap().message.as_ref(), "lost at 0");
     // The group itself has succeeded.
     assert_eq!(committed(&mut error).steps, ["A", "B"]);
 }
@@ -290,10 +274,7 @@ async fn a_router_that_panics_is_the_nodes_error() {
     let app = graph! { visit -> match lost { true => END, false => visit } };
     let mut error = failure(&app).await;
     assert_eq!(error.node(), Some("visit"));
-    assert_eq!(
-        error.downcast_ref::<Panicked>().unwrap().message.as_ref(),
-        "lost at 1"
-    );
+    assert_eq!(error.downcast_ref::<Panicked>().unwrap().message.as_ref(), "lost at 1");
     assert_eq!(error.take_state(), Some(LastState::Uncommitted(trip(1))));
     // The app lives on.
     assert_eq!(app.invoke(trip(2), RunConfig::new()).await.unwrap().count, 3);
@@ -303,9 +284,7 @@ async fn a_router_that_panics_is_the_nodes_error() {
 async fn a_nodes_options_cover_the_decision_that_follows_it() {
     #[node]
     async fn count(state: &Trip, attempt: u32) -> TripUpdate {
-        Trip::update()
-            .count(state.count + attempt)
-            .steps([attempt.to_string()])
+        Trip::update().count(state.count + attempt).steps([attempt.to_string()])
     }
 
     #[node]
@@ -329,13 +308,7 @@ async fn a_nodes_options_cover_the_decision_that_follows_it() {
         recover -> END
     };
     let state = app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
-    assert_eq!(
-        state,
-        Trip {
-            title: "COUNT 2".into(),
-            ..Trip::default()
-        }
-    );
+    assert_eq!(state, Trip { title: "COUNT 2".into(), ..Trip::default() });
 }
 
 #[tokio::test]
@@ -356,10 +329,7 @@ async fn a_guard_that_panics_leaves_an_update_uncounted() {
     };
     let mut error = failure(&once).await;
     assert_eq!(error.node(), Some("decide"));
-    assert!(matches!(
-        error.take_state::<Trip>(),
-        Some(LastState::Uncommitted(_))
-    ));
+    assert!(matches!(error.take_state::<Trip>(), Some(LastState::Uncommitted(_))));
 
     let twice = graph! {
         node DECIDE = decide { retry: 1 };
@@ -374,9 +344,7 @@ mod limits {
     /// What the limit's error says: the limit, the node before which it was reached, and the loop's nodes.
     fn limit_of(error: &agentflow::RunError) -> (usize, String, Vec<String>) {
         match error.kind() {
-            RunErrorKind::RecursionLimit {
-                limit, node, nodes, ..
-            } => {
+            RunErrorKind::RecursionLimit { limit, node, nodes, .. } => {
                 let nodes = nodes.iter().map(ToString::to_string).collect();
                 (*limit, node.to_string(), nodes)
             }
@@ -391,14 +359,7 @@ mod limits {
     #[tokio::test]
     async fn a_run_that_ends_in_exactly_the_limits_steps_is_fine() {
         let within = graph! { visit -> match at_least(25) { true => END, false => visit } };
-        assert_eq!(
-            within
-                .invoke(Trip::default(), RunConfig::new())
-                .await
-                .unwrap()
-                .count,
-            25
-        );
+        assert_eq!(within.invoke(Trip::default(), RunConfig::new()).await.unwrap().count, 25);
 
         let beyond = graph! { visit -> match at_least(26) { true => END, false => visit } };
         let mut error = failure(&beyond).await;
@@ -410,10 +371,7 @@ mod limits {
     #[tokio::test]
     async fn the_limit_is_the_graphs_own_to_set() {
         let one = graph! { visit -> END; compile { recursion_limit: 1 } };
-        assert_eq!(
-            one.invoke(Trip::default(), RunConfig::new()).await.unwrap().count,
-            1
-        );
+        assert_eq!(one.invoke(Trip::default(), RunConfig::new()).await.unwrap().count, 1);
 
         let none = graph! { visit -> END; compile { recursion_limit: 0 } };
         assert_eq!(limit_of(&failure(&none).await), (0, "visit".into(), vec![]));
@@ -430,10 +388,7 @@ mod limits {
             compile { recursion_limit: 9 }
         };
         let error = failure(&app).await;
-        assert_eq!(
-            limit_of(&error),
-            (9, "C".into(), vec!["C".into(), "A".into(), "B".into()])
-        );
+        assert_eq!(limit_of(&error), (9, "C".into(), vec!["C".into(), "A".into(), "B".into()]));
         assert_eq!(
             error.to_string(),
             "the recursion limit of 9 node runs was reached before node `C`, in the loop of `C`, `A`, `B`; \
@@ -551,10 +506,7 @@ mod limits {
             SUB -> X -> END
         };
         let error = failure(&app).await;
-        assert_eq!(
-            limit_of(&error),
-            (25, "SUB/A".into(), vec!["SUB/A".into(), "SUB/B".into()])
-        );
+        assert_eq!(limit_of(&error), (25, "SUB/A".into(), vec!["SUB/A".into(), "SUB/B".into()]));
         assert_eq!(error.node(), Some("SUB/A"));
     }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use agentflow::{
-    CompileOptions, CompiledGraph, END, LastState, NodeError, Panicked, ParallelContext, ParallelNode,
-    RunConfig, RunError, RunErrorKind, START, State, StateGraph, graph, node,
+    CompileOptions, CompiledGraph, END, LastState, NodeError, Panicked, ParallelContext, ParallelNode, RunConfig,
+    RunError, RunErrorKind, START, State, StateGraph, graph, node,
 };
 use proptest::prelude::*;
 use tokio::{
@@ -64,10 +64,7 @@ impl ParallelNode<Trip> for Name {
 }
 
 fn before() -> Trip {
-    Trip {
-        steps: vec!["before".into()],
-        ..Trip::default()
-    }
+    Trip { steps: vec!["before".into()], ..Trip::default() }
 }
 
 #[tokio::test]
@@ -266,10 +263,7 @@ async fn branches_that_replace_one_field_are_in_conflict_and_nothing_is_merged()
          let one of them do it, or let the field append or merge: `#[state(append)]`, `#[state(with = ..)]`"
     );
     let state = committed(&mut error);
-    assert_eq!(
-        (state.title.as_str(), state.steps),
-        ("", vec!["before".to_owned(), "FIRST".into()])
-    );
+    assert_eq!((state.title.as_str(), state.steps), ("", vec!["before".to_owned(), "FIRST".into()]));
 }
 
 #[tokio::test]
@@ -281,10 +275,7 @@ async fn branches_of_an_inner_group_are_in_conflict_with_each_other_and_with_out
         START -> { C -> { A, B }, D } -> END;
         node D = (Say);
     };
-    assert_eq!(
-        conflict_of(&failure(&inner).await),
-        ("title", ["A".into(), "B".into()])
-    );
+    assert_eq!(conflict_of(&failure(&inner).await), ("title", ["A".into(), "B".into()]));
 
     let outer = graph! {
         node A = (Name("a"));
@@ -292,10 +283,7 @@ async fn branches_of_an_inner_group_are_in_conflict_with_each_other_and_with_out
         node C = (Name("c"));
         START -> { { A, B }, C } -> END
     };
-    assert_eq!(
-        conflict_of(&failure(&outer).await),
-        ("title", ["A".into(), "C".into()])
-    );
+    assert_eq!(conflict_of(&failure(&outer).await), ("title", ["A".into(), "C".into()]));
 
     // One after the other is no conflict.
     let none = graph! {
@@ -395,10 +383,7 @@ async fn a_merge_that_panics_fails_the_run_and_not_the_app() {
     let mut error = app.invoke(state(2), RunConfig::new()).await.unwrap_err();
     assert_eq!(&*error.downcast_ref::<Panicked>().unwrap().message, "broken");
     assert_eq!(error.node(), Some("{touch}"));
-    assert!(matches!(
-        error.take_state::<Fragile>(),
-        Some(LastState::Uncommitted(_))
-    ));
+    assert!(matches!(error.take_state::<Fragile>(), Some(LastState::Uncommitted(_))));
     assert!(app.invoke(state(1), RunConfig::new()).await.is_ok());
 
     // The same where the node runs alone: half an update is not counted, and not tried again on top of itself.
@@ -414,10 +399,7 @@ async fn a_merge_that_panics_fails_the_run_and_not_the_app() {
     };
     let mut error = app.invoke(state(2), RunConfig::new()).await.unwrap_err();
     assert_eq!(RUNS.load(Ordering::SeqCst), 1);
-    assert!(matches!(
-        error.take_state::<Fragile>(),
-        Some(LastState::Uncommitted(Fragile { first: 1, .. }))
-    ));
+    assert!(matches!(error.take_state::<Fragile>(), Some(LastState::Uncommitted(Fragile { first: 1, .. }))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -531,14 +513,7 @@ impl Built {
                         self.nodes += 1;
                         let seen = Arc::clone(&self.seen);
                         let began = Instant::now();
-                        self.graph.add_branch_node(
-                            name.as_str(),
-                            Timed {
-                                takes: *takes,
-                                began,
-                                seen,
-                            },
-                        );
+                        self.graph.add_branch_node(name.as_str(), Timed { takes: *takes, began, seen });
                         name
                     }
                     Part::Group(branches) => self.group(branches),
@@ -554,12 +529,7 @@ impl Built {
 
     fn app(branches: &[Vec<Part>]) -> (CompiledGraph<Trip>, Arc<Mutex<Seen>>) {
         let seen = Arc::default();
-        let mut built = Self {
-            graph: StateGraph::new(),
-            nodes: 0,
-            groups: 0,
-            seen: Arc::clone(&seen),
-        };
+        let mut built = Self { graph: StateGraph::new(), nodes: 0, groups: 0, seen: Arc::clone(&seen) };
         let group = built.group(branches);
         built.graph.add_edge(START, group.as_str()).add_edge(group, END);
         (built.graph.compile(CompileOptions::new()).unwrap(), seen)

@@ -11,8 +11,8 @@ use std::{
 };
 
 use agentflow::{
-    CancellationToken, CompiledGraph, LastState, Node, NodeContext, NodeError, NodeFailure, NodeTimedOut,
-    Panicked, RetryPolicy, RunConfig, RunErrorKind, graph, node,
+    CancellationToken, CompiledGraph, LastState, Node, NodeContext, NodeError, NodeFailure, NodeTimedOut, Panicked,
+    RetryPolicy, RunConfig, RunErrorKind, graph, node,
 };
 use futures::FutureExt;
 use tokio::time::{Instant, advance, error::Elapsed, sleep, timeout};
@@ -56,10 +56,7 @@ async fn a_retried_attempt_starts_from_the_state_before_the_first() {
         A -> FLAKY -> END
     };
     let state = run(&app).await;
-    assert_eq!(
-        (state.steps, state.count),
-        (vec!["A".to_owned(), "FLAKY 3".into()], 1)
-    );
+    assert_eq!((state.steps, state.count), (vec!["A".to_owned(), "FLAKY 3".into()], 1));
 }
 
 #[tokio::test]
@@ -70,14 +67,9 @@ async fn the_last_attempts_error_is_the_runs_and_nothing_of_it_counts() {
         A -> FLAKY -> END
     };
     let mut error = failure(&app).await;
-    let RunErrorKind::Node(failed) = error.kind() else {
-        panic!("{error}")
-    };
+    let RunErrorKind::Node(failed) = error.kind() else { panic!("{error}") };
     assert_eq!((&*failed.node, failed.attempt), ("FLAKY", 3));
-    assert_eq!(
-        error.downcast_ref::<io::Error>().unwrap().to_string(),
-        "attempt 3"
-    );
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().to_string(), "attempt 3");
     assert_eq!(committed(&mut error).steps, ["A"]);
 }
 
@@ -88,9 +80,7 @@ async fn without_a_copy_to_go_back_to_the_state_is_told_to_be_half_changed() {
         FLAKY -> END
     };
     let mut error = failure(&app).await;
-    let Some(LastState::Uncommitted(state)) = error.take_state::<Trip>() else {
-        panic!("{error}")
-    };
+    let Some(LastState::Uncommitted(state)) = error.take_state::<Trip>() else { panic!("{error}") };
     assert_eq!(state.steps, ["FLAKY 1"]);
 }
 
@@ -120,14 +110,8 @@ async fn waits_grow_by_the_factor_up_to_the_maximum() {
     assert_eq!(time_of(policy.clone()).await, Duration::ZERO);
     let policy = policy.backoff(SECOND);
     assert_eq!(time_of(policy.clone()).await, (1 + 2 + 4 + 8) * SECOND);
-    assert_eq!(
-        time_of(policy.clone().factor(3.0)).await,
-        (1 + 3 + 9 + 27) * SECOND
-    );
-    assert_eq!(
-        time_of(policy.clone().max_delay(3 * SECOND)).await,
-        (1 + 2 + 3 + 3) * SECOND
-    );
+    assert_eq!(time_of(policy.clone().factor(3.0)).await, (1 + 3 + 9 + 27) * SECOND);
+    assert_eq!(time_of(policy.clone().max_delay(3 * SECOND)).await, (1 + 2 + 3 + 3) * SECOND);
     // Waits don't shrink.
     for factor in [0.5, -1.0, f32::NAN] {
         assert_eq!(time_of(policy.clone().factor(factor)).await, 4 * SECOND);
@@ -198,11 +182,7 @@ async fn a_node_in_a_branch_is_tried_again_on_the_same_state() {
     #[node]
     async fn flaky(state: &Trip, attempt: u32) -> Result<TripUpdate, NodeError> {
         let update = Trip::update().steps([format!("{attempt} after {}", state.steps.join(" "))]);
-        if attempt < 3 {
-            Err("not yet".into())
-        } else {
-            Ok(update)
-        }
+        if attempt < 3 { Err("not yet".into()) } else { Ok(update) }
     }
 
     let app = graph! {
@@ -220,9 +200,7 @@ async fn a_node_in_a_branch_is_tried_again_on_the_same_state() {
         START -> { FLAKY, C } -> END
     };
     let error = failure(&app).await;
-    let RunErrorKind::Node(failed) = error.kind() else {
-        panic!("{error}")
-    };
+    let RunErrorKind::Node(failed) = error.kind() else { panic!("{error}") };
     assert_eq!((&*failed.node, failed.attempt), ("FLAKY", 2));
 }
 
@@ -230,9 +208,7 @@ mod timeouts {
     use super::*;
 
     fn after(error: &agentflow::RunError) -> Option<Duration> {
-        error
-            .downcast_ref::<NodeTimedOut>()
-            .map(|timed_out| timed_out.after)
+        error.downcast_ref::<NodeTimedOut>().map(|timed_out| timed_out.after)
     }
 
     #[tokio::test(start_paused = true)]
@@ -255,9 +231,7 @@ mod timeouts {
         let mut error = failure(&app).await;
         assert_eq!((after(&error), began.elapsed()), (Some(5 * SECOND), 15 * SECOND));
         assert_eq!(DROPS.load(Ordering::SeqCst), 3);
-        let RunErrorKind::Node(failed) = error.kind() else {
-            panic!("{error}")
-        };
+        let RunErrorKind::Node(failed) = error.kind() else { panic!("{error}") };
         assert_eq!((failed.attempt, failed.elapsed), (3, 5 * SECOND));
         assert_eq!(committed(&mut error).count, 0);
     }
@@ -389,10 +363,7 @@ mod timeouts {
             settle().await;
             token.cancel();
         });
-        assert!(matches!(
-            ended.unwrap_err().kind(),
-            RunErrorKind::Cancelled { .. }
-        ));
+        assert!(matches!(ended.unwrap_err().kind(), RunErrorKind::Cancelled { .. }));
         assert!(DROPPED.load(Ordering::SeqCst));
     }
 }
@@ -413,11 +384,7 @@ mod fallbacks {
         let state = run(&app).await;
         assert_eq!(state.steps, ["A", "C"]);
         assert_eq!(state.count, 0);
-        assert!(
-            state.title.starts_with("node `FLAKY` failed (attempt 2, after "),
-            "{}",
-            state.title
-        );
+        assert!(state.title.starts_with("node `FLAKY` failed (attempt 2, after "), "{}", state.title);
         assert!(state.title.ends_with("): attempt 2"), "{}", state.title);
     }
 
@@ -444,11 +411,7 @@ mod fallbacks {
         #[node]
         async fn needs_three(state: &mut Trip) -> Result<(), NodeError> {
             state.steps.push("lost".into());
-            if state.count < 3 {
-                Err("too few".into())
-            } else {
-                Ok(())
-            }
+            if state.count < 3 { Err("too few".into()) } else { Ok(()) }
         }
 
         #[node]
@@ -522,11 +485,7 @@ mod fallbacks {
             recover -> END
         };
         let state = run(&app).await;
-        assert!(
-            state.title.starts_with("node `B` failed (attempt 2"),
-            "{}",
-            state.title
-        );
+        assert!(state.title.starts_with("node `B` failed (attempt 2"), "{}", state.title);
     }
 
     #[tokio::test(start_paused = true)]
@@ -561,10 +520,7 @@ mod fallbacks {
             compile { recursion_limit: 1 }
         };
         let error = failure(&app).await;
-        assert!(
-            matches!(error.kind(), RunErrorKind::RecursionLimit { .. }),
-            "{error}"
-        );
+        assert!(matches!(error.kind(), RunErrorKind::RecursionLimit { .. }), "{error}");
     }
 }
 
@@ -613,10 +569,7 @@ async fn a_run_that_is_cancelled_between_attempts_ends_at_once() {
         sleep(SECOND).await;
         token.cancel();
     });
-    assert!(matches!(
-        ended.unwrap_err().kind(),
-        RunErrorKind::Cancelled { .. }
-    ));
+    assert!(matches!(ended.unwrap_err().kind(), RunErrorKind::Cancelled { .. }));
     assert_eq!(began.elapsed(), SECOND);
 }
 
@@ -644,9 +597,6 @@ async fn a_limit_that_is_reached_inside_a_subgraph_is_no_failure_of_it() {
         compile { recursion_limit: 10 }
     };
     let error = failure(&app).await;
-    assert!(
-        matches!(error.kind(), RunErrorKind::RecursionLimit { .. }),
-        "{error}"
-    );
+    assert!(matches!(error.kind(), RunErrorKind::RecursionLimit { .. }), "{error}");
     assert_eq!(visits.load(Ordering::SeqCst), 9);
 }

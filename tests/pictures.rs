@@ -98,15 +98,9 @@ fn text_is_shown_and_not_read_as_markup() {
         A -> END
     };
     let mermaid = app.mermaid();
-    assert!(
-        mermaid.contains("n0[\"#quot;a#quot; #lt;b#gt; #amp;lt; #35;c; \\ <br/> end\"]"),
-        "{mermaid}"
-    );
+    assert!(mermaid.contains("n0[\"#quot;a#quot; #lt;b#gt; #amp;lt; #35;c; \\ <br/> end\"]"), "{mermaid}");
     let dot = app.dot();
-    assert!(
-        dot.contains(r#"n0 [label="\"a\" <b> &lt; #c; \\ \n end"];"#),
-        "{dot}"
-    );
+    assert!(dot.contains(r#"n0 [label="\"a\" <b> &lt; #c; \\ \n end"];"#), "{dot}");
 }
 
 #[test]
@@ -118,17 +112,7 @@ fn a_graph_in_a_branch_is_shown_inside_the_group() {
         START -> { SUB -> A } -> END
     };
     let dot = app.dot();
-    assert!(
-        dot.contains("\n        n0__end -> n1 [ltail=cluster_n0];\n"),
-        "{dot}"
-    );
-    assert!(
-        dot.contains("\n    n_start -> n0__start [lhead=cluster_n2];\n"),
-        "{dot}"
-    );
-    assert!(
-        app.mermaid().contains("\n        n0 --> n1\n"),
-        "{}",
-        app.mermaid()
-    );
+    assert!(dot.contains("\n        n0__end -> n1 [ltail=cluster_n0];\n"), "{dot}");
+    assert!(dot.contains("\n    n_start -> n0__start [lhead=cluster_n2];\n"), "{dot}");
+    assert!(app.mermaid().contains("\n        n0 --> n1\n"), "{}", app.mermaid());
 }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use agentflow::{
-    CancellationToken, CompiledGraph, Event, EventKind, EventWriter, NodeError, ParallelContext,
-    ParallelNode, RetryPolicy, RunConfig, RunErrorKind, graph, node,
+    CancellationToken, CompiledGraph, Event, EventKind, EventWriter, NodeError, ParallelContext, ParallelNode,
+    RetryPolicy, RunConfig, RunErrorKind, graph, node,
 };
 use futures::StreamExt;
 use serde::{Serialize, Serializer};
@@ -40,13 +40,7 @@ fn short(kind: &EventKind) -> String {
         EventKind::RunStarted { graph } => format!("run {graph}"),
         EventKind::NodeStarted { node, attempt } => format!("{node} {attempt}"),
         EventKind::NodeEnded { node, attempt, .. } => format!("{node} {attempt} ended"),
-        EventKind::NodeFailed {
-            node,
-            attempt,
-            error,
-            retry_in,
-            ..
-        } => {
+        EventKind::NodeFailed { node, attempt, error, retry_in, .. } => {
             format!("{node} {attempt} failed: {error}, again in {retry_in:?}")
         }
         EventKind::Updated { node, fields } => format!("{node} set {}", fields.join(" ")),
@@ -76,15 +70,7 @@ async fn a_chain_tells_of_each_node_and_of_what_it_set() {
     };
     assert_eq!(
         told(&app).await,
-        [
-            "run trip",
-            "A 1",
-            "A 1 ended",
-            "rename 1",
-            "rename set steps title",
-            "rename 1 ended",
-            "end"
-        ]
+        ["run trip", "A 1", "A 1 ended", "rename 1", "rename set steps title", "rename 1 ended", "end"]
     );
 }
 
@@ -92,11 +78,7 @@ async fn a_chain_tells_of_each_node_and_of_what_it_set() {
 async fn a_retry_tells_of_each_attempt_and_of_the_wait() {
     #[node]
     async fn flaky(_state: &Trip, attempt: u32) -> Result<TripUpdate, NodeError> {
-        if attempt < 3 {
-            Err(format!("no {attempt}").into())
-        } else {
-            Ok(Trip::update().count(1u32))
-        }
+        if attempt < 3 { Err(format!("no {attempt}").into()) } else { Ok(Trip::update().count(1u32)) }
     }
 
     #[node]
@@ -111,10 +93,7 @@ async fn a_retry_tells_of_each_attempt_and_of_the_wait() {
     };
     let mut told = told(&app).await;
     let end = told.pop().unwrap();
-    assert!(
-        end.starts_with("end: node `hopeless` failed (attempt 1, after "),
-        "{end}"
-    );
+    assert!(end.starts_with("end: node `hopeless` failed (attempt 1, after "), "{end}");
     assert_eq!(
         told,
         [
@@ -272,10 +251,7 @@ async fn a_subgraph_is_told_inside_its_node() {
 async fn a_run_that_an_app_refuses_tells_so() {
     let app = graph! { node A = (Say); A -> END };
     let _ = app.aclose().await;
-    assert_eq!(
-        told(&app).await,
-        ["run graph", "end: the app is shut down: it starts no more runs"]
-    );
+    assert_eq!(told(&app).await, ["run graph", "end: the app is shut down: it starts no more runs"]);
 }
 
 #[node]
@@ -288,10 +264,7 @@ async fn speak(state: &mut Trip, events: &EventWriter) {
 #[tokio::test]
 async fn nodes_write_events_of_their_own() {
     let app = graph! { speak -> END };
-    assert_eq!(
-        told(&app).await[2..4],
-        [r#"speak: hello {"to":["you"]}"#, "speak: size 0"]
-    );
+    assert_eq!(told(&app).await[2..4], [r#"speak: hello {"to":["you"]}"#, "speak: size 0"]);
 }
 
 #[tokio::test]
@@ -299,11 +272,7 @@ async fn a_node_knows_whether_somebody_reads() {
     let app = graph! { speak -> END };
     let state = app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
     assert_eq!(state.title, "read: false");
-    let state = app
-        .stream(Trip::default(), RunConfig::new())
-        .finish()
-        .await
-        .unwrap();
+    let state = app.stream(Trip::default(), RunConfig::new()).finish().await.unwrap();
     assert_eq!(state.title, "read: true");
 }
 
@@ -484,15 +453,8 @@ async fn a_run_may_be_finished_without_reading_all_of_it() {
         node B = (Say);
         START -> { A } -> B -> END
     };
-    let state = app
-        .stream(Trip::default(), RunConfig::new())
-        .finish()
-        .await
-        .unwrap();
-    assert_eq!(
-        (state.steps, written.load(Ordering::SeqCst)),
-        (vec!["B".to_owned()], 1_000)
-    );
+    let state = app.stream(Trip::default(), RunConfig::new()).finish().await.unwrap();
+    assert_eq!((state.steps, written.load(Ordering::SeqCst)), (vec!["B".to_owned()], 1_000));
 
     let mut run = app.stream(Trip::default(), RunConfig::new());
     for _ in 0..10 {
@@ -505,31 +467,20 @@ async fn a_run_may_be_finished_without_reading_all_of_it() {
 async fn a_stream_ends_as_invoke_does() {
     #[node]
     async fn third(state: &Trip) -> Result<(), NodeError> {
-        if state.steps.len() > 2 {
-            Err("third".into())
-        } else {
-            Ok(())
-        }
+        if state.steps.len() > 2 { Err("third".into()) } else { Ok(()) }
     }
 
     let app = graph! {
         node A = (Say);
         A -> third -> match |state: &Trip| state.count > 0 { true => END, false => A }
     };
-    let done = Trip {
-        count: 1,
-        ..Trip::default()
-    };
+    let done = Trip { count: 1, ..Trip::default() };
     let invoked = app.invoke(done.clone(), RunConfig::new()).await.unwrap();
     let streamed = app.stream(done, RunConfig::new()).finish().await.unwrap();
     assert_eq!(invoked, streamed);
 
     let mut invoked = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
-    let mut streamed = app
-        .stream(Trip::default(), RunConfig::new())
-        .finish()
-        .await
-        .unwrap_err();
+    let mut streamed = app.stream(Trip::default(), RunConfig::new()).finish().await.unwrap_err();
     for error in [&invoked, &streamed] {
         assert!(matches!(error.kind(), RunErrorKind::Node(failed) if failed.attempt == 1));
         assert_eq!(error.node(), Some("third"));

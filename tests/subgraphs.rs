@@ -11,8 +11,8 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager, CancellationToken, CompiledGraph, EventKind, LastState, Node, NodeContext,
-    NodeError, NodeFailure, Provide, RunConfig, RunErrorKind, RunId, State, graph, node,
+    BackgroundTaskManager, CancellationToken, CompiledGraph, EventKind, LastState, Node, NodeContext, NodeError,
+    NodeFailure, Provide, RunConfig, RunErrorKind, RunId, State, graph, node,
 };
 use tokio::time::Instant;
 
@@ -34,9 +34,7 @@ impl<C: Send + Sync + 'static> Node<Question, C> for Ask {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, Question, C>) -> Result<(), NodeError> {
-        cx.state
-            .path
-            .push(format!("{} {}", cx.node_name(), cx.state.text));
+        cx.state.path.push(format!("{} {}", cx.node_name(), cx.state.text));
         Ok(())
     }
 }
@@ -46,10 +44,7 @@ fn question() -> CompiledGraph<Question> {
 }
 
 fn to_question(state: &Trip) -> Question {
-    Question {
-        text: format!("after {}", state.steps.join(" ")),
-        path: Vec::new(),
-    }
+    Question { text: format!("after {}", state.steps.join(" ")), path: Vec::new() }
 }
 
 fn to_update(question: Question) -> TripUpdate {
@@ -99,10 +94,7 @@ async fn graphs_stand_in_graphs_in_graphs() {
         }
         A -> OUTER -> END
     };
-    assert_eq!(
-        steps(&app).await,
-        ["A", "OUTER/B", "OUTER/INNER/C", "OUTER/OTHER/D"]
-    );
+    assert_eq!(steps(&app).await, ["A", "OUTER/B", "OUTER/INNER/C", "OUTER/OTHER/D"]);
 }
 
 #[tokio::test]
@@ -117,10 +109,7 @@ async fn a_graph_may_decide_loop_and_fork_inside() {
         }
         A -> SUB -> END
     };
-    assert_eq!(
-        steps(&app).await,
-        ["A", "SUB/B", "SUB/C", "SUB/D", "SUB/B", "SUB/C", "SUB/D"]
-    );
+    assert_eq!(steps(&app).await, ["A", "SUB/B", "SUB/C", "SUB/D", "SUB/B", "SUB/C", "SUB/D"]);
 }
 
 #[tokio::test]
@@ -142,10 +131,7 @@ async fn a_graph_with_another_state_may_run_in_a_group() {
         node SECOND = question().map_state(to_question, to_update);
         A -> { FIRST, B -> SECOND } -> END
     };
-    assert_eq!(
-        steps(&app).await,
-        ["A", "FIRST/ASK after A", "B", "SECOND/ASK after A B"]
-    );
+    assert_eq!(steps(&app).await, ["A", "FIRST/ASK after A", "B", "SECOND/ASK after A B"]);
 }
 
 /// Fails with an error of its own type, after it has changed the state.
@@ -165,20 +151,9 @@ async fn an_error_inside_has_its_path_and_its_type() {
     let app = graph! { node SUB = (inner); SUB -> END };
     let mut error = failure(&app).await;
     assert_eq!(error.node(), Some("SUB/DEEP/broken"));
-    assert_eq!(
-        error.downcast_ref::<io::Error>().unwrap().to_string(),
-        "the disk is full"
-    );
-    assert!(
-        error
-            .to_string()
-            .starts_with("node `SUB/DEEP/broken` failed (attempt 1, "),
-        "{error}"
-    );
-    assert!(matches!(
-        error.take_state(),
-        Some(LastState::Uncommitted(Trip { count: 1, .. }))
-    ));
+    assert_eq!(error.downcast_ref::<io::Error>().unwrap().to_string(), "the disk is full");
+    assert!(error.to_string().starts_with("node `SUB/DEEP/broken` failed (attempt 1, "), "{error}");
+    assert!(matches!(error.take_state(), Some(LastState::Uncommitted(Trip { count: 1, .. }))));
 }
 
 #[tokio::test]
@@ -236,10 +211,7 @@ async fn a_retried_graph_starts_from_the_state_before_it_and_its_steps_count_onc
         compile { recursion_limit: 5 }
     };
     let state = app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
-    assert_eq!(
-        (state.count, state.steps),
-        (1, ["FIRST", "SUB/A", "LAST"].map(String::from).to_vec())
-    );
+    assert_eq!((state.count, state.steps), (1, ["FIRST", "SUB/A", "LAST"].map(String::from).to_vec()));
 }
 
 #[tokio::test]
@@ -257,13 +229,7 @@ async fn a_fallback_of_a_graph_sees_the_node_in_it_that_failed() {
     };
     let state = app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
     let title = "SUB/broken".to_owned();
-    assert_eq!(
-        state,
-        Trip {
-            title,
-            ..Trip::default()
-        }
-    );
+    assert_eq!(state, Trip { title, ..Trip::default() });
 }
 
 #[tokio::test]
@@ -271,11 +237,7 @@ async fn an_inner_nodes_own_options_come_first() {
     #[node]
     async fn second_time(state: &mut Trip, attempt: u32) -> Result<(), io::Error> {
         state.count += attempt;
-        if attempt < 2 {
-            Err(io::Error::other("not yet"))
-        } else {
-            Ok(())
-        }
+        if attempt < 2 { Err(io::Error::other("not yet")) } else { Ok(()) }
     }
 
     let app = graph! {
@@ -309,19 +271,7 @@ async fn events_name_inner_nodes_by_their_path() {
             _ => {}
         }
     }
-    assert_eq!(
-        told,
-        [
-            "+SUB",
-            "+SUB/A",
-            "-SUB/A",
-            "SUB/A false SUB/A",
-            "+SUB/A",
-            "-SUB/A",
-            "SUB/A true END",
-            "-SUB"
-        ]
-    );
+    assert_eq!(told, ["+SUB", "+SUB/A", "-SUB/A", "SUB/A false SUB/A", "+SUB/A", "-SUB/A", "SUB/A true END", "-SUB"]);
 }
 
 /// What a node says about the run that it is in.
@@ -341,9 +291,7 @@ impl<C: Send + Sync + 'static> Node<Trip, C> for Tell {
         let tasks: BackgroundTaskManager = cx.task_manager();
         let task = tasks.create_task(pending::<()>()).name("tell").spawn()?;
         let origin = tasks.task_info().into_iter().find(|info| info.id() == task.id());
-        let origin = origin
-            .and_then(|info| info.origin().cloned())
-            .ok_or("no origin")?;
+        let origin = origin.and_then(|info| info.origin().cloned()).ok_or("no origin")?;
         self.0.lock().unwrap().push(Place {
             run: cx.run_id(),
             user: cx.config.user_id().map(str::to_owned),
@@ -365,16 +313,9 @@ async fn the_run_its_config_and_its_tasks_are_those_of_the_graph_around() {
     let run = RunId::new();
     let config = RunConfig::new().with_user_id("ada").with_run_id(run);
     app.invoke(Trip::default(), config).await.unwrap();
-    let expected = Place {
-        run,
-        user: Some("ada".into()),
-        task: (run, "SUB/TELL".into()),
-    };
+    let expected = Place { run, user: Some("ada".into()), task: (run, "SUB/TELL".into()) };
     assert_eq!(*told.lock().unwrap(), [expected]);
-    assert_eq!(
-        (app.task_manager().task_count(), inner.task_manager().task_count()),
-        (1, 0)
-    );
+    assert_eq!((app.task_manager().task_count(), inner.task_manager().task_count()), (1, 0));
     let _ = app.stop().await;
 }
 

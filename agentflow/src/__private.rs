@@ -11,8 +11,8 @@ pub use std::{marker::PhantomData, option::Option, result::Result, string::Strin
 
 pub use crate::state::generated as state;
 pub use crate::{
-    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, Node, NodeContext, NodeError,
-    NodeOptions, ParallelContext, ParallelNode, Provide, Route, State, StateGraph,
+    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, Node, NodeContext, NodeError, NodeOptions,
+    ParallelContext, ParallelNode, Provide, Route, State, StateGraph,
     graph::{Outline, Subgraph},
 };
 use crate::{EventWriter, NodeFailure, RunConfig, Target, Update};
@@ -241,10 +241,7 @@ impl<'a> CancelParam<'a> for &'a CancellationToken {
 }
 
 /// The type of the `attempt` parameter.
-#[diagnostic::on_unimplemented(
-    message = "the `attempt` parameter of a node cannot be `{Self}`",
-    label = "write `u32`"
-)]
+#[diagnostic::on_unimplemented(message = "the `attempt` parameter of a node cannot be `{Self}`", label = "write `u32`")]
 pub trait AttemptParam {
     fn take(given: u32) -> Self;
 }
@@ -326,12 +323,7 @@ impl<S: State, C: Context> StateGraph<S, C> {
     }
 
     /// A decision from the state.
-    pub fn __route(
-        &mut self,
-        from: &'static str,
-        choose: impl Fn(&S) -> usize + Send + Sync + 'static,
-        arms: &[Arm],
-    ) {
+    pub fn __route(&mut self, from: &'static str, choose: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm]) {
         let choose = move |state: &S| Ok(choose(state));
         self.add_arms(from.into(), Some(Box::new(choose)), targets(arms));
     }
@@ -339,9 +331,7 @@ impl<S: State, C: Context> StateGraph<S, C> {
 
 fn targets(arms: &[Arm]) -> Vec<(Arc<str>, Target)> {
     let target = |to: Option<&str>| to.map_or_else(|| END.into(), Target::from);
-    arms.iter()
-        .map(|(label, to)| ((*label).into(), target(*to)))
-        .collect()
+    arms.iter().map(|(label, to)| ((*label).into(), target(*to))).collect()
 }
 
 /// The part of a graph that is written inside it.
@@ -364,14 +354,8 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C>
 ///
 /// Where `graph!` lets through what the builder refuses, which is a bug of `graph!`.
 #[must_use]
-#[allow(
-    clippy::panic,
-    reason = "`graph!` has the builder's rules; that it broke one is for its developers to hear"
-)]
-pub fn compiled<S: State, C: Context>(
-    graph: StateGraph<S, C>,
-    options: CompileOptions<C>,
-) -> CompiledGraph<S, C> {
+#[allow(clippy::panic, reason = "`graph!` has the builder's rules; that it broke one is for its developers to hear")]
+pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileOptions<C>) -> CompiledGraph<S, C> {
     match graph.compile(options) {
         Ok(app) => app,
         Err(error) => panic!("bug in `graph!`: {error}"),

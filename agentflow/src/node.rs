@@ -11,8 +11,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BackgroundTaskManager, EventWriter, NodeError, NodeFailure, RunConfig, RunId, State, graph::Outline,
-    run::Scope,
+    BackgroundTaskManager, EventWriter, NodeError, NodeFailure, RunConfig, RunId, State, graph::Outline, run::Scope,
 };
 
 /// One step of a graph: an `async fn` with [`#[node]`](macro@crate::node), or a type that implements this by hand.

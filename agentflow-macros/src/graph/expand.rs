@@ -15,18 +15,11 @@ use crate::errors::Errors;
 
 pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenStream {
     let root = &graph.root;
-    let finish = if errors.is_empty() {
-        quote!(compiled)
-    } else {
-        quote!(poisoned)
-    };
+    let finish = if errors.is_empty() { quote!(compiled) } else { quote!(poisoned) };
     let hints = editor_hints(graph, !errors.is_empty());
     let errors = errors.into_tokens();
     let builder = builder(graph, model, &quote!(#hints #errors));
-    let settings = graph
-        .compile
-        .iter()
-        .map(|Setting { key, value }| quote!(.#key(#value)));
+    let settings = graph.compile.iter().map(|Setting { key, value }| quote!(.#key(#value)));
     let options = Ident::new("__options", Span::mixed_site());
     let g = builder_ident();
     quote_spanned! {Span::mixed_site()=>
@@ -47,11 +40,7 @@ fn builder_ident() -> Ident {
 
 /// The statements that make the builder, without the one that compiles it.
 fn builder(graph: &Graph, model: &Model<'_>, after_mentions: &TokenStream) -> TokenStream {
-    let bindings = graph
-        .bindings
-        .iter()
-        .enumerate()
-        .map(|(index, binding)| expand_binding(index, binding, model));
+    let bindings = graph.bindings.iter().enumerate().map(|(index, binding)| expand_binding(index, binding, model));
     let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
     let g = builder_ident();
     let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
@@ -89,11 +78,7 @@ fn expand_binding(index: usize, binding: &Binding, model: &Model<'_>) -> TokenSt
         Source::Value(tokens) => tokens.clone(),
         Source::Graph(inner) => {
             let empty = Model::default();
-            let builder = builder(
-                inner,
-                model.inner.get(&index).unwrap_or(&empty),
-                &TokenStream::new(),
-            );
+            let builder = builder(inner, model.inner.get(&index).unwrap_or(&empty), &TokenStream::new());
             let g = builder_ident();
             quote!({ #builder __af::subgraph(#g) })
         }
@@ -141,10 +126,7 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>) -> TokenStream
             quote!(#g.add_edge(#name, #to);)
         }
         // The node returns the route, and is added together with the decision.
-        Exit::Decision {
-            decision: Decision { router: None, .. },
-            ..
-        } => TokenStream::new(),
+        Exit::Decision { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
         Exit::Decision { decision, targets } => {
             let choose = choose(decision, &[]);
             let arms = arms(model, decision, targets);
@@ -154,17 +136,12 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>) -> TokenStream
     let (added, options) = match &step.work {
         Work::Group { branches, .. } => {
             let branches = branches.iter().map(|branch| {
-                let members = branch
-                    .iter()
-                    .map(|member| Literal::string(&model.steps[*member].name));
+                let members = branch.iter().map(|member| Literal::string(&model.steps[*member].name));
                 quote!(&[#(#members),*])
             });
             (quote!(#g.__group(#name, &[#(#branches),*]);), None)
         }
-        Work::Node {
-            first_mention,
-            binding,
-        } => {
+        Work::Node { first_mention, binding } => {
             let binding = binding.map(|index| (index, &graph.bindings[index]));
             let options = binding.and_then(|(_, binding)| node_options(model, step, binding));
             let is_value = binding.filter(|(_, binding)| !matches!(binding.source, Source::Handle(_)));
@@ -212,10 +189,7 @@ fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding) -> Option
     }
     let g = builder_ident();
     let name = Literal::string(&step.name);
-    let settings = binding
-        .options
-        .iter()
-        .map(|Setting { key, value }| quote!(.#key(#value)));
+    let settings = binding.options.iter().map(|Setting { key, value }| quote!(.#key(#value)));
     let on_error = step.on_error.map(|step| {
         let step = Literal::string(&model.steps[step].name);
         quote!(.on_error(#step))
@@ -245,20 +219,13 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
         }
         (None, []) => TokenStream::new(),
     };
-    let arms = decision
-        .arms
-        .iter()
-        .enumerate()
-        .map(|(index, Arm { pattern, chain })| {
-            let mut index = Group::new(
-                Delimiter::Parenthesis,
-                Literal::usize_suffixed(index).to_token_stream(),
-            );
-            if let Some(target) = chain.stages.first() {
-                index.set_span(target.span());
-            }
-            quote!(#pattern => #index,)
-        });
+    let arms = decision.arms.iter().enumerate().map(|(index, Arm { pattern, chain })| {
+        let mut index = Group::new(Delimiter::Parenthesis, Literal::usize_suffixed(index).to_token_stream());
+        if let Some(target) = chain.stages.first() {
+            index.set_span(target.span());
+        }
+        quote!(#pattern => #index,)
+    });
     // Where rustc's suggestion writes the arms that are missing.
     let mut arms = Group::new(Delimiter::Brace, quote!(#(#arms)*));
     arms.set_span(decision.braces);
@@ -300,20 +267,12 @@ fn pattern_text(pattern: &TokenStream) -> String {
 /// to its function too, and after a mistake the patterns and routers are still there.
 fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
     let root = &graph.root;
-    let functions = graph
-        .mentions
-        .iter()
-        .filter(|reference| !reference.is_start() && !reference.is_end());
+    let functions = graph.mentions.iter().filter(|reference| !reference.is_start() && !reference.is_end());
     let mut decisions = Vec::new();
     if is_poisoned {
-        graph
-            .chains
-            .iter()
-            .for_each(|chain| collect_decisions(chain, &mut decisions));
+        graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
     }
-    let decisions = decisions
-        .iter()
-        .map(|decision| choose(decision, &[Ident::new("__returned", Span::mixed_site())]));
+    let decisions = decisions.iter().map(|decision| choose(decision, &[Ident::new("__returned", Span::mixed_site())]));
     quote! {
         #[allow(unexpected_cfgs)]
         {
@@ -330,17 +289,11 @@ fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
 fn collect_decisions<'a>(chain: &'a Chain, decisions: &mut Vec<&'a Decision>) {
     for stage in &chain.stages {
         if let Stage::Group(group) = stage {
-            group
-                .chains
-                .iter()
-                .for_each(|chain| collect_decisions(chain, decisions));
+            group.chains.iter().for_each(|chain| collect_decisions(chain, decisions));
         }
     }
     if let Some(decision) = &chain.decision {
         decisions.push(decision);
-        decision
-            .arms
-            .iter()
-            .for_each(|arm| collect_decisions(&arm.chain, decisions));
+        decision.arms.iter().for_each(|arm| collect_decisions(&arm.chain, decisions));
     }
 }

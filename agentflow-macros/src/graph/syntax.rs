@@ -176,10 +176,7 @@ impl Graph {
             return;
         };
         if self.is_inner {
-            errors.spanning(
-                keyword,
-                "a graph inside another is compiled with it: put `compile { .. }` there",
-            );
+            errors.spanning(keyword, "a graph inside another is compiled with it: put `compile { .. }` there");
         }
         self.compile.extend(settings(&group, errors));
     }
@@ -190,18 +187,9 @@ impl Graph {
         let (Some(name), Some(group)) = (tokens.ident(), tokens.group(Delimiter::Brace)) else {
             return;
         };
-        let mut inner = Self {
-            is_inner: true,
-            root: self.root.clone(),
-            ..Self::default()
-        };
+        let mut inner = Self { is_inner: true, root: self.root.clone(), ..Self::default() };
         inner.statements(Tokens::new(group.stream()), errors);
-        self.bindings.push(Binding {
-            name,
-            source: Source::Graph(inner),
-            options: Vec::new(),
-            on_error: None,
-        });
+        self.bindings.push(Binding { name, source: Source::Graph(inner), options: Vec::new(), on_error: None });
     }
 
     fn statement(&mut self, mut tokens: Tokens, errors: &mut Errors) {
@@ -231,10 +219,7 @@ impl Graph {
         let keyword = tokens.next();
         self.only_outside(&keyword, errors);
         if tokens.word("State").is_none() || tokens.punct('=').is_none() || tokens.is_empty() {
-            errors.spanning(
-                tokens.peek().cloned().or(keyword),
-                "expected `type State = MyState;`",
-            );
+            errors.spanning(tokens.peek().cloned().or(keyword), "expected `type State = MyState;`");
         } else {
             // Not parsed: what is no type is rustc's to say, and the editor completes what is half of one.
             self.state = Some(tokens.rest());
@@ -253,10 +238,7 @@ impl Graph {
                     errors.at(stray.span(), "expected `;`");
                 }
             }
-            other => errors.spanning(
-                other.or(keyword),
-                "a graph's name is a text: `name = \"support\";`",
-            ),
+            other => errors.spanning(other.or(keyword), "a graph's name is a text: `name = \"support\";`"),
         }
     }
 
@@ -301,20 +283,12 @@ impl Graph {
             }
             _ => Source::Value(tokens.before_last_brace()),
         };
-        let mut options = tokens
-            .group(Delimiter::Brace)
-            .map(|group| settings(&group, errors))
-            .unwrap_or_default();
+        let mut options = tokens.group(Delimiter::Brace).map(|group| settings(&group, errors)).unwrap_or_default();
         let on_error = options
             .iter()
             .position(|setting| setting.key == "on_error")
             .and_then(|position| self.fallback(&options.remove(position), errors));
-        self.bindings.push(Binding {
-            name,
-            source,
-            options,
-            on_error,
-        });
+        self.bindings.push(Binding { name, source, options, on_error });
     }
 
     /// `on_error: NODE`
@@ -327,10 +301,7 @@ impl Graph {
                 Some(reference)
             }
             None => {
-                errors.spanning(
-                    &setting.key,
-                    "expected the node to go on with: `on_error: RECOVER`",
-                );
+                errors.spanning(&setting.key, "expected the node to go on with: `on_error: RECOVER`");
                 None
             }
         }
@@ -355,10 +326,7 @@ impl Graph {
                 if chain.stages.is_empty()
                     && let Some(decision) = &chain.decision
                 {
-                    errors.spanning(
-                        &decision.keyword,
-                        "`match` needs a node before it: `A -> match .. { .. }`",
-                    );
+                    errors.spanning(&decision.keyword, "`match` needs a node before it: `A -> match .. { .. }`");
                 }
                 after_decision(tokens, context, errors);
                 return chain;
@@ -387,10 +355,7 @@ impl Graph {
             return Some(Stage::Node(reference));
         }
         if tokens.peek_arrow() {
-            let arrow = tokens
-                .clone()
-                .arrow()
-                .map(TokenStream::from_iter::<[TokenTree; 2]>);
+            let arrow = tokens.clone().arrow().map(TokenStream::from_iter::<[TokenTree; 2]>);
             errors.spanning(arrow, format!("expected {PLACE} before `->`"));
         } else {
             errors.spanning(tokens.next(), format!("expected {PLACE}"));
@@ -417,13 +382,9 @@ impl Graph {
     /// `match router { PATTERN => chain, .. }`
     fn decision(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Decision> {
         let keyword = tokens.ident()?;
-        let router =
-            tokens.while_not(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ','));
+        let router = tokens.while_not(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ','));
         let Some(group) = tokens.group(Delimiter::Brace) else {
-            errors.spanning(
-                &keyword,
-                "expected arms: `match router { Route::A => A, Route::B => END }`",
-            );
+            errors.spanning(&keyword, "expected arms: `match router { Route::A => A, Route::B => END }`");
             return None;
         };
         let mut arms = Vec::new();
@@ -447,12 +408,7 @@ impl Graph {
             arms.push(Arm { pattern, chain });
         }
         let router = (!router.is_empty()).then_some(router);
-        Some(Decision {
-            keyword,
-            router,
-            arms,
-            braces: group.span(),
-        })
+        Some(Decision { keyword, router, arms, braces: group.span() })
     }
 
     fn mention(&mut self, reference: &Reference, dangling: Option<TokenTree>, errors: &mut Errors) {
@@ -545,18 +501,12 @@ fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
             continue;
         };
         if tokens.is_empty() {
-            settings.push(Setting {
-                key,
-                value: TokenStream::new(),
-            });
+            settings.push(Setting { key, value: TokenStream::new() });
         } else if let Some(colon) = tokens.punct(':') {
             if tokens.is_empty() {
                 errors.at(colon.span(), format!("expected a value after `{key}:`"));
             }
-            settings.push(Setting {
-                key,
-                value: value(tokens.rest()),
-            });
+            settings.push(Setting { key, value: value(tokens.rest()) });
         } else {
             errors.spanning(tokens.peek(), format!("expected `:` and a value after `{key}`"));
         }

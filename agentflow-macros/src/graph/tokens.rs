@@ -13,10 +13,7 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn new(stream: TokenStream) -> Self {
-        Self {
-            list: stream.into_iter().collect(),
-            at: 0,
-        }
+        Self { list: stream.into_iter().collect(), at: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,9 +81,7 @@ impl Tokens {
     }
 
     fn peek_pair(&self, first: char, second: char) -> bool {
-        self.punct_at(0, first)
-            .is_some_and(|punct| punct.spacing() == Spacing::Joint)
-            && self.peek_punct(1, second)
+        self.punct_at(0, first).is_some_and(|punct| punct.spacing() == Spacing::Joint) && self.peek_punct(1, second)
     }
 
     fn pair(&mut self, first: char, second: char) -> Option<[TokenTree; 2]> {
@@ -141,11 +136,7 @@ impl Tokens {
     }
 
     pub(crate) fn word(&mut self, word: &str) -> Option<Ident> {
-        if self.peek_word(0, word) {
-            self.ident()
-        } else {
-            None
-        }
+        if self.peek_word(0, word) { self.ident() } else { None }
     }
 
     pub(crate) fn peek_group(&self, n: usize, delimiter: Delimiter) -> bool {

@@ -41,15 +41,7 @@ pub(crate) enum Known {
     Error,
 }
 
-const NAMES: [&str; 7] = [
-    "state",
-    "config",
-    "task_manager",
-    "events",
-    "cancel",
-    "attempt",
-    "error",
-];
+const NAMES: [&str; 7] = ["state", "config", "task_manager", "events", "cancel", "attempt", "error"];
 
 impl Known {
     fn from_name(name: &str) -> Option<Self> {
@@ -112,30 +104,21 @@ fn qualifiers(function: &Function, errors: &mut Errors) {
         reject(Some(token), "unsafe");
     }
     if sig.asyncness.is_none() {
-        errors.at(
-            sig.fn_token.span,
-            format!("a node is asynchronous: write `async fn {}`", sig.ident),
-        );
+        errors.at(sig.fn_token.span, format!("a node is asynchronous: write `async fn {}`", sig.ident));
     }
 }
 
 fn generics(function: &Function, errors: &mut Errors) {
     for parameter in &function.sig.generics.params {
         if let GenericParam::Lifetime(lifetime) = parameter {
-            errors.spanning(
-                lifetime,
-                "a node's references live as long as its run: leave the lifetime out",
-            );
+            errors.spanning(lifetime, "a node's references live as long as its run: leave the lifetime out");
         }
     }
 }
 
 fn parameter(input: &PatType, errors: &mut Errors) -> Option<(String, Parameter)> {
     if let Some(cfg) = input.attrs.iter().find(|attr| attr.path().is_ident("cfg")) {
-        errors.spanning(
-            cfg,
-            "a node's parameter cannot be conditional: put `#[cfg]` on the whole function",
-        );
+        errors.spanning(cfg, "a node's parameter cannot be conditional: put `#[cfg]` on the whole function");
     }
     if let Some(place) = impl_trait(input.ty.to_token_stream()) {
         errors.spanning(
@@ -185,11 +168,7 @@ fn unknown(ident: &Ident, name: &str, ty: &Type, errors: &mut Errors) {
 
 fn state(ty: &Type) -> State {
     match ty {
-        Type::Reference(TypeReference {
-            mutability: Some(_),
-            elem,
-            ..
-        }) => State::InPlace((**elem).clone()),
+        Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => State::InPlace((**elem).clone()),
         Type::Reference(TypeReference { elem, .. }) => State::Reads((**elem).clone()),
         ty => State::Owns(ty.clone()),
     }
@@ -197,33 +176,16 @@ fn state(ty: &Type) -> State {
 
 fn injected(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Type> {
     match ty {
-        Type::Reference(TypeReference {
-            mutability: None,
-            elem,
-            ..
-        }) => Some((**elem).clone()),
-        Type::Reference(TypeReference {
-            mutability: Some(_),
-            elem,
-            ..
-        }) => {
+        Type::Reference(TypeReference { mutability: None, elem, .. }) => Some((**elem).clone()),
+        Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => {
             errors.spanning(
                 ty,
-                format!(
-                    "a service is shared by all runs: write `{ident}: &{}`",
-                    super::syntax::text(elem)
-                ),
+                format!("a service is shared by all runs: write `{ident}: &{}`", super::syntax::text(elem)),
             );
             None
         }
         ty => {
-            errors.spanning(
-                ty,
-                format!(
-                    "a service is lent, not given: write `{ident}: &{}`",
-                    super::syntax::text(ty)
-                ),
-            );
+            errors.spanning(ty, format!("a service is lent, not given: write `{ident}: &{}`", super::syntax::text(ty)));
             None
         }
     }

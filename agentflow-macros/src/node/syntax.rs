@@ -61,10 +61,7 @@ impl Function {
     pub(crate) fn parse(item: TokenStream) -> Result<Self> {
         let start = item.clone();
         syn::parse2(item).map_err(|_| {
-            syn::Error::new_spanned(
-                start,
-                "`#[node]` goes on an `async fn`: `#[node] async fn name(..) { .. }`",
-            )
+            syn::Error::new_spanned(start, "`#[node]` goes on an `async fn`: `#[node] async fn name(..) { .. }`")
         })
     }
 
@@ -74,12 +71,7 @@ impl Function {
 
     /// The function as it was written; only `#[inject]`, which rustc doesn't know, is gone.
     pub(crate) fn without_helper_attributes(&self) -> TokenStream {
-        let Self {
-            attrs,
-            vis,
-            sig,
-            body,
-        } = self;
+        let Self { attrs, vis, sig, body } = self;
         let mut sig = sig.clone();
         for input in &mut sig.inputs {
             if let FnArg::Typed(parameter) = input {

@@ -16,9 +16,7 @@ fn mistakes(input: TokenStream) -> Vec<String> {
         while let Some(token) = tokens.next() {
             if matches!(&token, TokenTree::Ident(ident) if ident == "compile_error") {
                 tokens.next();
-                let Some(TokenTree::Group(text)) = tokens.next() else {
-                    panic!("compile_error without text")
-                };
+                let Some(TokenTree::Group(text)) = tokens.next() else { panic!("compile_error without text") };
                 let text: syn::LitStr = syn::parse2(text.stream()).expect("a text");
                 texts.push(text.value());
             } else if let TokenTree::Group(group) = token {
@@ -87,10 +85,7 @@ fn the_same_tokens_give_the_same_output() {
 
 #[test]
 fn a_renamed_crate_is_named_nowhere_by_its_old_name() {
-    for field in [
-        quote!(notes: Vec<String>),
-        quote!(#[state(apend)] notes: Vec<String>),
-    ] {
+    for field in [quote!(notes: Vec<String>), quote!(#[state(apend)] notes: Vec<String>)] {
         let output = derive(quote! {
             #[state(crate = crate::flow)]
             struct Report { #field }

@@ -31,12 +31,7 @@ pub(crate) struct App<S: State, C> {
 }
 
 impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
-    pub(super) fn new(
-        name: Arc<str>,
-        plan: Plan<S, C>,
-        outline: Outline,
-        options: CompileOptions<C>,
-    ) -> Self {
+    pub(super) fn new(name: Arc<str>, plan: Plan<S, C>, outline: Outline, options: CompileOptions<C>) -> Self {
         let nodes = outline.nodes();
         let app = App {
             name,
@@ -110,11 +105,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
         I: Fn(&O) -> S + Send + Sync + 'static,
         B: Fn(S) -> O::Update + Send + Sync + 'static,
     {
-        MappedGraph {
-            graph: self,
-            into,
-            back,
-        }
+        MappedGraph { graph: self, into, back }
     }
 
     /// Shuts down in order: refuses new runs and tasks, waits up to `shutdown_timeout` for those that run, cancels the
@@ -174,9 +165,7 @@ impl<S: State, C> CompiledGraph<S, C> {
 
 impl<S: State, C> Clone for CompiledGraph<S, C> {
     fn clone(&self) -> Self {
-        Self {
-            app: Arc::clone(&self.app),
-        }
+        Self { app: Arc::clone(&self.app) }
     }
 }
 

@@ -92,16 +92,8 @@ pub struct NodeFailure {
 
 impl fmt::Display for NodeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            node,
-            attempt,
-            elapsed,
-            source,
-        } = self;
-        write!(
-            f,
-            "node `{node}` failed (attempt {attempt}, after {elapsed:.1?}): {source}"
-        )
+        let Self { node, attempt, elapsed, source } = self;
+        write!(f, "node `{node}` failed (attempt {attempt}, after {elapsed:.1?}): {source}")
     }
 }
 
@@ -196,10 +188,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn committed(kind: RunErrorKind) -> Self {
-        Self {
-            kind,
-            is_committed: true,
-        }
+        Self { kind, is_committed: true }
     }
 
     /// What a node returned. What a subgraph returned is the failure of a node in it, or of the run, and remains that.
@@ -207,16 +196,10 @@ impl Failure {
     /// Where the node is a graph, what its own nodes committed counts.
     pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool, is_graph: bool) -> Self {
         match failure.source.downcast::<Self>() {
-            Ok(inner) => Self {
-                is_committed: is_committed || is_graph && inner.is_committed,
-                kind: inner.kind,
-            },
+            Ok(inner) => Self { is_committed: is_committed || is_graph && inner.is_committed, kind: inner.kind },
             Err(source) => {
                 failure.source = source;
-                Self {
-                    kind: RunErrorKind::Node(failure),
-                    is_committed,
-                }
+                Self { kind: RunErrorKind::Node(failure), is_committed }
             }
         }
     }
@@ -236,10 +219,7 @@ impl fmt::Display for RunErrorKind {
         match self {
             Self::Closed => f.write_str("the app is shut down: it starts no more runs"),
             Self::Node(failure) => failure.fmt(f),
-            Self::Conflict {
-                field,
-                nodes: [first, second],
-            } => write!(
+            Self::Conflict { field, nodes: [first, second] } => write!(
                 f,
                 "nodes `{first}` and `{second}` run side by side and both replace `{field}`; \
                  let one of them do it, or let the field append or merge: `#[state(append)]`, `#[state(with = ..)]`"
@@ -248,16 +228,11 @@ impl fmt::Display for RunErrorKind {
             Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
             Self::ShutDown { node } => write!(f, "cut off at node `{node}`: the app was shut down"),
             Self::RecursionLimit { limit, node, nodes } => {
-                write!(
-                    f,
-                    "the recursion limit of {limit} node runs was reached before node `{node}`"
-                )?;
+                write!(f, "the recursion limit of {limit} node runs was reached before node `{node}`")?;
                 if !nodes.is_empty() {
                     write!(f, ", in the loop of `{}`", nodes.join("`, `"))?;
                 }
-                f.write_str(
-                    "; raise it with `compile { recursion_limit: .. }` if the path is meant to be that long",
-                )
+                f.write_str("; raise it with `compile { recursion_limit: .. }` if the path is meant to be that long")
             }
         }
     }
@@ -271,10 +246,7 @@ impl fmt::Display for RunError {
 
 impl fmt::Debug for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunError")
-            .field("run_id", &self.0.run_id)
-            .field("kind", &self.0.kind)
-            .finish_non_exhaustive()
+        f.debug_struct("RunError").field("run_id", &self.0.run_id).field("kind", &self.0.kind).finish_non_exhaustive()
     }
 }
 

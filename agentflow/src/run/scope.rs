@@ -48,10 +48,7 @@ struct Steps {
 impl Trail {
     /// For a graph with so many nodes.
     pub(crate) fn new(nodes: usize) -> Self {
-        Self {
-            length: nodes.min(32),
-            steps: Mutex::default(),
-        }
+        Self { length: nodes.min(32), steps: Mutex::default() }
     }
 
     /// The nodes since the last visit of `node`, or those that were gone through again and again before it; none where
@@ -74,11 +71,7 @@ impl Trail {
 
     /// The node that the run is at, where `node` is the one of the outermost graph.
     pub(crate) fn innermost(&self, node: Arc<str>) -> Arc<str> {
-        let is_inside = |inner: &Arc<str>| {
-            inner
-                .strip_prefix(&*node)
-                .is_some_and(|rest| rest.starts_with('/'))
-        };
+        let is_inside = |inner: &Arc<str>| inner.strip_prefix(&*node).is_some_and(|rest| rest.starts_with('/'));
         self.lock().inner.clone().filter(is_inside).unwrap_or(node)
     }
 
@@ -162,10 +155,7 @@ impl<'a> Scope<'a> {
 
     /// Goes on where those that came from this path have come to: the longest of them counts.
     pub(crate) fn join<'b>(&self, others: impl IntoIterator<Item = &'b Scope<'b>>) {
-        let left = others
-            .into_iter()
-            .map(|other| other.steps_left.load(Ordering::Relaxed))
-            .min();
+        let left = others.into_iter().map(|other| other.steps_left.load(Ordering::Relaxed)).min();
         if let Some(left) = left {
             self.steps_left.store(left, Ordering::Relaxed);
         }

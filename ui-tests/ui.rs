@@ -11,3 +11,13 @@ fn check(folder: &str) {
 fn state() {
     check("state");
 }
+
+#[test]
+fn node() {
+    check("node");
+}
+
+#[test]
+fn graph() {
+    check("graph");
+}

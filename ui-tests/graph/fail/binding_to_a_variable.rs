@@ -1,0 +1,8 @@
+use agentflow::{AgentState, graph, node};
+
+fn main() {
+    let _ = graph! {
+        node FIRST = value;
+        FIRST -> END;
+    };
+}

@@ -69,7 +69,6 @@ impl fmt::Display for Signal {
 
 /// What became of an app's runs and background tasks when it was shut down.
 #[derive(Clone, Debug)]
-#[must_use = "it says what was cut off"]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// How long the app took to be down, from the first call on.

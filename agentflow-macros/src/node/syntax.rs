@@ -37,10 +37,16 @@ impl NodeArgs {
 
     fn argument(&mut self, input: ParseStream<'_>) -> Result<()> {
         if input.peek(Token![crate]) {
-            input.parse::<Token![crate]>()?;
-            input.parse::<Token![=]>()?;
-            self.root = Root(Some(input.call(Path::parse_mod_style)?));
-        } else if self.name.is_none() && input.peek(Ident) {
+            let keyword = input.parse::<Token![crate]>()?;
+            let equals = input.parse::<Option<Token![=]>>()?;
+            let path = input.call(Path::parse_mod_style);
+            self.root = Root(Some(path.map_err(|_| {
+                syn::Error::new_spanned(
+                    quote!(#keyword #equals),
+                    "expected a path: `crate = my_crate::agentflow`",
+                )
+            })?));
+        } else if self.name.is_none() && input.peek(Ident) && !input.peek2(Token![=]) {
             self.name = Some(input.parse()?);
         } else {
             return Err(input.error("expected the node's name, as in `#[node(MAIN)]`, or `crate = path`"));

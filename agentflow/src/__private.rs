@@ -12,7 +12,7 @@ pub use crate::{
     AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, Node, NodeContext, NodeError,
     Provide, State, StateGraph,
 };
-use crate::{EventWriter, RunConfig, Update};
+use crate::{EventWriter, RunConfig, Target, Update};
 
 /// What a context must be for a graph to be run by several threads.
 pub trait Context: Send + Sync + 'static {}
@@ -210,10 +210,55 @@ pub fn state_owned<S: State>(state: &S) -> S {
     state.clone()
 }
 
-impl<S: State, C: Context> StateGraph<S, C> {
+/// An empty graph with `type State = ..`. A function, not `StateGraph::new`: rustc shows a type that is no state at the
+/// type.
+#[must_use]
+pub fn graph<S: State, C: Context>() -> StateGraph<S, C> {
+    StateGraph::new()
+}
+
+/// In the place of an option's value that is not written yet.
+#[must_use]
+pub fn missing<T>() -> T {
+    unreachable!("a graph with mistakes does not compile")
+}
+
+/// The bounds are on the methods: where a node's state is none, each call then has the same mistake, which rustc tells
+/// once. Bounds on the `impl` would hide the methods, and each of them would be missed on its own.
+impl<S, C> StateGraph<S, C> {
     /// A method, so that the graph's state is known before the node's is looked at.
-    pub fn __node<N: Handle<S, C, ()>>(&mut self, name: &'static str) {
+    pub fn __node<N>(&mut self, name: &'static str)
+    where
+        S: State,
+        C: Context,
+        N: Handle<S, C, ()>,
+    {
         self.add_node(name, N::HANDLE);
+    }
+
+    pub fn __add<N>(&mut self, name: &'static str, node: N)
+    where
+        S: State,
+        C: Context,
+        N: Node<S, C, Output = ()>,
+    {
+        self.add_node(name, node);
+    }
+
+    pub fn __edge(&mut self, from: &'static str, to: impl Into<Target>)
+    where
+        S: State,
+        C: Context,
+    {
+        self.add_edge(from, to);
+    }
+
+    pub fn __entry(&mut self, node: &'static str)
+    where
+        S: State,
+        C: Context,
+    {
+        self.set_entry_point(node);
     }
 }
 

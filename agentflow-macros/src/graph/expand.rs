@@ -3,8 +3,8 @@
 //! Only punctuation and keywords carry a user's span, and the tokens that are the user's own: an identifier of ours in
 //! their place would be what the editor shows there.
 
-use proc_macro2::{Ident, Literal, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
+use quote::{quote, quote_spanned};
 
 use super::{
     model::{Model, Target},
@@ -16,17 +16,19 @@ pub(crate) fn expand(graph: &Graph, model: &Model, errors: Errors) -> TokenStrea
     let root = &graph.root;
     // Out of the reach of the user's own expressions.
     let g = Ident::new("__g", Span::mixed_site());
-    let bindings = graph
-        .bindings
-        .iter()
-        .enumerate()
-        .map(|(index, binding)| expand_binding(index, binding));
+    let has_errors = !errors.is_empty();
+    let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
+        // A second one of a name has been complained about, and would be an item too many.
+        let is_first = graph.bindings[..index]
+            .iter()
+            .all(|other| other.name != binding.name);
+        is_first.then(|| expand_binding(binding, has_errors))
+    });
     let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
     let editor = editor_hints(graph);
-    let has_errors = !errors.is_empty();
     let errors = errors.into_tokens();
     let new = match (&graph.state, graph.mentions.is_empty()) {
-        (Some(state), _) => quote!(__af::StateGraph::<#state, _>::new()),
+        (Some(state), _) => quote!(__af::graph::<#state, _>()),
         (None, false) => quote!(__af::StateGraph::<_, _>::new()),
         // Nothing to infer the state from.
         (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
@@ -40,8 +42,12 @@ pub(crate) fn expand(graph: &Graph, model: &Model, errors: Errors) -> TokenStrea
                 #g.__node::<(#handle)>(#name);
             },
             (None, Some(binding)) => {
-                let value = value(binding);
-                quote!(#g.add_node(#name, #value);)
+                // The user's own tokens, so that rustc shows them where they are no node.
+                let value = graph.bindings[binding].value();
+                quote! {
+                    #[allow(unused_parens)]
+                    #g.__add(#name, #value);
+                }
             }
             (None, None) => TokenStream::new(),
         }
@@ -51,20 +57,20 @@ pub(crate) fn expand(graph: &Graph, model: &Model, errors: Errors) -> TokenStrea
         match edge.to {
             Target::Node(to) => {
                 let to = Literal::string(&model.nodes[to].name);
-                quote!(#g.add_edge(#from, #to);)
+                quote!(#g.__edge(#from, #to);)
             }
-            Target::End => quote!(#g.add_edge(#from, __af::END);),
+            Target::End => quote!(#g.__edge(#from, __af::END);),
         }
     });
     let entry = model.entry.map(|entry| {
         let entry = Literal::string(&model.nodes[entry].name);
-        quote!(#g.set_entry_point(#entry);)
+        quote!(#g.__entry(#entry);)
     });
     let options = Ident::new("__options", Span::mixed_site());
     let settings = graph
         .compile
         .iter()
-        .map(|Setting { key, value }| quote!(.#key(#value)));
+        .map(|setting| option(setting, has_errors));
     let finish = if has_errors {
         quote!(poisoned)
     } else {
@@ -90,7 +96,7 @@ pub(crate) fn expand(graph: &Graph, model: &Model, errors: Errors) -> TokenStrea
 }
 
 /// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.
-fn expand_binding(index: usize, Binding { name, source }: &Binding) -> TokenStream {
+fn expand_binding(Binding { name, source }: &Binding, has_errors: bool) -> TokenStream {
     match source {
         // `node a = a;` names the node itself.
         Source::Handle(handle) if handle.is_plain && handle.name == *name => TokenStream::new(),
@@ -99,20 +105,32 @@ fn expand_binding(index: usize, Binding { name, source }: &Binding) -> TokenStre
             type #name = #handle;
         },
         Source::Value(tokens) => {
-            let value = value(index);
+            // Without mistakes it stands where the node is added.
+            let value = (has_errors && !tokens.is_empty()).then(|| {
+                quote! {
+                    #[allow(unused_parens)]
+                    let _ = #tokens;
+                }
+            });
             quote! {
                 #[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code)]
                 enum #name {}
-                #[allow(unused_parens)]
-                let #value = #tokens;
+                #value
             }
         }
     }
 }
 
-/// The variable that holds a bound value.
-fn value(binding: usize) -> Ident {
-    format_ident!("__node{binding}", span = Span::mixed_site())
+/// `KEY: VALUE` as a call. rustc shows what is wrong with the call as a whole at the key: the parentheses stand there.
+fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
+    let value = if value.is_empty() && has_errors {
+        quote!(__af::missing())
+    } else {
+        value.clone()
+    };
+    let mut arguments = Group::new(Delimiter::Parenthesis, value);
+    arguments.set_span(key.span());
+    quote!(.#key #arguments)
 }
 
 /// The reference in a place where it resolves. The parentheses keep a function's name from being read as a constant.
@@ -139,6 +157,7 @@ fn editor_hints(graph: &Graph) -> TokenStream {
         .mentions
         .iter()
         .filter(|reference| !reference.is_start() && !reference.is_end());
+    let half_typed = &graph.half_typed;
     quote! {
         #[allow(unexpected_cfgs)]
         {
@@ -146,6 +165,7 @@ fn editor_hints(graph: &Graph) -> TokenStream {
             {
                 use #root::{END, START};
                 #(let _ = #functions;)*
+                #(let _: (#half_typed);)*
             }
         }
     }

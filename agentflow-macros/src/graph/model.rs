@@ -70,7 +70,10 @@ impl Model {
                             to: Target::End,
                             at: stage.clone(),
                         }),
-                        None => errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`"),
+                        None => {
+                            errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
+                            break;
+                        }
                     }
                     continue;
                 }

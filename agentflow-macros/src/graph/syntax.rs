@@ -1,7 +1,7 @@
 //! Tokens → AST. Reads to the end whatever comes: a mistake is noted, what can be made of it is kept.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
-use quote::{ToTokens, quote};
+use quote::{ToTokens, quote, quote_spanned};
 
 use super::tokens::Tokens;
 use crate::{errors::Errors, root::Root};
@@ -17,12 +17,24 @@ pub(crate) struct Graph {
     pub(crate) compile: Vec<Setting>,
     /// Every place where a node is named, in the order of the text, also where the graph around it is wrong.
     pub(crate) mentions: Vec<Reference>,
+    /// The beginnings of paths such as `other::`. For the editor only: a module in a node's place is an error more.
+    pub(crate) half_typed: Vec<Reference>,
 }
 
 /// `node IDENT = source;`
 pub(crate) struct Binding {
     pub(crate) name: Ident,
     pub(crate) source: Source,
+}
+
+impl Binding {
+    /// What stands behind the `=`, where it is not a handle.
+    pub(crate) fn value(&self) -> Option<&TokenStream> {
+        match &self.source {
+            Source::Value(tokens) => Some(tokens),
+            Source::Handle(_) => None,
+        }
+    }
 }
 
 pub(crate) enum Source {
@@ -105,6 +117,11 @@ impl Graph {
             self.root(tokens, errors);
         } else if tokens.peek_word(0, "node") && tokens.ident_at(1).is_some() {
             self.binding(tokens, errors);
+        } else if tokens.peek_word(0, "compile") && tokens.nth(1).is_none() {
+            errors.spanning(
+                tokens.peek(),
+                "expected options: `compile { shutdown_timeout: 30s }`",
+            );
         } else {
             self.chain(tokens, errors);
         }
@@ -143,11 +160,12 @@ impl Graph {
 
     /// `crate = path`
     fn root(&mut self, mut tokens: Tokens, errors: &mut Errors) {
+        let statement = tokens.clone().all();
         tokens.next();
         tokens.next();
         match syn::parse2(tokens.rest()) {
             Ok(path) => self.root = Root(Some(path)),
-            Err(error) => errors.push(error),
+            Err(_) => errors.spanning(statement, "expected a path: `crate = my_crate::agentflow;`"),
         }
     }
 
@@ -156,9 +174,14 @@ impl Graph {
         let keyword = tokens.next();
         let Some(name) = tokens.ident() else { return };
         let span = keyword.map_or_else(Span::call_site, |keyword| keyword.span());
-        if tokens.punct('=').is_none() || tokens.is_empty() {
+        let equals = tokens.punct('=');
+        if equals.is_none() || tokens.is_empty() {
+            let span = equals.map_or(span, |equals| equals.span());
             let span = tokens.peek().map_or(span, TokenTree::span);
             errors.at(span, format!("expected a node: `node {name} = my_node;`"));
+            // The name is known all the same.
+            let source = Source::Value(TokenStream::new());
+            self.bindings.push(Binding { name, source });
             return;
         }
         let source = tokens.rest();
@@ -208,8 +231,10 @@ impl Graph {
     fn mention(&mut self, reference: &Reference, dangling: Option<Span>, errors: &mut Errors) {
         if let Some(dangling) = dangling {
             errors.at(dangling, "expected a name after `::`");
+            self.half_typed.push(reference.clone());
+        } else {
+            self.mentions.push(reference.clone());
         }
-        self.mentions.push(reference.clone());
     }
 }
 
@@ -252,6 +277,8 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
     let mut dangling = None;
     loop {
         if tokens.peek_punct(0, '<') {
+            // Written with `::` or without, it is one node; and as an expression it needs the `::`.
+            path.extend(quote!(::));
             path.extend(generic_arguments(tokens));
             is_plain = false;
         } else if let Some(separator) = tokens.path_separator() {
@@ -260,9 +287,7 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
                 path.extend(segment.to_token_stream());
                 name = segment;
                 is_plain = false;
-            } else if tokens.peek_punct(0, '<') {
-                path.extend(separator);
-            } else {
+            } else if !tokens.peek_punct(0, '<') {
                 dangling = separator.last().map(TokenTree::span);
                 break;
             }
@@ -354,10 +379,11 @@ fn duration(literal: &Literal) -> Option<TokenStream> {
         nanos = nanos.checked_add(u64::from(digit.to_digit(10)?) * place)?;
     }
     let nanos = Literal::u64_suffixed(nanos);
-    // rustc takes the parentheses' place for the expression's: what is wrong with it is shown at the literal.
-    let mut expression = Group::new(Delimiter::Parenthesis, quote!(__af::Duration::from_nanos(#nanos)));
+    // rustc takes an expression to stand where its first and last token do: what is wrong with it is shown at the
+    // literal. Parentheses alone don't count.
+    let mut expression = Group::new(Delimiter::Parenthesis, quote!(&__af::Duration::from_nanos(#nanos)));
     expression.set_span(literal.span());
-    Some(expression.to_token_stream())
+    Some(quote_spanned!(literal.span()=> *#expression))
 }
 
 #[cfg(test)]
@@ -370,7 +396,7 @@ mod tests {
 
     #[test]
     fn durations_are_numbers_with_a_unit() {
-        let from_nanos = |nanos: &str| Some(format!("(__af :: Duration :: from_nanos ({nanos}u64))"));
+        let from_nanos = |nanos: &str| Some(format!("* (& __af :: Duration :: from_nanos ({nanos}u64))"));
         assert_eq!(nanos("30s"), from_nanos("30000000000"));
         assert_eq!(nanos("1.5s"), from_nanos("1500000000"));
         assert_eq!(nanos("200ms"), from_nanos("200000000"));

@@ -48,7 +48,7 @@ impl Tokens {
         rest
     }
 
-    fn nth(&self, n: usize) -> Option<&TokenTree> {
+    pub(crate) fn nth(&self, n: usize) -> Option<&TokenTree> {
         self.list.get(self.at + n)
     }
 

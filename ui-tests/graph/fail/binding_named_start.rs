@@ -5,9 +5,14 @@ async fn a(state: &mut AgentState) {
     state.context.clear();
 }
 
+#[node]
+async fn b(state: &mut AgentState) {
+    state.context.clear();
+}
+
 fn main() {
     let _ = graph! {
-        node START = a;
-        START -> END;
+        node START = b;
+        a -> END;
     };
 }

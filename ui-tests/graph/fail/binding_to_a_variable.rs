@@ -1,6 +1,7 @@
-use agentflow::{AgentState, graph, node};
+use agentflow::{graph};
 
 fn main() {
+    let value = 1;
     let _ = graph! {
         node FIRST = value;
         FIRST -> END;

@@ -1,4 +1,4 @@
-use agentflow::{AgentState, graph, node};
+use agentflow::{graph};
 
 fn main() {
     let _ = graph! {

@@ -1,11 +1,11 @@
-use agentflow::{AgentState, graph, node};
+use agentflow::{AgentState, node};
 
-#[node]
+#[node(MAIN)]
 async fn greet(state: &mut AgentState) -> Result<(), u32> {
     state.context.clear();
     Err(1)
 }
 
 fn main() {
-    let _ = graph! { greet -> END };
+    let _ = MAIN;
 }

@@ -1,16 +1,16 @@
-use agentflow::{AgentState, State, graph, node};
+use agentflow::{AgentState, State, node};
 
 #[derive(Clone, Default, State)]
 struct Report {
     title: String,
 }
 
-#[node]
+#[node(MAIN)]
 async fn greet(state: AgentState) -> Report {
     let _ = state;
     Report::default()
 }
 
 fn main() {
-    let _ = graph! { greet -> END };
+    let _ = MAIN;
 }

@@ -1,8 +1,8 @@
 use agentflow::{AgentState, graph, node};
 
 #[node]
-async fn greet(state: &mut AgentState, state: &AgentState) {
-    let _ = state;
+async fn greet(state: &mut AgentState, _state: &AgentState) {
+    state.context.clear();
 }
 
 fn main() {

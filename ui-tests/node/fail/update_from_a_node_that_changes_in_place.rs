@@ -1,15 +1,15 @@
-use agentflow::{State, graph, node};
+use agentflow::{State, node};
 
 #[derive(Clone, State)]
 struct Report {
     title: String,
 }
 
-#[node]
+#[node(MAIN)]
 async fn greet(state: &mut Report) -> ReportUpdate {
     Report::update().title(&*state.title)
 }
 
 fn main() {
-    let _ = graph! { greet -> END };
+    let _ = MAIN;
 }

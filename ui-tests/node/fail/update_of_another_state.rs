@@ -1,4 +1,4 @@
-use agentflow::{State, graph, node};
+use agentflow::{State, node};
 
 #[derive(Clone, State)]
 struct Report {
@@ -10,11 +10,11 @@ struct Essay {
     title: String,
 }
 
-#[node]
+#[node(MAIN)]
 async fn greet(state: &Report) -> EssayUpdate {
     Essay::update().title(&*state.title)
 }
 
 fn main() {
-    let _ = graph! { greet -> END };
+    let _ = MAIN;
 }

@@ -88,7 +88,10 @@ impl<S, C> Returns<Reads<S, C>> for () {
 }
 
 #[diagnostic::do_not_recommend]
-impl<U: Update, C> Returns<Reads<U::State, C>> for U {
+impl<U: Update, C> Returns<Reads<U::State, C>> for U
+where
+    U::State: State<Update = U>,
+{
     type Route = ();
     fn finish(self, state: &mut U::State) -> Result<(), NodeError> {
         state.apply(self);

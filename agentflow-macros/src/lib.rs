@@ -6,6 +6,8 @@ mod node;
 mod root;
 mod state;
 mod suggest;
+#[cfg(test)]
+mod testing;
 
 use proc_macro::TokenStream;
 

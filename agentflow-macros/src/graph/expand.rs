@@ -67,10 +67,7 @@ pub(crate) fn expand(graph: &Graph, model: &Model, errors: Errors) -> TokenStrea
         quote!(#g.__entry(#entry);)
     });
     let options = Ident::new("__options", Span::mixed_site());
-    let settings = graph
-        .compile
-        .iter()
-        .map(|setting| option(setting, has_errors));
+    let settings = graph.compile.iter().map(|setting| option(setting, has_errors));
     let finish = if has_errors {
         quote!(poisoned)
     } else {

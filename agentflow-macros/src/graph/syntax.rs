@@ -228,9 +228,9 @@ impl Graph {
         self.chains.push(chain);
     }
 
-    fn mention(&mut self, reference: &Reference, dangling: Option<Span>, errors: &mut Errors) {
-        if let Some(dangling) = dangling {
-            errors.at(dangling, "expected a name after `::`");
+    fn mention(&mut self, reference: &Reference, dangling: Option<Dangling>, errors: &mut Errors) {
+        if let Some((at, expected)) = dangling {
+            errors.at(at, expected);
             self.half_typed.push(reference.clone());
         } else {
             self.mentions.push(reference.clone());
@@ -264,8 +264,11 @@ fn skip_to_stage(tokens: &mut Tokens) {
     tokens.arrow();
 }
 
-/// A path in type position. A `::` at its end is left out and its place told: the name behind it is being typed.
-fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
+/// Where a path ends that is still being typed, and what is expected there.
+type Dangling = (Span, &'static str);
+
+/// A path in type position. A `::` at its end is left out, and a `<` that is not closed is closed.
+fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Dangling>)> {
     let mut path = TokenStream::new();
     let mut is_plain = true;
     if tokens.peek_path_separator() && tokens.ident_at(2).is_some() {
@@ -279,8 +282,14 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
         if tokens.peek_punct(0, '<') {
             // Written with `::` or without, it is one node; and as an expression it needs the `::`.
             path.extend(quote!(::));
-            path.extend(generic_arguments(tokens));
+            let open = tokens.peek().map(TokenTree::span);
+            let (arguments, is_closed) = generic_arguments(tokens);
+            path.extend(arguments);
             is_plain = false;
+            if !is_closed {
+                dangling = open.map(|open| (open, "expected a `>` that closes this `<`"));
+                break;
+            }
         } else if let Some(separator) = tokens.path_separator() {
             if let Some(segment) = tokens.ident() {
                 path.extend(separator);
@@ -288,7 +297,9 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
                 name = segment;
                 is_plain = false;
             } else if !tokens.peek_punct(0, '<') {
-                dangling = separator.last().map(TokenTree::span);
+                dangling = separator
+                    .last()
+                    .map(|end| (end.span(), "expected a name after `::`"));
                 break;
             }
         } else {
@@ -298,11 +309,21 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
     Some((Reference { path, name, is_plain }, dangling))
 }
 
-/// `<A, B<C>>`
-fn generic_arguments(tokens: &mut Tokens) -> TokenStream {
+/// `<A, B<C>>`, and whether it was closed.
+fn generic_arguments(tokens: &mut Tokens) -> (TokenStream, bool) {
     let mut arguments = TokenStream::new();
     let mut depth = 0_usize;
-    while let Some(token) = tokens.next() {
+    let mut after_parentheses = false;
+    loop {
+        if tokens.peek_arrow() {
+            // `fn(A) -> B` goes on; without parentheses it is the graph's arrow.
+            if !after_parentheses {
+                break;
+            }
+            arguments.extend(tokens.arrow().into_iter().flatten());
+        }
+        after_parentheses = tokens.peek_group(0, Delimiter::Parenthesis);
+        let Some(token) = tokens.next() else { break };
         if let TokenTree::Punct(punct) = &token {
             match punct.as_char() {
                 '<' => depth += 1,
@@ -312,10 +333,11 @@ fn generic_arguments(tokens: &mut Tokens) -> TokenStream {
         }
         arguments.extend([token]);
         if depth == 0 {
-            break;
+            return (arguments, true);
         }
     }
-    arguments
+    arguments.extend((0..depth).map(|_| quote!(>)));
+    (arguments, false)
 }
 
 /// `{ KEY: VALUE, KEY }`
@@ -381,7 +403,10 @@ fn duration(literal: &Literal) -> Option<TokenStream> {
     let nanos = Literal::u64_suffixed(nanos);
     // rustc takes an expression to stand where its first and last token do: what is wrong with it is shown at the
     // literal. Parentheses alone don't count.
-    let mut expression = Group::new(Delimiter::Parenthesis, quote!(&__af::Duration::from_nanos(#nanos)));
+    let mut expression = Group::new(
+        Delimiter::Parenthesis,
+        quote!(&__af::Duration::from_nanos(#nanos)),
+    );
     expression.set_span(literal.span());
     Some(quote_spanned!(literal.span()=> *#expression))
 }

@@ -42,13 +42,13 @@ pub(crate) fn lexes(tokens: &TokenStream) -> bool {
 }
 
 /// The text without its spaces, which depend on how the tokens were made.
-pub(crate) fn unspaced(tokens: impl ToString) -> String {
+pub(crate) fn unspaced(tokens: &impl ToString) -> String {
     tokens.to_string().replace([' ', '\n'], "")
 }
 
 /// Whether `part` stands in `whole`, whatever the spaces.
 pub(crate) fn contains(whole: &TokenStream, part: &str) -> bool {
-    unspaced(whole).contains(&unspaced(part))
+    unspaced(whole).contains(&unspaced(&part))
 }
 
 /// One change of a text's tokens; the numbers are taken modulo what there is to choose from.

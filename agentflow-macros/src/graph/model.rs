@@ -1,6 +1,6 @@
 //! AST → graph: names resolved to nodes, with the places where they stand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
@@ -64,17 +64,15 @@ impl Model {
                 }
                 if stage.is_end() {
                     ended = true;
-                    match before {
-                        Some((from, _)) => model.edges.push(Edge {
-                            from,
-                            to: Target::End,
-                            at: stage.clone(),
-                        }),
-                        None => {
-                            errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
-                            break;
-                        }
-                    }
+                    let Some((from, _)) = before else {
+                        errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
+                        break;
+                    };
+                    model.edges.push(Edge {
+                        from,
+                        to: Target::End,
+                        at: stage.clone(),
+                    });
                     continue;
                 }
                 let node = model.node(stage, &mut names);
@@ -162,20 +160,23 @@ impl Names {
                     binding.name.span(),
                     format!("`{name}` is reserved: give the node another name"),
                 );
-            } else if bindings.contains_key(&name) {
-                errors.at(
+                continue;
+            }
+            match bindings.entry(name) {
+                Entry::Occupied(first) => errors.at(
                     binding.name.span(),
-                    format!("`node {name}` is there already: give this one another name"),
-                );
-            } else {
-                bindings.insert(
-                    name,
-                    Bound {
+                    format!(
+                        "`node {}` is there already: give this one another name",
+                        first.key()
+                    ),
+                ),
+                Entry::Vacant(place) => {
+                    place.insert(Bound {
                         index,
                         name: binding.name.clone(),
                         is_used: false,
-                    },
-                );
+                    });
+                }
             }
         }
         Self {

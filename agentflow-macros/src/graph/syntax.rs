@@ -416,7 +416,7 @@ mod tests {
     use super::*;
 
     fn nanos(text: &str) -> Option<String> {
-        duration(&text.parse().unwrap()).map(|tokens| tokens.to_string())
+        duration(&text.parse().expect("a literal")).map(|tokens| tokens.to_string())
     }
 
     #[test]

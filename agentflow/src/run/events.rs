@@ -16,6 +16,10 @@ impl EventWriter {
     /// # Cancel safety
     ///
     /// Safe to drop.
+    #[allow(
+        clippy::unused_async,
+        reason = "who reads the events may be slower than who writes them"
+    )]
     pub async fn emit(&self, name: &str, data: impl Serialize) {
         if tracing::enabled!(tracing::Level::DEBUG) {
             let data = serde_json::to_value(data).unwrap_or_else(|error| format!("({error})").into());

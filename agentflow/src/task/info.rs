@@ -127,6 +127,7 @@ impl TaskInfo {
     }
 
     /// The task's context, in the order in which it was given.
+    #[must_use]
     pub fn context(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         context(&self.task.spec.context)
     }
@@ -223,6 +224,7 @@ impl TaskEnd {
     }
 
     /// The task's context, in the order in which it was given.
+    #[must_use]
     pub fn context(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         context(&self.task.spec.context)
     }

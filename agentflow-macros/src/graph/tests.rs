@@ -293,6 +293,9 @@ fn bindings_are_used_and_have_names_of_their_own() {
         mistakes(quote!(node X = a; node X = b; X -> END)),
         ["`node X` is there already: give this one another name"]
     );
+    // The second one is in no block beside the first, which rustc would complain about too.
+    let output = expand(quote!(node X = a; node X = b; X -> END));
+    assert_eq!(unspaced(&output).matches("typeX=").count(), 1, "{output}");
     assert_eq!(
         mistakes(quote!(node START = a; node END = b; c -> END)),
         [
@@ -313,6 +316,10 @@ fn bindings_are_used_and_have_names_of_their_own() {
 fn syntax_comes_before_topology() {
     // `b` has no way on, and `c` can't be reached: nobody wants to know before the chains are what was meant.
     assert_eq!(mistakes(quote!(a b; c -> END)), ["expected `->` or `;`"]);
+    assert_eq!(
+        mistakes(quote!(a -> START; m::b -> n::b -> END)),
+        ["`START` can only begin a chain"]
+    );
     assert_eq!(
         mistakes(quote!(START -> END; a -> b)),
         ["a graph needs a node before `END`: `MAIN -> END`"]

@@ -288,6 +288,20 @@ fn qualifiers() {
 }
 
 #[test]
+fn lifetimes_and_conditional_parameters() {
+    assert_eq!(
+        mistakes(quote!(
+            async fn f<'a, 'b: 'a>(state: &'a mut S, #[cfg(x)] config: &'b C) {}
+        )),
+        [
+            "a node's references live as long as its run: leave the lifetime out",
+            "a node's references live as long as its run: leave the lifetime out",
+            "a node's parameter cannot be conditional: put `#[cfg]` on the whole function",
+        ]
+    );
+}
+
+#[test]
 fn a_method_gets_no_items_beside_it() {
     for receiver in [
         quote!(self),

@@ -6,6 +6,9 @@
     reason = "a test says what it does in its name, and fails by panicking"
 )]
 
+mod support;
+
 mod messages;
+mod promises;
 mod run_config;
 mod state_updates;

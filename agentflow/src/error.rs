@@ -1,6 +1,11 @@
 //! [`NodeError`]: why a node failed.
 
-use std::{any::Any, error::Error, fmt};
+use std::{
+    any::Any,
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -44,10 +49,10 @@ impl NodeError {
     }
 
     /// What a node's panic becomes.
-    pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
-        Self(Box::new(Panicked {
-            message: panic_message(payload).into(),
-        }))
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        let message = panic_message(&*payload).into();
+        discard(payload);
+        Self(Box::new(Panicked { message }))
     }
 }
 
@@ -86,5 +91,12 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
         text
     } else {
         "(the panic carried no text)"
+    }
+}
+
+/// Drops what was panicked with: it is the user's, and so is its destructor, which may panic as well.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(payload);
     }
 }

@@ -22,6 +22,7 @@ use interrupt::{Interrupt, Interrupts};
 
 use crate::{
     NodeContext, NodeError, RunConfig, RunId, State,
+    error::discard,
     graph::{App, Next},
 };
 
@@ -98,7 +99,7 @@ async fn walk<S: State, C: Send + Sync + 'static>(
             manager: &app.manager,
         };
         let span = tracing::info_span!("agentflow.node", node = &*step.name);
-        let stopped = match attempt(step.run(cx), &mut interrupts).instrument(span).await {
+        let stopped = match attempt(|| step.run(cx), &mut interrupts).instrument(span).await {
             Ok(Ok(())) => None,
             Ok(Err(source)) => Some(RunErrorKind::Node {
                 node: Arc::clone(&step.name),
@@ -128,21 +129,28 @@ async fn walk<S: State, C: Send + Sync + 'static>(
 }
 
 /// Polls a node until it ends or the run is interrupted; a panic is the node's error.
-async fn attempt(
-    mut node: Pin<Box<dyn Future<Output = Result<(), NodeError>> + Send + '_>>,
+async fn attempt<'a>(
+    start: impl FnOnce() -> Pin<Box<dyn Future<Output = Result<(), NodeError>> + Send + 'a>>,
     interrupts: &mut Interrupts<'_>,
 ) -> Result<Result<(), NodeError>, Interrupt> {
+    // A hand-written node may do some of its work before it gives a future.
+    let mut node = match catch_unwind(AssertUnwindSafe(start)) {
+        Ok(node) => node,
+        Err(panic) => return Ok(Err(NodeError::panicked(panic))),
+    };
     let ended = poll_fn(|cx| {
         // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
         match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
-            Err(panic) => Poll::Ready(Ok(Err(NodeError::panicked(&*panic)))),
+            Err(panic) => Poll::Ready(Ok(Err(NodeError::panicked(panic)))),
             Ok(Poll::Pending) => interrupts.poll(cx).map(Err),
         }
     })
     .await;
     // A destructor of the node's that panics must not take the run's own error away.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(node)));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(node))) {
+        discard(panic);
+    }
     ended
 }
 

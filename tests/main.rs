@@ -9,6 +9,8 @@
 mod support;
 
 mod messages;
+mod nodes;
 mod promises;
 mod run_config;
+mod run_errors;
 mod state_updates;

@@ -80,7 +80,10 @@ async fn promise_04_a_task_carries_its_run_its_node_and_its_context() {
     let live = &app.task_manager().task_info()[0];
     let origin = live.origin().unwrap();
     assert_eq!((origin.run(), origin.node()), (run, "upload"));
-    assert_eq!(live.context().collect::<Vec<_>>(), [("bucket", &"reports".into())]);
+    assert_eq!(
+        live.context().collect::<Vec<_>>(),
+        [("bucket", &"reports".into())]
+    );
 
     app.task_manager().wait_for_all(None).await.unwrap();
     let ended = &app.task_manager().recent()[0];
@@ -155,7 +158,10 @@ async fn promise_09_stop_shuts_the_manager_down_at_once() {
 
     let refused = app.task_manager().create_task(async {}).spawn().unwrap_err();
     assert_eq!(refused, SpawnError::Closed);
-    let refused = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
+    let refused = app
+        .invoke(AgentState::default(), RunConfig::new())
+        .await
+        .unwrap_err();
     assert!(matches!(refused.kind(), RunErrorKind::Closed));
 }
 

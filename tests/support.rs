@@ -10,9 +10,7 @@ use std::{
     },
 };
 
-use agentflow::{
-    BackgroundTaskManager, CancellationToken, Node, NodeContext, NodeError, RunId, State,
-};
+use agentflow::{BackgroundTaskManager, CancellationToken, Node, NodeContext, NodeError, RunId, State};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -192,7 +190,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
         let mut fields = Fields::default();
         attributes.record(&mut fields);
-        let parent = cx.span(id).and_then(|span| span.parent().map(|parent| parent.id()));
+        let parent = cx
+            .span(id)
+            .and_then(|span| span.parent().map(|parent| parent.id()));
         self.0.lock().unwrap().spans.push(SpanRecord {
             id: id.into_u64(),
             name: attributes.metadata().name(),

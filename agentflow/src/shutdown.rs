@@ -119,7 +119,13 @@ pub(crate) async fn shut_down(
     let started = runs.close();
     manager.drain();
     let deadline = Instant::now().checked_add(bound);
-    if !runs.idle_by(deadline).await {
+    let drained = tokio::select! {
+        biased;
+        idle = runs.idle_by(deadline) => idle,
+        // Somebody else cut the runs off, and one that nobody polls doesn't end of it.
+        () = runs.cut_off.cancelled() => false,
+    };
+    if !drained {
         runs.cut_off_all();
     }
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -207,11 +213,11 @@ impl RunGate {
 
     fn cut_off_all(&self) {
         let mut gate = self.lock();
-        if !self.cut_off.is_cancelled() {
+        if gate.cut_off.is_empty() {
             gate.cut_off = gate.live.iter().map(|(_, id)| *id).collect();
-            drop(gate);
-            self.cut_off.cancel();
         }
+        drop(gate);
+        self.cut_off.cancel();
     }
 
     fn report(&self) -> RunsReport {
@@ -240,7 +246,8 @@ impl Drop for RunTicket<'_> {
     fn drop(&mut self) {
         let mut gate = self.runs.lock();
         gate.live.remove(self.key);
-        if gate.closed_at.is_some() && !self.runs.cut_off.is_cancelled() {
+        // Asked of what the lock guards, not of the token, which is cancelled a moment later.
+        if gate.closed_at.is_some() && gate.cut_off.is_empty() {
             gate.ended += 1;
         }
         let idle = gate.live.is_empty();

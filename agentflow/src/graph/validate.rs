@@ -149,8 +149,10 @@ fn entry<S, C>(
     edges: &[Edge<'_>],
     problems: &mut Problems,
 ) -> Option<usize> {
-    let mut entries = edges.iter().filter(|edge| edge.from.is_none());
-    // `START -> END` is no entry: there is nothing to run.
+    let mut entries: Vec<_> = edges.iter().filter(|edge| edge.from.is_none()).collect();
+    // `START -> END` is no entry, as there is nothing to run: what is one comes first.
+    entries.sort_by_key(|edge| edge.to.is_none());
+    let mut entries = entries.into_iter();
     let first = entries.next().and_then(|edge| edge.to);
     if let Some(first) = first {
         for edge in entries {

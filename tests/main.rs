@@ -8,9 +8,14 @@
 
 mod support;
 
+mod builder;
+mod isolation;
 mod messages;
 mod nodes;
 mod promises;
 mod run_config;
 mod run_errors;
+mod run_limits;
+mod shutdown;
 mod state_updates;
+mod tracing_spans;

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use agentflow::{BackgroundTaskManager, CancellationToken, Node, NodeContext, NodeError, RunId, State};
+use agentflow::{BackgroundTaskManager, CancellationToken, Node, NodeContext, NodeError, State};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -25,7 +25,6 @@ use tracing_subscriber::{
 
 /// What a [`step`] is given.
 pub(crate) struct Given {
-    pub(crate) run: RunId,
     pub(crate) cancel: CancellationToken,
     pub(crate) tasks: BackgroundTaskManager,
 }
@@ -53,7 +52,6 @@ where
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
         let given = Given {
-            run: cx.run_id(),
             cancel: cx.cancel.clone(),
             tasks: cx.task_manager(),
         };

@@ -1,0 +1,236 @@
+//! The spans and events of runs, nodes and tasks, and that nothing is formatted when nobody listens.
+
+use std::{fmt, future::pending, time::Duration};
+
+use agentflow::{
+    AgentState, BackgroundTaskManager, CompiledGraph, EventWriter, NodeError, RunConfig, RunId, graph, node,
+};
+use serde::{Serialize, Serializer};
+use tracing::{Level, subscriber::NoSubscriber};
+
+use crate::support::{Counter, listen, step};
+
+#[node]
+async fn first() {
+    tracing::info!(target: "agentflow_tests", "inside a node");
+}
+
+#[node]
+async fn second(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    let work = async { tracing::info!(target: "agentflow_tests", "inside a task") };
+    task_manager.create_task(work).name("work").spawn()?;
+    Ok(())
+}
+
+fn app() -> CompiledGraph<AgentState> {
+    graph! {
+        type State = AgentState;
+        name = "support";
+        node SECOND = second;
+        first -> SECOND -> END
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_a_span_that_says_whose_it_is() {
+    let (heard, run) = (listen(), RunId::new());
+    let config = RunConfig::new()
+        .with_run_id(run)
+        .with_user_id("ada")
+        .with_thread_id("t-1");
+    app().invoke(AgentState::default(), config).await.unwrap();
+    let fields = heard.span("agentflow.run").fields;
+    assert_eq!(
+        (fields.get("graph"), fields.get("run")),
+        ("support", run.to_string().as_str())
+    );
+    assert_eq!((fields.get("user"), fields.get("thread")), ("ada", "t-1"));
+}
+
+#[tokio::test]
+async fn a_run_without_user_and_thread_has_neither_field() {
+    let heard = listen();
+    app()
+        .invoke(AgentState::default(), RunConfig::new())
+        .await
+        .unwrap();
+    let fields = heard.span("agentflow.run").fields;
+    assert_eq!((fields.find("user"), fields.find("thread")), (None, None));
+    assert!(fields.get("run").parse::<RunId>().is_ok());
+}
+
+#[tokio::test]
+async fn a_run_belongs_to_the_span_that_it_is_invoked_in() {
+    use tracing::Instrument;
+
+    let heard = listen();
+    let request = tracing::info_span!("request");
+    app()
+        .invoke(AgentState::default(), RunConfig::new())
+        .instrument(request)
+        .await
+        .unwrap();
+    assert_eq!(heard.span("agentflow.run").parent, Some(heard.span("request").id));
+}
+
+#[tokio::test]
+async fn each_node_is_a_span_within_the_runs() {
+    let heard = listen();
+    app()
+        .invoke(AgentState::default(), RunConfig::new())
+        .await
+        .unwrap();
+    let run = heard.span("agentflow.run").id;
+    let nodes = heard.spans("agentflow.node");
+    let names: Vec<_> = nodes.iter().map(|span| span.fields.get("node")).collect();
+    assert_eq!(names, ["first", "SECOND"]);
+    assert!(nodes.iter().all(|span| span.parent == Some(run)));
+    assert_eq!(heard.event("inside a node").span, Some(nodes[0].id));
+}
+
+#[tokio::test]
+async fn a_tasks_span_is_its_own_root_and_follows_from_its_node() {
+    let heard = listen();
+    let app = app();
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    app.task_manager().wait_for_all(None).await.unwrap();
+    let (task, node) = (heard.span("agentflow.task"), &heard.spans("agentflow.node")[1]);
+    assert_eq!((task.fields.get("name"), task.fields.get("id")), ("work", "1"));
+    assert_eq!(task.parent, None);
+    assert_eq!(task.follows, [node.id]);
+    assert_eq!(heard.event("inside a task").span, Some(task.id));
+    assert_eq!(heard.event("background task completed").span, Some(task.id));
+}
+
+#[tokio::test]
+async fn a_run_that_fails_says_so_in_its_span() {
+    let heard = listen();
+    let app = graph! {
+        type State = AgentState;
+        node BROKEN = (step(|_| async { Err("the disk is full".into()) }));
+        BROKEN -> END
+    };
+    let error = app
+        .invoke(AgentState::default(), RunConfig::new())
+        .await
+        .unwrap_err();
+    let line = heard.event("run failed");
+    assert_eq!(
+        (line.level, line.span),
+        (Level::ERROR, Some(heard.span("agentflow.run").id))
+    );
+    assert_eq!(line.fields.get("error"), error.to_string());
+}
+
+#[tokio::test]
+async fn a_run_that_is_refused_says_so_in_its_span() {
+    let heard = listen();
+    let app = app();
+    drop(app.stop().await);
+    app.invoke(AgentState::default(), RunConfig::new())
+        .await
+        .unwrap_err();
+    let line = heard.event("run rejected");
+    assert_eq!(
+        (line.level, line.span),
+        (Level::WARN, Some(heard.span("agentflow.run").id))
+    );
+    assert!(heard.spans("agentflow.node").is_empty());
+}
+
+#[tokio::test]
+async fn custom_events_are_debug_events_in_the_nodes_span() {
+    #[node]
+    async fn report(events: &EventWriter) {
+        events
+            .emit("progress", serde_json::json!({ "percent": 50 }))
+            .await;
+    }
+    let heard = listen();
+    let app = graph! { type State = AgentState; report -> END };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    let event = heard.event("custom event");
+    assert_eq!(
+        (event.level, event.span),
+        (Level::DEBUG, Some(heard.span("agentflow.node").id))
+    );
+    assert_eq!(
+        (event.fields.get("name"), event.fields.get("data")),
+        ("progress", r#"{"percent":50}"#)
+    );
+}
+
+/// Counts how often somebody looks at it.
+#[derive(Clone, Default)]
+struct Looked(Counter);
+
+impl fmt::Display for Looked {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.add();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Looked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl std::error::Error for Looked {}
+
+impl Serialize for Looked {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.add();
+        serializer.serialize_unit()
+    }
+}
+
+/// A run that emits an event and fails, both with the same value.
+async fn emit_and_fail(looked: &Looked) {
+    #[node]
+    async fn emit(events: &EventWriter, #[inject] looked: &Looked) -> Result<(), Looked> {
+        events.emit("looked", looked).await;
+        Err(looked.clone())
+    }
+    let app = graph! { type State = AgentState; emit -> END; compile { context: looked.clone() } };
+    app.invoke(AgentState::default(), RunConfig::new())
+        .await
+        .unwrap_err();
+}
+
+impl agentflow::Provide<Self> for Looked {
+    fn provide(&self) -> &Self {
+        self
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_formatted_when_nobody_listens() {
+    let looked = Looked::default();
+    {
+        // Says for this thread that nobody listens, whatever other tests of the process listen to on theirs.
+        let _nobody = tracing::subscriber::set_default(NoSubscriber::default());
+        emit_and_fail(&looked).await;
+        assert_eq!(looked.0.get(), 0);
+    }
+    let _heard = listen();
+    emit_and_fail(&looked).await;
+    assert_eq!(looked.0.get(), 2, "once for the event, once for the error");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runs_shutdown_is_told_once_by_the_run() {
+    let heard = listen();
+    let app: CompiledGraph<AgentState> = graph! {
+        node STUCK = (step(|_| pending()));
+        STUCK -> END;
+        compile { shutdown_timeout: 1s }
+    };
+    let (run, report) = tokio::join!(app.invoke(AgentState::default(), RunConfig::new()), app.aclose());
+    assert_eq!(report.elapsed, Duration::from_secs(1));
+    assert_eq!(
+        heard.event("run failed").fields.get("error"),
+        run.unwrap_err().to_string()
+    );
+}

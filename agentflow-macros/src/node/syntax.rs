@@ -73,6 +73,8 @@ impl Function {
     }
 
     /// The function as it was written; only `#[inject]`, which rustc doesn't know, is gone.
+    ///
+    /// That a node must be asynchronous is our rule: clippy is not to blame the user for it.
     pub(crate) fn without_helper_attributes(&self) -> TokenStream {
         let Self {
             attrs,
@@ -86,7 +88,7 @@ impl Function {
                 parameter.attrs.retain(|attr| !is_inject(attr));
             }
         }
-        quote!(#(#attrs)* #vis #sig #body)
+        quote!(#[allow(clippy::unused_async)] #(#attrs)* #vis #sig #body)
     }
 }
 

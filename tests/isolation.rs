@@ -7,12 +7,9 @@ use agentflow::{
     node,
 };
 use futures::future::join_all;
-use tokio::{
-    sync::Barrier,
-    time::{Instant, sleep},
-};
+use tokio::{sync::Barrier, time::Instant};
 
-use crate::support::{Counter, step};
+use crate::support::{Counter, sleeps, step};
 
 #[node]
 async fn linger(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
@@ -112,7 +109,7 @@ async fn many_runs_at_once_each_have_their_own_state() {
 async fn runs_do_not_wait_for_each_other() {
     let app = graph! {
         type State = AgentState;
-        node SLOW = (step(|_| async { Ok(sleep(Duration::from_secs(2)).await) }));
+        node SLOW = (sleeps(Duration::from_secs(2)));
         SLOW -> END
     };
     let began = Instant::now();

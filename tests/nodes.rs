@@ -254,10 +254,7 @@ async fn a_generic_node_is_named_with_its_arguments() {
     }
 
     #[node]
-    async fn ask<M: Model, const PAGES: u32>(state: &mut Report)
-    where
-        M: Sized,
-    {
+    async fn ask<M: Model, const PAGES: u32>(state: &mut Report) {
         state.notes.push(M::NAME.to_owned());
         state.pages += PAGES;
     }

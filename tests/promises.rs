@@ -77,17 +77,17 @@ async fn promise_04_a_task_carries_its_run_its_node_and_its_context() {
         .await
         .unwrap();
 
-    let live = &app.task_manager().task_info()[0];
-    let origin = live.origin().unwrap();
+    let running = &app.task_manager().task_info()[0];
+    let origin = running.origin().unwrap();
     assert_eq!((origin.run(), origin.node()), (run, "upload"));
     assert_eq!(
-        live.context().collect::<Vec<_>>(),
+        running.context().collect::<Vec<_>>(),
         [("bucket", &"reports".into())]
     );
 
     app.task_manager().wait_for_all(None).await.unwrap();
     let ended = &app.task_manager().recent()[0];
-    assert_eq!(ended.origin(), live.origin());
+    assert_eq!(ended.origin(), running.origin());
 
     let line = heard.event("background task failed");
     assert_eq!(line.level, Level::ERROR);

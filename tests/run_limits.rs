@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Counter, step};
+use crate::support::{Counter, sleeps, step};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -63,10 +63,9 @@ async fn a_run_that_takes_too_long_times_out_where_it_is() {
 
 #[tokio::test(start_paused = true)]
 async fn the_timeout_is_that_of_the_whole_run() {
-    let two_seconds = || step(|_| async { Ok(sleep(2 * SECOND).await) });
     let app = graph! {
-        node A = (two_seconds());
-        node B = (two_seconds());
+        node A = (sleeps(2 * SECOND));
+        node B = (sleeps(2 * SECOND));
         speak -> A -> B -> END
     };
     let error = invoke(&app, RunConfig::new().with_run_timeout(3 * SECOND))
@@ -82,7 +81,7 @@ async fn the_timeout_is_that_of_the_whole_run() {
 async fn a_run_that_is_done_when_its_time_is_over_is_done() {
     let app = graph! {
         type State = AgentState;
-        node A = (step(|_| async { Ok(sleep(3 * SECOND).await) }));
+        node A = (sleeps(3 * SECOND));
         A -> END
     };
     invoke(&app, RunConfig::new().with_run_timeout(3 * SECOND))
@@ -94,7 +93,7 @@ async fn a_run_that_is_done_when_its_time_is_over_is_done() {
 async fn a_timeout_of_the_nodes_own_is_not_taken_for_the_runs() {
     let app = graph! {
         type State = AgentState;
-        node A = (step(|_| async { Ok(timeout(SECOND, pending()).await?) }));
+        node A = (step(|_| async { timeout(SECOND, pending()).await? }));
         A -> END
     };
     let error = invoke(&app, RunConfig::new().with_run_timeout(5 * SECOND))
@@ -146,7 +145,7 @@ async fn without_any_time_no_node_starts() {
 async fn all_the_time_there_is_is_no_timeout() {
     let app = graph! {
         type State = AgentState;
-        node A = (step(|_| async { Ok(sleep(1_000_000 * SECOND).await) }));
+        node A = (sleeps(1_000_000 * SECOND));
         A -> END
     };
     invoke(&app, RunConfig::new().with_run_timeout(Duration::MAX))
@@ -279,7 +278,7 @@ async fn the_runs_token_outlives_a_run_that_reached_its_end() {
         type State = AgentState;
         node SEND = (step(move |given| {
             let sent = sender.send(given.cancel);
-            async { Ok(sent?) }
+            async { sent.map_err(Into::into) }
         }));
         SEND -> END
     };

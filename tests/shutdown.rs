@@ -8,10 +8,10 @@ use std::{
 
 use agentflow::{
     AgentState, BackgroundTaskManager, CompiledGraph, LastState, Message, NodeError, RunConfig, RunError,
-    RunErrorKind, RunId, ShutdownReport, SpawnError, TaskManagerOptions, graph, node,
+    RunErrorKind, RunId, RunsReport, ShutdownReport, SpawnError, TaskManagerOptions, graph, node,
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -67,7 +67,7 @@ async fn an_app_that_does_nothing_is_down_at_once() {
     let began = Instant::now();
     let report = worker().aclose().await;
     assert_eq!(began.elapsed(), Duration::ZERO);
-    assert_eq!(report.runs, Default::default());
+    assert_eq!(report.runs, RunsReport::default());
     assert!(report.tasks.is_clean());
 }
 
@@ -201,6 +201,40 @@ async fn stop_cuts_off_runs_and_tasks_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_node_starts_once_its_run_is_cut_off() {
+    let (ready, later) = (Arc::new(Notify::new()), Counter::default());
+    let app: CompiledGraph<AgentState> = graph! {
+        node WAIT = (step({
+            let ready = Arc::clone(&ready);
+            move |_| {
+                let ready = Arc::clone(&ready);
+                async move {
+                    ready.notified().await;
+                    Ok(())
+                }
+            }
+        }));
+        node LATER = (step({
+            let later = later.clone();
+            move |_| {
+                later.add();
+                async { Ok(()) }
+            }
+        }));
+        WAIT -> LATER -> END
+    };
+    let (_, run) = start(&app);
+    settle().await;
+    let mut stopping = Box::pin(app.stop());
+    assert!(futures::poll!(stopping.as_mut()).is_pending());
+    // The node is done in the same moment, and wins; the run is cut off behind it.
+    ready.notify_one();
+    drop(stopping.await);
+    assert_eq!(run.await.unwrap().unwrap_err().node(), Some("LATER"));
+    assert_eq!(later.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn stop_hastens_an_aclose_that_waits() {
     let app = stuck();
     let (id, run) = start(&app);
@@ -255,7 +289,7 @@ async fn stop_hastens_an_aclose_that_waits_for_a_run_that_nobody_polls() {
     assert!(futures::poll!(run.as_mut()).is_pending());
     let began = Instant::now();
     tokio::join!(async { drop(app.aclose().await) }, async {
-        drop(app.stop().await)
+        drop(app.stop().await);
     });
     assert!(began.elapsed() <= GRACE, "{:?}", began.elapsed());
 }

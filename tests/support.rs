@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use agentflow::{BackgroundTaskManager, CancellationToken, Node, NodeContext, NodeError, State};
@@ -36,6 +37,14 @@ where
     R: Future<Output = Result<(), NodeError>> + Send,
 {
     Step(body)
+}
+
+/// A node that takes its time.
+pub(crate) fn sleeps<S: State, C: Send + Sync + 'static>(time: Duration) -> impl Node<S, C, Output = ()> {
+    step(move |_| async move {
+        tokio::time::sleep(time).await;
+        Ok(())
+    })
 }
 
 pub(crate) struct Step<F>(F);

@@ -62,12 +62,12 @@ fn two_nodes_cannot_have_one_name() {
 #[test]
 fn an_edge_leads_from_and_to_nodes_that_are_there() {
     let mut graph = nodes(&["research", "answer"]);
-    graph.add_edge("reserch", "answer").add_edge("Answer", "publish");
+    graph.add_edge("reserch", "answer").add_edge("ANSWER", "publish");
     assert_eq!(
         problems(graph),
         [
             "there is no node `reserch`; did you mean `research`?",
-            "there is no node `Answer`; did you mean `answer`?",
+            "there is no node `ANSWER`; did you mean `answer`?",
             "there is no node `publish`",
         ]
     );

@@ -72,6 +72,15 @@ async fn an_app_that_does_nothing_is_down_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_report_is_about_what_was_live_when_the_shutdown_began() {
+    let app = worker();
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    app.task_manager().wait_for_all(None).await.unwrap();
+    let report = app.aclose().await;
+    assert_eq!((report.runs.ended, report.tasks.completed), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn runs_are_drained_first_then_their_tasks() {
     let app = worker();
     let (_, run) = start(&app);
@@ -359,7 +368,7 @@ async fn the_report_reads_as_text() {
         app.aclose().await.to_string(),
         "shut down in 5.0s\n  \
          runs:  0 ended, 1 cut off, 0 still running\n  \
-         tasks: closed in 5.0s: 0 completed, 1 cancelled\n  \
+         tasks: closed in 5.0s: 0 completed, 1 cancelled\n         \
          cut off: upload #1 (cancelled after 5.0s)"
     );
 }

@@ -106,7 +106,12 @@ impl fmt::Display for ShutdownReport {
             cut_off.len(),
             still_running.len()
         )?;
-        write!(f, "\n  tasks: {}", self.tasks)
+        // What was cut off belongs to the tasks, and stands below them.
+        write!(
+            f,
+            "\n  tasks: {}",
+            self.tasks.to_string().replace('\n', "\n       ")
+        )
     }
 }
 

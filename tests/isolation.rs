@@ -9,7 +9,7 @@ use agentflow::{
 use futures::future::join_all;
 use tokio::{sync::Barrier, time::Instant};
 
-use crate::support::{Counter, sleeps, step};
+use crate::steps::{Counter, sleeps, step};
 
 #[node]
 async fn linger(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {

@@ -6,6 +6,7 @@
     reason = "a test says what it does in its name, and fails by panicking"
 )]
 
+mod steps;
 mod support;
 
 mod builder;

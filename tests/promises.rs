@@ -10,7 +10,10 @@ use agentflow::{
 use tokio::time::{Instant, sleep};
 use tracing::Level;
 
-use crate::support::{Counter, listen, step};
+use crate::{
+    steps::{Counter, step},
+    support::capture,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,7 @@ async fn promise_04_a_task_carries_its_run_its_node_and_its_context() {
         Ok(())
     }
 
-    let heard = listen();
+    let (log, _guard) = capture();
     let run = RunId::new();
     let app = graph! { type State = AgentState; upload -> END };
     app.invoke(AgentState::default(), RunConfig::new().with_run_id(run))
@@ -89,13 +92,13 @@ async fn promise_04_a_task_carries_its_run_its_node_and_its_context() {
     let ended = &app.task_manager().recent()[0];
     assert_eq!(ended.origin(), running.origin());
 
-    let line = heard.event("background task failed");
+    let line = &log.ends()[0];
     assert_eq!(line.level, Level::ERROR);
-    assert_eq!(line.fields.get("name"), "s3_upload");
-    assert_eq!(line.fields.get("run"), run.to_string());
-    assert_eq!(line.fields.get("node"), "upload");
-    assert_eq!(line.fields.get("context"), r#"{"bucket":"reports"}"#);
-    assert_eq!(line.fields.get("error"), "the bucket is gone");
+    assert_eq!(line.field("name"), "s3_upload");
+    assert_eq!(line.field("run"), run.to_string());
+    assert_eq!(line.field("node"), "upload");
+    assert_eq!(line.field("context"), r#"{"bucket":"reports"}"#);
+    assert_eq!(line.field("error"), "the bucket is gone");
 }
 
 #[tokio::test(start_paused = true)]
@@ -187,7 +190,7 @@ fn promise_10_there_is_a_task_manager_wherever_the_graph_was_compiled() {
 
 #[tokio::test(start_paused = true)]
 async fn promise_12_dropping_the_app_cancels_and_names_its_tasks() {
-    let heard = listen();
+    let (log, _guard) = capture();
     let dropped = Counter::default();
     let guard = dropped.clone();
     let app = graph! {
@@ -213,17 +216,17 @@ async fn promise_12_dropping_the_app_cancels_and_names_its_tasks() {
     drop(clone);
     sleep(SECOND).await;
     assert_eq!(dropped.get(), 1);
-    let line = heard.event("the task manager was dropped without being closed");
+    let line = log.event("the task manager was dropped without being closed");
     assert_eq!(line.level, Level::WARN);
-    assert_eq!(line.fields.get("tasks"), "slow_upload #1");
+    assert_eq!(line.field("tasks"), "slow_upload #1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn promise_12_dropping_an_app_that_was_closed_says_nothing() {
-    let heard = listen();
+    let (log, _guard) = capture();
     let app = graph! { MAIN -> END; compile { shutdown_timeout: 1s } };
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
     drop(app.aclose().await);
     drop(app);
-    assert!(heard.events("the task manager was dropped").is_empty());
+    assert!(log.events("the task manager was dropped").is_empty());
 }

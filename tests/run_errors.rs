@@ -8,7 +8,7 @@ use agentflow::{
 };
 use tokio::time::sleep;
 
-use crate::support::step;
+use crate::steps::step;
 
 fn fresh() -> (AgentState, RunConfig) {
     (AgentState::default(), RunConfig::new())

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::support::{Counter, sleeps, step};
+use crate::steps::{Counter, sleeps, step};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -16,7 +16,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{Counter, step};
+use crate::{
+    steps::{Counter, step},
+    support::settle,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// How long a cancelled task may take, and how long it may take to notice that it is dropped.
@@ -53,13 +56,6 @@ fn start(app: &CompiledGraph<AgentState>) -> (RunId, JoinHandle<Result<AgentStat
         run,
         tokio::spawn(async move { app.invoke(AgentState::default(), config).await }),
     )
-}
-
-/// Lets everything that is ready run.
-async fn settle() {
-    for _ in 0..10 {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test(start_paused = true)]

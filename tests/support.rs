@@ -1,21 +1,15 @@
-//! What several files share: nodes made of closures, destructors that tell, and what `tracing` was told.
+//! What several files of tests need.
 
 use std::{
     collections::BTreeMap,
     fmt,
-    future::Future,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
-use agentflow::{BackgroundTaskManager, CancellationToken, Node, NodeContext, NodeError, State};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
-    span::{Attributes, Id},
+    span,
     subscriber::DefaultGuard,
 };
 use tracing_subscriber::{
@@ -24,208 +18,140 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// What a [`step`] is given.
-pub(crate) struct Given {
-    pub(crate) cancel: CancellationToken,
-    pub(crate) tasks: BackgroundTaskManager,
-}
-
-/// A node made of a closure, which can hold the test's channels.
-pub(crate) fn step<F, R>(body: F) -> Step<F>
-where
-    F: Fn(Given) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<(), NodeError>> + Send,
-{
-    Step(body)
-}
-
-/// A node that takes its time.
-pub(crate) fn sleeps<S: State, C: Send + Sync + 'static>(time: Duration) -> impl Node<S, C, Output = ()> {
-    step(move |_| async move {
-        tokio::time::sleep(time).await;
-        Ok(())
-    })
-}
-
-pub(crate) struct Step<F>(F);
-
-impl<S, C, F, R> Node<S, C> for Step<F>
-where
-    S: State,
-    C: Send + Sync + 'static,
-    F: Fn(Given) -> R + Send + Sync + 'static,
-    R: Future<Output = Result<(), NodeError>> + Send,
-{
-    type Output = ();
-    const IN_PLACE: bool = false;
-
-    async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        let given = Given {
-            cancel: cx.cancel.clone(),
-            tasks: cx.task_manager(),
-        };
-        (self.0)(given).await
-    }
-}
-
-/// Counts something that happens elsewhere.
-#[derive(Clone, Default)]
-pub(crate) struct Counter(Arc<AtomicUsize>);
-
-impl Counter {
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn get(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    /// Counts when it is dropped.
-    pub(crate) fn on_drop(&self) -> OnDrop {
-        OnDrop(self.clone())
-    }
-}
-
-pub(crate) struct OnDrop(Counter);
-
-impl Drop for OnDrop {
-    fn drop(&mut self) {
-        self.0.add();
-    }
-}
-
-/// Hears what this thread tells `tracing` from now on.
-pub(crate) struct Heard {
-    records: Arc<Mutex<Records>>,
-    _guard: DefaultGuard,
-}
-
-#[derive(Default)]
-struct Records {
-    spans: Vec<SpanRecord>,
-    events: Vec<EventRecord>,
-}
-
+/// One event, or one span as it was opened.
 #[derive(Clone, Debug)]
-pub(crate) struct SpanRecord {
-    pub(crate) id: u64,
-    pub(crate) name: &'static str,
-    pub(crate) parent: Option<u64>,
-    pub(crate) follows: Vec<u64>,
-    pub(crate) fields: Fields,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct EventRecord {
+pub(crate) struct Line {
     pub(crate) level: Level,
-    pub(crate) span: Option<u64>,
-    pub(crate) fields: Fields,
+    /// `event` for events, the name of the span otherwise.
+    pub(crate) what: &'static str,
+    pub(crate) fields: BTreeMap<String, String>,
+    /// The names of the spans around it, innermost first.
+    pub(crate) within: Vec<&'static str>,
+    /// The names of the spans that it follows.
+    pub(crate) follows: Vec<&'static str>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Fields(BTreeMap<&'static str, String>);
-
-impl Fields {
-    #[track_caller]
-    pub(crate) fn get(&self, name: &str) -> &str {
-        self.find(name)
-            .unwrap_or_else(|| panic!("no field `{name}` in {:?}", self.0))
-    }
-
-    pub(crate) fn find(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str)
+impl Line {
+    /// A field's value; empty if the field is absent.
+    pub(crate) fn field(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("", String::as_str)
     }
 }
 
-impl Visit for Fields {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), value.to_owned());
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<Line>>>);
+
+impl Log {
+    /// The log lines of this library's tasks.
+    pub(crate) fn ends(&self) -> Vec<Line> {
+        self.lines("event", "agentflow::task")
     }
 
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
-    }
-}
-
-pub(crate) fn listen() -> Heard {
-    let records = Arc::default();
-    let subscriber = tracing_subscriber::registry().with(Listener(Arc::clone(&records)));
-    Heard {
-        records,
-        _guard: tracing::subscriber::set_default(subscriber),
-    }
-}
-
-impl Heard {
-    /// The spans of this name, in the order in which they were made.
-    pub(crate) fn spans(&self, name: &str) -> Vec<SpanRecord> {
-        let spans = &self.records.lock().unwrap().spans;
-        spans.iter().filter(|span| span.name == name).cloned().collect()
+    pub(crate) fn spans(&self, name: &str) -> Vec<Line> {
+        self.lines(name, "agentflow")
     }
 
-    /// The only span of this name.
-    #[track_caller]
-    pub(crate) fn span(&self, name: &str) -> SpanRecord {
-        let spans = self.spans(name);
-        assert_eq!(spans.len(), 1, "{spans:?}");
-        spans[0].clone()
-    }
-
-    /// The events whose message begins like this.
-    pub(crate) fn events(&self, message: &str) -> Vec<EventRecord> {
-        let events = &self.records.lock().unwrap().events;
+    /// The events of this library whose message begins like this.
+    pub(crate) fn events(&self, message: &str) -> Vec<Line> {
+        let mut events = self.lines("event", "agentflow");
+        events.retain(|event| event.field("message").starts_with(message));
         events
-            .iter()
-            .filter(|event| event.fields.get("message").starts_with(message))
-            .cloned()
-            .collect()
     }
 
-    /// The only event whose message begins like this.
+    /// The only event of this library whose message begins like this.
     #[track_caller]
-    pub(crate) fn event(&self, message: &str) -> EventRecord {
-        let events = self.events(message);
-        assert_eq!(events.len(), 1, "{events:?}");
-        events[0].clone()
+    pub(crate) fn event(&self, message: &str) -> Line {
+        match &self.events(message)[..] {
+            [event] => event.clone(),
+            events => panic!("one event was to say `{message}`: {events:?}"),
+        }
+    }
+
+    fn lines(&self, what: &str, target: &str) -> Vec<Line> {
+        let lines = self.0.lock().unwrap();
+        let ours = |line: &&Line| line.what == what && line.field("target").starts_with(target);
+        lines.iter().filter(ours).cloned().collect()
     }
 }
 
-struct Listener(Arc<Mutex<Records>>);
+/// Captures what this thread logs, for as long as the guard lives.
+pub(crate) fn capture() -> (Log, DefaultGuard) {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::registry().with(log.clone());
+    (log, tracing::subscriber::set_default(subscriber))
+}
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, cx: Context<'_, S>) {
-        let mut fields = Fields::default();
-        attributes.record(&mut fields);
-        let parent = cx
-            .span(id)
-            .and_then(|span| span.parent().map(|parent| parent.id()));
-        self.0.lock().unwrap().spans.push(SpanRecord {
-            id: id.into_u64(),
-            name: attributes.metadata().name(),
-            parent: parent.map(|parent| parent.into_u64()),
-            follows: Vec::new(),
+struct Fields<'a>(&'a mut BTreeMap<String, String>);
+
+impl Visit for Fields<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.to_owned());
+    }
+}
+
+struct Place(usize);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, cx: Context<'_, S>) {
+        let metadata = attributes.metadata();
+        let mut fields = BTreeMap::from([("target".to_owned(), metadata.target().to_owned())]);
+        attributes.record(&mut Fields(&mut fields));
+        let span = cx.span(id).unwrap();
+        let within = span.scope().skip(1).map(|span| span.name()).collect();
+        let mut lines = self.0.lock().unwrap();
+        span.extensions_mut().insert(Place(lines.len()));
+        lines.push(Line {
+            level: *metadata.level(),
+            what: metadata.name(),
             fields,
+            within,
+            follows: Vec::new(),
         });
     }
 
-    fn on_follows_from(&self, span: &Id, follows: &Id, _: Context<'_, S>) {
-        let spans = &mut self.0.lock().unwrap().spans;
-        if let Some(span) = spans.iter_mut().rfind(|record| record.id == span.into_u64()) {
-            span.follows.push(follows.into_u64());
-        }
+    fn on_follows_from(&self, id: &span::Id, follows: &span::Id, cx: Context<'_, S>) {
+        let place = cx.span(id).unwrap().extensions().get::<Place>().unwrap().0;
+        self.0.lock().unwrap()[place]
+            .follows
+            .push(cx.span(follows).unwrap().name());
     }
 
     fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
-        if !event.metadata().target().starts_with("agentflow") {
-            return;
-        }
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        self.0.lock().unwrap().events.push(EventRecord {
-            level: *event.metadata().level(),
-            span: cx.event_span(event).map(|span| span.id().into_u64()),
+        let metadata = event.metadata();
+        let mut fields = BTreeMap::from([("target".to_owned(), metadata.target().to_owned())]);
+        event.record(&mut Fields(&mut fields));
+        let within = cx
+            .event_scope(event)
+            .into_iter()
+            .flatten()
+            .map(|span| span.name())
+            .collect();
+        self.0.lock().unwrap().push(Line {
+            level: *metadata.level(),
+            what: "event",
             fields,
+            within,
+            follows: Vec::new(),
         });
+    }
+}
+
+/// Sets a flag when it is dropped.
+pub(crate) struct OnDrop<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Lets everything that is ready run.
+pub(crate) async fn settle() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
     }
 }

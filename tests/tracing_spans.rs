@@ -6,9 +6,12 @@ use agentflow::{
     AgentState, BackgroundTaskManager, CompiledGraph, EventWriter, NodeError, RunConfig, RunId, graph, node,
 };
 use serde::{Serialize, Serializer};
-use tracing::{Level, subscriber::NoSubscriber};
+use tracing::{Instrument, Level, subscriber::NoSubscriber};
 
-use crate::support::{Counter, listen, step};
+use crate::{
+    steps::{Counter, step},
+    support::capture,
+};
 
 #[node]
 async fn first() {
@@ -33,78 +36,81 @@ fn app() -> CompiledGraph<AgentState> {
 
 #[tokio::test]
 async fn a_run_is_a_span_that_says_whose_it_is() {
-    let (heard, run) = (listen(), RunId::new());
+    let ((log, _guard), run) = (capture(), RunId::new());
     let config = RunConfig::new()
         .with_run_id(run)
         .with_user_id("ada")
         .with_thread_id("t-1");
     app().invoke(AgentState::default(), config).await.unwrap();
-    let fields = heard.span("agentflow.run").fields;
+    let span = &log.spans("agentflow.run")[0];
     assert_eq!(
-        (fields.get("graph"), fields.get("run")),
-        ("support", run.to_string().as_str())
+        (span.field("graph"), span.field("run")),
+        ("support", &*run.to_string())
     );
-    assert_eq!((fields.get("user"), fields.get("thread")), ("ada", "t-1"));
+    assert_eq!((span.field("user"), span.field("thread")), ("ada", "t-1"));
 }
 
 #[tokio::test]
 async fn a_run_without_user_and_thread_has_neither_field() {
-    let heard = listen();
+    let (log, _guard) = capture();
     app()
         .invoke(AgentState::default(), RunConfig::new())
         .await
         .unwrap();
-    let fields = heard.span("agentflow.run").fields;
-    assert_eq!((fields.find("user"), fields.find("thread")), (None, None));
-    assert!(fields.get("run").parse::<RunId>().is_ok());
+    let span = &log.spans("agentflow.run")[0];
+    assert!(!span.fields.contains_key("user") && !span.fields.contains_key("thread"));
+    assert!(span.field("run").parse::<RunId>().is_ok());
 }
 
 #[tokio::test]
 async fn a_run_belongs_to_the_span_that_it_is_invoked_in() {
-    use tracing::Instrument;
-
-    let heard = listen();
+    let (log, _guard) = capture();
     let request = tracing::info_span!("request");
     app()
         .invoke(AgentState::default(), RunConfig::new())
         .instrument(request)
         .await
         .unwrap();
-    assert_eq!(heard.span("agentflow.run").parent, Some(heard.span("request").id));
+    assert_eq!(log.spans("agentflow.run")[0].within, ["request"]);
 }
 
 #[tokio::test]
 async fn each_node_is_a_span_within_the_runs() {
-    let heard = listen();
+    let (log, _guard) = capture();
     app()
         .invoke(AgentState::default(), RunConfig::new())
         .await
         .unwrap();
-    let run = heard.span("agentflow.run").id;
-    let nodes = heard.spans("agentflow.node");
-    let names: Vec<_> = nodes.iter().map(|span| span.fields.get("node")).collect();
+    let nodes = log.spans("agentflow.node");
+    let names: Vec<_> = nodes.iter().map(|span| span.field("node")).collect();
     assert_eq!(names, ["first", "SECOND"]);
-    assert!(nodes.iter().all(|span| span.parent == Some(run)));
-    assert_eq!(heard.event("inside a node").span, Some(nodes[0].id));
+    assert!(
+        nodes.iter().all(|span| span.within == ["agentflow.run"]),
+        "{nodes:?}"
+    );
+    assert_eq!(
+        log.event("inside a node").within,
+        ["agentflow.node", "agentflow.run"]
+    );
 }
 
 #[tokio::test]
 async fn a_tasks_span_is_its_own_root_and_follows_from_its_node() {
-    let heard = listen();
+    let (log, _guard) = capture();
     let app = app();
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
     app.task_manager().wait_for_all(None).await.unwrap();
-    let (task, node) = (heard.span("agentflow.task"), &heard.spans("agentflow.node")[1]);
-    assert_eq!((task.fields.get("name"), task.fields.get("id")), ("work", "1"));
-    assert_eq!(task.parent, None);
-    assert_eq!(task.follows, [node.id]);
-    assert_eq!(heard.event("inside a task").span, Some(task.id));
-    assert_eq!(heard.event("background task completed").span, Some(task.id));
+    let task = &log.spans("agentflow.task")[0];
+    assert_eq!((task.field("name"), task.field("id")), ("work", "1"));
+    assert!(task.within.is_empty(), "{task:?}");
+    assert_eq!(task.follows, ["agentflow.node"]);
+    assert_eq!(log.event("inside a task").within, ["agentflow.task"]);
+    assert_eq!(log.event("background task completed").within, ["agentflow.task"]);
 }
 
 #[tokio::test]
 async fn a_run_that_fails_says_so_in_its_span() {
-    let heard = listen();
+    let (log, _guard) = capture();
     let app = graph! {
         type State = AgentState;
         node BROKEN = (step(|_| async { Err("the disk is full".into()) }));
@@ -114,28 +120,28 @@ async fn a_run_that_fails_says_so_in_its_span() {
         .invoke(AgentState::default(), RunConfig::new())
         .await
         .unwrap_err();
-    let line = heard.event("run failed");
+    let line = log.event("run failed");
     assert_eq!(
-        (line.level, line.span),
-        (Level::ERROR, Some(heard.span("agentflow.run").id))
+        (line.level, &line.within[..]),
+        (Level::ERROR, &["agentflow.run"][..])
     );
-    assert_eq!(line.fields.get("error"), error.to_string());
+    assert_eq!(line.field("error"), error.to_string());
 }
 
 #[tokio::test]
 async fn a_run_that_is_refused_says_so_in_its_span() {
-    let heard = listen();
+    let (log, _guard) = capture();
     let app = app();
     drop(app.stop().await);
     app.invoke(AgentState::default(), RunConfig::new())
         .await
         .unwrap_err();
-    let line = heard.event("run rejected");
+    let line = log.event("run rejected");
     assert_eq!(
-        (line.level, line.span),
-        (Level::WARN, Some(heard.span("agentflow.run").id))
+        (line.level, &line.within[..]),
+        (Level::WARN, &["agentflow.run"][..])
     );
-    assert!(heard.spans("agentflow.node").is_empty());
+    assert!(log.spans("agentflow.node").is_empty());
 }
 
 #[tokio::test]
@@ -146,16 +152,13 @@ async fn custom_events_are_debug_events_in_the_nodes_span() {
             .emit("progress", serde_json::json!({ "percent": 50 }))
             .await;
     }
-    let heard = listen();
+    let (log, _guard) = capture();
     let app = graph! { type State = AgentState; report -> END };
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
-    let event = heard.event("custom event");
+    let event = log.event("custom event");
+    assert_eq!((event.level, event.within.len()), (Level::DEBUG, 2));
     assert_eq!(
-        (event.level, event.span),
-        (Level::DEBUG, Some(heard.span("agentflow.node").id))
-    );
-    assert_eq!(
-        (event.fields.get("name"), event.fields.get("data")),
+        (event.field("name"), event.field("data")),
         ("progress", r#"{"percent":50}"#)
     );
 }
@@ -214,14 +217,14 @@ async fn nothing_is_formatted_when_nobody_listens() {
         emit_and_fail(&looked).await;
         assert_eq!(looked.0.get(), 0);
     }
-    let _heard = listen();
+    let _listening = capture();
     emit_and_fail(&looked).await;
     assert_eq!(looked.0.get(), 2, "once for the event, once for the error");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_runs_shutdown_is_told_once_by_the_run() {
-    let heard = listen();
+    let (log, _guard) = capture();
     let app: CompiledGraph<AgentState> = graph! {
         node STUCK = (step(|_| pending()));
         STUCK -> END;
@@ -230,7 +233,7 @@ async fn a_runs_shutdown_is_told_once_by_the_run() {
     let (run, report) = tokio::join!(app.invoke(AgentState::default(), RunConfig::new()), app.aclose());
     assert_eq!(report.elapsed, Duration::from_secs(1));
     assert_eq!(
-        heard.event("run failed").fields.get("error"),
+        log.event("run failed").field("error"),
         run.unwrap_err().to_string()
     );
 }

@@ -125,7 +125,7 @@ async fn main() -> anyhow::Result<()> {
             ended??;
             println!("all requests are answered");
         }
-        Err(_) => println!("some requests take too long: the app cuts their runs off"),
+        Err(_) => println!("some requests are still open: on to their runs"),
     }
     println!("{}", app.aclose().await);
     if let Some(demo) = demo {

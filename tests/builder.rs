@@ -165,7 +165,7 @@ fn a_node_has_one_way_on() {
     graph.add_edge("A", "B").add_edge("A", END).add_edge("B", END);
     assert_eq!(
         problems(graph),
-        ["`A` has two ways on, `B` and `END`; a node has one"]
+        ["`A` has two ways on, `B` and `END`; a node has one: make them a group or a decision"]
     );
 }
 
@@ -226,7 +226,7 @@ fn all_problems_are_listed_in_the_order_of_the_calls() {
     assert_eq!(lines[0], "the graph cannot be compiled, 4 problems:");
     for (line, begins) in lines[1..].iter().zip([
         "  two nodes are named `A` (",
-        "  `A` has two ways on, `B` and `END`; a node has one (",
+        "  `A` has two ways on, `B` and `END`; a node has one: make them a group or a decision (",
         "  there is no node `NOWHERE` (",
         "  the graph starts at `A` already: it cannot start at `B` as well (",
     ]) {

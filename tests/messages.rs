@@ -1,6 +1,6 @@
 //! `AgentState` and `Message`: how messages merge, and what they look like in JSON.
 
-use agentflow::{AgentState, Content, Message, MessageId, Role, State, ToolCall};
+use agentflow::{AgentState, Content, FieldChange, Message, MessageId, Role, State, ToolCall};
 use serde_json::{Value, json};
 
 fn texts(state: &AgentState) -> Vec<String> {
@@ -48,7 +48,11 @@ fn the_context_merges_and_the_summary_is_replaced() {
     let update = AgentState::update()
         .context([say("a", "1")])
         .context_summary("so far".to_owned());
-    assert_eq!(AgentState::replaced(&update), ["context_summary"]);
+    let changes = [
+        FieldChange::new("context", false),
+        FieldChange::new("context_summary", true),
+    ];
+    assert_eq!(AgentState::changes(&update), changes);
     let mut state = AgentState::default();
     state.apply(update);
     assert_eq!(state.context_summary.as_deref(), Some("so far"));

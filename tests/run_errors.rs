@@ -46,10 +46,10 @@ async fn an_error_says_where_when_and_what() {
     let config = RunConfig::new().with_run_id(run);
     let error = app.invoke(AgentState::default(), config).await.unwrap_err();
     assert_eq!((error.run_id(), error.node()), (run, Some("SLOW")));
-    let RunErrorKind::Node { attempt, elapsed, .. } = error.kind() else {
+    let RunErrorKind::Node(failed) = error.kind() else {
         panic!("{error:?}");
     };
-    assert_eq!((*attempt, *elapsed), (1, Duration::from_secs(3)));
+    assert_eq!((failed.attempt, failed.elapsed), (1, Duration::from_secs(3)));
     let text = error.to_string();
     assert!(
         text.starts_with("node `SLOW` failed (attempt 1, after 3.0s)"),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use agentflow::State;
+use agentflow::{FieldChange, State};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, Default, PartialEq, State)]
@@ -129,10 +129,18 @@ fn every_collection_can_be_appended_to() {
 }
 
 #[test]
-fn only_fields_that_are_set_and_replace_are_reported_as_replaced() {
-    assert_eq!(Report::replaced(&Report::update()), [""; 0]);
+fn fields_that_are_set_are_reported_and_whether_they_replace() {
+    assert_eq!(Report::changes(&Report::update()), []);
     let update = Report::update().pages(1).notes(["a"]).summary("s").title("t");
-    assert_eq!(Report::replaced(&update), ["title", "pages"]);
+    let replaced = |field| FieldChange::new(field, true);
+    let merged = |field| FieldChange::new(field, false);
+    let changes = [
+        replaced("title"),
+        replaced("pages"),
+        merged("notes"),
+        merged("summary"),
+    ];
+    assert_eq!(Report::changes(&update), changes);
 }
 
 #[test]
@@ -146,7 +154,7 @@ fn a_raw_field_name_is_reported_without_its_prefix() {
         r#type: String::new(),
     };
     let update = Raw::update().r#type("owl");
-    assert_eq!(Raw::replaced(&update), ["type"]);
+    assert_eq!(Raw::changes(&update), [FieldChange::new("type", true)]);
     raw.apply(update);
     assert_eq!(raw.r#type, "owl");
 }

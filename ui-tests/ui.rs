@@ -11,3 +11,8 @@ fn check(folder: &str) {
 fn state() {
     check("state");
 }
+
+#[test]
+fn task() {
+    check("task");
+}

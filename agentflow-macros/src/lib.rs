@@ -4,6 +4,7 @@ mod errors;
 mod graph;
 mod node;
 mod root;
+mod route;
 mod state;
 mod suggest;
 
@@ -13,6 +14,12 @@ use proc_macro::TokenStream;
 #[proc_macro_derive(State, attributes(state))]
 pub fn state(input: TokenStream) -> TokenStream {
     state::derive(input.into()).into()
+}
+
+#[allow(missing_docs, reason = "documented on the re-export")]
+#[proc_macro_derive(Route, attributes(route))]
+pub fn route(input: TokenStream) -> TokenStream {
+    route::derive(input.into()).into()
 }
 
 #[allow(missing_docs, reason = "documented on the re-export")]

@@ -3,22 +3,25 @@
 //! The traits here carry rustc's messages for mistakes in a node's signature: a parameter is chosen by its name and
 //! checked by its trait, so that aliases and generics are seen through.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
-pub use std::{marker::PhantomData, result::Result, string::String, time::Duration};
+pub use std::{marker::PhantomData, option::Option, result::Result, string::String, time::Duration};
 
 pub use crate::state::generated as state;
 pub use crate::{
     AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, Node, NodeContext, NodeError,
-    Provide, State, StateGraph,
+    NodeOptions, ParallelContext, ParallelNode, Provide, Route, State, StateGraph,
+    graph::{Outline, Subgraph},
 };
-use crate::{EventWriter, RunConfig, Update};
+use crate::{EventWriter, NodeFailure, RunConfig, Target, Update};
 
 /// What a context must be for a graph to be run by several threads.
 pub trait Context: Send + Sync + 'static {}
 impl<C: Send + Sync + 'static> Context for C {}
 
-/// A type that `#[node]` made: it can be named in `graph!` without a value at hand.
+/// A type that `#[node]` made: it can be named in `graph!` without a value at hand. `R` is the route it returns.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a node that runs on state `{S}`",
     label = "not a node of this graph",
@@ -29,10 +32,39 @@ pub trait Handle<S, C, R>: Node<S, C, Output = R> {
     const HANDLE: Self;
 }
 
-/// How a node takes the state `S`, and so what it may return to change it. `C` is the app's context: a bound that
-/// names it is not one that rustc takes for false from the start and reports where it stands.
+/// A [`Handle`] that can run in a group.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot run in a group on state `{S}`",
+    label = "not a node that runs side by side with others",
+    note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
+    note = "a node with `state: &mut {S}` goes before or after the group"
+)]
+pub trait ParallelHandle<S: State, C, R>: ParallelNode<S, C> {
+    const PARALLEL_HANDLE: Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: State, C, R, N: Handle<S, C, R> + ParallelNode<S, C>> ParallelHandle<S, C, R> for N {
+    const PARALLEL_HANDLE: Self = N::HANDLE;
+}
+
+/// What a node returns where no decision follows it.
+#[diagnostic::on_unimplemented(
+    message = "this node returns the route `{Self}`, and the graph does not use it",
+    label = "a decision must follow: `-> match {{ {Self}::.. => .. }}`"
+)]
+pub trait Unrouted {}
+impl Unrouted for () {}
+
+/// A state in an app with context `C`. A bound that names `C` is not one that rustc takes for false from the start, and
+/// reports wherever it stands.
+pub trait StateIn<C>: State {}
+impl<S: State, C> StateIn<C> for S {}
+
+/// How a node takes the state, and so what it may return to change it.
 pub trait Form {
     type State;
+    type Context;
 }
 
 /// `state: &mut S`, or no state: what is to be changed is changed already.
@@ -45,15 +77,15 @@ pub struct Reads<S, C>(PhantomData<(S, C)>);
 #[derive(Debug)]
 pub struct Owns<S, C>(PhantomData<(S, C)>);
 
-impl<S, C> Form for InPlace<S, C> {
-    type State = S;
+macro_rules! forms {
+    ($($Form:ident),*) => {$(
+        impl<S, C> Form for $Form<S, C> {
+            type State = S;
+            type Context = C;
+        }
+    )*};
 }
-impl<S, C> Form for Reads<S, C> {
-    type State = S;
-}
-impl<S, C> Form for Owns<S, C> {
-    type State = S;
-}
+forms!(InPlace, Reads, Owns);
 
 /// What a node may return.
 #[diagnostic::on_unimplemented(
@@ -62,69 +94,82 @@ impl<S, C> Form for Owns<S, C> {
     note = "a node with `state: &mut S`, or without state, returns nothing",
     note = "a node with `state: &S` returns nothing or an update: `S::update()`",
     note = "a node with `state: S` returns the new state",
+    note = "each of them may return a route (`#[derive(Route)]`, or `bool`), instead of nothing or beside what it returns, in a tuple",
     note = "each of them may also be the `Ok` of a `Result`, with any error that converts into `NodeError`"
 )]
 pub trait Returns<F: Form> {
     /// What it tells the graph.
     type Route;
     /// Commits the change that the result brings.
-    fn finish(self, state: &mut F::State) -> Result<Self::Route, NodeError>;
+    fn finish(self, cx: NodeContext<'_, F::State, F::Context>) -> Result<Self::Route, NodeError>;
 }
 
-#[diagnostic::do_not_recommend]
-impl<S, C> Returns<InPlace<S, C>> for () {
-    type Route = ();
-    fn finish(self, _: &mut S) -> Result<(), NodeError> {
-        Ok(())
-    }
+/// What a node may return in a group: an update, or nothing.
+pub trait ReturnsUpdate<S: State, C> {
+    fn into_update(self) -> Result<Option<S::Update>, NodeError>;
 }
 
-#[diagnostic::do_not_recommend]
-impl<S, C> Returns<Reads<S, C>> for () {
-    type Route = ();
-    fn finish(self, _: &mut S) -> Result<(), NodeError> {
-        Ok(())
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<U: Update, C> Returns<Reads<U::State, C>> for U {
-    type Route = ();
-    fn finish(self, state: &mut U::State) -> Result<(), NodeError> {
-        state.apply(self);
-        Ok(())
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<S, C> Returns<Owns<S, C>> for S {
-    type Route = ();
-    fn finish(self, state: &mut S) -> Result<(), NodeError> {
-        *state = self;
-        Ok(())
-    }
-}
-
-/// One impl per form: a single one for all would overlap with that of `Owns`, where every type is a result.
-macro_rules! fallible {
-    ($($Form:ident: $T:ident),*) => {$(
+macro_rules! returns {
+    ($([$($generics:tt)*] $Form:ty: $Result:ty => $Route:ty, |$this:pat_param, $cx:pat_param| $finish:expr;)*) => {$(
         #[diagnostic::do_not_recommend]
-        impl<S, C, $T: Returns<$Form<S, C>>, E: Into<NodeError>> Returns<$Form<S, C>> for Result<$T, E> {
-            type Route = $T::Route;
-            fn finish(self, state: &mut S) -> Result<$T::Route, NodeError> {
-                $T::finish(self.map_err(Into::into)?, state)
+        impl<$($generics)*> Returns<$Form> for $Result {
+            type Route = $Route;
+            fn finish(
+                self,
+                $cx: NodeContext<'_, <$Form as Form>::State, <$Form as Form>::Context>,
+            ) -> Result<$Route, NodeError> {
+                let $this = self;
+                Ok($finish)
             }
         }
     )*};
 }
-fallible!(InPlace: T, Reads: T);
+returns! {
+    [S, C] InPlace<S, C>: () => (), |(), _| ();
+    [S, C, R: Route] InPlace<S, C>: R => R, |route, _| route;
+    [S, C] Reads<S, C>: () => (), |(), _| ();
+    [S, C] Reads<S, C>: bool => bool, |route, _| route;
+    [U: Update, C] Reads<U::State, C>: U => (), |update, mut cx| cx.apply(update);
+    [U: Update, C, R: Route] Reads<U::State, C>: (U, R) => R, |(update, route), mut cx| {
+        cx.apply(update);
+        route
+    };
+    [S, C] Owns<S, C>: S => (), |state, cx| *cx.state = state;
+    [S, C, R: Route] Owns<S, C>: (S, R) => R, |(state, route), cx| {
+        *cx.state = state;
+        route
+    };
+    // A single impl for the results of all forms would overlap with that of `Owns`, where every type is a result.
+    [S, C, T: Returns<InPlace<S, C>>, E: Into<NodeError>] InPlace<S, C>: Result<T, E> => T::Route,
+        |result, cx| T::finish(result.map_err(Into::into)?, cx)?;
+    [S, C, T: Returns<Reads<S, C>>, E: Into<NodeError>] Reads<S, C>: Result<T, E> => T::Route,
+        |result, cx| T::finish(result.map_err(Into::into)?, cx)?;
+    [S, C, E: Into<NodeError>] Owns<S, C>: Result<S, E> => (), |result, cx| *cx.state = result.map_err(Into::into)?;
+    [S, C, R: Route, E: Into<NodeError>] Owns<S, C>: Result<(S, R), E> => R, |result, cx| {
+        let (state, route) = result.map_err(Into::into)?;
+        *cx.state = state;
+        route
+    };
+}
 
 #[diagnostic::do_not_recommend]
-impl<S, C, E: Into<NodeError>> Returns<Owns<S, C>> for Result<S, E> {
-    type Route = ();
-    fn finish(self, state: &mut S) -> Result<(), NodeError> {
-        *state = self.map_err(Into::into)?;
-        Ok(())
+impl<S: State, C> ReturnsUpdate<S, C> for () {
+    fn into_update(self) -> Result<Option<S::Update>, NodeError> {
+        Ok(None)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<U: Update, C> ReturnsUpdate<U::State, C> for U {
+    fn into_update(self) -> Result<Option<U>, NodeError> {
+        Ok(Some(self))
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C> for Result<T, E> {
+    fn into_update(self) -> Result<Option<S::Update>, NodeError> {
+        self.map_err(Into::into)?.into_update()
     }
 }
 
@@ -195,6 +240,38 @@ impl<'a> CancelParam<'a> for &'a CancellationToken {
     }
 }
 
+/// The type of the `attempt` parameter.
+#[diagnostic::on_unimplemented(
+    message = "the `attempt` parameter of a node cannot be `{Self}`",
+    label = "write `u32`"
+)]
+pub trait AttemptParam {
+    fn take(given: u32) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl AttemptParam for u32 {
+    fn take(given: u32) -> Self {
+        given
+    }
+}
+
+/// The type of the `error` parameter.
+#[diagnostic::on_unimplemented(
+    message = "the `error` parameter of a node cannot be `{Self}`",
+    label = "write `Option<&NodeFailure>`"
+)]
+pub trait ErrorParam<'a> {
+    fn take(given: Option<&'a NodeFailure>) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a> ErrorParam<'a> for Option<&'a NodeFailure> {
+    fn take(given: Option<&'a NodeFailure>) -> Self {
+        given
+    }
+}
+
 /// The `state` parameter as `&mut S`: here, and nowhere else in a node, a type that is no state is reported.
 pub fn state_mut<S: State>(state: &mut S) -> &mut S {
     state
@@ -210,10 +287,74 @@ pub fn state_owned<S: State>(state: &S) -> S {
     state.clone()
 }
 
+/// Where an arm leads: its pattern, and a step's name, or `None` for END.
+pub type Arm = (&'static str, Option<&'static str>);
+
+/// Methods, so that the graph's state is known before a node's is looked at.
 impl<S: State, C: Context> StateGraph<S, C> {
-    /// A method, so that the graph's state is known before the node's is looked at.
-    pub fn __node<N: Handle<S, C, ()>>(&mut self, name: &'static str) {
-        self.add_node(name, N::HANDLE);
+    pub fn __node<N: Handle<S, C, R>, R: Unrouted>(&mut self, name: &'static str) {
+        self.add_deciding(name.into(), N::HANDLE, |_, _| Ok(0));
+    }
+
+    pub fn __branch<N: ParallelHandle<S, C, R>, R: Unrouted>(&mut self, name: &'static str) {
+        self.add_branch_node(name, N::PARALLEL_HANDLE);
+    }
+
+    pub fn __group(&mut self, name: &'static str, branches: &[&[&'static str]]) {
+        self.add_group(name, branches.iter().map(|branch| branch.iter().copied()));
+    }
+
+    /// A node that says itself which of the arms to take.
+    pub fn __deciding<N: Handle<S, C, R>, R>(
+        &mut self,
+        name: &'static str,
+        choose: impl Fn(&S, R) -> usize + Send + Sync + 'static,
+        arms: &[Arm],
+    ) {
+        self.__deciding_value(name, N::HANDLE, choose, arms);
+    }
+
+    pub fn __deciding_value<N: Node<S, C>>(
+        &mut self,
+        name: &'static str,
+        node: N,
+        choose: impl Fn(&S, N::Output) -> usize + Send + Sync + 'static,
+        arms: &[Arm],
+    ) {
+        self.add_deciding(name.into(), node, move |state, route| Ok(choose(state, route)));
+        self.add_arms(name.into(), None, targets(arms));
+    }
+
+    /// A decision from the state.
+    pub fn __route(
+        &mut self,
+        from: &'static str,
+        choose: impl Fn(&S) -> usize + Send + Sync + 'static,
+        arms: &[Arm],
+    ) {
+        let choose = move |state: &S| Ok(choose(state));
+        self.add_arms(from.into(), Some(Box::new(choose)), targets(arms));
+    }
+}
+
+fn targets(arms: &[Arm]) -> Vec<(Arc<str>, Target)> {
+    let target = |to: Option<&str>| to.map_or_else(|| END.into(), Target::from);
+    arms.iter()
+        .map(|(label, to)| ((*label).into(), target(*to)))
+        .collect()
+}
+
+/// The part of a graph that is written inside it.
+///
+/// # Panics
+///
+/// As [`compiled`].
+#[must_use]
+#[allow(clippy::panic, reason = "as for `compiled`")]
+pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C> {
+    match graph.into_subgraph() {
+        Ok(subgraph) => subgraph,
+        Err(error) => panic!("bug in `graph!`: {error}"),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     error::Error,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
 };
 
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -48,6 +49,11 @@ impl NodeError {
         self.0
     }
 
+    /// The error that the node returned, if it is an `E`; else the whole again.
+    pub(crate) fn downcast<E: Error + 'static>(self) -> Result<Box<E>, Self> {
+        self.0.downcast().map_err(Self)
+    }
+
     /// What a node's panic becomes.
     pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
         let message = panic_message(&*payload).into();
@@ -81,6 +87,25 @@ impl fmt::Debug for NodeError {
 pub struct Panicked {
     /// What `panic!` was given, or a note that it was not text.
     pub message: Box<str>,
+}
+
+/// An attempt of a node took longer than the node's `timeout`; this is its error, found with
+/// [`NodeError::downcast_ref`]. A timeout of the node's own is another type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("timed out after {after:?}")]
+#[non_exhaustive]
+pub struct NodeTimedOut {
+    /// The timeout.
+    pub after: Duration,
+}
+
+/// A router gave a route that no arm has; this is the error, found with [`NodeError::downcast_ref`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no arm for the route `{route}`")]
+#[non_exhaustive]
+pub struct NoRoute {
+    /// The route.
+    pub route: Box<str>,
 }
 
 /// The text that `panic!` was given: it arrives as `&str` or as `String`, depending on how it was formatted.

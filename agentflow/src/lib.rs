@@ -51,6 +51,7 @@ mod error;
 mod graph;
 mod message;
 mod node;
+mod retry;
 mod run;
 mod run_id;
 pub mod shutdown;
@@ -201,17 +202,53 @@ pub use agentflow_macros::graph;
 /// `#[state(crate = path)]` on the struct names the path of this crate, for a crate that re-exports it.
 pub use agentflow_macros::State;
 
+/// Makes an enum a [`Route`](trait@Route): what a node returns for a decision to follow.
+///
+/// ```
+/// use agentflow::{AgentState, Message, Route, RunConfig, graph, node};
+///
+/// #[derive(Route)]
+/// enum Step {
+///     Again,
+///     Done,
+/// }
+///
+/// #[node]
+/// async fn count(state: &mut AgentState) -> Step {
+///     state.context.push(Message::assistant("one more"));
+///     if state.context.len() < 3 { Step::Again } else { Step::Done }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), agentflow::RunError> {
+/// let app = graph! {
+///     count -> match {
+///         Step::Again => count,
+///         Step::Done => END,
+///     }
+/// };
+/// let state = app.invoke(AgentState::default(), RunConfig::new()).await?;
+/// assert_eq!(state.context.len(), 3);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// `#[route(crate = path)]` on the enum names the path of this crate, for a crate that re-exports it.
+pub use agentflow_macros::Route;
+
 pub use config::{RunConfig, ValueError};
-pub use error::{NodeError, Panicked};
+pub use error::{NoRoute, NodeError, NodeTimedOut, Panicked};
 pub use graph::{
-    BuildError, CompileOptions, CompiledGraph, END, Problem, ProblemKind, START, Source, StateGraph, Target,
+    BuildError, CompileOptions, CompiledGraph, END, MappedGraph, NodeOptions, Problem, ProblemKind, START,
+    Source, StateGraph, Target,
 };
 pub use message::{AgentState, Content, Message, MessageId, Role, ToolCall, ToolResult};
-pub use node::{Node, NodeContext, Provide};
-pub use run::{EventWriter, LastState, RunError, RunErrorKind};
+pub use node::{Node, NodeContext, ParallelContext, ParallelNode, Provide, Route};
+pub use retry::RetryPolicy;
+pub use run::{Event, EventKind, EventWriter, LastState, NodeFailure, RunError, RunErrorKind, RunStream};
 pub use run_id::{InvalidRunId, RunId};
 pub use shutdown::{RunsReport, ShutdownReport};
-pub use state::{State, Update};
+pub use state::{FieldChange, State, Update};
 pub use task::{
     BackgroundTaskManager, CancelReport, CancellationToken, CloseReport, SpawnError, StillRunning,
     TaskBuilder, TaskContext, TaskEnd, TaskError, TaskHandle, TaskId, TaskInfo, TaskManagerOptions,

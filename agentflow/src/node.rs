@@ -4,7 +4,10 @@ use std::{future::Future, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{BackgroundTaskManager, EventWriter, NodeError, RunConfig, RunId};
+use crate::{
+    BackgroundTaskManager, EventWriter, NodeError, NodeFailure, RunConfig, RunId, State, graph::Outline,
+    run::Scope,
+};
 
 /// One step of a graph: an `async fn` with [`#[node]`](macro@crate::node), or a type that implements this by hand.
 ///
@@ -55,6 +58,39 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     ///
     /// The future is dropped at an await when the run is cancelled or times out.
     fn run(&self, cx: NodeContext<'_, S, C>) -> impl Future<Output = Result<Self::Output, NodeError>> + Send;
+
+    /// What a picture of the graph shows inside the node, where the node is a graph itself.
+    #[doc(hidden)]
+    fn outline(&self) -> Option<&Outline> {
+        None
+    }
+}
+
+/// A node that can run in a group, beside others: it reads the state and gives an update, which is merged at the join.
+///
+/// `#[node]` implements it for nodes with `state: &S` and for those without state.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot run in a group on state `{S}`",
+    label = "not a node that runs side by side with others",
+    note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
+    note = "a node with `state: &mut {S}` goes before or after the group"
+)]
+pub trait ParallelNode<S: State, C = ()>: Send + Sync + 'static {
+    /// Runs the node once.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped at an await when another branch fails, or the run is cancelled or times out.
+    fn run_parallel(
+        &self,
+        cx: ParallelContext<'_, S, C>,
+    ) -> impl Future<Output = Result<Option<S::Update>, NodeError>> + Send;
+
+    /// See [`Node::outline`].
+    #[doc(hidden)]
+    fn outline(&self) -> Option<&Outline> {
+        None
+    }
 }
 
 /// What a node is given when it runs.
@@ -71,28 +107,79 @@ pub struct NodeContext<'a, S, C = ()> {
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
     pub events: &'a EventWriter,
-    pub(crate) run_id: RunId,
-    pub(crate) node: &'a Arc<str>,
-    pub(crate) manager: &'a BackgroundTaskManager,
+    pub(crate) place: Place<'a>,
 }
 
-impl<S, C> NodeContext<'_, S, C> {
-    /// The app's task manager, labelled with this run and node.
-    #[must_use]
-    pub fn task_manager(&self) -> BackgroundTaskManager {
-        self.manager.labelled(self.run_id, Arc::clone(self.node))
-    }
+/// What a node in a group is given when it runs.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ParallelContext<'a, S, C = ()> {
+    /// The state as it was at the fork, with the branch's own updates.
+    pub state: &'a S,
+    /// Whose run this is, and the caller's own values.
+    pub config: &'a RunConfig,
+    /// The app's services.
+    pub context: &'a C,
+    /// Cancelled when the run is.
+    pub cancel: &'a CancellationToken,
+    /// Writes custom events.
+    pub events: &'a EventWriter,
+    pub(crate) place: Place<'a>,
+}
 
-    /// The node's name in the graph.
-    #[must_use]
-    pub fn node_name(&self) -> &str {
-        self.node
-    }
+/// Where in a run a node is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) scope: &'a Scope<'a>,
+    /// The node's name, with the names of the subgraphs that it is in.
+    pub(crate) path: &'a Arc<str>,
+    pub(crate) attempt: u32,
+    pub(crate) error: Option<&'a NodeFailure>,
+}
 
-    /// Which run this is.
-    #[must_use]
-    pub fn run_id(&self) -> RunId {
-        self.run_id
+macro_rules! place {
+    ($Context:ident) => {
+        impl<'a, S, C> $Context<'a, S, C> {
+            /// The app's task manager, labelled with this run and node.
+            #[must_use]
+            pub fn task_manager(&self) -> BackgroundTaskManager {
+                self.place.scope.task_manager(self.place.path)
+            }
+
+            /// The node's name in the graph; inside a subgraph `SUBGRAPH/NODE`.
+            #[must_use]
+            pub fn node_name(&self) -> &'a str {
+                self.place.path
+            }
+
+            /// Which run this is.
+            #[must_use]
+            pub fn run_id(&self) -> RunId {
+                self.place.scope.run_id
+            }
+
+            /// Which attempt this is, from 1.
+            #[must_use]
+            pub fn attempt(&self) -> u32 {
+                self.place.attempt
+            }
+
+            /// The failure for which the run came here, where it came by another node's `on_error`.
+            #[must_use]
+            pub fn error(&self) -> Option<&'a NodeFailure> {
+                self.place.error
+            }
+        }
+    };
+}
+place!(NodeContext);
+place!(ParallelContext);
+
+impl<S: State, C> NodeContext<'_, S, C> {
+    /// Merges an update into the state, and tells the run's stream which fields it changed.
+    pub fn apply(&mut self, update: S::Update) {
+        self.events.changed(|| S::changes(&update));
+        self.state.apply(update);
     }
 }
 
@@ -142,3 +229,8 @@ pub trait Provide<T: ?Sized> {
     /// The service.
     fn provide(&self) -> &T;
 }
+
+/// What a node can return for a decision to follow: see [`#[derive(Route)]`](derive@crate::Route). `bool` is one too.
+pub trait Route: Send + 'static {}
+
+impl Route for bool {}

@@ -35,10 +35,28 @@ pub trait State: Clone + Send + Sync + 'static {
     /// Merges one update.
     fn apply(&mut self, update: Self::Update);
 
-    /// The fields that `update` replaces, as against those that it appends to or merges into.
+    /// The fields that `update` changes, and how.
     ///
     /// Two nodes that run side by side and replace one field are in conflict: one of the values would be lost.
-    fn replaced(update: &Self::Update) -> Vec<&'static str>;
+    fn changes(update: &Self::Update) -> Vec<FieldChange>;
+}
+
+/// One field that an update changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FieldChange {
+    /// The field's name.
+    pub field: &'static str,
+    /// Whether the value is replaced, as against appended to or merged into.
+    pub replaces: bool,
+}
+
+impl FieldChange {
+    /// A change to `field`; `replaces` says whether it takes the place of the value.
+    #[must_use]
+    pub const fn new(field: &'static str, replaces: bool) -> Self {
+        Self { field, replaces }
+    }
 }
 
 /// Changes to a state: what tells an update from the other things that a node may return.
@@ -55,6 +73,8 @@ pub trait Update: Clone + Send + Sync + 'static {
 )]
 pub mod generated {
     use std::fmt;
+
+    pub use super::FieldChange;
 
     /// A new value, if there is one.
     #[derive(Clone)]
@@ -163,20 +183,20 @@ pub mod generated {
         }
     }
 
-    /// The names of the fields that are set.
+    /// The fields that are set.
     #[must_use]
-    pub fn names(fields: &[(&'static str, bool)]) -> Vec<&'static str> {
+    pub fn changes(fields: &[(FieldChange, bool)]) -> Vec<FieldChange> {
         fields
             .iter()
             .filter(|(_, is_set)| *is_set)
-            .map(|(name, _)| *name)
+            .map(|(change, _)| *change)
             .collect()
     }
 
     /// `ReportUpdate { title: .., notes: .. }`: the values need not be `Debug`.
     pub fn debug(f: &mut fmt::Formatter<'_>, update: &str, fields: &[(&'static str, bool)]) -> fmt::Result {
         let mut debug = f.debug_struct(update);
-        for name in names(fields) {
+        for (name, _) in fields.iter().filter(|(_, is_set)| *is_set) {
             debug.field(name, &format_args!(".."));
         }
         debug.finish()

@@ -1,135 +1,156 @@
-//! The rules of topology, one function per rule. Names, types and options are rustc's to check.
+//! The rules of topology, one function per rule. Names, types, patterns and options are rustc's to check.
 
 use std::collections::HashMap;
 
-use super::model::{Model, Target};
+use super::model::{Exit, Model, Target, Work};
 use crate::errors::Errors;
 
-pub(crate) fn check(model: &Model, errors: &mut Errors) {
+pub(crate) fn check(model: &Model<'_>, errors: &mut Errors) {
     two_nodes_with_one_name(model, errors);
-    duplicate_edge(model, errors);
     second_way_on(model, errors);
-    if !errors.is_empty() {
-        return;
-    }
-    no_way_on(model, errors);
-    unreachable(model, errors);
     if errors.is_empty() {
-        endless_loop(model, errors);
+        no_way_on(model, errors);
+        unreachable(model, errors);
+    }
+    if errors.is_empty() {
+        endless_loops(model, errors);
+    }
+    for inner in model.inner.values() {
+        check(inner, errors);
     }
 }
 
-fn two_nodes_with_one_name(model: &Model, errors: &mut Errors) {
+fn two_nodes_with_one_name(model: &Model<'_>, errors: &mut Errors) {
     let mut seen = HashMap::new();
-    for node in &model.nodes {
-        let this = node.first_mention.text();
-        if let Some(other) = seen.insert(&node.name, this.clone()) {
-            let name = &node.name;
+    for step in &model.steps {
+        let this = step.text();
+        if let Some(other) = seen.insert(&step.name, this.clone())
+            && let Work::Node { first_mention, .. } = step.work
+        {
+            let name = &step.name;
             errors.spanning(
-                &node.first_mention,
+                first_mention,
                 format!("two nodes are named `{name}`: `{other}` and `{this}`; give one another name: `node OTHER = {this};`"),
             );
         }
     }
 }
 
-fn duplicate_edge(model: &Model, errors: &mut Errors) {
-    for (index, edge) in model.edges.iter().enumerate() {
-        let is_same = |other: &&_| {
-            let other: &&super::model::Edge = other;
-            other.from == edge.from && other.to == edge.to
+fn second_way_on(model: &Model<'_>, errors: &mut Errors) {
+    for step in &model.steps {
+        let Some((first, others)) = step.exits.split_first() else {
+            continue;
         };
-        if let Some(first) = model.edges[..index].iter().find(is_same) {
-            let text = format!(
-                "duplicate edge `{} -> {}`",
-                model.nodes[edge.from].name,
-                edge.at.text()
-            );
-            errors.spanning(&edge.at, format!("{text} (2/2)"));
-            errors.spanning(&first.at, format!("{text} (1/2)"));
+        for other in others {
+            let from = step.text();
+            match (first, other) {
+                (Exit::Edge { to: one, at: first }, Exit::Edge { to: two, at: second }) if one == two => {
+                    let text = format!("duplicate edge `{from} -> {}`", text_of(model, *two));
+                    errors.spanning(second, format!("{text} (2/2)"));
+                    errors.spanning(first, format!("{text} (1/2)"));
+                }
+                (Exit::Edge { to: one, .. }, Exit::Edge { to: two, at }) => {
+                    let (one, two) = (text_of(model, *one), text_of(model, *two));
+                    errors.spanning(
+                        at,
+                        format!(
+                            "`{from}` has two ways on, `{one}` and `{two}`; run both side by side with \
+                             `{from} -> {{ {one}, {two} }} -> ..`, or choose one with `{from} -> match .. {{ .. }}`"
+                        ),
+                    );
+                }
+                (_, Exit::Decision { decision, .. }) => errors.spanning(
+                    &decision.keyword,
+                    format!("`{from}` has a way on already; a node has one edge, one decision or one group"),
+                ),
+                (Exit::Decision { .. }, Exit::Edge { at, .. }) => errors.spanning(
+                    at,
+                    format!("`{from}` has a decision already; write what follows it inside its arms"),
+                ),
+            }
         }
     }
 }
 
-fn second_way_on(model: &Model, errors: &mut Errors) {
-    for (index, edge) in model.edges.iter().enumerate() {
-        if let Some(first) = model.edges[..index].iter().find(|other| other.from == edge.from)
-            && first.to != edge.to
-        {
-            let (from, one, two) = (&model.nodes[edge.from].name, first.at.text(), edge.at.text());
-            errors.spanning(
-                &edge.at,
-                format!("`{from}` has two ways on, `{one}` and `{two}`; a node has one"),
-            );
-        }
-    }
-}
-
-fn no_way_on(model: &Model, errors: &mut Errors) {
-    for (index, node) in model.nodes.iter().enumerate() {
-        if way_on(model, index).is_none() {
-            let name = node.first_mention.text();
-            errors.spanning(
-                &node.first_mention,
-                format!("node `{name}` has no way on; end the graph with `{name} -> END`"),
-            );
-        }
-    }
-}
-
-fn unreachable(model: &Model, errors: &mut Errors) {
-    let Some(entry) = model.entry else { return };
-    let path = path_from(model, entry);
-    for (index, node) in model.nodes.iter().enumerate() {
-        if !path.contains(&index) {
-            let (name, entry) = (node.first_mention.text(), model.nodes[entry].first_mention.text());
-            errors.spanning(
-                &node.first_mention,
-                format!("node `{name}` can never run: no path leads to it from `{entry}`"),
-            );
-        }
-    }
-}
-
-fn endless_loop(model: &Model, errors: &mut Errors) {
-    let Some(entry) = model.entry else { return };
-    let path = path_from(model, entry);
-    let Some(Target::Node(back)) = path.last().and_then(|last| way_on(model, *last)) else {
-        return;
-    };
-    let looping = &path[path.iter().position(|node| *node == back).unwrap_or(0)..];
-    let names: Vec<_> = looping
-        .iter()
-        .map(|node| format!("`{}`", model.nodes[*node].name))
-        .collect();
-    let subject = match &names[..] {
-        [name] => format!("node {name} loops"),
-        names => format!("nodes {} loop", names.join(", ")),
-    };
-    errors.spanning(
-        &model.nodes[back].first_mention,
-        format!("{subject} for ever: no path leads from there to `END`"),
-    );
-}
-
-fn way_on(model: &Model, node: usize) -> Option<Target> {
-    model
-        .edges
-        .iter()
-        .find(|edge| edge.from == node)
-        .map(|edge| edge.to)
-}
-
-/// The nodes that run from `entry` on, each once.
-fn path_from(model: &Model, entry: usize) -> Vec<usize> {
-    let mut path = Vec::new();
-    let mut at = Some(entry);
-    while let Some(node) = at.filter(|node| !path.contains(node)) {
-        path.push(node);
-        at = match way_on(model, node) {
-            Some(Target::Node(next)) => Some(next),
-            Some(Target::End) | None => None,
+fn no_way_on(model: &Model<'_>, errors: &mut Errors) {
+    for step in top(model)
+        .map(|step| &model.steps[step])
+        .filter(|step| step.exits.is_empty())
+    {
+        let text = step.text();
+        let text = match step.work {
+            Work::Node { .. } => format!("node `{text}` has no way on; end the graph with `{text} -> END`"),
+            Work::Group { .. } => "nothing follows this group; end the graph with `{ .. } -> END`".to_owned(),
         };
+        errors.spanning(step.place(), text);
     }
-    path
+}
+
+fn unreachable(model: &Model<'_>, errors: &mut Errors) {
+    let Some(entry) = model.entry else { return };
+    let reached = reached_from(model, entry);
+    for step in top(model).filter(|step| !reached[*step]) {
+        let (step, entry) = (&model.steps[step], model.steps[entry].text());
+        let text = format!(
+            "node `{}` can never run: no path leads to it from `{entry}`",
+            step.text()
+        );
+        errors.spanning(step.place(), text);
+    }
+}
+
+/// Reports the loops that nothing leads out of, each once.
+fn endless_loops(model: &Model<'_>, errors: &mut Errors) {
+    let mut reported = vec![false; model.steps.len()];
+    for step in top(model) {
+        let reached = reached_from(model, step);
+        let looping: Vec<_> = top(model).filter(|at| reached[*at]).collect();
+        let ends = looping
+            .iter()
+            .any(|at| model.steps[*at].targets().any(|target| target == Target::End));
+        if ends || reported[step] || !looping.iter().all(|at| reached_from(model, *at)[step]) {
+            continue;
+        }
+        for at in &looping {
+            reported[*at] = true;
+        }
+        let names: Vec<_> = looping
+            .iter()
+            .map(|at| format!("`{}`", model.steps[*at].text()))
+            .collect();
+        let subject = match &names[..] {
+            [name] => format!("node {name} loops"),
+            names => format!("nodes {} loop", names.join(", ")),
+        };
+        let text = format!("{subject} for ever: no path leads from there to `END`");
+        errors.spanning(model.steps[step].place(), text);
+    }
+}
+
+fn text_of(model: &Model<'_>, target: Target) -> String {
+    match target {
+        Target::Step(step) => model.steps[step].text(),
+        Target::End => "END".to_owned(),
+    }
+}
+
+/// The steps that are in no group.
+fn top(model: &Model<'_>) -> impl Iterator<Item = usize> {
+    (0..model.steps.len()).filter(|step| model.steps[*step].group.is_none())
+}
+
+/// The steps that a run may come to from `start`, itself included. The steps of a group are the group's.
+fn reached_from(model: &Model<'_>, start: usize) -> Vec<bool> {
+    let mut reached = vec![false; model.steps.len()];
+    let mut open = vec![start];
+    while let Some(step) = open.pop() {
+        if !std::mem::replace(&mut reached[step], true) {
+            open.extend(model.steps[step].targets().filter_map(|target| match target {
+                Target::Step(next) => Some(next),
+                Target::End => None,
+            }));
+            open.extend(model.steps[step].on_error);
+        }
+    }
+    reached
 }

@@ -3,85 +3,36 @@
 //! Only punctuation and keywords carry a user's span, and the tokens that are the user's own: an identifier of ours in
 //! their place would be what the editor shows there.
 
-use proc_macro2::{Ident, Literal, Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
 
 use super::{
-    model::{Model, Target},
-    syntax::{Binding, Graph, Reference, Setting, Source},
+    model::{Exit, Model, Step, Target, Work},
+    syntax::{Arm, Binding, Chain, Decision, Graph, Reference, Setting, Source, Stage},
 };
 use crate::errors::Errors;
 
-pub(crate) fn expand(graph: &Graph, model: &Model, errors: Errors) -> TokenStream {
+pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenStream {
     let root = &graph.root;
-    // Out of the reach of the user's own expressions.
-    let g = Ident::new("__g", Span::mixed_site());
-    let bindings = graph
-        .bindings
-        .iter()
-        .enumerate()
-        .map(|(index, binding)| expand_binding(index, binding));
-    let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
-    let editor = editor_hints(graph);
-    let has_errors = !errors.is_empty();
-    let errors = errors.into_tokens();
-    let new = match (&graph.state, graph.mentions.is_empty()) {
-        (Some(state), _) => quote!(__af::StateGraph::<#state, _>::new()),
-        (None, false) => quote!(__af::StateGraph::<_, _>::new()),
-        // Nothing to infer the state from.
-        (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
+    let finish = if errors.is_empty() {
+        quote!(compiled)
+    } else {
+        quote!(poisoned)
     };
-    let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
-    let nodes = model.nodes.iter().map(|node| {
-        let name = Literal::string(&node.name);
-        match (node.handle(graph), node.binding) {
-            (Some(handle), _) => quote! {
-                #[allow(unused_parens)]
-                #g.__node::<(#handle)>(#name);
-            },
-            (None, Some(binding)) => {
-                let value = value(binding);
-                quote!(#g.add_node(#name, #value);)
-            }
-            (None, None) => TokenStream::new(),
-        }
-    });
-    let edges = model.edges.iter().map(|edge| {
-        let from = Literal::string(&model.nodes[edge.from].name);
-        match edge.to {
-            Target::Node(to) => {
-                let to = Literal::string(&model.nodes[to].name);
-                quote!(#g.add_edge(#from, #to);)
-            }
-            Target::End => quote!(#g.add_edge(#from, __af::END);),
-        }
-    });
-    let entry = model.entry.map(|entry| {
-        let entry = Literal::string(&model.nodes[entry].name);
-        quote!(#g.set_entry_point(#entry);)
-    });
-    let options = Ident::new("__options", Span::mixed_site());
+    let hints = editor_hints(graph, !errors.is_empty());
+    let errors = errors.into_tokens();
+    let builder = builder(graph, model, &quote!(#hints #errors));
     let settings = graph
         .compile
         .iter()
         .map(|Setting { key, value }| quote!(.#key(#value)));
-    let finish = if has_errors {
-        quote!(poisoned)
-    } else {
-        quote!(compiled)
-    };
+    let options = Ident::new("__options", Span::mixed_site());
+    let g = builder_ident();
     quote_spanned! {Span::mixed_site()=>
         {
             use #root::__private as __af;
-            #(#bindings)*
-            #(#mentions)*
-            #editor
-            #errors
-            let mut #g = #new;
-            #name
-            #(#nodes)*
-            #(#edges)*
-            #entry
+            #builder
             #[allow(unused_parens)]
             let #options = __af::CompileOptions::new() #(#settings)*;
             __af::#finish(#g, #options)
@@ -89,24 +40,70 @@ pub(crate) fn expand(graph: &Graph, model: &Model, errors: Errors) -> TokenStrea
     }
 }
 
+/// The variable that holds the builder, out of the reach of the user's own expressions.
+fn builder_ident() -> Ident {
+    Ident::new("__g", Span::mixed_site())
+}
+
+/// The statements that make the builder, without the one that compiles it.
+fn builder(graph: &Graph, model: &Model<'_>, after_mentions: &TokenStream) -> TokenStream {
+    let bindings = graph
+        .bindings
+        .iter()
+        .enumerate()
+        .map(|(index, binding)| expand_binding(index, binding, model));
+    let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
+    let g = builder_ident();
+    let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
+        (Some(state), _) => quote!(__af::StateGraph::<#state, _>::new()),
+        (None, false) => quote!(__af::StateGraph::<_, _>::new()),
+        // Nothing to infer the state from.
+        (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
+    };
+    let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
+    let steps = model.steps.iter().map(|step| expand_step(graph, model, step));
+    let entry = model.entry.map(|entry| {
+        let entry = Literal::string(&model.steps[entry].name);
+        quote!(#g.set_entry_point(#entry);)
+    });
+    quote_spanned! {Span::mixed_site()=>
+        #(#bindings)*
+        #(#mentions)*
+        #after_mentions
+        #[allow(unused_mut)]
+        let mut #g = #new;
+        #name
+        #(#steps)*
+        #entry
+    }
+}
+
 /// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.
-fn expand_binding(index: usize, Binding { name, source }: &Binding) -> TokenStream {
-    match source {
+fn expand_binding(index: usize, binding: &Binding, model: &Model<'_>) -> TokenStream {
+    let Binding { name, source, .. } = binding;
+    let allow = quote!(#[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code, unused_parens)]);
+    let made = match source {
         // `node a = a;` names the node itself.
-        Source::Handle(handle) if handle.is_plain && handle.name == *name => TokenStream::new(),
-        Source::Handle(handle) => quote! {
-            #[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code)]
-            type #name = #handle;
-        },
-        Source::Value(tokens) => {
-            let value = value(index);
-            quote! {
-                #[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code)]
-                enum #name {}
-                #[allow(unused_parens)]
-                let #value = #tokens;
-            }
+        Source::Handle(handle) if handle.is_plain && handle.name == *name => return TokenStream::new(),
+        Source::Handle(handle) => return quote!(#allow type #name = #handle;),
+        Source::Value(tokens) => tokens.clone(),
+        Source::Graph(inner) => {
+            let empty = Model::default();
+            let builder = builder(
+                inner,
+                model.inner.get(&index).unwrap_or(&empty),
+                &TokenStream::new(),
+            );
+            let g = builder_ident();
+            quote!({ #builder __af::subgraph(#g) })
         }
+    };
+    let value = value(index);
+    quote! {
+        #allow
+        enum #name {}
+        #allow
+        let #value = #made;
     }
 }
 
@@ -131,14 +128,192 @@ fn mention(graph: &Graph, reference: &Reference) -> TokenStream {
     }
 }
 
-/// What rust-analyzer is to know and rustc never sees: `START` and `END` can be completed, and a reference to a node is
-/// one to its function too.
-fn editor_hints(graph: &Graph) -> TokenStream {
+/// The calls that add a step and what follows it.
+fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>) -> TokenStream {
+    let g = builder_ident();
+    let name = Literal::string(&step.name);
+    let exits = step.exits.iter().map(|exit| match exit {
+        Exit::Edge { to, .. } => {
+            let to = match to {
+                Target::Step(to) => Literal::string(&model.steps[*to].name).to_token_stream(),
+                Target::End => quote!(__af::END),
+            };
+            quote!(#g.add_edge(#name, #to);)
+        }
+        // The node returns the route, and is added together with the decision.
+        Exit::Decision {
+            decision: Decision { router: None, .. },
+            ..
+        } => TokenStream::new(),
+        Exit::Decision { decision, targets } => {
+            let choose = choose(decision, &[]);
+            let arms = arms(model, decision, targets);
+            quote!(#g.__route(#name, #choose, &[#(#arms),*]);)
+        }
+    });
+    let (added, options) = match &step.work {
+        Work::Group { branches, .. } => {
+            let branches = branches.iter().map(|branch| {
+                let members = branch
+                    .iter()
+                    .map(|member| Literal::string(&model.steps[*member].name));
+                quote!(&[#(#members),*])
+            });
+            (quote!(#g.__group(#name, &[#(#branches),*]);), None)
+        }
+        Work::Node {
+            first_mention,
+            binding,
+        } => {
+            let binding = binding.map(|index| (index, &graph.bindings[index]));
+            let options = binding.and_then(|(_, binding)| node_options(model, step, binding));
+            let is_value = binding.filter(|(_, binding)| !matches!(binding.source, Source::Handle(_)));
+            let value = is_value.map(|(index, _)| value(index));
+            (add_node(model, step, first_mention, value.as_ref()), options)
+        }
+    };
+    quote!(#added #options #(#exits)*)
+}
+
+/// The call that adds a node: by its type, or with its value.
+fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Option<&Ident>) -> TokenStream {
+    let g = builder_ident();
+    let name = Literal::string(&step.name);
+    // Where rustc points when the node returns a route that nobody uses.
+    let route = Ident::new("_", reference.name.span());
+    let returned = step.exits.iter().find_map(|exit| match exit {
+        Exit::Decision { decision, targets } if decision.router.is_none() => Some((decision, targets)),
+        _ => None,
+    });
+    let call = match (returned, step.group, value) {
+        (Some((decision, targets)), _, value) => {
+            let route = Ident::new("__returned", Span::mixed_site());
+            let choose = choose(decision, &[route]);
+            let arms = arms(model, decision, targets);
+            match value {
+                Some(value) => quote!(__deciding_value(#name, #value, #choose, &[#(#arms),*])),
+                None => quote!(__deciding::<(#reference), _>(#name, #choose, &[#(#arms),*])),
+            }
+        }
+        (None, Some(_), Some(value)) => quote!(add_branch_node(#name, #value)),
+        (None, Some(_), None) => quote!(__branch::<(#reference), #route>(#name)),
+        (None, None, Some(value)) => quote!(add_node(#name, #value)),
+        (None, None, None) => quote!(__node::<(#reference), #route>(#name)),
+    };
+    quote! {
+        #[allow(unused_parens)]
+        #g.#call;
+    }
+}
+
+fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding) -> Option<TokenStream> {
+    if binding.options.is_empty() && step.on_error.is_none() {
+        return None;
+    }
+    let g = builder_ident();
+    let name = Literal::string(&step.name);
+    let settings = binding
+        .options
+        .iter()
+        .map(|Setting { key, value }| quote!(.#key(#value)));
+    let on_error = step.on_error.map(|step| {
+        let step = Literal::string(&model.steps[step].name);
+        quote!(.on_error(#step))
+    });
+    Some(quote! {
+        #[allow(unused_parens)]
+        #g.set_node_options(#name, __af::NodeOptions::new() #(#settings)* #on_error);
+    })
+}
+
+/// The closure that says which arm to take: Rust's own `match`, whose arms are the indexes of the ways on.
+fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
+    let state = Ident::new("__state", Span::mixed_site());
+    let scrutinee = match (&decision.router, returned) {
+        (Some(router), _) => {
+            // rustc says at the arguments' parentheses that the patterns are not exhaustive.
+            let mut arguments = Group::new(Delimiter::Parenthesis, state.to_token_stream());
+            arguments.set_span(router.span());
+            let mut function = Group::new(Delimiter::Parenthesis, router.clone());
+            function.set_span(router.span());
+            quote!(#function #arguments)
+        }
+        (None, [returned, ..]) => {
+            let mut scrutinee = Group::new(Delimiter::Parenthesis, returned.to_token_stream());
+            scrutinee.set_span(decision.keyword.span());
+            scrutinee.to_token_stream()
+        }
+        (None, []) => TokenStream::new(),
+    };
+    let arms = decision
+        .arms
+        .iter()
+        .enumerate()
+        .map(|(index, Arm { pattern, chain })| {
+            let mut index = Group::new(
+                Delimiter::Parenthesis,
+                Literal::usize_suffixed(index).to_token_stream(),
+            );
+            if let Some(target) = chain.stages.first() {
+                index.set_span(target.span());
+            }
+            quote!(#pattern => #index,)
+        });
+    // Where rustc's suggestion writes the arms that are missing.
+    let mut arms = Group::new(Delimiter::Brace, quote!(#(#arms)*));
+    arms.set_span(decision.braces);
+    let keyword = &decision.keyword;
+    quote! {
+        #[allow(unused_parens)]
+        move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms
+    }
+}
+
+/// The arms' patterns and targets, as the runtime knows them.
+fn arms(model: &Model<'_>, decision: &Decision, targets: &[Target]) -> Vec<TokenStream> {
+    let arm = |(arm, target): (&Arm, &Target)| {
+        let label = Literal::string(&pattern_text(&arm.pattern));
+        let target = match target {
+            Target::Step(step) => {
+                let name = Literal::string(&model.steps[*step].name);
+                quote!(__af::Option::Some(#name))
+            }
+            Target::End => quote!(__af::Option::None),
+        };
+        quote!((#label, #target))
+    };
+    decision.arms.iter().zip(targets).map(arm).collect()
+}
+
+/// `Step::Tools`, as it is written: printing puts spaces around everything.
+fn pattern_text(pattern: &TokenStream) -> String {
+    pattern
+        .to_string()
+        .replace(" :: ", "::")
+        .replace(" (", "(")
+        .replace("( ", "(")
+        .replace(" )", ")")
+        .replace(" ,", ",")
+}
+
+/// What rust-analyzer is to know and rustc never sees: `START` and `END` can be completed, a reference to a node is one
+/// to its function too, and after a mistake the patterns and routers are still there.
+fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
     let root = &graph.root;
     let functions = graph
         .mentions
         .iter()
         .filter(|reference| !reference.is_start() && !reference.is_end());
+    let mut decisions = Vec::new();
+    if is_poisoned {
+        graph
+            .chains
+            .iter()
+            .for_each(|chain| collect_decisions(chain, &mut decisions));
+    }
+    let decisions = decisions
+        .iter()
+        .map(|decision| choose(decision, &[Ident::new("__returned", Span::mixed_site())]));
     quote! {
         #[allow(unexpected_cfgs)]
         {
@@ -146,7 +321,26 @@ fn editor_hints(graph: &Graph) -> TokenStream {
             {
                 use #root::{END, START};
                 #(let _ = #functions;)*
+                #(let _ = #decisions;)*
             }
         }
+    }
+}
+
+fn collect_decisions<'a>(chain: &'a Chain, decisions: &mut Vec<&'a Decision>) {
+    for stage in &chain.stages {
+        if let Stage::Group(group) = stage {
+            group
+                .chains
+                .iter()
+                .for_each(|chain| collect_decisions(chain, decisions));
+        }
+    }
+    if let Some(decision) = &chain.decision {
+        decisions.push(decision);
+        decision
+            .arms
+            .iter()
+            .for_each(|arm| collect_decisions(&arm.chain, decisions));
     }
 }

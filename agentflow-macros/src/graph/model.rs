@@ -5,163 +5,168 @@ use std::collections::HashMap;
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
 
-use super::syntax::{Graph, Reference, Source};
+use super::syntax::{Branches, Chain, Decision, Graph, Reference, Source, Stage};
 use crate::errors::Errors;
 
 #[derive(Default)]
-pub(crate) struct Model {
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) edges: Vec<Edge>,
+pub(crate) struct Model<'a> {
+    pub(crate) steps: Vec<Step<'a>>,
     pub(crate) entry: Option<usize>,
+    /// The models of the graphs that are written inside this one, by their binding.
+    pub(crate) inner: HashMap<usize, Model<'a>>,
 }
 
-pub(crate) struct Node {
-    /// What the node is called at run time.
+/// A node or a group.
+pub(crate) struct Step<'a> {
+    /// What it is called at run time.
     pub(crate) name: String,
-    /// Where it was first named.
-    pub(crate) first_mention: Reference,
-    /// Which binding it comes from, where it is bound in the graph.
-    pub(crate) binding: Option<usize>,
+    pub(crate) work: Work<'a>,
+    /// What follows it; more than one is a mistake.
+    pub(crate) exits: Vec<Exit<'a>>,
+    pub(crate) on_error: Option<usize>,
+    /// The group that it is in.
+    pub(crate) group: Option<usize>,
+}
+
+pub(crate) enum Work<'a> {
+    Node {
+        /// Where it was first named.
+        first_mention: &'a Reference,
+        /// Which binding it comes from, where it is bound in the graph.
+        binding: Option<usize>,
+    },
+    Group {
+        written: &'a Branches,
+        branches: Vec<Vec<usize>>,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    Node(usize),
+    Step(usize),
     End,
 }
 
-pub(crate) struct Edge {
-    pub(crate) from: usize,
-    pub(crate) to: Target,
-    /// The target as it is written.
-    pub(crate) at: Reference,
+pub(crate) enum Exit<'a> {
+    Edge {
+        to: Target,
+        /// The target as it is written.
+        at: &'a Stage,
+    },
+    Decision {
+        decision: &'a Decision,
+        targets: Vec<Target>,
+    },
 }
 
-impl Model {
-    pub(crate) fn build(graph: &Graph, errors: &mut Errors) -> Self {
-        let mut model = Self::default();
-        let mut names = Names::new(graph, errors);
-        let mut start: Option<&Reference> = None;
+impl Exit<'_> {
+    pub(crate) fn targets(&self) -> &[Target] {
+        match self {
+            Self::Edge { to, .. } => std::slice::from_ref(to),
+            Self::Decision { targets, .. } => targets,
+        }
+    }
+}
+
+impl Step<'_> {
+    /// Where the step stands, for what is said about it.
+    pub(crate) fn place(&self) -> TokenStream {
+        match &self.work {
+            Work::Node { first_mention, .. } => first_mention.to_token_stream(),
+            Work::Group { written, .. } => written.braces.to_token_stream(),
+        }
+    }
+
+    /// How the step is written, for what is said about it.
+    pub(crate) fn text(&self) -> String {
+        match &self.work {
+            Work::Node { first_mention, .. } => first_mention.text(),
+            Work::Group { .. } => self.name.clone(),
+        }
+    }
+
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
+        self.exits.iter().flat_map(Exit::targets).copied()
+    }
+}
+
+impl<'a> Model<'a> {
+    pub(crate) fn build(graph: &'a Graph, errors: &mut Errors) -> Self {
+        let mut builder = Builder::new(graph, errors);
         for chain in &graph.chains {
-            let mut stages = chain.stages.iter();
-            let mut before: Option<(usize, &Reference)> = None;
-            let mut starts = false;
-            let mut ended = false;
-            if let Some(first) = chain.stages.first()
-                && first.is_start()
-            {
-                stages.next();
-                starts = true;
-            }
-            for stage in stages {
-                if ended {
-                    errors.spanning(stage, "nothing can follow `END`");
-                    break;
-                }
-                if stage.is_start() {
-                    errors.spanning(stage, "`START` can only begin a chain");
-                    break;
-                }
-                if stage.is_end() {
-                    ended = true;
-                    match before {
-                        Some((from, _)) => model.edges.push(Edge {
-                            from,
-                            to: Target::End,
-                            at: stage.clone(),
-                        }),
-                        None => errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`"),
-                    }
-                    continue;
-                }
-                let node = model.node(stage, &mut names);
-                if let Some((from, _)) = before {
-                    model.edges.push(Edge {
-                        from,
-                        to: Target::Node(node),
-                        at: stage.clone(),
-                    });
-                } else if starts {
-                    match start {
-                        None => (model.entry, start) = (Some(node), Some(stage)),
-                        Some(first) => errors.spanning(
-                            stage,
-                            format!("the graph starts at `{first}` already", first = first.text()),
-                        ),
-                    }
-                }
-                before = Some((node, stage));
-            }
-            if starts && before.is_none() && !ended {
-                errors.spanning(
-                    &chain.stages[0],
-                    "`START` needs a node to start at: `START -> MAIN`",
-                );
+            builder.statement(chain);
+        }
+        builder.fallbacks();
+        builder.entry();
+        builder.report_unused();
+        let mut model = builder.model;
+        for (index, binding) in graph.bindings.iter().enumerate() {
+            if let Source::Graph(inner) = &binding.source {
+                model
+                    .inner
+                    .insert(index, Self::build_inner(inner, &binding.name, errors));
             }
         }
-        if model.nodes.is_empty() && errors.is_empty() {
-            errors.at(
-                Span::call_site(),
-                "a graph needs at least one node: `graph! { MAIN -> END }`",
-            );
-        }
-        // Without `START` the graph starts at the first node of the first chain.
-        if model.entry.is_none() && !model.nodes.is_empty() {
-            model.entry = Some(0);
-        }
-        names.report_unused(errors);
         model
     }
 
-    fn node(&mut self, reference: &Reference, names: &mut Names) -> usize {
-        let text = reference.text();
-        if let Some(node) = names.nodes.get(&text) {
-            return *node;
+    fn build_inner(graph: &'a Graph, name: &Ident, errors: &mut Errors) -> Self {
+        if graph.chains.is_empty() {
+            errors.at(
+                name.span(),
+                format!("the graph `{name}` needs at least one node: `graph {name} {{ A -> END }}`"),
+            );
+            return Self::default();
         }
-        let binding = names
-            .bindings
-            .get_mut(&text)
-            .filter(|_| reference.is_plain)
-            .map(|binding| {
-                binding.is_used = true;
-                binding.index
-            });
-        let index = self.nodes.len();
-        self.nodes.push(Node {
-            name: reference.name.to_string(),
-            first_mention: reference.clone(),
-            binding,
-        });
-        names.nodes.insert(text, index);
-        index
+        Self::build(graph, errors)
     }
 }
 
-/// What the graph's names stand for.
-struct Names {
-    bindings: HashMap<String, Bound>,
-    nodes: HashMap<String, usize>,
+/// Where a chain stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Statement,
+    Arm,
 }
 
-struct Bound {
+/// What comes before a stage of a chain.
+enum Before {
+    Nothing,
+    Start,
+    Step(usize),
+    End,
+}
+
+struct Builder<'a, 'e> {
+    model: Model<'a>,
+    graph: &'a Graph,
+    bindings: HashMap<String, Bound<'a>>,
+    nodes: HashMap<String, usize>,
+    /// The stage that `START` leads to.
+    start: Option<&'a Stage>,
+    errors: &'e mut Errors,
+}
+
+struct Bound<'a> {
     index: usize,
-    name: Ident,
+    name: &'a Ident,
     is_used: bool,
 }
 
-impl Names {
-    fn new(graph: &Graph, errors: &mut Errors) -> Self {
-        let mut bindings: HashMap<String, Bound> = HashMap::new();
+impl<'a, 'e> Builder<'a, 'e> {
+    fn new(graph: &'a Graph, errors: &'e mut Errors) -> Self {
+        let mut bindings: HashMap<String, Bound<'a>> = HashMap::new();
         for (index, binding) in graph.bindings.iter().enumerate() {
-            let name = binding.name.to_string();
+            let ident = &binding.name;
+            let name = ident.to_string();
             if name == "START" || name == "END" {
                 errors.at(
-                    binding.name.span(),
+                    ident.span(),
                     format!("`{name}` is reserved: give the node another name"),
                 );
             } else if bindings.contains_key(&name) {
                 errors.at(
-                    binding.name.span(),
+                    ident.span(),
                     format!("`node {name}` is there already: give this one another name"),
                 );
             } else {
@@ -169,41 +174,291 @@ impl Names {
                     name,
                     Bound {
                         index,
-                        name: binding.name.clone(),
+                        name: ident,
                         is_used: false,
                     },
                 );
             }
         }
         Self {
+            model: Model::default(),
+            graph,
             bindings,
             nodes: HashMap::new(),
+            start: None,
+            errors,
         }
     }
 
-    fn report_unused(self, errors: &mut Errors) {
+    /// A chain that is a statement of its own.
+    fn statement(&mut self, chain: &'a Chain) {
+        let is_first = self.model.steps.is_empty() && self.start.is_none();
+        match chain.stages.first() {
+            Some(Stage::Group(group)) if is_first => {
+                let text = "say where the graph starts: `START -> { .. }`";
+                self.errors.spanning(&group.braces, text);
+            }
+            _ => {
+                self.chain(chain, Place::Statement);
+            }
+        }
+    }
+
+    /// Gives where the chain leads to first.
+    fn chain(&mut self, chain: &'a Chain, place: Place) -> Option<Target> {
+        let mut first = None;
+        let mut before = Before::Nothing;
+        for stage in &chain.stages {
+            let is_reserved =
+                |is: fn(&Reference) -> bool| matches!(stage, Stage::Node(reference) if is(reference));
+            if matches!(before, Before::End) {
+                self.errors.spanning(stage, "nothing can follow `END`");
+                return first;
+            }
+            if is_reserved(Reference::is_start) {
+                if place == Place::Arm || !matches!(before, Before::Nothing) {
+                    self.errors.spanning(stage, "`START` can only begin a chain");
+                    return first;
+                }
+                before = Before::Start;
+                continue;
+            }
+            let target = if is_reserved(Reference::is_end) {
+                Target::End
+            } else {
+                Target::Step(self.step(stage))
+            };
+            first.get_or_insert(target);
+            self.link(&before, target, stage, place);
+            before = match target {
+                Target::End => Before::End,
+                Target::Step(step) => Before::Step(step),
+            };
+        }
+        match (&chain.decision, before) {
+            (Some(decision), Before::Step(from)) => self.decide(from, decision),
+            (Some(decision), Before::Start) => {
+                let text = "a graph starts at a node: `START -> A -> match .. { .. }`";
+                self.errors.spanning(&decision.keyword, text);
+            }
+            (Some(decision), Before::End) => self
+                .errors
+                .spanning(&decision.keyword, "nothing can follow `END`"),
+            // The parser has said what is missing.
+            (Some(_), Before::Nothing) => {}
+            (None, Before::Start) => {
+                self.errors.spanning(
+                    &chain.stages[0],
+                    "`START` needs a node to start at: `START -> MAIN`",
+                );
+            }
+            (None, _) => {}
+        }
+        first
+    }
+
+    /// Writes down that `target` comes after `before`.
+    fn link(&mut self, before: &Before, target: Target, stage: &'a Stage, place: Place) {
+        match (before, target) {
+            (Before::Step(from), to) => self.model.steps[*from].exits.push(Exit::Edge { to, at: stage }),
+            (Before::Start, Target::Step(entry)) => match self.start {
+                None => (self.start, self.model.entry) = (Some(stage), Some(entry)),
+                Some(_) => {
+                    let first = self
+                        .model
+                        .entry
+                        .map(|entry| self.model.steps[entry].text())
+                        .unwrap_or_default();
+                    self.errors
+                        .spanning(stage, format!("the graph starts at `{first}` already"));
+                }
+            },
+            (Before::Start, Target::End) => {
+                self.errors.spanning(
+                    stage,
+                    "a graph needs a node between `START` and `END`: `START -> MAIN -> END`",
+                );
+            }
+            (Before::Nothing, Target::End) if place == Place::Statement => {
+                self.errors
+                    .spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
+            }
+            (Before::Nothing | Before::End, _) => {}
+        }
+    }
+
+    fn decide(&mut self, from: usize, decision: &'a Decision) {
+        if decision.arms.is_empty() {
+            let text = "a decision needs arms: `match router { Route::A => A, Route::B => END }`";
+            self.errors.spanning(&decision.keyword, text);
+        }
+        if let (None, Work::Group { .. }) = (&decision.router, &self.model.steps[from].work) {
+            let text =
+                "a group returns nothing to match: name a function of the state, `match router { .. }`";
+            self.errors.spanning(&decision.keyword, text);
+        }
+        let targets = decision
+            .arms
+            .iter()
+            .filter_map(|arm| self.chain(&arm.chain, Place::Arm))
+            .collect();
+        self.model.steps[from]
+            .exits
+            .push(Exit::Decision { decision, targets });
+    }
+
+    fn step(&mut self, stage: &'a Stage) -> usize {
+        match stage {
+            Stage::Node(reference) => {
+                let node = self.node(reference);
+                if self.model.steps[node].group.is_some() {
+                    self.two_places(reference);
+                }
+                node
+            }
+            Stage::Group(group) => self.group(group),
+        }
+    }
+
+    fn node(&mut self, reference: &'a Reference) -> usize {
+        let text = reference.text();
+        if let Some(node) = self.nodes.get(&text) {
+            return *node;
+        }
+        let binding = self
+            .bindings
+            .get_mut(&text)
+            .filter(|_| reference.is_plain)
+            .map(|binding| {
+                binding.is_used = true;
+                binding.index
+            });
+        let work = Work::Node {
+            first_mention: reference,
+            binding,
+        };
+        let node = self.push(reference.name.to_string(), work);
+        self.nodes.insert(text, node);
+        node
+    }
+
+    fn push(&mut self, name: String, work: Work<'a>) -> usize {
+        self.model.steps.push(Step {
+            name,
+            work,
+            exits: Vec::new(),
+            on_error: None,
+            group: None,
+        });
+        self.model.steps.len() - 1
+    }
+
+    fn group(&mut self, written: &'a Branches) -> usize {
+        if written.chains.is_empty() {
+            self.errors
+                .spanning(&written.braces, "a group needs branches: `{ B, C }`");
+        }
+        let branches: Vec<Vec<usize>> = written.chains.iter().map(|chain| self.branch(chain)).collect();
+        let firsts = branches.iter().filter_map(|branch| branch.first());
+        let firsts: Vec<_> = firsts.map(|step| self.model.steps[*step].name.as_str()).collect();
+        let name = format!("{{{}}}", firsts.join(", "));
+        let members: Vec<_> = branches.iter().flatten().copied().collect();
+        let group = self.push(name, Work::Group { written, branches });
+        for member in members {
+            self.model.steps[member].group = Some(group);
+        }
+        group
+    }
+
+    /// A branch runs its steps one after the other and is joined by what follows the group.
+    fn branch(&mut self, chain: &'a Chain) -> Vec<usize> {
+        let mut steps = Vec::new();
+        for stage in &chain.stages {
+            match stage {
+                Stage::Node(reference) if reference.is_end() => {
+                    let text = "a branch does not end the run: what follows the group joins it, `A -> { B, C } -> END`";
+                    self.errors.spanning(reference, text);
+                }
+                Stage::Node(reference) if reference.is_start() => {
+                    self.errors.spanning(reference, "`START` can only begin a chain");
+                }
+                Stage::Node(reference) => {
+                    if self.nodes.contains_key(&reference.text()) {
+                        self.two_places(reference);
+                    }
+                    steps.push(self.node(reference));
+                }
+                Stage::Group(group) => steps.push(self.group(group)),
+            }
+        }
+        if let Some(decision) = &chain.decision {
+            let text = "a branch cannot decide: put the `match` after the group, or in a subgraph, `graph NAME { .. }`";
+            self.errors.spanning(&decision.keyword, text);
+        }
+        steps
+    }
+
+    fn two_places(&mut self, reference: &Reference) {
+        let text = reference.text();
+        self.errors.spanning(
+            reference,
+            format!(
+                "`{text}` runs in a group and has no other place in the graph; give this one a name of its own: \
+                 `node OTHER = {text};`"
+            ),
+        );
+    }
+
+    /// `on_error: NODE` of the bindings whose nodes are in the graph.
+    fn fallbacks(&mut self) {
+        for index in 0..self.model.steps.len() {
+            let Work::Node {
+                binding: Some(binding),
+                ..
+            } = self.model.steps[index].work
+            else {
+                continue;
+            };
+            let Some(fallback) = &self.graph.bindings[binding].on_error else {
+                continue;
+            };
+            if self.model.steps[index].group.is_some() {
+                let text = "a node in a group has no way of its own, after a failure neither";
+                self.errors.spanning(fallback, text);
+            } else if fallback.is_start() || fallback.is_end() {
+                self.errors
+                    .spanning(fallback, "a failure leads to a node, which sees the error");
+            } else {
+                // A node that is named here only has no way on, which is another rule's to say.
+                self.model.steps[index].on_error = Some(self.node(fallback));
+            }
+        }
+    }
+
+    fn entry(&mut self) {
+        if self.model.steps.is_empty() && self.errors.is_empty() {
+            self.errors.at(
+                Span::call_site(),
+                "a graph needs at least one node: `graph! { MAIN -> END }`",
+            );
+        }
+        // Without `START` the graph starts at the first node of the first chain.
+        if self.model.entry.is_none() && !self.model.steps.is_empty() {
+            self.model.entry = Some(0);
+        }
+    }
+
+    fn report_unused(&mut self) {
         let mut unused: Vec<_> = self
             .bindings
-            .into_values()
+            .values()
             .filter(|binding| !binding.is_used)
             .collect();
         unused.sort_by_key(|binding| binding.index);
         for Bound { name, .. } in unused {
-            errors.at(
-                name.span(),
-                format!("node `{name}` is bound but no chain goes through it: write `.. -> {name} -> ..`"),
-            );
-        }
-    }
-}
-
-impl Node {
-    /// What stands for the node's type in the expansion: what the binding names, or the reference itself.
-    pub(crate) fn handle(&self, graph: &Graph) -> Option<TokenStream> {
-        match self.binding.map(|index| &graph.bindings[index].source) {
-            Some(Source::Value(_)) => None,
-            // The alias is what is written, so that the editor goes to the binding.
-            Some(Source::Handle(_)) | None => Some(self.first_mention.to_token_stream()),
+            let text =
+                format!("node `{name}` is bound but no chain goes through it: write `.. -> {name} -> ..`");
+            self.errors.at(name.span(), text);
         }
     }
 }

@@ -6,7 +6,7 @@ use quote::{ToTokens, quote};
 use super::tokens::Tokens;
 use crate::{errors::Errors, root::Root};
 
-/// What stands between the braces of `graph! { .. }`.
+/// What stands between the braces of `graph! { .. }`, or of `graph NAME { .. }` inside it.
 #[derive(Default)]
 pub(crate) struct Graph {
     pub(crate) state: Option<TokenStream>,
@@ -17,12 +17,17 @@ pub(crate) struct Graph {
     pub(crate) compile: Vec<Setting>,
     /// Every place where a node is named, in the order of the text, also where the graph around it is wrong.
     pub(crate) mentions: Vec<Reference>,
+    /// Whether this is a part of another graph.
+    is_inner: bool,
 }
 
-/// `node IDENT = source;`
+/// `node IDENT = source { options };`, or `graph IDENT { .. }`
 pub(crate) struct Binding {
     pub(crate) name: Ident,
     pub(crate) source: Source,
+    pub(crate) options: Vec<Setting>,
+    /// The option `on_error: NODE`.
+    pub(crate) on_error: Option<Reference>,
 }
 
 pub(crate) enum Source {
@@ -30,6 +35,8 @@ pub(crate) enum Source {
     Handle(Reference),
     /// A value that implements `Node`.
     Value(TokenStream),
+    /// A graph written in place.
+    Graph(Graph),
 }
 
 /// `KEY: VALUE`, a call of the builder's method `KEY`.
@@ -38,10 +45,48 @@ pub(crate) struct Setting {
     pub(crate) value: TokenStream,
 }
 
-/// `A -> B -> C`
+/// `A -> { B, C } -> match .. { .. }`
 #[derive(Default)]
 pub(crate) struct Chain {
-    pub(crate) stages: Vec<Reference>,
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) decision: Option<Decision>,
+}
+
+pub(crate) enum Stage {
+    Node(Reference),
+    Group(Branches),
+}
+
+impl ToTokens for Stage {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        match self {
+            Self::Node(reference) => reference.to_tokens(tokens),
+            Self::Group(group) => group.braces.to_tokens(tokens),
+        }
+    }
+}
+
+/// `{ B, C -> D }`
+pub(crate) struct Branches {
+    /// As it was written.
+    pub(crate) braces: Group,
+    pub(crate) chains: Vec<Chain>,
+}
+
+/// `match router { PATTERN => chain, .. }`
+pub(crate) struct Decision {
+    pub(crate) keyword: Ident,
+    /// A function of the state; without it, what the node before returned is matched.
+    pub(crate) router: Option<TokenStream>,
+    pub(crate) arms: Vec<Arm>,
+    /// The place of the braces, into which rustc writes the arms that are missing.
+    pub(crate) braces: Span,
+}
+
+pub(crate) struct Arm {
+    /// With its guard. Not parsed: patterns are rustc's.
+    pub(crate) pattern: TokenStream,
+    pub(crate) chain: Chain,
 }
 
 /// A node's path as it was written, or `START` or `END`.
@@ -76,29 +121,92 @@ impl ToTokens for Reference {
     }
 }
 
+/// Where a chain stands, and so what ends it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Context {
+    Statement,
+    /// In a branch of a group, or in an arm of a decision: up to the next comma.
+    Listed,
+}
+
+impl Context {
+    fn is_over(self, tokens: &Tokens) -> bool {
+        tokens.is_empty() || self == Self::Listed && tokens.peek_punct(0, ',')
+    }
+
+    fn end(self) -> &'static str {
+        match self {
+            Self::Statement => "`;`",
+            Self::Listed => "`,`",
+        }
+    }
+}
+
+const PLACE: &str = "a node, `{ .. }`, `match` or `END`";
+
 impl Graph {
     pub(crate) fn parse(input: TokenStream, errors: &mut Errors) -> Self {
         let mut graph = Self::default();
-        let mut tokens = Tokens::new(input);
+        graph.statements(Tokens::new(input), errors);
+        graph
+    }
+
+    fn statements(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         while !tokens.is_empty() {
             if tokens.punct(';').is_some() {
                 continue;
             }
             if tokens.peek_word(0, "compile") && tokens.peek_group(1, Delimiter::Brace) {
-                tokens.next();
-                if let Some(group) = tokens.group(Delimiter::Brace) {
-                    graph.compile.extend(settings(&group, errors));
-                }
-                continue;
+                self.compile(&mut tokens, errors);
+            } else if tokens.peek_word(0, "graph")
+                && tokens.ident_at(1).is_some()
+                && tokens.peek_group(2, Delimiter::Brace)
+            {
+                self.subgraph(&mut tokens, errors);
+            } else {
+                self.statement(tokens.until(';'), errors);
             }
-            graph.statement(tokens.until(';'), errors);
         }
-        graph
+    }
+
+    /// `compile { .. }`
+    fn compile(&mut self, tokens: &mut Tokens, errors: &mut Errors) {
+        let keyword = tokens.next();
+        let Some(group) = tokens.group(Delimiter::Brace) else {
+            return;
+        };
+        if self.is_inner {
+            errors.spanning(
+                keyword,
+                "a graph inside another is compiled with it: put `compile { .. }` there",
+            );
+        }
+        self.compile.extend(settings(&group, errors));
+    }
+
+    /// `graph NAME { .. }`
+    fn subgraph(&mut self, tokens: &mut Tokens, errors: &mut Errors) {
+        tokens.next();
+        let (Some(name), Some(group)) = (tokens.ident(), tokens.group(Delimiter::Brace)) else {
+            return;
+        };
+        let mut inner = Self {
+            is_inner: true,
+            root: self.root.clone(),
+            ..Self::default()
+        };
+        inner.statements(Tokens::new(group.stream()), errors);
+        self.bindings.push(Binding {
+            name,
+            source: Source::Graph(inner),
+            options: Vec::new(),
+            on_error: None,
+        });
     }
 
     fn statement(&mut self, mut tokens: Tokens, errors: &mut Errors) {
-        if let Some(keyword) = tokens.word("type") {
-            self.state(keyword.span(), tokens, errors);
+        if tokens.peek_word(0, "type") {
+            self.state(tokens, errors);
         } else if tokens.peek_word(0, "name") && tokens.peek_punct(1, '=') {
             self.name(tokens, errors);
         } else if tokens.peek_word(0, "crate") && tokens.peek_punct(1, '=') {
@@ -106,15 +214,27 @@ impl Graph {
         } else if tokens.peek_word(0, "node") && tokens.ident_at(1).is_some() {
             self.binding(tokens, errors);
         } else {
-            self.chain(tokens, errors);
+            let chain = self.chain(&mut tokens, Context::Statement, errors);
+            self.chains.push(chain);
+        }
+    }
+
+    /// A statement about the whole graph has no place in a part of it.
+    fn only_outside(&self, keyword: &Option<TokenTree>, errors: &mut Errors) {
+        if self.is_inner {
+            errors.spanning(keyword, "a graph inside another has this from the one around it");
         }
     }
 
     /// `type State = TYPE`
-    fn state(&mut self, keyword: Span, mut tokens: Tokens, errors: &mut Errors) {
+    fn state(&mut self, mut tokens: Tokens, errors: &mut Errors) {
+        let keyword = tokens.next();
+        self.only_outside(&keyword, errors);
         if tokens.word("State").is_none() || tokens.punct('=').is_none() || tokens.is_empty() {
-            let span = tokens.peek().map_or(keyword, TokenTree::span);
-            errors.at(span, "expected `type State = MyState;`");
+            errors.spanning(
+                tokens.peek().cloned().or(keyword),
+                "expected `type State = MyState;`",
+            );
         } else {
             // Not parsed: what is no type is rustc's to say, and the editor completes what is half of one.
             self.state = Some(tokens.rest());
@@ -123,9 +243,8 @@ impl Graph {
 
     /// `name = "text"`
     fn name(&mut self, mut tokens: Tokens, errors: &mut Errors) {
-        let keyword = tokens
-            .next()
-            .map_or_else(Span::call_site, |keyword| keyword.span());
+        let keyword = tokens.next();
+        self.only_outside(&keyword, errors);
         tokens.next();
         match tokens.next() {
             Some(TokenTree::Literal(literal)) if literal.to_string().starts_with('"') => {
@@ -134,16 +253,17 @@ impl Graph {
                     errors.at(stray.span(), "expected `;`");
                 }
             }
-            other => {
-                let span = other.map_or(keyword, |token| token.span());
-                errors.at(span, "a graph's name is a text: `name = \"support\";`");
-            }
+            other => errors.spanning(
+                other.or(keyword),
+                "a graph's name is a text: `name = \"support\";`",
+            ),
         }
     }
 
     /// `crate = path`
     fn root(&mut self, mut tokens: Tokens, errors: &mut Errors) {
-        tokens.next();
+        let keyword = tokens.next();
+        self.only_outside(&keyword, errors);
         tokens.next();
         match syn::parse2(tokens.rest()) {
             Ok(path) => self.root = Root(Some(path)),
@@ -151,96 +271,237 @@ impl Graph {
         }
     }
 
-    /// `node IDENT = source`
+    /// `node IDENT = source { options }`
     fn binding(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let keyword = tokens.next();
         let Some(name) = tokens.ident() else { return };
-        let span = keyword.map_or_else(Span::call_site, |keyword| keyword.span());
         if tokens.punct('=').is_none() || tokens.is_empty() {
-            let span = tokens.peek().map_or(span, TokenTree::span);
-            errors.at(span, format!("expected a node: `node {name} = my_node;`"));
+            let place = tokens.peek().cloned().or(keyword);
+            errors.spanning(place, format!("expected a node: `node {name} = my_node;`"));
             return;
         }
-        let source = tokens.rest();
-        let mut as_path = Tokens::new(source.clone());
+        let mut as_path = tokens.clone();
         let source = match reference(&mut as_path) {
-            Some((reference, dangling)) if as_path.is_empty() => {
+            Some((reference, dangling)) if starts_options_or_ends(&as_path) => {
                 self.mention(&reference, dangling, errors);
+                tokens = as_path;
                 Source::Handle(reference)
             }
             // `f A -> B`: a path, and something behind it that no expression goes on with.
             Some((reference, dangling)) if as_path.ident_at(0).is_some() || as_path.peek_arrow() => {
                 self.mention(&reference, dangling, errors);
-                errors.at(as_path.peek().map_or(span, TokenTree::span), "expected `;`");
-                Source::Handle(reference)
+                errors.spanning(as_path.peek(), "expected `;`");
+                self.bindings.push(Binding {
+                    name,
+                    source: Source::Handle(reference),
+                    options: Vec::new(),
+                    on_error: None,
+                });
+                return;
             }
-            _ => Source::Value(source),
+            _ => Source::Value(tokens.before_last_brace()),
         };
-        self.bindings.push(Binding { name, source });
+        let mut options = tokens
+            .group(Delimiter::Brace)
+            .map(|group| settings(&group, errors))
+            .unwrap_or_default();
+        let on_error = options
+            .iter()
+            .position(|setting| setting.key == "on_error")
+            .and_then(|position| self.fallback(&options.remove(position), errors));
+        self.bindings.push(Binding {
+            name,
+            source,
+            options,
+            on_error,
+        });
+    }
+
+    /// `on_error: NODE`
+    fn fallback(&mut self, setting: &Setting, errors: &mut Errors) -> Option<Reference> {
+        let mut tokens = Tokens::new(setting.value.clone());
+        let found = reference(&mut tokens).filter(|_| tokens.is_empty());
+        match found {
+            Some((reference, dangling)) => {
+                self.mention(&reference, dangling, errors);
+                Some(reference)
+            }
+            None => {
+                errors.spanning(
+                    &setting.key,
+                    "expected the node to go on with: `on_error: RECOVER`",
+                );
+                None
+            }
+        }
     }
 
     /// `A -> B -> C`
-    fn chain(&mut self, mut tokens: Tokens, errors: &mut Errors) {
+    fn chain(&mut self, tokens: &mut Tokens, context: Context, errors: &mut Errors) -> Chain {
         let mut chain = Chain::default();
         let mut arrow = None;
         loop {
-            match reference(&mut tokens) {
-                Some((reference, dangling)) => {
-                    self.mention(&reference, dangling, errors);
-                    chain.stages.push(reference);
+            if context.is_over(tokens) {
+                if let Some(arrow) = arrow {
+                    errors.spanning(
+                        TokenStream::from_iter::<[TokenTree; 2]>(arrow),
+                        format!("expected {PLACE} after `->`"),
+                    );
                 }
-                None => missing_stage(&mut tokens, arrow, errors),
+                return chain;
             }
+            if tokens.peek_word(0, "match") {
+                chain.decision = self.decision(tokens, errors);
+                if chain.stages.is_empty()
+                    && let Some(decision) = &chain.decision
+                {
+                    errors.spanning(
+                        &decision.keyword,
+                        "`match` needs a node before it: `A -> match .. { .. }`",
+                    );
+                }
+                after_decision(tokens, context, errors);
+                return chain;
+            }
+            chain.stages.extend(self.stage(tokens, errors));
             arrow = tokens.arrow();
-            if arrow.is_some() {
-                continue;
-            }
-            let Some(stray) = tokens.peek() else { break };
-            errors.at(stray.span(), "expected `->` or `;`");
-            skip_to_stage(&mut tokens);
-            if tokens.is_empty() {
-                break;
+            if arrow.is_none() && !context.is_over(tokens) {
+                errors.spanning(tokens.peek(), format!("expected `->` or {}", context.end()));
+                skip_to_stage(tokens, context);
             }
         }
-        self.chains.push(chain);
     }
 
-    fn mention(&mut self, reference: &Reference, dangling: Option<Span>, errors: &mut Errors) {
+    /// One stage; says what is wrong where there is none, and takes what stands there instead.
+    fn stage(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Stage> {
+        if let Some(reserved) = reserved(tokens) {
+            errors.spanning(&reserved, format!("`{reserved}` is reserved for a later version"));
+            tokens.next();
+            return None;
+        }
+        if let Some(braces) = tokens.group(Delimiter::Brace) {
+            return Some(Stage::Group(self.branches(braces, errors)));
+        }
+        if let Some((reference, dangling)) = reference(tokens) {
+            self.mention(&reference, dangling, errors);
+            return Some(Stage::Node(reference));
+        }
+        if tokens.peek_arrow() {
+            let arrow = tokens
+                .clone()
+                .arrow()
+                .map(TokenStream::from_iter::<[TokenTree; 2]>);
+            errors.spanning(arrow, format!("expected {PLACE} before `->`"));
+        } else {
+            errors.spanning(tokens.next(), format!("expected {PLACE}"));
+        }
+        None
+    }
+
+    /// `{ B, C -> D }`
+    fn branches(&mut self, braces: Group, errors: &mut Errors) -> Branches {
+        let mut tokens = Tokens::new(braces.stream());
+        let mut chains = Vec::new();
+        while !tokens.is_empty() {
+            let before = errors.count();
+            let chain = self.chain(&mut tokens, Context::Listed, errors);
+            let comma = tokens.punct(',');
+            if chain.stages.is_empty() && chain.decision.is_none() && errors.count() == before {
+                errors.spanning(comma, "expected a branch before `,`");
+            }
+            chains.push(chain);
+        }
+        Branches { braces, chains }
+    }
+
+    /// `match router { PATTERN => chain, .. }`
+    fn decision(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Decision> {
+        let keyword = tokens.ident()?;
+        let router =
+            tokens.while_not(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ','));
+        let Some(group) = tokens.group(Delimiter::Brace) else {
+            errors.spanning(
+                &keyword,
+                "expected arms: `match router { Route::A => A, Route::B => END }`",
+            );
+            return None;
+        };
+        let mut arms = Vec::new();
+        let mut inside = Tokens::new(group.stream());
+        while !inside.is_empty() {
+            let pattern = inside.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
+            let Some(arrow) = inside.fat_arrow() else {
+                errors.spanning(pattern, "expected `PATTERN => NODE`");
+                inside.punct(',');
+                continue;
+            };
+            let arrow = TokenStream::from_iter::<[TokenTree; 2]>(arrow);
+            let before = errors.count();
+            let chain = self.chain(&mut inside, Context::Listed, errors);
+            inside.punct(',');
+            if pattern.is_empty() {
+                errors.spanning(arrow, "expected a pattern before `=>`");
+            } else if chain.stages.is_empty() && errors.count() == before {
+                errors.spanning(arrow, "expected a node or `END` after `=>`");
+            }
+            arms.push(Arm { pattern, chain });
+        }
+        let router = (!router.is_empty()).then_some(router);
+        Some(Decision {
+            keyword,
+            router,
+            arms,
+            braces: group.span(),
+        })
+    }
+
+    fn mention(&mut self, reference: &Reference, dangling: Option<TokenTree>, errors: &mut Errors) {
         if let Some(dangling) = dangling {
-            errors.at(dangling, "expected a name after `::`");
+            errors.spanning(dangling, "expected a name after `::`");
         }
         self.mentions.push(reference.clone());
     }
 }
 
-/// Says what is missing where a node should stand, and takes what stands there instead.
-fn missing_stage(tokens: &mut Tokens, arrow: Option<[TokenTree; 2]>, errors: &mut Errors) {
-    const EXPECTED: &str = "expected a node or `END`";
-    let spanned = |arrow: [TokenTree; 2]| TokenStream::from_iter(arrow);
-    match (tokens.peek(), arrow) {
-        (None, Some(arrow)) => errors.spanning(spanned(arrow), format!("{EXPECTED} after `->`")),
-        (Some(_), _) if tokens.peek_arrow() => {
-            let arrow = tokens.clone().arrow().map(spanned);
-            errors.spanning(arrow, format!("{EXPECTED} before `->`"));
-        }
-        (Some(stray), _) => {
-            errors.at(stray.span(), EXPECTED);
-            tokens.next();
-        }
-        (None, None) => {}
+/// Nothing can be said to follow all arms of a decision.
+fn after_decision(tokens: &mut Tokens, context: Context, errors: &mut Errors) {
+    if !context.is_over(tokens) {
+        let place = match tokens.clone().arrow() {
+            Some(arrow) => TokenStream::from_iter::<[TokenTree; 2]>(arrow),
+            None => tokens.peek().to_token_stream(),
+        };
+        let text = "nothing can follow a `match`: write what follows inside its arms, `PATTERN => A -> B`";
+        errors.spanning(place, text);
+        tokens.while_not(|tokens| context.is_over(tokens));
     }
+}
+
+/// `each`, `any` and `if` at the head of a stage; the first two may be nodes all the same.
+fn reserved(tokens: &Tokens) -> Option<Ident> {
+    let ident = tokens.ident_at(0)?;
+    let is_reserved = ident == "if"
+        || (ident == "each" || ident == "any")
+            && (tokens.ident_at(1).is_some() || tokens.peek_group(1, Delimiter::Brace));
+    is_reserved.then(|| ident.clone())
+}
+
+fn starts_options_or_ends(tokens: &Tokens) -> bool {
+    tokens.is_empty() || tokens.peek_group(0, Delimiter::Brace) && tokens.nth(1).is_none()
 }
 
 /// Takes what can begin no stage, up to the next arrow.
-fn skip_to_stage(tokens: &mut Tokens) {
-    while !tokens.is_empty() && !tokens.peek_arrow() && tokens.ident_at(0).is_none() {
-        tokens.next();
-    }
+fn skip_to_stage(tokens: &mut Tokens, context: Context) {
+    tokens.while_not(|tokens| {
+        context.is_over(tokens)
+            || tokens.peek_arrow()
+            || tokens.ident_at(0).is_some()
+            || tokens.peek_group(0, Delimiter::Brace)
+    });
     tokens.arrow();
 }
 
-/// A path in type position. A `::` at its end is left out and its place told: the name behind it is being typed.
-fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
+/// A path in type position. A `::` at its end is left out and told: the name behind it is being typed.
+fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<TokenTree>)> {
     let mut path = TokenStream::new();
     let mut is_plain = true;
     if tokens.peek_path_separator() && tokens.ident_at(2).is_some() {
@@ -252,7 +513,7 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
     let mut dangling = None;
     loop {
         if tokens.peek_punct(0, '<') {
-            path.extend(generic_arguments(tokens));
+            path.extend(tokens.generic_arguments());
             is_plain = false;
         } else if let Some(separator) = tokens.path_separator() {
             if let Some(segment) = tokens.ident() {
@@ -263,7 +524,7 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
             } else if tokens.peek_punct(0, '<') {
                 path.extend(separator);
             } else {
-                dangling = separator.last().map(TokenTree::span);
+                dangling = separator.into_iter().last();
                 break;
             }
         } else {
@@ -273,33 +534,13 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Span>)> {
     Some((Reference { path, name, is_plain }, dangling))
 }
 
-/// `<A, B<C>>`
-fn generic_arguments(tokens: &mut Tokens) -> TokenStream {
-    let mut arguments = TokenStream::new();
-    let mut depth = 0_usize;
-    while let Some(token) = tokens.next() {
-        if let TokenTree::Punct(punct) = &token {
-            match punct.as_char() {
-                '<' => depth += 1,
-                '>' => depth -= 1,
-                _ => {}
-            }
-        }
-        arguments.extend([token]);
-        if depth == 0 {
-            break;
-        }
-    }
-    arguments
-}
-
 /// `{ KEY: VALUE, KEY }`
 fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
     let mut settings = Vec::new();
     for mut tokens in Tokens::new(group.stream()).split(',') {
         let Some(key) = tokens.ident() else {
-            if let Some(stray) = tokens.peek() {
-                errors.at(stray.span(), "expected an option: `shutdown_timeout: 30s`");
+            if !tokens.is_empty() {
+                errors.spanning(tokens.peek(), "expected an option: `KEY: VALUE`");
             }
             continue;
         };
@@ -316,8 +557,8 @@ fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
                 key,
                 value: value(tokens.rest()),
             });
-        } else if let Some(stray) = tokens.peek() {
-            errors.at(stray.span(), format!("expected `:` and a value after `{key}`"));
+        } else {
+            errors.spanning(tokens.peek(), format!("expected `:` and a value after `{key}`"));
         }
     }
     settings

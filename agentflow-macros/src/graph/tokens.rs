@@ -24,11 +24,15 @@ impl Tokens {
     }
 
     pub(crate) fn peek(&self) -> Option<&TokenTree> {
-        self.list.get(self.at)
+        self.nth(0)
+    }
+
+    pub(crate) fn nth(&self, n: usize) -> Option<&TokenTree> {
+        self.list.get(self.at + n)
     }
 
     pub(crate) fn next(&mut self) -> Option<TokenTree> {
-        let token = self.list.get(self.at).cloned();
+        let token = self.peek().cloned();
         self.at += usize::from(token.is_some());
         token
     }
@@ -40,16 +44,26 @@ impl Tokens {
 
     /// All that is left.
     pub(crate) fn rest(&mut self) -> TokenStream {
-        let rest = self.list[self.at.min(self.list.len())..]
-            .iter()
-            .cloned()
-            .collect();
-        self.at = self.list.len();
-        rest
+        self.while_not(|_| false)
     }
 
-    fn nth(&self, n: usize) -> Option<&TokenTree> {
-        self.list.get(self.at + n)
+    /// The tokens before the first place where `is_end` holds; all that is left where it never does.
+    pub(crate) fn while_not(&mut self, is_end: impl Fn(&Self) -> bool) -> TokenStream {
+        let mut taken = TokenStream::new();
+        while !self.is_empty() && !is_end(self) {
+            taken.extend(self.next());
+        }
+        taken
+    }
+
+    /// What is left but a brace group at the end, if there is more than that group.
+    pub(crate) fn before_last_brace(&mut self) -> TokenStream {
+        let left = self.list.len() - self.at;
+        let is_braced = left > 1 && self.peek_group(left - 1, Delimiter::Brace);
+        let end = self.list.len() - usize::from(is_braced);
+        let before = self.list[self.at..end].iter().cloned().collect();
+        self.at = end;
+        before
     }
 
     fn punct_at(&self, n: usize, char: char) -> Option<&Punct> {
@@ -67,6 +81,46 @@ impl Tokens {
         let punct = self.punct_at(0, char)?.clone();
         self.at += 1;
         Some(punct)
+    }
+
+    fn peek_pair(&self, first: char, second: char) -> bool {
+        self.punct_at(0, first)
+            .is_some_and(|punct| punct.spacing() == Spacing::Joint)
+            && self.peek_punct(1, second)
+    }
+
+    fn pair(&mut self, first: char, second: char) -> Option<[TokenTree; 2]> {
+        if !self.peek_pair(first, second) {
+            return None;
+        }
+        Some([self.next()?, self.next()?])
+    }
+
+    pub(crate) fn peek_arrow(&self) -> bool {
+        self.peek_pair('-', '>')
+    }
+
+    /// `->`
+    pub(crate) fn arrow(&mut self) -> Option<[TokenTree; 2]> {
+        self.pair('-', '>')
+    }
+
+    pub(crate) fn peek_fat_arrow(&self) -> bool {
+        self.peek_pair('=', '>')
+    }
+
+    /// `=>`
+    pub(crate) fn fat_arrow(&mut self) -> Option<[TokenTree; 2]> {
+        self.pair('=', '>')
+    }
+
+    pub(crate) fn peek_path_separator(&self) -> bool {
+        self.peek_pair(':', ':')
+    }
+
+    /// `::`
+    pub(crate) fn path_separator(&mut self) -> Option<[TokenTree; 2]> {
+        self.pair(':', ':')
     }
 
     pub(crate) fn ident_at(&self, n: usize) -> Option<&Ident> {
@@ -109,50 +163,44 @@ impl Tokens {
         }
     }
 
-    /// `::`
-    pub(crate) fn peek_path_separator(&self) -> bool {
-        self.punct_at(0, ':')
-            .is_some_and(|punct| punct.spacing() == Spacing::Joint)
-            && self.punct_at(1, ':').is_some()
-    }
-
-    pub(crate) fn path_separator(&mut self) -> Option<[TokenTree; 2]> {
-        if !self.peek_path_separator() {
-            return None;
+    /// `<A, B<C>>`; up to the end where it isn't closed.
+    pub(crate) fn generic_arguments(&mut self) -> TokenStream {
+        let mut arguments = TokenStream::new();
+        let mut depth = 0_usize;
+        while !self.is_empty() {
+            if let Some(arrow) = self.arrow() {
+                arguments.extend(arrow);
+                continue;
+            }
+            depth += usize::from(self.peek_punct(0, '<'));
+            depth -= usize::from(self.peek_punct(0, '>'));
+            arguments.extend(self.next());
+            if depth == 0 {
+                break;
+            }
         }
-        Some([self.next()?, self.next()?])
+        arguments
     }
 
-    pub(crate) fn peek_arrow(&self) -> bool {
-        self.arrow_at(0)
-    }
-
-    fn arrow_at(&self, n: usize) -> bool {
-        self.punct_at(n, '-')
-            .is_some_and(|punct| punct.spacing() == Spacing::Joint)
-            && self.punct_at(n + 1, '>').is_some()
-    }
-
-    /// `->`
-    pub(crate) fn arrow(&mut self) -> Option<[TokenTree; 2]> {
-        if !self.arrow_at(0) {
-            return None;
-        }
-        Some([self.next()?, self.next()?])
-    }
-
-    /// The tokens up to `end`, which is taken too; all that is left where it doesn't come.
+    /// The tokens up to `end`, which is taken too; all that is left where it doesn't come. The commas of `::<A, B>` end
+    /// nothing.
     pub(crate) fn until(&mut self, end: char) -> Self {
-        let start = self.at;
+        let mut taken = TokenStream::new();
         while !self.is_empty() && !self.peek_punct(0, end) {
-            self.at += 1;
+            if let Some(separator) = self.path_separator() {
+                taken.extend(separator);
+                if self.peek_punct(0, '<') {
+                    taken.extend(self.generic_arguments());
+                }
+            } else {
+                taken.extend(self.next());
+            }
         }
-        let list = self.list[start..self.at].to_vec();
         self.punct(end);
-        Self { list, at: 0 }
+        Self::new(taken)
     }
 
-    /// What stands between the commas.
+    /// What stands between the separators.
     pub(crate) fn split(mut self, separator: char) -> Vec<Self> {
         let mut parts = Vec::new();
         while !self.is_empty() {

@@ -37,9 +37,19 @@ pub(crate) enum Known {
     TaskManager,
     Events,
     Cancel,
+    Attempt,
+    Error,
 }
 
-const NAMES: [&str; 5] = ["state", "config", "task_manager", "events", "cancel"];
+const NAMES: [&str; 7] = [
+    "state",
+    "config",
+    "task_manager",
+    "events",
+    "cancel",
+    "attempt",
+    "error",
+];
 
 impl Known {
     fn from_name(name: &str) -> Option<Self> {
@@ -48,6 +58,8 @@ impl Known {
             "task_manager" => Self::TaskManager,
             "events" => Self::Events,
             "cancel" => Self::Cancel,
+            "attempt" => Self::Attempt,
+            "error" => Self::Error,
             _ => return None,
         })
     }
@@ -164,8 +176,8 @@ fn unknown(ident: &Ident, name: &str, ty: &Type, errors: &mut Errors) {
             ty => super::syntax::text(ty),
         };
         format!(
-            "unknown node parameter `{ident}`: a node takes `state`, `config`, `task_manager`, `events` and `cancel`; \
-             a service of the app's context is injected: `#[inject] {ident}: &{service}`"
+            "unknown node parameter `{ident}`: a node takes `state`, `config`, `task_manager`, `events`, `cancel`, \
+             `attempt` and `error`; a service of the app's context is injected: `#[inject] {ident}: &{service}`"
         )
     };
     errors.at(ident.span(), message);

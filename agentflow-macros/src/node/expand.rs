@@ -239,11 +239,22 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     let parameters = &sig.generics.params;
     let free_state = state_type(signature).is_none().then(|| quote!(__S: __af::State));
     let call = call(function, signature, arguments);
-    let wants_tasks = signature
-        .parameters
-        .iter()
-        .any(|parameter| matches!(parameter, Parameter::Known(Known::TaskManager, _)));
-    let tasks = wants_tasks.then(|| quote!(let __tasks = __cx.task_manager();));
+    // Taken before the state is lent to the call.
+    let taken = [
+        (Known::TaskManager, quote!(let __tasks = __cx.task_manager();)),
+        (Known::Attempt, quote!(let __attempt = __cx.attempt();)),
+        (Known::Error, quote!(let __error = __cx.error();)),
+    ];
+    let wanted = |known| {
+        let is_wanted =
+            |parameter: &Parameter| matches!(parameter, Parameter::Known(this, _) if *this == known);
+        signature.parameters.iter().any(is_wanted)
+    };
+    let taken: TokenStream = taken
+        .into_iter()
+        .filter(|(known, _)| wanted(*known))
+        .map(|(_, statement)| statement)
+        .collect();
     let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
     // Where rustc points when the future is not `Send`.
     let mut output = Group::new(
@@ -251,6 +262,22 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         quote!(__af::Result<Self::Output, __af::NodeError>),
     );
     output.set_span(sig.ident.span());
+    let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
+        // The same for a group: a result that is no update makes no node for one, and no error here.
+        let update = quote!(__af::Result<__af::Option<<#state as __af::State>::Update>, __af::NodeError>);
+        quote! {
+            #[automatically_derived]
+            impl<#generics> __af::ParallelNode<#state, __C> for #handle #arguments #bounds
+                #state: __af::StateIn<__C>,
+                #result: __af::ReturnsUpdate<#state, __C>,
+            {
+                async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #state, __C>) -> #update {
+                    #taken
+                    <#result as __af::ReturnsUpdate<#state, __C>>::into_update(#call)
+                }
+            }
+        }
+    });
     // That a node may return its result is assumed in the impls and checked beside them, or rustc would report it in
     // each of them.
     quote! {
@@ -260,10 +287,11 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             type Output = <#result as #returns>::Route;
             const IN_PLACE: bool = #in_place;
             async fn run(&self, __cx: __af::NodeContext<'_, #state, __C>) -> #output {
-                #tasks
-                <#result as #returns>::finish(#call, __cx.state)
+                #taken
+                <#result as #returns>::finish(#call, __cx)
             }
         }
+        #parallel
         #[automatically_derived]
         impl<#generics, __R> __af::Handle<#state, __C, __R> for #handle #arguments #bounds
             #result: __af::Returns<__af::#form<#state, __C>, Route = __R>
@@ -297,6 +325,10 @@ fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> 
         }
         Parameter::Known(Known::Events, ty) => quote!(<#ty as __af::EventsParam<'_>>::take(__cx.events)),
         Parameter::Known(Known::Cancel, ty) => quote!(<#ty as __af::CancelParam<'_>>::take(__cx.cancel)),
+        Parameter::Known(Known::Attempt, ty) => {
+            quote!(<#ty as __af::AttemptParam>::take(__attempt))
+        }
+        Parameter::Known(Known::Error, ty) => quote!(<#ty as __af::ErrorParam<'_>>::take(__error)),
         Parameter::Inject(service) => quote!(<__C as __af::Provide<#service>>::provide(__cx.context)),
     });
     let turbofish = (!turbofish.is_empty()).then(|| quote!(::#turbofish));

@@ -39,12 +39,10 @@ pub(crate) fn expand(state: &State) -> TokenStream {
     let storage = fields.iter().map(|field| field.storage(root));
     let setters = fields.iter().map(StateField::setter);
     let merges = fields.iter().map(StateField::apply);
-    let (replaced, replaced_names): (Vec<_>, Vec<_>) = fields
-        .iter()
-        .zip(&names)
-        .filter(|(field, _)| matches!(field.merge, Merge::Replace))
-        .map(|(field, name)| (&field.ident, name))
-        .unzip();
+    let changes = fields.iter().zip(&names).map(|(field, name)| {
+        let (ident, replaces) = (&field.ident, matches!(field.merge, Merge::Replace));
+        quote_spanned!(Span::mixed_site()=> (__state::FieldChange::new(#name, #replaces), update.#ident.is_set()))
+    });
 
     // "The trait `State` is implemented for `Other`" is no help to someone who forgot the derive. Where it holds under
     // conditions, rustc has to be able to name them.
@@ -112,8 +110,8 @@ pub(crate) fn expand(state: &State) -> TokenStream {
                     #(#merges)*
                 }
 
-                fn replaced(update: &#update #args) -> ::std::vec::Vec<&'static str> {
-                    __state::names(&[#((#replaced_names, update.#replaced.is_set()),)*])
+                fn changes(update: &#update #args) -> ::std::vec::Vec<__state::FieldChange> {
+                    __state::changes(&[#(#changes,)*])
                 }
             }
 

@@ -54,7 +54,7 @@ pub(crate) fn fallback(state: &State) -> TokenStream {
             impl #impl_generics #root::State for #this #bounds {
                 type Update = #update #args;
                 fn apply(&mut self, _: #update #args) {}
-                fn replaced(_: &#update #args) -> ::std::vec::Vec<&'static str> { ::std::vec::Vec::new() }
+                fn changes(_: &#update #args) -> ::std::vec::Vec<#root::FieldChange> { ::std::vec::Vec::new() }
             }
         };
     }

@@ -2,8 +2,12 @@
 
 use std::{fmt, panic::Location, sync::Arc};
 
-use super::{BuildError, CompileOptions, CompiledGraph, Step, compiled::Plan, validate};
-use crate::{Node, State};
+use super::{
+    BuildError, CompileOptions, CompiledGraph, NodeOptions, Subgraph,
+    plan::{Choose, Decided, ErasedNode, ErasedParallelNode},
+    validate,
+};
+use crate::{Node, NodeError, ParallelNode, State, error::NoRoute};
 
 /// Where every run begins: `add_edge(START, "MAIN")` says the same as `set_entry_point("MAIN")`.
 ///
@@ -17,11 +21,11 @@ pub struct START;
 #[derive(Clone, Copy, Debug)]
 pub struct END;
 
-/// Where an edge begins: a node's name, or [`START`].
+/// Where an edge begins: the name of a node or group, or [`START`].
 #[derive(Clone, Debug)]
 pub struct Source(pub(super) Option<Arc<str>>);
 
-/// Where an edge leads: a node's name, or [`END`].
+/// Where an edge leads: the name of a node or group, or [`END`].
 #[derive(Clone, Debug)]
 pub struct Target(pub(super) Option<Arc<str>>);
 
@@ -64,30 +68,59 @@ place!(Target, END);
 /// let mut graph = StateGraph::new();
 /// graph.add_node("GREET", greet {});
 /// graph.set_entry_point("GREET");
-/// graph.add_edge("GREET", END);
+/// // Greets until two have spoken.
+/// graph.add_route("GREET", |state: &AgentState| state.context.len() < 2, [
+///     (true, "GREET".into()),
+///     (false, END.into()),
+/// ]);
 /// let app = graph.compile(CompileOptions::new())?;
 ///
 /// let state = app.invoke(AgentState::default(), RunConfig::new()).await?;
-/// assert_eq!(state.context[0].text(), "hello");
+/// assert_eq!(state.context.len(), 2);
 /// # Ok(())
 /// # }
 /// ```
-pub struct StateGraph<S, C = ()> {
+pub struct StateGraph<S: State, C = ()> {
     pub(super) name: Arc<str>,
-    pub(super) nodes: Vec<NodeDeclaration<S, C>>,
+    pub(super) steps: Vec<StepDeclaration<S, C>>,
+    pub(super) options: Vec<OptionsDeclaration>,
     pub(super) edges: Vec<EdgeDeclaration>,
-    pub(super) created: &'static Location<'static>,
+    pub(super) routes: Vec<RouteDeclaration<S>>,
+    pub(super) created: Caller,
 }
 
-pub(super) struct NodeDeclaration<S, C> {
-    pub(super) step: Step<S, C>,
-    pub(super) location: &'static Location<'static>,
+pub(super) type Caller = &'static Location<'static>;
+
+pub(super) struct StepDeclaration<S: State, C> {
+    pub(super) name: Arc<str>,
+    pub(super) work: WorkDeclaration<S, C>,
+    pub(super) location: Caller,
+}
+
+pub(super) enum WorkDeclaration<S: State, C> {
+    Node(Box<dyn ErasedNode<S, C>>),
+    Branch(Box<dyn ErasedParallelNode<S, C>>),
+    Group(Vec<Vec<Arc<str>>>),
+}
+
+pub(super) struct OptionsDeclaration {
+    pub(super) node: Arc<str>,
+    pub(super) options: NodeOptions,
+    pub(super) location: Caller,
 }
 
 pub(super) struct EdgeDeclaration {
     pub(super) from: Source,
     pub(super) to: Target,
-    pub(super) location: &'static Location<'static>,
+    pub(super) location: Caller,
+}
+
+pub(super) struct RouteDeclaration<S> {
+    pub(super) from: Arc<str>,
+    /// `None` where the node itself says which arm to take.
+    pub(super) choose: Option<Box<dyn Choose<S>>>,
+    pub(super) arms: Vec<(Arc<str>, Target)>,
+    pub(super) location: Caller,
 }
 
 impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
@@ -101,8 +134,10 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
     pub fn new() -> Self {
         Self {
             name: "graph".into(),
-            nodes: Vec::new(),
+            steps: Vec::new(),
+            options: Vec::new(),
             edges: Vec::new(),
+            routes: Vec::new(),
             created: Location::caller(),
         }
     }
@@ -113,13 +148,84 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
         self
     }
 
-    /// Adds a node: the handle that `#[node]` made (`my_node {}`, or `MAIN` for `#[node(MAIN)]`), or any other value
-    /// that implements [`Node`].
+    /// Adds a node: the handle that `#[node]` made (`my_node {}`, or `MAIN` for `#[node(MAIN)]`), a compiled graph, or any
+    /// other value that implements [`Node`].
     #[track_caller]
     pub fn add_node(&mut self, name: impl Into<Arc<str>>, node: impl Node<S, C, Output = ()>) -> &mut Self {
-        let step = Step::new(name.into(), node);
-        self.nodes.push(NodeDeclaration {
-            step,
+        self.add_deciding(name.into(), node, |_, ()| Ok(0))
+    }
+
+    /// Adds a node that returns a route, and where each route leads.
+    ///
+    /// A route that no arm has ends the run with an error that names it; `graph!` leaves none out.
+    #[track_caller]
+    pub fn add_routing_node<N>(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        node: N,
+        arms: impl IntoIterator<Item = (N::Output, Target)>,
+    ) -> &mut Self
+    where
+        N: Node<S, C>,
+        N::Output: PartialEq + fmt::Debug + Send + Sync + 'static,
+    {
+        let name = name.into();
+        let (routes, arms) = split_arms(arms);
+        self.add_deciding(Arc::clone(&name), node, move |_, route| arm_of(&routes, &route));
+        self.add_arms(name, None, arms)
+    }
+
+    #[track_caller]
+    pub(crate) fn add_deciding<N: Node<S, C>>(
+        &mut self,
+        name: Arc<str>,
+        node: N,
+        choose: impl Fn(&S, N::Output) -> Result<usize, NodeError> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.add_step(name, WorkDeclaration::Node(Box::new(Decided { node, choose })))
+    }
+
+    /// Adds a node that will run in a group: one that reads the state, and returns an update if anything.
+    #[track_caller]
+    pub fn add_branch_node(&mut self, name: impl Into<Arc<str>>, node: impl ParallelNode<S, C>) -> &mut Self {
+        self.add_step(name.into(), WorkDeclaration::Branch(Box::new(node)))
+    }
+
+    /// Adds a group: branches that run side by side, each a sequence of branch nodes and groups, by name.
+    ///
+    /// Edges lead to and from the group by its own name. What follows it runs once, when all branches are done.
+    #[track_caller]
+    pub fn add_group<B, M>(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        branches: impl IntoIterator<Item = B>,
+    ) -> &mut Self
+    where
+        B: IntoIterator<Item = M>,
+        M: Into<Arc<str>>,
+    {
+        let branches = branches
+            .into_iter()
+            .map(|branch| branch.into_iter().map(Into::into).collect());
+        self.add_step(name.into(), WorkDeclaration::Group(branches.collect()))
+    }
+
+    #[track_caller]
+    fn add_step(&mut self, name: Arc<str>, work: WorkDeclaration<S, C>) -> &mut Self {
+        self.steps.push(StepDeclaration {
+            name,
+            work,
+            location: Location::caller(),
+        });
+        self
+    }
+
+    /// Sets what a node is run with: retries, a timeout, a fallback.
+    #[track_caller]
+    pub fn set_node_options(&mut self, node: impl Into<Arc<str>>, options: NodeOptions) -> &mut Self {
+        self.options.push(OptionsDeclaration {
+            node: node.into(),
+            options,
             location: Location::caller(),
         });
         self
@@ -131,6 +237,40 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
         self.edges.push(EdgeDeclaration {
             from: from.into(),
             to: to.into(),
+            location: Location::caller(),
+        });
+        self
+    }
+
+    /// After `from`, go where the arm leads that has what `router` makes of the state.
+    ///
+    /// A route that no arm has ends the run with an error that names it; `graph!` leaves none out.
+    #[track_caller]
+    pub fn add_route<T>(
+        &mut self,
+        from: impl Into<Arc<str>>,
+        router: impl Fn(&S) -> T + Send + Sync + 'static,
+        arms: impl IntoIterator<Item = (T, Target)>,
+    ) -> &mut Self
+    where
+        T: PartialEq + fmt::Debug + Send + Sync + 'static,
+    {
+        let (routes, arms) = split_arms(arms);
+        let choose = move |state: &S| arm_of(&routes, &router(state));
+        self.add_arms(from.into(), Some(Box::new(choose)), arms)
+    }
+
+    #[track_caller]
+    pub(crate) fn add_arms(
+        &mut self,
+        from: Arc<str>,
+        choose: Option<Box<dyn Choose<S>>>,
+        arms: Vec<(Arc<str>, Target)>,
+    ) -> &mut Self {
+        self.routes.push(RouteDeclaration {
+            from,
+            choose,
+            arms,
             location: Location::caller(),
         });
         self
@@ -148,23 +288,42 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
     ///
     /// [`BuildError`] lists every problem, each with the call that made it.
     pub fn compile(self, options: CompileOptions<C>) -> Result<CompiledGraph<S, C>, BuildError> {
-        let wiring = validate::validate(&self)?;
-        let steps = self.nodes.into_iter().map(|node| node.step).collect();
-        Ok(CompiledGraph::new(
-            self.name,
-            Plan {
-                steps,
-                next: wiring.next,
-                entry: wiring.entry,
-            },
-            options,
-        ))
+        let name = Arc::clone(&self.name);
+        let Subgraph { plan, outline } = self.into_subgraph()?;
+        Ok(CompiledGraph::new(name, plan, outline, options))
+    }
+
+    /// Checks the graph and makes it a part of another.
+    pub(crate) fn into_subgraph(self) -> Result<Subgraph<S, C>, BuildError> {
+        let (plan, outline) = validate::validate(self)?;
+        Ok(Subgraph { plan, outline })
     }
 }
 
-impl<S, C> fmt::Debug for StateGraph<S, C> {
+fn split_arms<T: fmt::Debug>(
+    arms: impl IntoIterator<Item = (T, Target)>,
+) -> (Vec<T>, Vec<(Arc<str>, Target)>) {
+    arms.into_iter()
+        .map(|(route, target)| {
+            let label = format!("{route:?}").into();
+            (route, (label, target))
+        })
+        .unzip()
+}
+
+fn arm_of<T: PartialEq + fmt::Debug>(routes: &[T], route: &T) -> Result<usize, NodeError> {
+    let arm = routes.iter().position(|known| known == route);
+    arm.ok_or_else(|| {
+        NoRoute {
+            route: format!("{route:?}").into(),
+        }
+        .into()
+    })
+}
+
+impl<S: State, C> fmt::Debug for StateGraph<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<_> = self.nodes.iter().map(|node| &node.step.name).collect();
+        let nodes: Vec<_> = self.steps.iter().map(|step| &step.name).collect();
         f.debug_struct("StateGraph")
             .field("name", &self.name)
             .field("nodes", &nodes)

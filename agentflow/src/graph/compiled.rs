@@ -1,27 +1,26 @@
 //! [`CompiledGraph`]: a graph that is ready to run, and the app around it.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use super::CompileOptions;
+use super::{CompileOptions, MappedGraph, draw::Outline, plan::Plan};
 use crate::{
-    BackgroundTaskManager, Node, NodeContext, NodeError, RunConfig, RunError, ShutdownReport, State, run,
+    BackgroundTaskManager, RunConfig, RunError, RunStream, ShutdownReport, State, run,
     shutdown::{RunGate, shut_down},
 };
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A graph that is ready to run: any number of runs at once, each with a state of its own.
 ///
 /// Clones are cheap and are the same app. It owns a [`BackgroundTaskManager`]: call [`aclose`](Self::aclose) before the
 /// process ends, or dropping the last clone cancels the tasks that still run, and a warning names them.
-pub struct CompiledGraph<S, C = ()> {
-    app: Arc<App<S, C>>,
+pub struct CompiledGraph<S: State, C = ()> {
+    pub(super) app: Arc<App<S, C>>,
 }
 
 /// All that belongs to one compiled graph.
-pub(crate) struct App<S, C> {
+pub(crate) struct App<S: State, C> {
     pub(crate) name: Arc<str>,
     pub(crate) plan: Plan<S, C>,
+    pub(super) outline: Outline,
     pub(crate) context: C,
     pub(crate) recursion_limit: usize,
     pub(crate) runs: RunGate,
@@ -29,61 +28,20 @@ pub(crate) struct App<S, C> {
     shutdown_timeout: Duration,
 }
 
-/// What the executor walks along.
-pub(crate) struct Plan<S, C> {
-    pub(crate) steps: Vec<Step<S, C>>,
-    /// What follows each step.
-    pub(crate) next: Vec<Next>,
-    pub(crate) entry: usize,
-}
-
-/// A node under its name in this graph.
-pub(crate) struct Step<S, C> {
-    pub(crate) name: Arc<str>,
-    pub(crate) in_place: bool,
-    node: Box<dyn ErasedNode<S, C>>,
-}
-
-impl<S: State, C: Send + Sync + 'static> Step<S, C> {
-    pub(crate) fn new<N: Node<S, C, Output = ()>>(name: Arc<str>, node: N) -> Self {
-        Self {
-            name,
-            in_place: N::IN_PLACE,
-            node: Box::new(node),
-        }
-    }
-
-    pub(crate) fn run<'a>(&'a self, cx: NodeContext<'a, S, C>) -> BoxFuture<'a, Result<(), NodeError>> {
-        self.node.run_boxed(cx)
-    }
-}
-
-/// [`Node`] without the parts that keep a trait from being an object.
-trait ErasedNode<S, C>: Send + Sync {
-    fn run_boxed<'a>(&'a self, cx: NodeContext<'a, S, C>) -> BoxFuture<'a, Result<(), NodeError>>;
-}
-
-impl<S: State, C: Send + Sync + 'static, N: Node<S, C, Output = ()>> ErasedNode<S, C> for N {
-    fn run_boxed<'a>(&'a self, cx: NodeContext<'a, S, C>) -> BoxFuture<'a, Result<(), NodeError>> {
-        Box::pin(self.run(cx))
-    }
-}
-
-/// What follows a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    To(usize),
-    End,
-}
-
 impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
-    pub(super) fn new(name: Arc<str>, plan: Plan<S, C>, options: CompileOptions<C>) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        plan: Plan<S, C>,
+        outline: Outline,
+        options: CompileOptions<C>,
+    ) -> Self {
         let app = App {
             name,
             recursion_limit: options
                 .recursion_limit
                 .unwrap_or_else(|| plan.steps.len().max(25)),
             plan,
+            outline,
             context: options.context,
             runs: RunGate::new(),
             manager: options.task_manager.unwrap_or_default(),
@@ -106,6 +64,55 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// Dropping the future cancels the run: the node that runs is dropped at its await, later ones never start.
     pub async fn invoke(&self, state: S, config: RunConfig) -> Result<S, RunError> {
         run::run(&self.app, state, config).await
+    }
+
+    /// The same run, whose events are read as they happen.
+    pub fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
+        run::stream(Arc::clone(&self.app), state, config)
+    }
+
+    /// This graph as a node of graphs with another state: `into` makes its state from theirs, `back` what it brings them.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, Message, RunConfig, State, graph, node};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Question {
+    ///     text: String,
+    ///     answer: String,
+    /// }
+    ///
+    /// #[node]
+    /// async fn answer(state: &mut Question) {
+    ///     state.answer = state.text.to_uppercase();
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), agentflow::RunError> {
+    /// let expert = graph! { answer -> END };
+    /// let app = graph! {
+    ///     node EXPERT = expert.map_state(
+    ///         |state: &AgentState| Question { text: state.context[0].text(), ..Question::default() },
+    ///         |question| AgentState::update().context([Message::assistant(question.answer)]),
+    ///     );
+    ///     EXPERT -> END
+    /// };
+    /// let state = app.invoke(AgentState::from_user("why?"), RunConfig::new()).await?;
+    /// assert_eq!(state.context[1].text(), "WHY?");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_state<O, I, B>(self, into: I, back: B) -> MappedGraph<S, C, I, B>
+    where
+        O: State,
+        I: Fn(&O) -> S + Send + Sync + 'static,
+        B: Fn(S) -> O::Update + Send + Sync + 'static,
+    {
+        MappedGraph {
+            graph: self,
+            into,
+            back,
+        }
     }
 
     /// Shuts down in order: refuses new runs and tasks, waits up to `shutdown_timeout` for those that run, cancels the
@@ -131,7 +138,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     }
 }
 
-impl<S, C> CompiledGraph<S, C> {
+impl<S: State, C> CompiledGraph<S, C> {
     /// The manager of the app's background tasks.
     #[must_use]
     pub fn task_manager(&self) -> &BackgroundTaskManager {
@@ -144,6 +151,18 @@ impl<S, C> CompiledGraph<S, C> {
         &self.app.context
     }
 
+    /// A picture of the graph as a [Mermaid](https://mermaid.js.org) flowchart.
+    #[must_use]
+    pub fn mermaid(&self) -> String {
+        self.app.outline.mermaid()
+    }
+
+    /// A picture of the graph as a [Graphviz](https://graphviz.org) digraph.
+    #[must_use]
+    pub fn dot(&self) -> String {
+        self.app.outline.dot()
+    }
+
     /// What the graph is called.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -151,7 +170,7 @@ impl<S, C> CompiledGraph<S, C> {
     }
 }
 
-impl<S, C> Clone for CompiledGraph<S, C> {
+impl<S: State, C> Clone for CompiledGraph<S, C> {
     fn clone(&self) -> Self {
         Self {
             app: Arc::clone(&self.app),
@@ -159,12 +178,11 @@ impl<S, C> Clone for CompiledGraph<S, C> {
     }
 }
 
-impl<S, C> fmt::Debug for CompiledGraph<S, C> {
+impl<S: State, C> fmt::Debug for CompiledGraph<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nodes: Vec<_> = self.app.plan.steps.iter().map(|step| &step.name).collect();
         f.debug_struct("CompiledGraph")
             .field("name", &self.app.name)
-            .field("nodes", &nodes)
+            .field("nodes", &self.app.plan.names())
             .field("task_manager", &self.app.manager)
             .finish_non_exhaustive()
     }

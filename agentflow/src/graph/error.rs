@@ -43,7 +43,6 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Location { .. } = self.location;
         write!(
             f,
             "{} ({}:{})",
@@ -98,7 +97,9 @@ pub enum ProblemKind {
         to: Arc<str>,
     },
     /// A node has two ways on.
-    #[error("`{from}` has two ways on, `{first}` and `{second}`; a node has one")]
+    #[error(
+        "`{from}` has two ways on, `{first}` and `{second}`; a node has one: make them a group or a decision"
+    )]
     SecondWayOn {
         /// The node.
         from: Arc<str>,
@@ -120,6 +121,50 @@ pub enum ProblemKind {
     NoWayOn {
         /// The node.
         node: Arc<str>,
+    },
+    /// A group has no branches, or one without a node.
+    #[error("group `{group}` has an empty branch, or none at all")]
+    EmptyGroup {
+        /// The group.
+        group: Arc<str>,
+    },
+    /// A node in a group may change the state in place.
+    #[error("node `{node}` is in group `{group}`, where nodes only read: add it with `add_branch_node`")]
+    NotParallel {
+        /// The node.
+        node: Arc<str>,
+        /// The group.
+        group: Arc<str>,
+    },
+    /// A node was added for a group and is in none.
+    #[error("node `{node}` was added with `add_branch_node` but is in no group; add it with `add_node`")]
+    NotInGroup {
+        /// The node.
+        node: Arc<str>,
+    },
+    /// A node is in two branches, or twice in one.
+    #[error("node `{node}` has two places, one of them in group `{group}`; add it twice, under two names")]
+    TwoPlaces {
+        /// The node.
+        node: Arc<str>,
+        /// The group.
+        group: Arc<str>,
+    },
+    /// A node in a group has an edge, a decision or a fallback, or is where one leads.
+    #[error(
+        "node `{node}` runs in group `{group}`, so it has no edges of its own; what follows the group follows it"
+    )]
+    EdgeOfBranch {
+        /// The node.
+        node: Arc<str>,
+        /// The group.
+        group: Arc<str>,
+    },
+    /// A group has a node's options.
+    #[error("`{group}` is a group: options belong to nodes")]
+    OptionsOfGroup {
+        /// The group.
+        group: Arc<str>,
     },
     /// A loop without a way out.
     #[error("{} for ever: no path leads from there to END", loops(.nodes))]

@@ -1,8 +1,8 @@
-//! [`CompileOptions`]: what a graph is compiled with.
+//! [`CompileOptions`] and [`NodeOptions`]: what a graph is compiled, and a node run with.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use crate::BackgroundTaskManager;
+use crate::{BackgroundTaskManager, RetryPolicy};
 
 /// What a graph is compiled with; in `graph!` these are the keys of `compile { .. }`.
 ///
@@ -69,5 +69,77 @@ impl<C> CompileOptions<C> {
     pub fn task_manager(mut self, manager: BackgroundTaskManager) -> Self {
         self.task_manager = Some(manager);
         self
+    }
+}
+
+/// What a node is run with; in `graph!` these are the keys of `node NAME = .. { .. }`.
+///
+/// ```
+/// use std::time::Duration;
+/// use agentflow::NodeOptions;
+///
+/// let options = NodeOptions::new().retry(3).timeout(Duration::from_secs(30));
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "options do nothing until a node is added with them"]
+pub struct NodeOptions {
+    pub(crate) retry: Option<RetryPolicy>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) label: Option<Arc<str>>,
+    pub(crate) on_error: Option<Arc<str>>,
+}
+
+impl NodeOptions {
+    /// One attempt, no timeout.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Tries again when an attempt fails, panics or times out: a number of retries, or a [`RetryPolicy`].
+    ///
+    /// Every attempt starts from the state as it was before the first one. For that the state is copied once, unless the
+    /// node only reads it.
+    pub fn retry(mut self, retry: impl Into<RetryPolicy>) -> Self {
+        self.retry = Some(retry.into());
+        self
+    }
+
+    /// How long one attempt may take. Then it is dropped at its await and fails with
+    /// [`NodeTimedOut`](crate::NodeTimedOut). Zero times out at once.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// What a picture of the graph shows in place of the node's name.
+    pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Where the run goes on when the last attempt has failed. That node sees the failure in
+    /// [`NodeContext::error`](crate::NodeContext::error), or in its `error` parameter, and the state as it was before the
+    /// first attempt. For that the state is copied once, unless the node only reads it.
+    pub fn on_error(mut self, node: impl Into<Arc<str>>) -> Self {
+        self.on_error = Some(node.into());
+        self
+    }
+
+    /// How a picture names the node: `MODEL`, and below it what it is run with.
+    pub(crate) fn describe(&self, name: &str) -> String {
+        let settings: Vec<_> = [
+            self.retry.as_ref().map(RetryPolicy::to_string),
+            self.timeout.map(|timeout| format!("timeout {timeout:?}")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let label = self.label.as_deref().unwrap_or(name);
+        if settings.is_empty() {
+            label.to_owned()
+        } else {
+            format!("{label}\n{}", settings.join(", "))
+        }
     }
 }

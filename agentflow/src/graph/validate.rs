@@ -1,45 +1,109 @@
 //! The rules of a graph, one function per rule. `graph!` has the same rules at compile time.
 
-use std::{collections::HashMap, panic::Location, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
-use super::{BuildError, Next, Problem, ProblemKind, StateGraph, builder::EdgeDeclaration};
+use super::{
+    BuildError, Problem, ProblemKind, StateGraph,
+    builder::{Caller, StepDeclaration, WorkDeclaration},
+    draw::{Inside, Outline, OutlineStep},
+    options::NodeOptions,
+    plan::{Choose, Plan, Step, Way, Work},
+};
+use crate::State;
 
-/// What the rules found out on the way: the graph with names resolved.
-pub(super) struct Wiring {
-    pub(super) next: Vec<Next>,
-    pub(super) entry: usize,
-}
+/// Checks every rule and resolves the names.
+///
+/// A rule that needs what another one refused is left out, so that one mistake is one problem.
+pub(super) fn validate<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>, Outline), BuildError> {
+    let mut problems = Problems(Vec::new());
+    let names = Names::collect(&graph, &mut problems);
+    let groups = groups(&graph, &names, &mut problems);
+    let entry = entry(&graph, &names, &mut problems);
+    let mut ways = ways_on(&graph, &names, &mut problems);
+    let options = options(&graph, &names, &mut problems);
+    let members = members(&names, &groups, &mut problems);
+    branch_nodes(&graph, &names, &members, &mut problems);
+    edges_of_members(&graph, &names, &members, &ways, &mut problems);
+    let Some(entry) = entry.filter(|_| problems.0.is_empty()) else {
+        return Err(problems.into_error());
+    };
 
-/// Checks every rule; a rule that needs what another one refused is left out, so that one mistake is one problem.
-pub(super) fn validate<S, C>(graph: &StateGraph<S, C>) -> Result<Wiring, BuildError> {
-    let mut problems = Problems::default();
-    let nodes = Nodes::collect(graph, &mut problems);
-    let edges = resolve(graph, &nodes, &mut problems);
-    let entry = entry(graph, &nodes, &edges, &mut problems);
-    let next = ways_on(&nodes, &edges, &mut problems);
+    let topology = Topology {
+        names: &names,
+        members: &members,
+        groups: &groups,
+        ways: &ways,
+        options: &options,
+    };
+    topology.no_way_on(&mut problems);
+    topology.unreachable(entry, &mut problems);
+    if problems.0.is_empty() {
+        topology.endless_loops(entry, &mut problems);
+    }
+    if !problems.0.is_empty() {
+        return Err(problems.into_error());
+    }
 
-    if let (true, Some(entry)) = (problems.0.is_empty(), entry) {
-        no_way_on(&nodes, &next, &mut problems);
-        unreachable(&nodes, &next, entry, &mut problems);
-        if problems.0.is_empty() {
-            endless_loop(&nodes, &next, entry, &mut problems);
+    let StateGraph {
+        name, steps, routes, ..
+    } = graph;
+    let mut routers: HashMap<Arc<str>, Option<Box<dyn Choose<S>>>> = routes
+        .into_iter()
+        .map(|route| (route.from, route.choose))
+        .collect();
+    let outline_of = |step: &Step<S, C>| {
+        let inside = match (&step.work, step.outline()) {
+            (Work::Group(branches), _) => Inside::Branches(branches.clone()),
+            (_, Some(outline)) => Inside::Graph(outline.clone()),
+            _ => Inside::Nothing,
+        };
+        let label = step.options.describe(&step.name);
+        OutlineStep {
+            label,
+            inside,
+            ways: step.ways.clone(),
+            on_error: step.on_error,
         }
-    }
-    match (problems.0.is_empty(), entry) {
-        (true, Some(entry)) => Ok(Wiring {
-            // Rule `no_way_on` has seen to it that every node has one.
-            next: next.into_iter().map(|next| next.unwrap_or(Next::End)).collect(),
-            entry,
-        }),
-        _ => Err(problems.into_error()),
-    }
+    };
+    let steps: Vec<_> = steps
+        .into_iter()
+        .zip(groups)
+        .zip(options)
+        .enumerate()
+        .map(|(index, ((step, group), (options, on_error)))| {
+            let StepDeclaration { name, work, .. } = step;
+            let work = match work {
+                WorkDeclaration::Node(node) => Work::Node(node),
+                WorkDeclaration::Branch(node) => Work::Branch(node),
+                WorkDeclaration::Group(_) => Work::Group(group),
+            };
+            let choose = routers.remove(&name).flatten();
+            let ways = std::mem::take(&mut ways[index])
+                .into_iter()
+                .map(|way| way.way)
+                .collect();
+            Step {
+                name,
+                work,
+                options,
+                choose,
+                on_error,
+                ways,
+            }
+        })
+        .collect();
+    let outline = Outline {
+        name,
+        steps: steps.iter().map(outline_of).collect(),
+        entry,
+    };
+    Ok((Plan { steps, entry }, outline))
 }
 
-#[derive(Default)]
 struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn add(&mut self, location: &'static Location<'static>, kind: ProblemKind) {
+    fn add(&mut self, location: Caller, kind: ProblemKind) {
         self.0.push(Problem { kind, location });
     }
 
@@ -50,47 +114,50 @@ impl Problems {
     }
 }
 
-/// The nodes by index and by name.
-struct Nodes {
+/// The steps by index and by name.
+struct Names {
     names: Vec<Arc<str>>,
-    locations: Vec<&'static Location<'static>>,
+    locations: Vec<Caller>,
     index: HashMap<Arc<str>, usize>,
 }
 
-impl Nodes {
-    fn collect<S, C>(graph: &StateGraph<S, C>, problems: &mut Problems) -> Self {
-        let mut nodes = Self {
+impl Names {
+    fn collect<S: State, C>(graph: &StateGraph<S, C>, problems: &mut Problems) -> Self {
+        let mut names = Self {
             names: Vec::new(),
             locations: Vec::new(),
             index: HashMap::new(),
         };
-        if graph.nodes.is_empty() {
+        if graph.steps.is_empty() {
             problems.add(graph.created, ProblemKind::Empty);
         }
-        for (index, declaration) in graph.nodes.iter().enumerate() {
-            let name = &declaration.step.name;
-            if nodes.index.contains_key(name) {
+        for (index, StepDeclaration { name, location, .. }) in graph.steps.iter().enumerate() {
+            if names.index.contains_key(name) {
                 problems.add(
-                    declaration.location,
+                    location,
                     ProblemKind::DuplicateNode {
                         name: Arc::clone(name),
                     },
                 );
             } else {
-                nodes.index.insert(Arc::clone(name), index);
+                names.index.insert(Arc::clone(name), index);
             }
-            nodes.names.push(Arc::clone(name));
-            nodes.locations.push(declaration.location);
+            names.names.push(Arc::clone(name));
+            names.locations.push(location);
         }
-        nodes
+        names
     }
 
-    fn find(
-        &self,
-        name: &Arc<str>,
-        location: &'static Location<'static>,
-        problems: &mut Problems,
-    ) -> Option<usize> {
+    fn of(&self, step: usize) -> Arc<str> {
+        Arc::clone(&self.names[step])
+    }
+
+    /// `None` is END.
+    fn of_target(&self, to: Option<usize>) -> Arc<str> {
+        to.map_or_else(|| "END".into(), |to| self.of(to))
+    }
+
+    fn find(&self, name: &Arc<str>, location: Caller, problems: &mut Problems) -> Option<usize> {
         let found = self.index.get(name).copied();
         // In a graph without nodes, that it has none is the mistake.
         if found.is_none() && !self.names.is_empty() {
@@ -104,6 +171,19 @@ impl Nodes {
             );
         }
         found
+    }
+
+    /// As [`find`](Self::find); `Some(None)` is END.
+    fn find_place(
+        &self,
+        name: Option<&Arc<str>>,
+        location: Caller,
+        problems: &mut Problems,
+    ) -> Option<Option<usize>> {
+        match name {
+            None => Some(None),
+            Some(name) => self.find(name, location, problems).map(Some),
+        }
     }
 }
 
@@ -121,53 +201,141 @@ fn closest(name: &str, names: &[Arc<str>]) -> Option<Arc<str>> {
         .map(|(_, known)| Arc::clone(known))
 }
 
-/// An edge whose names are known; `None` is START or END.
-struct Edge<'a> {
-    from: Option<usize>,
-    to: Option<usize>,
-    declared: &'a EdgeDeclaration,
+/// The branches of each step that is a group.
+fn groups<S: State, C>(
+    graph: &StateGraph<S, C>,
+    names: &Names,
+    problems: &mut Problems,
+) -> Vec<Vec<Vec<usize>>> {
+    let mut groups = Vec::new();
+    for StepDeclaration { name, work, location } in &graph.steps {
+        let WorkDeclaration::Group(branches) = work else {
+            groups.push(Vec::new());
+            continue;
+        };
+        if branches.is_empty() || branches.iter().any(Vec::is_empty) {
+            problems.add(
+                location,
+                ProblemKind::EmptyGroup {
+                    group: Arc::clone(name),
+                },
+            );
+        }
+        let branches = branches.iter().map(|branch| {
+            branch
+                .iter()
+                .filter_map(|member| names.find(member, location, problems))
+                .collect::<Vec<_>>()
+        });
+        groups.push(branches.collect());
+    }
+    groups
 }
 
-fn resolve<'a, S, C>(graph: &'a StateGraph<S, C>, nodes: &Nodes, problems: &mut Problems) -> Vec<Edge<'a>> {
-    let mut edges = Vec::new();
-    for declared in &graph.edges {
-        let mut find = |name: &Option<Arc<str>>| match name {
-            None => Some(None),
-            Some(name) => nodes.find(name, declared.location, problems).map(Some),
-        };
-        let (from, to) = (find(&declared.from.0), find(&declared.to.0));
-        if let (Some(from), Some(to)) = (from, to) {
-            edges.push(Edge { from, to, declared });
+/// The group that each step is in. No step is in two places.
+fn members(names: &Names, groups: &[Vec<Vec<usize>>], problems: &mut Problems) -> Vec<Option<usize>> {
+    let mut members = vec![None; names.names.len()];
+    for (group, branches) in groups.iter().enumerate() {
+        for member in branches.iter().flatten() {
+            if members[*member].replace(group).is_some() || *member == group {
+                let (node, group) = (names.of(*member), names.of(group));
+                problems.add(names.locations[*member], ProblemKind::TwoPlaces { node, group });
+            }
         }
     }
-    edges
+    members
 }
 
-fn entry<S, C>(
+/// What was added to run in a group does, and nothing else.
+fn branch_nodes<S: State, C>(
     graph: &StateGraph<S, C>,
-    nodes: &Nodes,
-    edges: &[Edge<'_>],
+    names: &Names,
+    members: &[Option<usize>],
     problems: &mut Problems,
-) -> Option<usize> {
-    let mut entries: Vec<_> = edges.iter().filter(|edge| edge.from.is_none()).collect();
-    // `START -> END` is no entry, as there is nothing to run: what is one comes first.
-    entries.sort_by_key(|edge| edge.to.is_none());
-    let mut entries = entries.into_iter();
-    let first = entries.next().and_then(|edge| edge.to);
-    if let Some(first) = first {
-        for edge in entries {
-            let second = edge
-                .to
-                .map_or_else(|| "END".into(), |second| Arc::clone(&nodes.names[second]));
-            let first = Arc::clone(&nodes.names[first]);
-            problems.add(edge.declared.location, ProblemKind::SecondEntry { first, second });
+) {
+    for (index, StepDeclaration { name, work, location }) in graph.steps.iter().enumerate() {
+        let node = Arc::clone(name);
+        match (work, members[index]) {
+            (WorkDeclaration::Node(_), Some(group)) => {
+                problems.add(
+                    location,
+                    ProblemKind::NotParallel {
+                        node,
+                        group: names.of(group),
+                    },
+                );
+            }
+            (WorkDeclaration::Branch(_), None) => problems.add(location, ProblemKind::NotInGroup { node }),
+            _ => {}
         }
-    } else if let Some(candidate) = nodes.names.first()
-        && !graph
-            .edges
-            .iter()
-            .any(|edge| edge.from.0.is_none() && edge.to.0.is_some())
+    }
+}
+
+/// A step in a group goes on to the next of its branch, or to the join.
+fn edges_of_members<S: State, C>(
+    graph: &StateGraph<S, C>,
+    names: &Names,
+    members: &[Option<usize>],
+    ways: &[Vec<Edge>],
+    problems: &mut Problems,
+) {
+    let mut report = |step: usize, location: Caller| {
+        if let Some(group) = members[step] {
+            let (node, group) = (names.of(step), names.of(group));
+            problems.add(location, ProblemKind::EdgeOfBranch { node, group });
+        }
+    };
+    for (from, edges) in ways.iter().enumerate() {
+        for edge in edges {
+            report(from, edge.location);
+            if let Some(to) = edge.way.to {
+                report(to, edge.location);
+            }
+        }
+    }
+    for edge in graph.edges.iter().filter(|edge| edge.from.0.is_none()) {
+        if let Some(to) = edge.to.0.as_ref().and_then(|to| names.index.get(to)) {
+            report(*to, edge.location);
+        }
+    }
+    for declared in graph
+        .options
+        .iter()
+        .filter(|declared| declared.options.on_error.is_some())
     {
+        if let Some(step) = names.index.get(&declared.node) {
+            report(*step, declared.location);
+        }
+    }
+}
+
+fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Problems) -> Option<usize> {
+    let mut first: Option<usize> = None;
+    let mut is_said = false;
+    let mut ends = Vec::new();
+    for edge in graph.edges.iter().filter(|edge| edge.from.0.is_none()) {
+        // `START -> END` is no entry, there is nothing to run; beside one it is one too many.
+        let Some(name) = &edge.to.0 else {
+            ends.push(edge.location);
+            continue;
+        };
+        is_said = true;
+        match (names.find(name, edge.location, problems), first) {
+            (Some(second), Some(first)) => {
+                let (first, second) = (names.of(first), names.of(second));
+                problems.add(edge.location, ProblemKind::SecondEntry { first, second });
+            }
+            (found, None) => first = found,
+            (None, Some(_)) => {}
+        }
+    }
+    if let Some(first) = first {
+        for end in ends {
+            let (first, second) = (names.of(first), "END".into());
+            problems.add(end, ProblemKind::SecondEntry { first, second });
+        }
+    }
+    if let (false, Some(candidate)) = (is_said, names.names.first()) {
         problems.add(
             graph.created,
             ProblemKind::NoEntry {
@@ -178,84 +346,184 @@ fn entry<S, C>(
     first
 }
 
-fn ways_on(nodes: &Nodes, edges: &[Edge<'_>], problems: &mut Problems) -> Vec<Option<Next>> {
-    let mut ways: Vec<Option<Next>> = vec![None; nodes.names.len()];
-    let name = |next: Next| match next {
-        Next::End => "END".into(),
-        Next::To(index) => Arc::clone(&nodes.names[index]),
-    };
-    for edge in edges {
-        let Some(from) = edge.from else { continue };
-        let next = edge.to.map_or(Next::End, Next::To);
-        let (from_name, to) = (Arc::clone(&nodes.names[from]), name(next));
-        match ways[from] {
-            None => ways[from] = Some(next),
-            Some(first) if first == next => {
+/// A way on, and the call that said so.
+struct Edge {
+    way: Way,
+    location: Caller,
+}
+
+/// The ways on from each step: one edge, or the arms of one decision.
+fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Problems) -> Vec<Vec<Edge>> {
+    let mut ways: Vec<Vec<Edge>> = names.names.iter().map(|_| Vec::new()).collect();
+    for edge in &graph.edges {
+        // START has no way on: it is the entry, which is another rule's.
+        let Some(from) = &edge.from.0 else { continue };
+        let from = names.find(from, edge.location, problems);
+        let to = names.find_place(edge.to.0.as_ref(), edge.location, problems);
+        let (Some(from), Some(to)) = (from, to) else {
+            continue;
+        };
+        match ways[from].first() {
+            None => ways[from].push(Edge {
+                way: Way { label: None, to },
+                location: edge.location,
+            }),
+            Some(first) => {
+                let (from, to, first) = (names.of(from), names.of_target(to), names.of_target(first.way.to));
+                let kind = if first == to {
+                    ProblemKind::DuplicateEdge { from, to }
+                } else {
+                    ProblemKind::SecondWayOn {
+                        from,
+                        first,
+                        second: to,
+                    }
+                };
+                problems.add(edge.location, kind);
+            }
+        }
+    }
+    for route in &graph.routes {
+        let from = names.find(&route.from, route.location, problems);
+        let arms: Vec<_> = route
+            .arms
+            .iter()
+            .filter_map(|(label, to)| {
+                let to = names.find_place(to.0.as_ref(), route.location, problems)?;
+                Some(Edge {
+                    way: Way {
+                        label: Some(Arc::clone(label)),
+                        to,
+                    },
+                    location: route.location,
+                })
+            })
+            .collect();
+        let Some(from) = from else { continue };
+        match ways[from].first() {
+            None => ways[from] = arms,
+            Some(first) => {
+                let (from, first) = (names.of(from), names.of_target(first.way.to));
                 problems.add(
-                    edge.declared.location,
-                    ProblemKind::DuplicateEdge { from: from_name, to },
+                    route.location,
+                    ProblemKind::SecondWayOn {
+                        from,
+                        first,
+                        second: "a decision".into(),
+                    },
                 );
             }
-            Some(first) => problems.add(
-                edge.declared.location,
-                ProblemKind::SecondWayOn {
-                    from: from_name,
-                    first: name(first),
-                    second: to,
-                },
-            ),
         }
     }
     ways
 }
 
-fn no_way_on(nodes: &Nodes, next: &[Option<Next>], problems: &mut Problems) {
-    for (index, next) in next.iter().enumerate() {
-        if next.is_none() {
-            let node = Arc::clone(&nodes.names[index]);
-            problems.add(nodes.locations[index], ProblemKind::NoWayOn { node });
-        }
-    }
-}
-
-fn unreachable(nodes: &Nodes, next: &[Option<Next>], entry: usize, problems: &mut Problems) {
-    let reached = reached(next, entry);
-    for (index, reached) in reached.iter().enumerate() {
-        if !reached {
-            let (node, entry) = (Arc::clone(&nodes.names[index]), Arc::clone(&nodes.names[entry]));
-            problems.add(nodes.locations[index], ProblemKind::Unreachable { node, entry });
-        }
-    }
-}
-
-fn endless_loop(nodes: &Nodes, next: &[Option<Next>], entry: usize, problems: &mut Problems) {
-    let mut path = vec![entry];
-    let mut at = entry;
-    while let Some(Next::To(to)) = next[at] {
-        if let Some(start) = path.iter().position(|node| *node == to) {
-            let looping = path[start..]
-                .iter()
-                .map(|node| Arc::clone(&nodes.names[*node]))
-                .collect();
-            problems.add(nodes.locations[to], ProblemKind::EndlessLoop { nodes: looping });
-            return;
-        }
-        path.push(to);
-        at = to;
-    }
-}
-
-fn reached(next: &[Option<Next>], entry: usize) -> Vec<bool> {
-    let mut reached = vec![false; next.len()];
-    let mut at = Some(entry);
-    while let Some(index) = at {
-        if std::mem::replace(&mut reached[index], true) {
-            break;
-        }
-        at = match next[index] {
-            Some(Next::To(to)) => Some(to),
-            Some(Next::End) | None => None,
+/// Each step's options, with the step to which a failure leads.
+fn options<S: State, C>(
+    graph: &StateGraph<S, C>,
+    names: &Names,
+    problems: &mut Problems,
+) -> Vec<(NodeOptions, Option<usize>)> {
+    let mut options: Vec<_> = names.names.iter().map(|_| (NodeOptions::new(), None)).collect();
+    for declared in &graph.options {
+        let Some(step) = names.find(&declared.node, declared.location, problems) else {
+            continue;
         };
+        if let WorkDeclaration::Group(_) = graph.steps[step].work {
+            problems.add(
+                declared.location,
+                ProblemKind::OptionsOfGroup {
+                    group: names.of(step),
+                },
+            );
+        }
+        let on_error = declared.options.on_error.as_ref();
+        let on_error = on_error.and_then(|on_error| names.find(on_error, declared.location, problems));
+        options[step] = (declared.options.clone(), on_error);
     }
-    reached
+    options
+}
+
+/// The rules that look at the graph as a whole.
+struct Topology<'a> {
+    names: &'a Names,
+    members: &'a [Option<usize>],
+    groups: &'a [Vec<Vec<usize>>],
+    ways: &'a [Vec<Edge>],
+    options: &'a [(NodeOptions, Option<usize>)],
+}
+
+impl Topology<'_> {
+    /// The steps that are in no group.
+    fn top(&self) -> impl Iterator<Item = usize> {
+        (0..self.members.len()).filter(|step| self.members[*step].is_none())
+    }
+
+    /// Where a run may be after a step; the steps of a group belong to it.
+    fn next(&self, step: usize) -> impl Iterator<Item = usize> {
+        self.ways[step]
+            .iter()
+            .filter_map(|edge| edge.way.to)
+            .chain(self.options[step].1)
+    }
+
+    fn no_way_on(&self, problems: &mut Problems) {
+        for step in self.top().filter(|step| self.ways[*step].is_empty()) {
+            problems.add(
+                self.names.locations[step],
+                ProblemKind::NoWayOn {
+                    node: self.names.of(step),
+                },
+            );
+        }
+    }
+
+    fn unreachable(&self, entry: usize, problems: &mut Problems) {
+        let reached = self.reached_from(entry);
+        for step in self.top().filter(|step| !reached[*step]) {
+            let (node, entry) = (self.names.of(step), self.names.of(entry));
+            problems.add(
+                self.names.locations[step],
+                ProblemKind::Unreachable { node, entry },
+            );
+        }
+    }
+
+    /// Reports the loops that nothing leads out of, each once.
+    fn endless_loops(&self, entry: usize, problems: &mut Problems) {
+        let from_entry = self.reached_from(entry);
+        let mut reported = vec![false; self.names.names.len()];
+        for step in self.top().filter(|step| from_entry[*step]) {
+            let reached = self.reached_from(step);
+            let reaches_end = self
+                .top()
+                .any(|at| reached[at] && self.ways[at].iter().any(|edge| edge.way.to.is_none()));
+            let is_loop = !reaches_end
+                && self
+                    .top()
+                    .filter(|at| reached[*at])
+                    .all(|at| self.reached_from(at)[step]);
+            if is_loop && !reported[step] {
+                let looping: Vec<_> = self.top().filter(|at| reached[*at]).collect();
+                for at in &looping {
+                    reported[*at] = true;
+                }
+                let nodes = looping.into_iter().map(|at| self.names.of(at)).collect();
+                problems.add(self.names.locations[step], ProblemKind::EndlessLoop { nodes });
+            }
+        }
+    }
+
+    /// The steps that a run may come to from `start`, itself included.
+    fn reached_from(&self, start: usize) -> Vec<bool> {
+        let mut reached = vec![false; self.names.names.len()];
+        let mut open = vec![start];
+        while let Some(step) = open.pop() {
+            if !std::mem::replace(&mut reached[step], true) {
+                open.extend(self.next(step));
+                open.extend(self.groups[step].iter().flatten());
+            }
+        }
+        reached
+    }
 }

@@ -38,16 +38,14 @@ struct Inner {
 pub enum RunErrorKind {
     /// The app is shutting down, or is down: the run did not start.
     Closed,
-    /// A node returned an error or panicked.
-    Node {
-        /// The node.
-        node: Arc<str>,
-        /// Which attempt it was, from 1.
-        attempt: u32,
-        /// How long that attempt took.
-        elapsed: Duration,
-        /// What the node returned; [`Panicked`](crate::Panicked) where it panicked.
-        source: NodeError,
+    /// A node returned an error, panicked or timed out.
+    Node(NodeFailure),
+    /// Two branches of a group replaced one field: one of the values would be lost. Nothing of the group is merged.
+    Conflict {
+        /// The field.
+        field: &'static str,
+        /// The nodes that replaced it.
+        nodes: [Arc<str>; 2],
     },
     /// The caller's token was cancelled.
     Cancelled {
@@ -73,6 +71,36 @@ pub enum RunErrorKind {
         /// The node that would have been one too many.
         node: Arc<str>,
     },
+}
+
+/// A node's last attempt, which failed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct NodeFailure {
+    /// The node; inside a subgraph `SUBGRAPH/NODE`.
+    pub node: Arc<str>,
+    /// Which attempt it was, from 1.
+    pub attempt: u32,
+    /// How long that attempt took.
+    pub elapsed: Duration,
+    /// What the node returned; [`Panicked`](crate::Panicked) where it panicked, [`NodeTimedOut`](crate::NodeTimedOut)
+    /// where it took too long.
+    pub source: NodeError,
+}
+
+impl fmt::Display for NodeFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            node,
+            attempt,
+            elapsed,
+            source,
+        } = self;
+        write!(
+            f,
+            "node `{node}` failed (attempt {attempt}, after {elapsed:.1?}): {source}"
+        )
+    }
 }
 
 /// A run's state as it was when the run failed.
@@ -124,7 +152,8 @@ impl RunError {
     pub fn node(&self) -> Option<&str> {
         match self.kind() {
             RunErrorKind::Closed => None,
-            RunErrorKind::Node { node, .. }
+            RunErrorKind::Node(NodeFailure { node, .. })
+            | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
             | RunErrorKind::TimedOut { node, .. }
             | RunErrorKind::ShutDown { node }
@@ -136,7 +165,7 @@ impl RunError {
     #[must_use]
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         match self.kind() {
-            RunErrorKind::Node { source, .. } => source.downcast_ref(),
+            RunErrorKind::Node(failure) => failure.source.downcast_ref(),
             _ => None,
         }
     }
@@ -155,21 +184,57 @@ impl RunError {
     }
 }
 
+/// Why a walk through a graph, or a part of it, ended early, before the run's state is added.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: RunErrorKind,
+    /// Whether the state is as the last node that succeeded left it.
+    pub(crate) is_committed: bool,
+}
+
+impl Failure {
+    pub(crate) fn committed(kind: RunErrorKind) -> Self {
+        Self {
+            kind,
+            is_committed: true,
+        }
+    }
+
+    /// What a node returned. What a subgraph returned is the failure of a node in it, or of the run, and remains that.
+    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool) -> Self {
+        let kind = match failure.source.downcast::<Self>() {
+            Ok(inner) => inner.kind,
+            Err(source) => {
+                failure.source = source;
+                RunErrorKind::Node(failure)
+            }
+        };
+        Self { kind, is_committed }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)
+    }
+}
+
+/// So that a subgraph can return it as a node's error.
+impl Error for Failure {}
+
 impl fmt::Display for RunErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the app is shut down: it starts no more runs"),
-            Self::Node {
-                node,
-                attempt,
-                elapsed,
-                source,
-            } => {
-                write!(
-                    f,
-                    "node `{node}` failed (attempt {attempt}, after {elapsed:.1?}): {source}"
-                )
-            }
+            Self::Node(failure) => failure.fmt(f),
+            Self::Conflict {
+                field,
+                nodes: [first, second],
+            } => write!(
+                f,
+                "nodes `{first}` and `{second}` run side by side and both replace `{field}`; \
+                 let one of them do it, or let the field append or merge: `#[state(append)]`, `#[state(with = ..)]`"
+            ),
             Self::Cancelled { node } => write!(f, "cancelled at node `{node}`"),
             Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
             Self::ShutDown { node } => write!(f, "cut off at node `{node}`: the app was shut down"),
@@ -200,7 +265,7 @@ impl fmt::Debug for RunError {
 impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self.kind() {
-            RunErrorKind::Node { source, .. } => Some(source.as_error()),
+            RunErrorKind::Node(failure) => Some(failure.source.as_error()),
             _ => None,
         }
     }

@@ -1,25 +1,379 @@
-//! [`EventWriter`]: events that a node writes itself.
+//! [`Event`]: what happens in a run, as its [`RunStream`](super::RunStream) tells it, and who writes it.
 
-use serde::Serialize;
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::{Duration, SystemTime},
+};
 
-/// Writes custom events from inside a node: progress, tokens, whatever the reader of the run is to see.
-#[derive(Debug)]
-pub struct EventWriter(());
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
-impl EventWriter {
-    pub(super) fn new() -> Self {
-        Self(())
+use crate::{FieldChange, RunId};
+
+/// What happened in a run, and when.
+///
+/// Events are numbered from 0 in the order in which they happened. Serialized, the kind's `type` and fields stand beside
+/// the event's own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Event {
+    /// Counts the run's events, from 0.
+    pub sequence: u64,
+    /// When it happened, by the system's clock. Serialized as milliseconds since 1970.
+    #[serde(with = "unix_millis")]
+    pub time: SystemTime,
+    /// The run.
+    pub run: RunId,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What can happen in a run. A node inside a subgraph is named `SUBGRAPH/NODE`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The first event.
+    RunStarted {
+        /// What the graph is called.
+        graph: String,
+    },
+    /// An attempt of a node begins.
+    NodeStarted {
+        /// The node.
+        node: String,
+        /// Which attempt, from 1.
+        attempt: u32,
+    },
+    /// A node succeeded, and its changes count.
+    NodeEnded {
+        /// The node.
+        node: String,
+        /// Which attempt it was.
+        attempt: u32,
+        /// How long the attempt took. Serialized as seconds, as all durations here.
+        #[serde(with = "seconds")]
+        elapsed: Duration,
+    },
+    /// An attempt of a node failed, panicked or timed out.
+    NodeFailed {
+        /// The node.
+        node: String,
+        /// Which attempt it was.
+        attempt: u32,
+        /// How long the attempt took.
+        #[serde(with = "seconds")]
+        elapsed: Duration,
+        /// Why.
+        error: String,
+        /// When the next attempt begins; `None` if there is none.
+        #[serde(with = "optional_seconds")]
+        retry_in: Option<Duration>,
+    },
+    /// A node's update was merged into the state. A node in a group is merged with the others, at the join.
+    Updated {
+        /// The node.
+        node: String,
+        /// The fields that changed.
+        fields: Vec<String>,
+    },
+    /// A decision was taken.
+    RouteTaken {
+        /// The node, or group, that the decision follows.
+        node: String,
+        /// The pattern that matched.
+        route: String,
+        /// Where the run goes on: a node, or `END`.
+        to: String,
+    },
+    /// The branches of a group begin.
+    GroupStarted {
+        /// The first node of each branch.
+        nodes: Vec<String>,
+    },
+    /// The branches of a group have all ended, and their updates are merged.
+    GroupJoined {
+        /// The first node of each branch.
+        nodes: Vec<String>,
+        /// The fields that changed.
+        fields: Vec<String>,
+    },
+    /// What a node wrote with [`EventWriter::emit`].
+    Custom {
+        /// The node.
+        node: String,
+        /// What the node called it.
+        name: String,
+        /// What the node gave.
+        data: serde_json::Value,
+    },
+    /// A node started a task in the background.
+    TaskStarted {
+        /// The node.
+        node: String,
+        /// The task's name.
+        task: String,
+        /// The task's id.
+        id: u64,
+    },
+    /// A task ended that the run had started. Ends after the run's own are not told here.
+    TaskEnded {
+        /// The node.
+        node: String,
+        /// The task's name.
+        task: String,
+        /// The task's id.
+        id: u64,
+        /// How it ended: `completed`, `failed`, ….
+        outcome: String,
+    },
+    /// The last event.
+    RunEnded {
+        /// Why the run did not reach `END`; `None` if it did.
+        error: Option<String>,
+    },
+}
+
+mod unix_millis {
+    use std::time::{Duration, SystemTime};
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        serializer.serialize_u64(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Writes one event: a debug event in the node's span. `data` is looked at only where somebody listens.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SystemTime, D::Error> {
+        let since = Duration::from_millis(u64::deserialize(deserializer)?);
+        SystemTime::UNIX_EPOCH
+            .checked_add(since)
+            .ok_or_else(|| serde::de::Error::custom("a time beyond what the system can name"))
+    }
+}
+
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+mod optional_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        duration
+            .map(|duration| duration.as_secs_f64())
+            .serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        seconds
+            .map(Duration::try_from_secs_f64)
+            .transpose()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// How many events wait for the reader before the run waits for it too.
+const CAPACITY: usize = 64;
+
+/// Where a run's events go: nowhere for `invoke`, which pays a look at an `Option` for each.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sink(Option<Arc<Buffer>>);
+
+/// Events on their way from the run to its reader.
+pub(super) struct Buffer {
+    run: RunId,
+    queue: Mutex<Queue>,
+    /// Notified when the reader has made room.
+    room: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    events: VecDeque<Event>,
+    next: u64,
+    reader: Option<Waker>,
+    /// The last event is written.
+    is_closed: bool,
+}
+
+impl Sink {
+    /// A sink with a reader.
+    pub(super) fn buffered(run: RunId) -> (Self, Arc<Buffer>) {
+        let buffer = Arc::new(Buffer {
+            run,
+            queue: Mutex::default(),
+            room: Notify::new(),
+        });
+        (Self(Some(Arc::clone(&buffer))), buffer)
+    }
+
+    /// Writes an event, and waits while the reader is too far behind.
+    pub(super) async fn emit(&self, kind: impl FnOnce() -> EventKind) {
+        if let Some(buffer) = &self.0 {
+            buffer.push(kind());
+            buffer.has_room().await;
+        }
+    }
+
+    /// Notes which fields an update changed, where somebody reads.
+    pub(super) fn note(&self, fields: &mut Vec<String>, changes: impl FnOnce() -> Vec<FieldChange>) {
+        if self.0.is_some() {
+            for change in changes() {
+                if !fields.iter().any(|field| field == change.field) {
+                    fields.push(change.field.to_owned());
+                }
+            }
+        }
+    }
+
+    pub(super) fn writer(&self, node: &Arc<str>) -> EventWriter {
+        EventWriter(self.0.as_ref().map(|buffer| {
+            Box::new(Writer {
+                sink: Self(Some(Arc::clone(buffer))),
+                node: Arc::clone(node),
+                fields: Mutex::default(),
+            })
+        }))
+    }
+}
+
+impl Buffer {
+    /// Writes an event without waiting: for those who must not be slowed by a reader. Nothing follows the last one.
+    pub(super) fn push(&self, kind: EventKind) {
+        let mut queue = self.lock();
+        if queue.is_closed {
+            return;
+        }
+        queue.is_closed = matches!(kind, EventKind::RunEnded { .. });
+        let sequence = queue.next;
+        queue.next += 1;
+        queue.events.push_back(Event {
+            sequence,
+            time: SystemTime::now(),
+            run: self.run,
+            kind,
+        });
+        let reader = queue.reader.take();
+        drop(queue);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    async fn has_room(&self) {
+        loop {
+            let room = self.room.notified();
+            if self.lock().events.len() < CAPACITY {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// The next event; wakes the reader when there is one.
+    pub(super) fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut queue = self.lock();
+        if let Some(event) = queue.events.pop_front() {
+            let has_room = queue.events.len() + 1 == CAPACITY;
+            drop(queue);
+            if has_room {
+                self.room.notify_waiters();
+            }
+            return Poll::Ready(event);
+        }
+        queue.reader = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The queue is whole after every statement: a panic elsewhere doesn't spoil it.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes custom events from inside a node: progress, tokens, whatever the reader of
+/// [`stream`](crate::CompiledGraph::stream) is to see. Nobody reads those of [`invoke`](crate::CompiledGraph::invoke), and
+/// they cost nothing there.
+#[derive(Debug)]
+pub struct EventWriter(Option<Box<Writer>>);
+
+#[derive(Debug)]
+struct Writer {
+    sink: Sink,
+    node: Arc<str>,
+    fields: Mutex<Vec<String>>,
+}
+
+impl EventWriter {
+    /// Writes one event, and waits while the reader is too far behind. `data` is looked at only where somebody reads; if
+    /// it cannot be serialized, the error's text takes its place.
     ///
     /// # Cancel safety
     ///
-    /// Safe to drop.
+    /// The event is written before the first await: dropping the future loses only the wait.
     pub async fn emit(&self, name: &str, data: impl Serialize) {
-        if tracing::enabled!(tracing::Level::DEBUG) {
-            let data = serde_json::to_value(data).unwrap_or_else(|error| format!("({error})").into());
-            tracing::debug!(name, %data, "custom event");
+        let Some(Writer { sink, node, .. }) = self.0.as_deref() else {
+            return;
+        };
+        let data = serde_json::to_value(data).unwrap_or_else(|error| error.to_string().into());
+        sink.emit(|| EventKind::Custom {
+            node: node.to_string(),
+            name: name.to_owned(),
+            data,
+        })
+        .await;
+    }
+
+    /// Whether somebody reads, so that what only serves an event need not be made for nobody.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.0.is_some()
+    }
+
+    pub(crate) fn changed(&self, changes: impl FnOnce() -> Vec<FieldChange>) {
+        if let Some(Writer { sink, fields, .. }) = self.0.as_deref() {
+            sink.note(
+                &mut fields.lock().unwrap_or_else(PoisonError::into_inner),
+                changes,
+            );
         }
+    }
+
+    /// The fields that the node's updates changed, if they did.
+    pub(super) fn take_changes(&self) -> Option<Vec<String>> {
+        let Writer { fields, .. } = self.0.as_deref()?;
+        let fields = std::mem::take(&mut *fields.lock().unwrap_or_else(PoisonError::into_inner));
+        (!fields.is_empty()).then_some(fields)
     }
 }

@@ -1,100 +1,64 @@
-//! [`Interrupts`]: what can end a run from outside while a node is at work.
+//! [`Interruptible`]: a run that can be ended from outside while a node waits.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep_until;
 
-use super::RunErrorKind;
+use super::scope::{Interrupt, Signals, Timeout};
+use crate::{NodeError, error::discard};
 
-/// Who ended the run.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Interrupt {
-    Cancelled,
-    ShutDown,
-    TimedOut { limit: Duration },
+/// How a walk through the graph ended.
+pub(super) enum Ended<T> {
+    Itself(T),
+    Interrupted(Interrupt),
+    /// A node's panic is its own error; this one came from the state's code, such as its `Clone`.
+    Panicked(NodeError),
 }
 
-impl Interrupt {
-    pub(super) fn into_error(self, node: &Arc<str>) -> RunErrorKind {
-        let node = Arc::clone(node);
-        match self {
-            Self::Cancelled => RunErrorKind::Cancelled { node },
-            Self::ShutDown => RunErrorKind::ShutDown { node },
-            Self::TimedOut { limit } => RunErrorKind::TimedOut { limit, node },
-        }
-    }
-}
-
-/// The caller's token, the app's shutdown and the run's timeout.
+/// Polls `walk` until it ends or is interrupted, and drops it.
 ///
 /// Nobody is asked before a node has had to wait: a run whose nodes are ready at once registers no waker and no timer.
-pub(super) struct Interrupts<'a> {
-    cancel: &'a CancellationToken,
-    cut_off: &'a CancellationToken,
-    timeout: Option<Timeout>,
-    waiting: Option<Pin<Box<dyn Future<Output = Interrupt> + Send + 'a>>>,
+pub(super) async fn interruptible<T>(
+    walk: Pin<&mut Option<impl Future<Output = T> + Send>>,
+    signals: Signals<'_>,
+) -> Ended<T> {
+    let mut walk = walk;
+    let mut waiting: Option<Pin<Box<dyn Future<Output = Interrupt> + Send + '_>>> = None;
+    let ended = poll_fn(|cx: &mut Context<'_>| {
+        let poll = || match walk.as_mut().as_pin_mut() {
+            Some(walk) => walk.poll(cx),
+            None => Poll::Pending,
+        };
+        // What panicked is not polled again, so nobody sees what is half done in it.
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(Poll::Ready(output)) => Poll::Ready(Ended::Itself(output)),
+            Ok(Poll::Pending) => {
+                let waiting = waiting.get_or_insert_with(|| Box::pin(interrupted(signals)));
+                waiting.as_mut().poll(cx).map(Ended::Interrupted)
+            }
+            Err(panic) => Poll::Ready(Ended::Panicked(NodeError::panicked(panic))),
+        }
+    })
+    .await;
+    // A destructor of a node's that panics must not take the run's own end away.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| walk.set(None))) {
+        discard(panic);
+    }
+    ended
 }
 
-#[derive(Clone, Copy)]
-struct Timeout {
-    limit: Duration,
-    /// `None` where the limit lies beyond what the clock can name: then it never comes.
-    deadline: Option<Instant>,
-}
-
-impl<'a> Interrupts<'a> {
-    pub(super) fn new(
-        cancel: &'a CancellationToken,
-        cut_off: &'a CancellationToken,
-        timeout: Option<Duration>,
-    ) -> Self {
-        let timeout = timeout.map(|limit| Timeout {
-            limit,
-            deadline: Instant::now().checked_add(limit),
-        });
-        Self {
-            cancel,
-            cut_off,
-            timeout,
-            waiting: None,
-        }
-    }
-
-    /// Whether the run is to end before its next node.
-    pub(super) fn check(&self) -> Option<Interrupt> {
-        if self.cancel.is_cancelled() {
-            return Some(Interrupt::Cancelled);
-        }
-        if self.cut_off.is_cancelled() {
-            return Some(Interrupt::ShutDown);
-        }
-        let Timeout { limit, deadline } = self.timeout?;
-        (deadline? <= Instant::now()).then_some(Interrupt::TimedOut { limit })
-    }
-
-    /// Ready when the run is to end now; else wakes the run when it is.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Interrupt> {
-        let (cancel, cut_off, timeout) = (self.cancel, self.cut_off, self.timeout);
-        self.waiting
-            .get_or_insert_with(|| {
-                Box::pin(async move {
-                    tokio::select! {
-                        biased;
-                        () = cancel.cancelled() => Interrupt::Cancelled,
-                        () = cut_off.cancelled() => Interrupt::ShutDown,
-                        limit = passed(timeout) => Interrupt::TimedOut { limit },
-                    }
-                })
-            })
-            .as_mut()
-            .poll(cx)
+async fn interrupted(signals: Signals<'_>) -> Interrupt {
+    tokio::select! {
+        biased;
+        () = signals.cancel.cancelled() => Interrupt::Cancelled,
+        () = signals.cut_off.cancelled() => Interrupt::ShutDown,
+        limit = passed(signals.timeout) => Interrupt::TimedOut { limit },
     }
 }
 

@@ -1,29 +1,41 @@
 //! The executor: walks a compiled graph from node to node.
 
+mod attempt;
 mod error;
 mod events;
+mod group;
 mod interrupt;
+mod scope;
+mod stream;
 
 use std::{
-    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub use error::{LastState, RunError, RunErrorKind};
-pub use events::EventWriter;
-use interrupt::{Interrupt, Interrupts};
+use attempt::{Sequential, attempts};
+pub(crate) use error::Failure;
+pub use error::{LastState, NodeFailure, RunError, RunErrorKind};
+pub(crate) use events::Sink;
+pub use events::{Event, EventKind, EventWriter};
+use group::group;
+use interrupt::{Ended, interruptible};
+pub(crate) use scope::Scope;
+use scope::{Signals, Timeout};
+pub use stream::RunStream;
 
 use crate::{
-    NodeContext, NodeError, RunConfig, RunId, State,
-    error::discard,
-    graph::{App, Next},
+    NodeError, RunConfig, RunId, State,
+    graph::{App, Plan, Step, Way, Work},
 };
 
 /// Runs the graph once. Every run has its own state, token and id; it shares the app's manager and context.
@@ -32,8 +44,34 @@ pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
     state: S,
     config: RunConfig,
 ) -> Result<S, RunError> {
+    let (run_id, config) = identified(config);
+    run_with(app, state, run_id, &config, &Sink::default()).await
+}
+
+/// The same run, with a reader of its events.
+pub(crate) fn stream<S: State, C: Send + Sync + 'static>(
+    app: Arc<App<S, C>>,
+    state: S,
+    config: RunConfig,
+) -> RunStream<S> {
+    let (run_id, config) = identified(config);
+    let (sink, buffer) = Sink::buffered(run_id);
+    let run = Box::pin(async move { run_with(&app, state, run_id, &config, &sink).await });
+    RunStream::new(buffer, run)
+}
+
+fn identified(config: RunConfig) -> (RunId, RunConfig) {
     let run_id = config.run_id().unwrap_or_else(RunId::new);
-    let config = config.with_run_id(run_id);
+    (run_id, config.with_run_id(run_id))
+}
+
+async fn run_with<S: State, C: Send + Sync + 'static>(
+    app: &App<S, C>,
+    state: S,
+    run_id: RunId,
+    config: &RunConfig,
+    sink: &Sink,
+) -> Result<S, RunError> {
     let span = tracing::info_span!(
         "agentflow.run",
         graph = &*app.name,
@@ -41,124 +79,229 @@ pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
         thread = config.thread_id(),
         user = config.user_id(),
     );
-    let Some(_ticket) = app.runs.enter(run_id) else {
-        let error = RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state));
-        span.in_scope(|| tracing::warn!(error = %error, "run rejected"));
-        return Err(error);
-    };
     async {
-        let ended = walk(app, run_id, state, &config).await;
+        sink.emit(|| EventKind::RunStarted {
+            graph: app.name.to_string(),
+        })
+        .await;
+        let ended = admitted(app, state, run_id, config, sink).await;
         if let Err(error) = &ended {
             tracing::error!(error = %error, "run failed");
         }
+        sink.emit(|| EventKind::RunEnded {
+            error: ended.as_ref().err().map(RunError::to_string),
+        })
+        .await;
         ended
     }
     .instrument(span)
     .await
 }
 
-async fn walk<S: State, C: Send + Sync + 'static>(
+async fn admitted<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
-    run_id: RunId,
     mut state: S,
+    run_id: RunId,
     config: &RunConfig,
+    sink: &Sink,
 ) -> Result<S, RunError> {
-    let mut cancel = RunToken::new(config);
-    let token = cancel.token.clone();
-    let mut interrupts = Interrupts::new(&token, app.runs.cut_off(), config.run_timeout());
-    let events = EventWriter::new();
-    let mut at = app.plan.entry;
-    let mut steps_left = app.recursion_limit;
-    loop {
-        let step = &app.plan.steps[at];
-        let refused = match steps_left.checked_sub(1) {
-            None => Some(RunErrorKind::RecursionLimit {
-                limit: app.recursion_limit,
-                node: Arc::clone(&step.name),
-            }),
-            Some(left) => {
-                steps_left = left;
-                interrupts
-                    .check()
-                    .map(|interrupt| interrupt.into_error(&step.name))
-            }
-        };
-        if let Some(kind) = refused {
-            return Err(RunError::new(run_id, kind, LastState::Committed(state)));
-        }
-
-        let started = Instant::now();
-        let cx = NodeContext {
-            state: &mut state,
-            config,
-            context: &app.context,
-            cancel: &token,
-            events: &events,
+    let Some(_ticket) = app.runs.enter(run_id) else {
+        return Err(RunError::new(
             run_id,
-            node: &step.name,
-            manager: &app.manager,
-        };
-        let span = tracing::info_span!("agentflow.node", node = &*step.name);
-        let stopped = match attempt(|| step.run(cx), &mut interrupts).instrument(span).await {
-            Ok(Ok(())) => None,
-            Ok(Err(source)) => Some(RunErrorKind::Node {
-                node: Arc::clone(&step.name),
-                attempt: 1,
-                elapsed: started.elapsed(),
-                source,
-            }),
-            Err(interrupt) => Some(interrupt.into_error(&step.name)),
-        };
-        if let Some(kind) = stopped {
-            let last = if step.in_place {
-                LastState::Uncommitted(state)
-            } else {
-                LastState::Committed(state)
-            };
-            return Err(RunError::new(run_id, kind, last));
+            RunErrorKind::Closed,
+            LastState::Committed(state),
+        ));
+    };
+    let mut token = RunToken::new(config);
+    let cancel = token.token.clone();
+    let timeout = config.run_timeout();
+    let signals = Signals {
+        cancel: &cancel,
+        cut_off: app.runs.cut_off(),
+        timeout: timeout.map(|limit| Timeout {
+            limit,
+            deadline: Instant::now().checked_add(limit),
+        }),
+    };
+    let scope = Scope {
+        run_id,
+        config,
+        signals,
+        manager: &app.manager,
+        sink,
+        subgraph: None,
+        limit: app.recursion_limit,
+        steps_left: AtomicUsize::new(app.recursion_limit),
+    };
+    let progress = Progress::new(app.plan.entry);
+    let ended = {
+        let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
+        interruptible(walk, signals).await
+    };
+    let failure = match ended {
+        Ended::Itself(Ok(())) => {
+            token.is_done = true;
+            return Ok(state);
         }
-
-        match app.plan.next[at] {
-            Next::To(next) => at = next,
-            Next::End => {
-                cancel.done = true;
-                return Ok(state);
+        Ended::Itself(Err(failure)) => failure,
+        Ended::Interrupted(interrupt) => progress.failure(interrupt.at(progress.node(&app.plan))),
+        Ended::Panicked(source) => {
+            let node = progress.node(&app.plan);
+            let failure = NodeFailure {
+                node,
+                attempt: 1,
+                elapsed: Duration::ZERO,
+                source,
+            };
+            Failure {
+                kind: RunErrorKind::Node(failure),
+                is_committed: false,
             }
+        }
+    };
+    let last = if failure.is_committed {
+        LastState::Committed(state)
+    } else {
+        LastState::Uncommitted(state)
+    };
+    Err(RunError::new(run_id, failure.kind, last))
+}
+
+/// Where a walk is, for those who look at it from outside.
+pub(crate) struct Progress {
+    step: AtomicUsize,
+    /// Whether the state is as the last node that succeeded left it.
+    is_committed: AtomicBool,
+}
+
+impl Progress {
+    pub(crate) fn new(entry: usize) -> Self {
+        Self {
+            step: AtomicUsize::new(entry),
+            is_committed: AtomicBool::new(true),
+        }
+    }
+
+    fn at(&self, step: usize, is_committed: bool) {
+        self.step.store(step, Ordering::Relaxed);
+        self.is_committed.store(is_committed, Ordering::Relaxed);
+    }
+
+    fn node<S: State, C>(&self, plan: &Plan<S, C>) -> Arc<str> {
+        Arc::clone(&plan.steps[self.step.load(Ordering::Relaxed)].name)
+    }
+
+    fn failure(&self, kind: RunErrorKind) -> Failure {
+        Failure {
+            kind,
+            is_committed: self.is_committed.load(Ordering::Relaxed),
         }
     }
 }
 
-/// Polls a node until it ends or the run is interrupted; a panic is the node's error.
-async fn attempt<'a>(
-    start: impl FnOnce() -> Pin<Box<dyn Future<Output = Result<(), NodeError>> + Send + 'a>>,
-    interrupts: &mut Interrupts<'_>,
-) -> Result<Result<(), NodeError>, Interrupt> {
-    // A hand-written node may do some of its work before it gives a future.
-    let mut node = match catch_unwind(AssertUnwindSafe(start)) {
-        Ok(node) => node,
-        Err(panic) => return Ok(Err(NodeError::panicked(panic))),
-    };
-    let ended = poll_fn(|cx| {
-        // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
-        match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
-            Ok(Poll::Ready(result)) => Poll::Ready(Ok(result)),
-            Err(panic) => Poll::Ready(Ok(Err(NodeError::panicked(panic)))),
-            Ok(Poll::Pending) => interrupts.poll(cx).map(Err),
+/// Walks a graph, or a subgraph, from its entry to END.
+pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
+    plan: &Plan<S, C>,
+    context: &C,
+    scope: &Scope<'_>,
+    state: &mut S,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let mut at = plan.entry;
+    let mut error: Option<NodeFailure> = None;
+    loop {
+        let step = &plan.steps[at];
+        progress.at(at, !step.is_in_place());
+        let way = match run_step(plan, step, context, scope, state, error.as_ref()).await {
+            Ok(way) => way,
+            Err(Failure {
+                kind: RunErrorKind::Node(failure),
+                is_committed: true,
+            }) if step.on_error.is_some() => {
+                tracing::warn!(node = &*step.name, error = %failure, "node failed, going on with its fallback");
+                error = Some(failure);
+                // Checked in the guard.
+                at = step.on_error.unwrap_or(at);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        };
+        error = None;
+        progress.at(at, true);
+        let Some(Way { label, to }) = step.ways.get(way) else {
+            return Ok(());
+        };
+        if let Some(route) = label {
+            scope
+                .sink
+                .emit(|| EventKind::RouteTaken {
+                    node: scope.path(&step.name).to_string(),
+                    route: route.to_string(),
+                    to: to.map_or_else(
+                        || "END".to_owned(),
+                        |to| scope.path(&plan.steps[to].name).to_string(),
+                    ),
+                })
+                .await;
         }
-    })
-    .await;
-    // A destructor of the node's that panics must not take the run's own error away.
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(node))) {
-        discard(panic);
+        match to {
+            Some(to) => at = *to,
+            None => return Ok(()),
+        }
     }
-    ended
+}
+
+/// Runs one step; gives the index of the way on.
+async fn run_step<S: State, C: Send + Sync + 'static>(
+    plan: &Plan<S, C>,
+    step: &Step<S, C>,
+    context: &C,
+    scope: &Scope<'_>,
+    state: &mut S,
+    error: Option<&NodeFailure>,
+) -> Result<usize, Failure> {
+    let way = match &step.work {
+        Work::Node(node) => {
+            scope.enter(&step.name)?;
+            let path = scope.path(&step.name);
+            let may_come_back = step.options.retry.is_some() || step.on_error.is_some();
+            let before = (may_come_back && node.is_in_place()).then(|| state.clone());
+            let mut node = Sequential {
+                node: &**node,
+                state,
+                before,
+                context,
+            };
+            attempts(&mut node, &path, &step.options, scope, error).await?
+        }
+        Work::Group(branches) => {
+            group(plan, branches, context, scope, state).await?;
+            0
+        }
+        // Runs in a group only; the graph is not compiled otherwise.
+        Work::Branch(_) => 0,
+    };
+    match &step.choose {
+        None => Ok(way),
+        Some(router) => catch_unwind(AssertUnwindSafe(|| router.choose(state)))
+            .unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
+            .map_err(|source| {
+                let failure = NodeFailure {
+                    node: scope.path(&step.name),
+                    attempt: 1,
+                    elapsed: Duration::ZERO,
+                    source,
+                };
+                Failure::committed(RunErrorKind::Node(failure))
+            }),
+    }
 }
 
 /// The run's token: cancelled with the caller's, and when the run ends in any way but at `END`, so that what a node
 /// started with the token ends with the run.
 struct RunToken {
     token: CancellationToken,
-    done: bool,
+    is_done: bool,
 }
 
 impl RunToken {
@@ -166,13 +309,16 @@ impl RunToken {
         let token = config
             .cancellation_token()
             .map_or_else(CancellationToken::new, CancellationToken::child_token);
-        Self { token, done: false }
+        Self {
+            token,
+            is_done: false,
+        }
     }
 }
 
 impl Drop for RunToken {
     fn drop(&mut self) {
-        if !self.done {
+        if !self.is_done {
             self.token.cancel();
         }
     }

@@ -22,7 +22,7 @@ use super::{
     log,
     manager::BackgroundTaskManager,
     outcome::{TaskOutcome, TaskOutput},
-    record::{Fields, Request, Spec},
+    record::{Request, Spec},
     supervise::{Body, Supervise},
 };
 
@@ -53,7 +53,7 @@ pub struct TaskBuilder<'m, T, W> {
     kind: Kind<T, W>,
     name: Option<Cow<'static, str>>,
     timeout: Option<Duration>,
-    context: Fields,
+    context: Vec<(Cow<'static, str>, Value)>,
 }
 
 /// What is known of a `W` where it is known to be a future or a closure.
@@ -61,14 +61,14 @@ pub struct TaskBuilder<'m, T, W> {
 /// A function pointer, so that `spawn` itself has no bounds: what can't be a task is one error, where the task is
 /// created, and not a second one at `.spawn()`.
 pub(super) struct Kind<T, W> {
-    launch: fn(W, Launchpad) -> Result<TaskHandle<T>, SpawnError>,
+    launch: fn(W, Launchpad<'_>) -> Result<TaskHandle<T>, SpawnError>,
     type_name: fn() -> &'static str,
     listens: bool,
 }
 
 /// A task that is admitted, and about to be handed to the runtime.
-struct Launchpad {
-    runtime: Handle,
+struct Launchpad<'a> {
+    runtime: &'a Handle,
     current: Current,
     span: Span,
 }
@@ -138,13 +138,17 @@ impl<T, W> TaskBuilder<'_, T, W> {
             context,
         } = self;
         let registry = &manager.registry;
-        let Some(runtime) = registry.runtime() else {
-            return Err(registry.reject(SpawnError::NoRuntime));
+        let here;
+        let runtime = if let Some(runtime) = &registry.runtime {
+            runtime
+        } else {
+            here = Handle::try_current().map_err(|_| registry.reject(SpawnError::NoRuntime))?;
+            &here
         };
         let spec = Spec {
             name: name.unwrap_or_else(|| Cow::Borrowed(default_name((kind.type_name)()))),
             timeout,
-            context,
+            context: context.into_boxed_slice(),
             token: kind.listens.then(CancellationToken::new),
         };
         let task = registry.admit(spec, manager.lineage(), manager.origin())?;
@@ -240,7 +244,7 @@ where
     }
 }
 
-impl Launchpad {
+impl Launchpad<'_> {
     fn start<B>(self, body: B) -> Result<TaskHandle<<B::Output as TaskOutput>::Value>, SpawnError>
     where
         B: Body + Send + 'static,
@@ -248,11 +252,11 @@ impl Launchpad {
         let Current { registry, task } = self.current;
         let supervise = Supervise::new(registry, Arc::clone(&task), body);
         let join = self.runtime.spawn(supervise.instrument(self.span));
-        match task.end() {
-            // A runtime that has shut down drops what it is given.
-            Some(end) if end.outcome == TaskOutcome::Aborted && !task.was_polled() => Err(SpawnError::Closed),
-            _ => Ok(TaskHandle::new(task, join)),
+        // A runtime that has shut down drops what it is given.
+        if !task.was_polled() && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted) {
+            return Err(SpawnError::Closed);
         }
+        Ok(TaskHandle::new(task, join))
     }
 }
 

@@ -87,21 +87,19 @@ impl BackgroundTaskManager {
                 .closing
                 .as_ref()
                 .and_then(|closing| closing.grace_over);
-            let all_ended = |state: &registry::State| state.live_except(&here) == 0;
-            if !registry.wait_until(grace_over, all_ended).await {
+            if !registry.wait_for_others(&here, grace_over).await {
                 let stubborn: Vec<_> = registry.lock().tasks_except(&here).cloned().collect();
                 for task in stubborn {
                     task.ask(Request::Abort);
                 }
                 let settled = grace_over.and_then(|over| over.checked_add(SETTLE));
-                registry.wait_until(settled, all_ended).await;
+                registry.wait_for_others(&here, settled).await;
             }
         }
         registry.report()
     }
 
     /// Enters the draining phase at once: for a shutdown that waits for something else before it closes.
-    #[allow(dead_code, reason = "the app's shutdown waits for its runs first")]
     pub(crate) fn drain(&self) {
         self.registry.begin_closing(None);
     }
@@ -131,6 +129,7 @@ impl Registry {
     /// nothing may be spawned.
     async fn drain_before_deadline(&self, except: &[TaskRef]) -> bool {
         let mut in_time = true;
+        let _waiting = self.waiting(except.len());
         loop {
             let changed = self.changed();
             let deadline = {

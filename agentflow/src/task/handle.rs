@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::{
     info::TaskId,
     outcome::{TaskError, TaskOutcome},
-    record::{Request, Task},
+    record::{End, Request, Task},
 };
 
 /// The spawner's end of a task: await it for what the task returned, cancel the task, or drop the handle and let the
@@ -57,10 +57,10 @@ impl<T> TaskHandle<T> {
         &self.task.spec.name
     }
 
-    /// Whether the task has ended, and was counted.
+    /// Whether the task has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.task.end().is_some()
+        self.task.has_ended()
     }
 
     /// Cancels the task; returns at once.
@@ -88,9 +88,16 @@ impl<T> Future for TaskHandle<T> {
             Ok(result) => result,
             // The runtime dropped the task. Its destructor left the reason in the record.
             Err(_) => Err(match self.task.end() {
-                Some(end) if end.outcome == TaskOutcome::Cancelled => TaskError::Cancelled,
-                Some(end) if end.outcome == TaskOutcome::Panicked => TaskError::Panicked {
-                    message: end.error.as_deref().unwrap_or_default().to_owned(),
+                Some(End {
+                    outcome: TaskOutcome::Cancelled,
+                    ..
+                }) => TaskError::Cancelled,
+                Some(End {
+                    outcome: TaskOutcome::Panicked,
+                    error,
+                    ..
+                }) => TaskError::Panicked {
+                    message: error.as_deref().unwrap_or_default().to_owned(),
                 },
                 _ => TaskError::Aborted,
             }),

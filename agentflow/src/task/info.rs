@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     outcome::TaskOutcome,
-    record::{Fields, Request, Task},
+    record::{End, Fields, Request, Task},
 };
 use crate::RunId;
 
@@ -127,6 +127,7 @@ impl TaskInfo {
     }
 
     /// The task's context, in the order in which it was given.
+    #[must_use]
     pub fn context(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         context(&self.task.spec.context)
     }
@@ -171,18 +172,15 @@ impl fmt::Display for TaskInfo {
 #[derive(Clone)]
 pub struct TaskEnd {
     task: Arc<Task>,
-    outcome: TaskOutcome,
-    age: Duration,
+    end: End,
 }
 
 impl TaskEnd {
     /// `None` while the task runs.
     pub(super) fn of(task: &Arc<Task>) -> Option<Self> {
-        let end = task.end()?;
-        Some(Self {
+        task.end().map(|end| Self {
             task: Arc::clone(task),
-            outcome: end.outcome,
-            age: end.age,
+            end,
         })
     }
 
@@ -201,19 +199,19 @@ impl TaskEnd {
     /// How it ended.
     #[must_use]
     pub fn outcome(&self) -> TaskOutcome {
-        self.outcome
+        self.end.outcome
     }
 
     /// What the error or the panic said, with its sources, if the task failed or panicked.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
-        self.task.end().and_then(|end| end.error.as_deref())
+        self.end.error.as_deref()
     }
 
     /// How old the task was when it ended.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.age
+        self.end.age
     }
 
     /// The task's timeout, counted from its spawn.
@@ -223,6 +221,7 @@ impl TaskEnd {
     }
 
     /// The task's context, in the order in which it was given.
+    #[must_use]
     pub fn context(&self) -> impl ExactSizeIterator<Item = (&str, &Value)> {
         context(&self.task.spec.context)
     }
@@ -239,9 +238,9 @@ impl fmt::Debug for TaskEnd {
         f.debug_struct("TaskEnd")
             .field("id", &self.id().0)
             .field("name", &self.name())
-            .field("outcome", &self.outcome)
+            .field("outcome", &self.end.outcome)
             .field("error", &self.error())
-            .field("age", &self.age)
+            .field("age", &self.end.age)
             .field("timeout", &self.timeout())
             .field("context", &Json(&self.task.spec.context))
             .field("origin", &self.origin())
@@ -257,8 +256,8 @@ impl fmt::Display for TaskEnd {
             "{} #{} ({} after {:.1?})",
             self.name(),
             self.id(),
-            self.outcome,
-            self.age
+            self.end.outcome,
+            self.end.age
         )?;
         write_context(f, &self.task.spec.context)
     }

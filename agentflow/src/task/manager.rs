@@ -18,7 +18,8 @@ use crate::RunId;
 /// [`close`](Self::close), its tasks are cancelled and a warning names them. The managers that tasks and nodes are
 /// given don't count among these.
 ///
-/// Tasks run on the runtime in which the manager was made, or else on the one in which they are spawned.
+/// Tasks run on the tokio runtime in which the manager was made, or else on the one in which they are spawned. Its
+/// timer must be enabled (`enable_time`) for timeouts and bounds.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -255,5 +256,110 @@ impl fmt::Debug for BackgroundTaskManager {
             .field("stats", &stats)
             .field("origin", &self.origin)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, time::Duration};
+
+    use futures_core::future::BoxFuture;
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::SpawnError;
+
+    fn spawn(tasks: &BackgroundTaskManager) -> Result<(), SpawnError> {
+        tasks.create_task(pending::<()>()).spawn().map(drop)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nodes_tasks_carry_its_run_and_its_name_and_so_do_their_children() {
+        let tasks = BackgroundTaskManager::new();
+        let run = RunId::new();
+        let node = tasks.labelled(run, "SEND".into());
+        let parent = |task: TaskContext| async move {
+            task.manager()
+                .create_task(pending::<()>())
+                .name("child")
+                .spawn()?;
+            pending::<Result<(), SpawnError>>().await
+        };
+        node.create_task_with(parent)
+            .spawn()
+            .expect("the manager is open");
+        spawn(&tasks).expect("the manager is open");
+        sleep(Duration::from_secs(1)).await;
+        let infos = tasks.task_info();
+        let origins: Vec<_> = infos
+            .iter()
+            .map(|info| info.origin().map(|o| (o.run(), o.node())))
+            .collect();
+        assert_eq!(origins, [Some((run, "SEND")), None, Some((run, "SEND"))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_ended_task_left_behind_still_carries_its_origin() {
+        let tasks = BackgroundTaskManager::new();
+        let run = RunId::new();
+        let node = tasks.labelled(run, "SEND".into());
+        let parent = |task: TaskContext| async { Ok::<_, SpawnError>(task) };
+        let ended = node
+            .create_task_with(parent)
+            .spawn()
+            .expect("the manager is open")
+            .await;
+        spawn(ended.expect("it returned").manager()).expect("the manager is open");
+        assert_eq!(tasks.task_info()[0].origin().map(TaskOrigin::run), Some(run));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_draining_runs_may_spawn_and_others_may_not() {
+        let tasks = BackgroundTaskManager::new();
+        let node = tasks.labelled(RunId::new(), "SEND".into());
+        tasks.drain();
+        assert_eq!(spawn(&node), Ok(()));
+        assert_eq!(spawn(&tasks), Err(SpawnError::Closed));
+        let report = tasks.close(Some(Duration::from_secs(1))).await;
+        assert_eq!((report.cancelled, report.elapsed), (1, Duration::from_secs(1)));
+        assert_eq!(spawn(&node), Err(SpawnError::Closed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_nodes_manager_does_not_keep_the_manager_alive() {
+        let tasks = BackgroundTaskManager::new();
+        let node = tasks.labelled(RunId::new(), "SEND".into()).clone();
+        let handle = node
+            .create_task(pending::<()>())
+            .spawn()
+            .expect("the manager is open");
+        drop(tasks);
+        assert_eq!(spawn(&node), Err(SpawnError::Closed));
+        assert!(matches!(handle.await, Err(crate::TaskError::Cancelled)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_remembers_only_the_ancestors_that_live() {
+        fn link(task: TaskContext, left: u32) -> BoxFuture<'static, Result<(), SpawnError>> {
+            Box::pin(async move {
+                // The one before it has ended by then.
+                sleep(Duration::from_secs(1)).await;
+                let lineage = task.manager().here();
+                assert!(lineage.len() <= 2, "{lineage:?}");
+                if left > 0 {
+                    task.manager()
+                        .create_task_with(move |task| link(task, left - 1))
+                        .spawn()?;
+                }
+                Ok(())
+            })
+        }
+        let tasks = BackgroundTaskManager::new();
+        tasks
+            .create_task_with(|task| link(task, 10))
+            .spawn()
+            .expect("the manager is open");
+        assert!(tasks.wait_for_all(None).await.is_ok());
+        assert_eq!(tasks.stats().completed, 11);
     }
 }

@@ -136,6 +136,7 @@ type Never = <fn() -> ! as never::Returned>::Type;
 
 impl sealed::Sealed for Never {}
 
+#[diagnostic::do_not_recommend]
 impl TaskOutput for Never {
     type Value = Never;
 

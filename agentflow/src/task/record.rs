@@ -3,7 +3,7 @@
 use std::{
     borrow::Cow,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::Waker,
@@ -18,7 +18,7 @@ use super::info::{TaskId, TaskOrigin};
 use super::outcome::TaskOutcome;
 
 /// A task's own fields for the logs, in the order in which they were given.
-pub(super) type Fields = Vec<(Cow<'static, str>, Value)>;
+pub(super) type Fields = Box<[(Cow<'static, str>, Value)]>;
 
 /// What the builder knows of a task before it is spawned.
 #[derive(Debug)]
@@ -48,8 +48,14 @@ pub(super) struct Task {
     request: AtomicU8,
     polled: AtomicBool,
     cut_off: AtomicBool,
-    waker: Mutex<Option<Waker>>,
-    end: OnceLock<End>,
+    life: Mutex<Life>,
+}
+
+#[derive(Debug)]
+enum Life {
+    /// With what wakes it, once it waits.
+    Live(Option<Waker>),
+    Ended(End),
 }
 
 /// What somebody wants of a running task; a later request can only be a stronger one.
@@ -61,33 +67,34 @@ pub(super) enum Request {
     Abort,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct End {
     pub(super) outcome: TaskOutcome,
     pub(super) age: Duration,
-    pub(super) error: Option<Box<str>>,
+    pub(super) error: Option<Arc<str>>,
 }
 
 impl Task {
-    pub(super) fn new(
-        at: TaskRef,
-        spec: Spec,
-        origin: Option<Arc<TaskOrigin>>,
-        ancestors: Box<[TaskRef]>,
-        spawned: Instant,
-    ) -> Self {
+    /// A task that is not in the registry yet; that gives it its place.
+    pub(super) fn new(spec: Spec, origin: Option<Arc<TaskOrigin>>) -> Self {
         Self {
-            at,
+            at: TaskRef {
+                slot: usize::MAX,
+                id: TaskId(0),
+            },
             spec,
             origin,
-            ancestors,
-            spawned,
+            ancestors: Box::default(),
+            spawned: Instant::now(),
             request: AtomicU8::new(Request::None as u8),
             polled: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
-            waker: Mutex::new(None),
-            end: OnceLock::new(),
+            life: Mutex::new(Life::Live(None)),
         }
+    }
+
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When the timeout is over; `None` if there is none, or if it is further off than the clock can tell.
@@ -104,14 +111,17 @@ impl Task {
     /// Asks the running task for something and wakes it. The caller must not hold the registry's lock: whoever
     /// waits for the token is woken here.
     pub(super) fn ask(&self, request: Request) {
-        if self.end.get().is_some() {
+        if self.has_ended() {
             return;
         }
         self.request.fetch_max(request as u8, Ordering::AcqRel);
         if let Some(token) = &self.spec.token {
             token.cancel();
         }
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waker = match &*self.life() {
+            Life::Live(waker) => waker.clone(),
+            Life::Ended(_) => None,
+        };
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -125,11 +135,16 @@ impl Task {
         }
     }
 
-    /// Called at the first poll. Whoever asks before this lock is seen by the [`Task::request`] after it; whoever
-    /// asks later finds the waker.
-    pub(super) fn first_polled(&self, waker: &Waker) {
+    /// Whoever asks before this lock is seen by the [`Task::request`] after it; whoever asks later finds the waker.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        let mut life = self.life();
+        if let Life::Live(old) = &mut *life {
+            *old = Some(waker.clone());
+        }
+    }
+
+    pub(super) fn set_polled(&self) {
         self.polled.store(true, Ordering::Release);
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
     }
 
     pub(super) fn was_polled(&self) -> bool {
@@ -146,13 +161,19 @@ impl Task {
     }
 
     pub(super) fn set_end(&self, end: End) {
-        // A task ends once: the supervisor that calls this is done afterwards.
-        let _ = self.end.set(end);
-        // The waker holds the runtime's memory of the task, and this record may live on in the history.
-        drop(self.waker.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let life = std::mem::replace(&mut *self.life(), Life::Ended(end));
+        // Outside the lock: the waker may be the last to hold the runtime's memory of the task.
+        drop(life);
     }
 
-    pub(super) fn end(&self) -> Option<&End> {
-        self.end.get()
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(*self.life(), Life::Ended(_))
+    }
+
+    pub(super) fn end(&self) -> Option<End> {
+        match &*self.life() {
+            Life::Live(_) => None,
+            Life::Ended(end) => Some(end.clone()),
+        }
     }
 }

@@ -28,9 +28,9 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Registry {
     state: Mutex<State>,
-    /// Told at every end, and when a close is hastened.
+    /// Told at the ends that somebody waits for, and when a close is hastened.
     changed: Notify,
-    runtime: Option<Handle>,
+    pub(super) runtime: Option<Handle>,
     pub(super) options: TaskManagerOptions,
 }
 
@@ -65,6 +65,28 @@ pub(super) struct State {
     ended: TaskStats,
     history: VecDeque<Arc<Task>>,
     pub(super) closing: Option<Closing>,
+    waiting: Waiting,
+}
+
+/// Who waits, so that an end wakes nobody who would only find that there are more to come.
+#[derive(Debug, Default)]
+struct Waiting {
+    count: usize,
+    /// The largest number of live tasks at which somebody wants to be woken.
+    at: usize,
+}
+
+/// Somebody waits for as long as this lives.
+pub(super) struct WaitGuard<'a>(&'a Registry);
+
+impl Drop for WaitGuard<'_> {
+    fn drop(&mut self) {
+        let waiting = &mut self.0.lock().waiting;
+        waiting.count -= 1;
+        if waiting.count == 0 {
+            waiting.at = 0;
+        }
+    }
 }
 
 impl Registry {
@@ -77,6 +99,7 @@ impl Registry {
                 ended: TaskStats::default(),
                 history: VecDeque::new(),
                 closing: None,
+                waiting: Waiting::default(),
             }),
             changed: Notify::new(),
             runtime: Handle::try_current().ok(),
@@ -109,10 +132,11 @@ impl Registry {
             Lineage::Task(task) => Some(task),
             Lineage::Owner | Lineage::Run => Current::task_of(self),
         };
-        let now = Instant::now();
+        // Made before the lock is taken, and only placed under it.
+        let mut task = Arc::new(Task::new(spec, origin));
 
         let mut state = self.lock();
-        let parent = spawner.and_then(|spawner| state.get(spawner)).cloned();
+        let parent = spawner.and_then(|spawner| state.get(spawner));
         let admitted = match state.phase {
             Phase::Open => true,
             Phase::Draining => parent.is_some() || matches!(lineage, Lineage::Run),
@@ -122,50 +146,57 @@ impl Registry {
             state.ended.rejected += 1;
             return Err(SpawnError::Closed);
         }
-        // Ancestors that ended are left out: a task that spawns its successor for ever would grow the list for ever.
-        let ancestors = parent
-            .as_ref()
-            .map_or_else(Box::default, |parent| state.with_ancestors(parent));
-        let origin = origin.or_else(|| parent.as_ref().and_then(|parent| parent.origin.clone()));
-        state.last_id += 1;
-        let id = TaskId(state.last_id);
-        let entry = state.live.vacant_entry();
-        let task = Arc::new(Task::new(
-            TaskRef {
-                slot: entry.key(),
+        let id = TaskId(state.last_id + 1);
+        if let Some(new) = Arc::get_mut(&mut task) {
+            new.at = TaskRef {
+                slot: state.live.vacant_key(),
                 id,
-            },
-            spec,
-            origin,
-            ancestors,
-            now,
-        ));
-        entry.insert(Arc::clone(&task));
+            };
+            if let Some(parent) = parent {
+                // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
+                new.ancestors = state.with_ancestors(parent);
+                new.origin = new.origin.take().or_else(|| parent.origin.clone());
+            }
+        }
+        state.last_id = id.0;
+        state.live.insert(Arc::clone(&task));
         Ok(task)
     }
 
     /// Counts the task out and tells whoever waits.
     pub(super) fn ended(&self, task: &Task, end: End) {
-        let mut state = self.lock();
-        state.ended.count(end.outcome);
+        let outcome = end.outcome;
         task.set_end(end);
         let mut forgotten = None;
+        let mut state = self.lock();
+        state.ended.count(outcome);
         if let Some(task) = state.live.try_remove(task.at.slot) {
             if let Some(closing) = &mut state.closing {
                 closing.record(&task);
             }
-            if self.options.history > 0 {
+            if self.options.history == 0 {
+                forgotten = Some(task);
+            } else {
                 if state.history.len() >= self.options.history {
                     forgotten = state.history.pop_front();
                 }
                 state.history.push_back(task);
-            } else {
-                forgotten = Some(task);
             }
         }
+        let awaited = state.waiting.count > 0 && state.live() <= state.waiting.at;
         drop(state);
         drop(forgotten);
-        self.changed.notify_waiters();
+        if awaited {
+            self.notify();
+        }
+    }
+
+    /// To be held while waiting for no more than `at` live tasks.
+    pub(super) fn waiting(&self, at: usize) -> WaitGuard<'_> {
+        let waiting = &mut self.lock().waiting;
+        waiting.count += 1;
+        waiting.at = waiting.at.max(at);
+        WaitGuard(self)
     }
 
     /// Resolves at the next change after this call, whenever it is first polled.
@@ -203,12 +234,21 @@ impl Registry {
         }
     }
 
-    /// Waits until `done` holds, but not beyond the deadline; says whether it does.
+    /// Waits until only the tasks in `except` live, but not beyond the deadline; says whether it came to that.
+    pub(super) async fn wait_for_others(&self, except: &[TaskRef], deadline: Option<Instant>) -> bool {
+        self.wait_until(deadline, except.len(), |state| state.live_except(except) == 0)
+            .await
+    }
+
+    /// Waits until `done` holds, but not beyond the deadline; says whether it does. Looks when no more than `at`
+    /// tasks live.
     pub(super) async fn wait_until(
         &self,
         deadline: Option<Instant>,
+        at: usize,
         mut done: impl FnMut(&State) -> bool,
     ) -> bool {
+        let _waiting = self.waiting(at);
         loop {
             // Made before the check: an end between the two is not missed.
             let changed = self.changed();

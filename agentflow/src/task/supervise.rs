@@ -84,6 +84,7 @@ pin_project! {
         // Made when the body is first found waiting; in a box because most tasks are done by then.
         sleep: Option<Pin<Box<Sleep>>>,
         phase: Phase,
+        has_waker: bool,
         // What a body that can't be dropped was told to stop for.
         told: Option<TaskOutcome>,
     }
@@ -120,6 +121,7 @@ impl<B: Body> Supervise<B> {
             task,
             sleep: None,
             phase: Phase::New,
+            has_waker: false,
             told: None,
         }
     }
@@ -169,7 +171,7 @@ impl<B: Body> Supervise<B> {
         let mut this = self.project();
         *this.phase = Phase::Ended;
         let (outcome, error) = match drop_body(this.body.as_mut()) {
-            Err(message) => (TaskOutcome::Panicked, Some(message.into_boxed_str())),
+            Err(message) => (TaskOutcome::Panicked, Some(message.into())),
             Ok(()) if this.task.request() == Request::Cancel => (TaskOutcome::Cancelled, None),
             Ok(()) => (TaskOutcome::Aborted, None),
         };
@@ -184,8 +186,7 @@ impl<B: Body> Future for Supervise<B> {
         let this = self.as_mut().project();
         if *this.phase == Phase::New {
             *this.phase = Phase::Running;
-            // One waker for all polls: tokio gives a task the same one each time.
-            this.task.first_polled(cx.waker());
+            this.task.set_polled();
             if this.task.spec.timeout == Some(Duration::ZERO)
                 && let Poll::Ready(result) = self.as_mut().stop(TaskOutcome::TimedOut)
             {
@@ -230,6 +231,16 @@ impl<B: Body> Future for Supervise<B> {
             }
         }
 
+        if !*this.has_waker {
+            *this.has_waker = true;
+            // The first time that it waits, not before: many tasks never do. One waker for all polls: tokio gives a
+            // task the same one each time.
+            this.task.set_waker(cx.waker());
+            if this.task.request() != request {
+                // Somebody asked before there was a waker: as if it had been there.
+                cx.waker().wake_by_ref();
+            }
+        }
         if request != Request::None && *this.phase == Phase::Running {
             *this.phase = Phase::Cancelling;
             let grace_over = Instant::now().checked_add(this.registry.options.grace);
@@ -243,7 +254,8 @@ impl<B: Body> Future for Supervise<B> {
             let sleep = this
                 .sleep
                 .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(stop_at)));
-            sleep.as_mut().poll(cx)
+            // A body that has used up its share of this poll must not keep its own timer from being looked at.
+            Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx)
         };
         match catch_unwind(AssertUnwindSafe(sleep)) {
             Ok(poll) => ready!(poll),
@@ -264,7 +276,7 @@ impl<B: Body> Future for Supervise<B> {
 }
 
 /// Logs the end, then counts it: whoever waited for the task may end the process, and the line must be out by then.
-fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<Box<str>>) {
+fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<Arc<str>>) {
     /// Counts the task out even if a subscriber panics.
     struct CountOut<'a> {
         registry: &'a Registry,
@@ -326,7 +338,7 @@ fn message(payload: Box<dyn Any + Send>) -> String {
 }
 
 /// The error with its sources as one line, for the record; `None` if the outcome says it all.
-fn text(error: &TaskError) -> Option<Box<str>> {
+fn text(error: &TaskError) -> Option<Arc<str>> {
     let source = match error {
         TaskError::Failed(source) => source,
         TaskError::Panicked { message } => return Some(message.as_str().into()),

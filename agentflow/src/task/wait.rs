@@ -39,8 +39,7 @@ impl BackgroundTaskManager {
     pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), StillRunning> {
         let deadline = registry::deadline(bound);
         let here = self.here();
-        let done = |state: &State| state.live_except(&here) == 0;
-        if self.registry.wait_until(deadline, done).await {
+        if self.registry.wait_for_others(&here, deadline).await {
             return Ok(());
         }
         let tasks = self.registry.lock().infos(&here);
@@ -81,12 +80,12 @@ impl BackgroundTaskManager {
         // Each end is looked at once: what is before `left` has not been seen to end yet.
         let mut left = tasks.len();
         let done = |_: &State| {
-            while left > 0 && tasks[left - 1].end().is_some() {
+            while left > 0 && tasks[left - 1].has_ended() {
                 left -= 1;
             }
             left == 0
         };
-        self.registry.wait_until(deadline, done).await;
+        self.registry.wait_until(deadline, usize::MAX, done).await;
 
         let now = Instant::now();
         let mut report = CancelReport::default();

@@ -1,0 +1,70 @@
+//! `#[derive(Route)]`: an enum that a node returns, for a decision to follow.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+use syn::{Attribute, Data, DeriveInput, Path, Token, parse::ParseStream};
+
+use crate::{errors::Errors, root::Root};
+
+/// Always gives the impls, whatever is wrong: a route that is none would be complained about wherever it is returned.
+pub(crate) fn derive(input: TokenStream) -> TokenStream {
+    let input: DeriveInput = match syn::parse2(input) {
+        Ok(input) => input,
+        Err(error) => return error.to_compile_error(),
+    };
+    let mut errors = Errors::new();
+    if !matches!(input.data, Data::Enum(_)) {
+        errors.spanning(
+            &input.ident,
+            "a route is an enum: one variant for each way on, `enum Step { Tools, Done }`",
+        );
+    }
+    let root = root(&input.attrs, &mut errors);
+    let errors = errors.into_tokens();
+    let DeriveInput {
+        ident, mut generics, ..
+    } = input;
+    for parameter in generics.type_params_mut() {
+        parameter.bounds.push(syn::parse_quote!(::core::marker::Send));
+        parameter.bounds.push(syn::parse_quote!('static));
+    }
+    let (impl_generics, arguments, bounds) = generics.split_for_impl();
+    let mut returning = generics.clone();
+    returning.params.push(syn::parse_quote!(__S));
+    returning.params.push(syn::parse_quote!(__C));
+    let returning = returning.split_for_impl().0;
+    quote! {
+        #errors
+        const _: () = {
+            use #root::__private as __af;
+            #[automatically_derived]
+            impl #impl_generics __af::Route for #ident #arguments #bounds {}
+            // The other forms of a node return every route.
+            #[automatically_derived]
+            #[diagnostic::do_not_recommend]
+            impl #returning __af::Returns<__af::Reads<__S, __C>> for #ident #arguments #bounds {
+                type Route = Self;
+                fn finish(self, _: __af::NodeContext<'_, __S, __C>) -> __af::Result<Self, __af::NodeError> {
+                    __af::Result::Ok(self)
+                }
+            }
+        };
+    }
+}
+
+/// `#[route(crate = path)]`
+fn root(attrs: &[Attribute], errors: &mut Errors) -> Root {
+    let mut root = Root::default();
+    for attr in attrs.iter().filter(|attr| attr.path().is_ident("route")) {
+        let parsed = attr.parse_args_with(|input: ParseStream<'_>| {
+            input.parse::<Token![crate]>()?;
+            input.parse::<Token![=]>()?;
+            input.call(Path::parse_mod_style)
+        });
+        match parsed {
+            Ok(path) => root = Root(Some(path)),
+            Err(error) => errors.push(error),
+        }
+    }
+    root
+}

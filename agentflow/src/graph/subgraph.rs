@@ -1,0 +1,134 @@
+//! Graphs as nodes of graphs.
+
+use std::fmt;
+
+use super::{CompiledGraph, draw::Outline, plan::Plan};
+use crate::{
+    Node, NodeContext, NodeError, ParallelContext, ParallelNode, State,
+    node::Place,
+    run::{Progress, walk},
+};
+
+/// A part of a graph, written inside it: it shares the state and the context of the graph around it.
+pub struct Subgraph<S: State, C> {
+    pub(super) plan: Plan<S, C>,
+    pub(super) outline: Outline,
+}
+
+impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
+    type Output = ();
+
+    async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
+        run_inside(&self.plan, cx.context, cx.state, cx.place).await
+    }
+
+    fn outline(&self) -> Option<&Outline> {
+        Some(&self.outline)
+    }
+}
+
+impl<S: State, C> fmt::Debug for Subgraph<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subgraph")
+            .field("nodes", &self.plan.names())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A compiled graph is a node of every graph with its state. It keeps its own context; the run, with its id, its
+/// configuration, limits, cancellation and task manager, is that of the graph around it.
+impl<S, C, D> Node<S, C> for CompiledGraph<S, D>
+where
+    S: State,
+    C: Send + Sync + 'static,
+    D: Send + Sync + 'static,
+{
+    type Output = ();
+
+    async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
+        run_inside(&self.app.plan, &self.app.context, cx.state, cx.place).await
+    }
+
+    fn outline(&self) -> Option<&Outline> {
+        Some(&self.app.outline)
+    }
+}
+
+/// A compiled graph as a node of graphs with another state: what [`CompiledGraph::map_state`] makes.
+pub struct MappedGraph<T: State, D, I, B> {
+    pub(super) graph: CompiledGraph<T, D>,
+    pub(super) into: I,
+    pub(super) back: B,
+}
+
+impl<S, C, T, D, I, B> Node<S, C> for MappedGraph<T, D, I, B>
+where
+    S: State,
+    C: Send + Sync + 'static,
+    T: State,
+    D: Send + Sync + 'static,
+    I: Fn(&S) -> T + Send + Sync + 'static,
+    B: Fn(T) -> S::Update + Send + Sync + 'static,
+{
+    type Output = ();
+    /// The state is written when the graph is done.
+    const IN_PLACE: bool = false;
+
+    async fn run(&self, mut cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
+        let update = self.run_mapped((self.into)(cx.state), cx.place).await?;
+        cx.apply((self.back)(update));
+        Ok(())
+    }
+
+    fn outline(&self) -> Option<&Outline> {
+        Some(&self.graph.app.outline)
+    }
+}
+
+impl<S, C, T, D, I, B> ParallelNode<S, C> for MappedGraph<T, D, I, B>
+where
+    S: State,
+    C: Send + Sync + 'static,
+    T: State,
+    D: Send + Sync + 'static,
+    I: Fn(&S) -> T + Send + Sync + 'static,
+    B: Fn(T) -> S::Update + Send + Sync + 'static,
+{
+    async fn run_parallel(&self, cx: ParallelContext<'_, S, C>) -> Result<Option<S::Update>, NodeError> {
+        let inner = self.run_mapped((self.into)(cx.state), cx.place).await?;
+        Ok(Some((self.back)(inner)))
+    }
+
+    fn outline(&self) -> Option<&Outline> {
+        Some(&self.graph.app.outline)
+    }
+}
+
+impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
+    async fn run_mapped(&self, mut state: T, place: Place<'_>) -> Result<T, NodeError> {
+        let app = &self.graph.app;
+        run_inside(&app.plan, &app.context, &mut state, place).await?;
+        Ok(state)
+    }
+}
+
+impl<T: State, D, I, B> fmt::Debug for MappedGraph<T, D, I, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MappedGraph")
+            .field("graph", &self.graph)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Walks the inner graph as a part of the run that the node is in.
+async fn run_inside<S: State, C: Send + Sync + 'static>(
+    plan: &Plan<S, C>,
+    context: &C,
+    state: &mut S,
+    place: Place<'_>,
+) -> Result<(), NodeError> {
+    let scope = place.scope.inside(place.path.clone());
+    let result = walk(plan, context, &scope, state, &Progress::new(plan.entry)).await;
+    place.scope.join([&scope]);
+    result.map_err(NodeError::from)
+}

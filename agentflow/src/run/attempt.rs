@@ -1,0 +1,238 @@
+//! Attempts: a node is run once, or again until it succeeds or its policy gives up.
+
+use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tracing::Instrument;
+
+use super::{
+    Failure, NodeFailure, RunErrorKind,
+    events::{EventKind, EventWriter},
+    scope::Scope,
+};
+use crate::{
+    NodeContext, NodeError, ParallelContext, State,
+    error::{NodeTimedOut, discard},
+    graph::{BoxFuture, ErasedNode, ErasedParallelNode, NodeOptions},
+    node::Place,
+};
+
+/// A node with what it is run on.
+pub(super) trait Attempt: Send {
+    type Output: Send;
+
+    fn start<'a>(
+        &'a mut self,
+        events: &'a EventWriter,
+        place: Place<'a>,
+    ) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
+
+    /// After a failed attempt: makes the state again what it was before the first one. Says whether it is that.
+    fn roll_back(&mut self) -> bool;
+}
+
+/// A node that changes the state.
+pub(super) struct Sequential<'s, S, C> {
+    pub(super) node: &'s dyn ErasedNode<S, C>,
+    pub(super) state: &'s mut S,
+    /// The state as it was, where it may have to be that again.
+    pub(super) before: Option<S>,
+    pub(super) context: &'s C,
+}
+
+impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
+    /// The index of the way on.
+    type Output = usize;
+
+    fn start<'a>(
+        &'a mut self,
+        events: &'a EventWriter,
+        place: Place<'a>,
+    ) -> BoxFuture<'a, Result<usize, NodeError>> {
+        self.node.run(NodeContext {
+            state: self.state,
+            config: place.scope.config,
+            context: self.context,
+            cancel: place.scope.signals.cancel,
+            events,
+            place,
+        })
+    }
+
+    fn roll_back(&mut self) -> bool {
+        if let Some(before) = &self.before {
+            self.state.clone_from(before);
+        }
+        self.before.is_some() || !self.node.is_in_place()
+    }
+}
+
+/// A node in a branch.
+pub(super) struct Parallel<'s, S: State, C> {
+    pub(super) node: &'s dyn ErasedParallelNode<S, C>,
+    pub(super) state: &'s S,
+    pub(super) context: &'s C,
+}
+
+impl<S: State, C: Send + Sync + 'static> Attempt for Parallel<'_, S, C> {
+    type Output = Option<S::Update>;
+
+    fn start<'a>(
+        &'a mut self,
+        events: &'a EventWriter,
+        place: Place<'a>,
+    ) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
+        self.node.run(ParallelContext {
+            state: self.state,
+            config: place.scope.config,
+            context: self.context,
+            cancel: place.scope.signals.cancel,
+            events,
+            place,
+        })
+    }
+
+    fn roll_back(&mut self) -> bool {
+        true
+    }
+}
+
+/// Runs the node until an attempt succeeds or its policy gives up.
+pub(super) async fn attempts<A: Attempt>(
+    node: &mut A,
+    path: &Arc<str>,
+    options: &NodeOptions,
+    scope: &Scope<'_>,
+    error: Option<&NodeFailure>,
+) -> Result<A::Output, Failure> {
+    let mut delays = options.retry.as_ref().map(crate::RetryPolicy::delays);
+    let mut attempt = 1;
+    loop {
+        let events = scope.sink.writer(path);
+        scope
+            .sink
+            .emit(|| EventKind::NodeStarted {
+                node: path.to_string(),
+                attempt,
+            })
+            .await;
+        let started = Instant::now();
+        let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
+        let place = Place {
+            scope,
+            path,
+            attempt,
+            error,
+        };
+        let result = guarded(|| node.start(&events, place), options.timeout)
+            .instrument(span)
+            .await;
+        let elapsed = started.elapsed();
+        let source = match result {
+            Ok(output) => {
+                if let Some(fields) = events.take_changes() {
+                    scope
+                        .sink
+                        .emit(|| EventKind::Updated {
+                            node: path.to_string(),
+                            fields,
+                        })
+                        .await;
+                }
+                scope
+                    .sink
+                    .emit(|| EventKind::NodeEnded {
+                        node: path.to_string(),
+                        attempt,
+                        elapsed,
+                    })
+                    .await;
+                return Ok(output);
+            }
+            Err(source) => source,
+        };
+
+        let is_committed = node.roll_back();
+        let failure = Failure::of_node(
+            NodeFailure {
+                node: Arc::clone(path),
+                attempt,
+                elapsed,
+                source,
+            },
+            is_committed,
+        );
+        // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.
+        let delay = match &failure.kind {
+            RunErrorKind::Node(failed) => delays
+                .as_mut()
+                .and_then(|delays| delays.after(failed.source.as_error())),
+            _ => None,
+        };
+        let error = || match &failure.kind {
+            RunErrorKind::Node(failed) if failed.node == *path => failed.source.to_string(),
+            kind => kind.to_string(),
+        };
+        scope
+            .sink
+            .emit(|| EventKind::NodeFailed {
+                node: path.to_string(),
+                attempt,
+                elapsed,
+                error: error(),
+                retry_in: delay,
+            })
+            .await;
+        let Some(delay) = delay else { return Err(failure) };
+        tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed");
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        attempt += 1;
+    }
+}
+
+/// Polls a node until it ends or its time is over; a panic is the node's error.
+async fn guarded<'a, T>(
+    start: impl FnOnce() -> BoxFuture<'a, Result<T, NodeError>>,
+    timeout: Option<Duration>,
+) -> Result<T, NodeError> {
+    let timed_out = |after| NodeError::from(NodeTimedOut { after });
+    if timeout == Some(Duration::ZERO) {
+        return Err(timed_out(Duration::ZERO));
+    }
+    // A hand-written node may do some of its work before it gives a future.
+    let mut node = match catch_unwind(AssertUnwindSafe(start)) {
+        Ok(node) => node,
+        Err(panic) => return Err(NodeError::panicked(panic)),
+    };
+    // Beyond what the clock can name is never.
+    let deadline = timeout.and_then(|after| Instant::now().checked_add(after));
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let ended = poll_fn(|cx| {
+        // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
+        match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
+            Ok(Poll::Ready(result)) => return Poll::Ready(result),
+            Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
+            Ok(Poll::Pending) => {}
+        }
+        let (Some(after), Some(deadline)) = (timeout, deadline) else {
+            return Poll::Pending;
+        };
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        timer.as_mut().poll(cx).map(|()| Err(timed_out(after)))
+    })
+    .await;
+    // A destructor of the node's that panics must not take the node's own end away.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(node))) {
+        discard(panic);
+    }
+    ended
+}

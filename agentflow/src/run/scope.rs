@@ -1,0 +1,142 @@
+//! [`Scope`]: what all nodes of a run have in common, as far as they are on one path.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, RunErrorKind, events::Sink};
+use crate::{BackgroundTaskManager, RunConfig, RunId};
+
+/// What the nodes on one path of a run have in common.
+#[derive(Debug)]
+pub(crate) struct Scope<'a> {
+    pub(crate) run_id: RunId,
+    pub(crate) config: &'a RunConfig,
+    pub(crate) signals: Signals<'a>,
+    pub(crate) manager: &'a BackgroundTaskManager,
+    pub(crate) sink: &'a Sink,
+    /// The subgraph that the path is in, if it is in one.
+    pub(crate) subgraph: Option<Arc<str>>,
+    pub(crate) limit: usize,
+    /// How many node runs the path may still have.
+    pub(crate) steps_left: AtomicUsize,
+}
+
+/// What can end a run from outside.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signals<'a> {
+    /// The run's own token.
+    pub(crate) cancel: &'a CancellationToken,
+    /// The app's, for runs that a shutdown doesn't wait for any more.
+    pub(crate) cut_off: &'a CancellationToken,
+    pub(crate) timeout: Option<Timeout>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeout {
+    pub(crate) limit: Duration,
+    /// `None` where the limit lies beyond what the clock can name: then it never comes.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Who ended the run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Interrupt {
+    Cancelled,
+    ShutDown,
+    TimedOut { limit: Duration },
+}
+
+impl Interrupt {
+    pub(crate) fn at(self, node: Arc<str>) -> RunErrorKind {
+        match self {
+            Self::Cancelled => RunErrorKind::Cancelled { node },
+            Self::ShutDown => RunErrorKind::ShutDown { node },
+            Self::TimedOut { limit } => RunErrorKind::TimedOut { limit, node },
+        }
+    }
+}
+
+impl Signals<'_> {
+    /// Whether the run is to end before its next node.
+    fn check(&self) -> Option<Interrupt> {
+        if self.cancel.is_cancelled() {
+            return Some(Interrupt::Cancelled);
+        }
+        if self.cut_off.is_cancelled() {
+            return Some(Interrupt::ShutDown);
+        }
+        let Timeout { limit, deadline } = self.timeout?;
+        (deadline? <= Instant::now()).then_some(Interrupt::TimedOut { limit })
+    }
+}
+
+impl<'a> Scope<'a> {
+    /// The same for a branch, whose steps are counted on their own.
+    pub(crate) fn branch(&self) -> Self {
+        self.derived(self.subgraph.clone())
+    }
+
+    /// The same for the nodes inside the node `path`.
+    pub(crate) fn inside(&self, path: Arc<str>) -> Self {
+        self.derived(Some(path))
+    }
+
+    fn derived(&self, subgraph: Option<Arc<str>>) -> Self {
+        Self {
+            subgraph,
+            steps_left: AtomicUsize::new(self.steps_left.load(Ordering::Relaxed)),
+            config: self.config,
+            manager: self.manager,
+            sink: self.sink,
+            ..*self
+        }
+    }
+
+    /// Goes on where those that came from this path have come to: the longest of them counts.
+    pub(crate) fn join<'b>(&self, others: impl IntoIterator<Item = &'b Scope<'b>>) {
+        let left = others
+            .into_iter()
+            .map(|other| other.steps_left.load(Ordering::Relaxed))
+            .min();
+        if let Some(left) = left {
+            self.steps_left.store(left, Ordering::Relaxed);
+        }
+    }
+
+    /// The name of a node of this path, with the names of the subgraphs around it.
+    pub(crate) fn path(&self, node: &Arc<str>) -> Arc<str> {
+        match &self.subgraph {
+            None => Arc::clone(node),
+            Some(subgraph) => format!("{subgraph}/{node}").into(),
+        }
+    }
+
+    /// Counts a node run in, unless the run is to end before it.
+    pub(crate) fn enter(&self, node: &Arc<str>) -> Result<(), Failure> {
+        if let Some(interrupt) = self.signals.check() {
+            return Err(Failure::committed(interrupt.at(self.path(node))));
+        }
+        // Only the path itself counts here, so nobody comes between the two.
+        let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
+            let node = self.path(node);
+            return Err(Failure::committed(RunErrorKind::RecursionLimit {
+                limit: self.limit,
+                node,
+            }));
+        };
+        self.steps_left.store(left, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
+        self.manager.labelled(self.run_id, Arc::clone(path))
+    }
+}

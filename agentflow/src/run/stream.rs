@@ -1,0 +1,119 @@
+//! [`RunStream`]: a run whose events are read as they happen.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_core::Stream;
+use futures_util::StreamExt;
+
+use super::{RunError, events::Buffer};
+use crate::{Event, graph::BoxFuture};
+
+/// A run whose events are read as they happen; reading is what drives it.
+///
+/// The run waits while 64 events are unread. Dropping the stream cancels the run. It is a [`Stream`] for those who use
+/// combinators; [`next`](Self::next) and [`finish`](Self::finish) need no other crate.
+///
+/// ```
+/// use agentflow::{AgentState, EventKind, EventWriter, Message, RunConfig, graph, node};
+///
+/// #[node]
+/// async fn speak(state: &mut AgentState, events: &EventWriter) {
+///     for token in ["hel", "lo"] {
+///         events.emit("token", token).await;
+///     }
+///     state.context.push(Message::assistant("hello"));
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), agentflow::RunError> {
+/// let app = graph! { speak -> END };
+/// let mut run = app.stream(AgentState::default(), RunConfig::new());
+/// let mut tokens = String::new();
+/// while let Some(event) = run.next().await {
+///     if let EventKind::Custom { data, .. } = event.kind {
+///         tokens += data.as_str().unwrap_or_default();
+///     }
+/// }
+/// let state = run.finish().await?;
+/// assert_eq!(tokens, state.context[0].text());
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing runs until the stream is read"]
+pub struct RunStream<S> {
+    buffer: Arc<Buffer>,
+    run: Run<S>,
+}
+
+enum Run<S> {
+    Running(BoxFuture<'static, Result<S, RunError>>),
+    Ended(Box<Result<S, RunError>>),
+}
+
+impl<S> RunStream<S> {
+    pub(super) fn new(buffer: Arc<Buffer>, run: BoxFuture<'static, Result<S, RunError>>) -> Self {
+        Self {
+            buffer,
+            run: Run::Running(run),
+        }
+    }
+}
+
+impl<S> RunStream<S> {
+    /// The next event; `None` when the run is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe to drop: no event is lost, and the run goes on when it is called again.
+    pub async fn next(&mut self) -> Option<Event> {
+        StreamExt::next(self).await
+    }
+
+    /// Runs to the end, passing over the events that are left, and gives the state.
+    ///
+    /// # Errors
+    ///
+    /// As [`invoke`](crate::CompiledGraph::invoke).
+    pub async fn finish(mut self) -> Result<S, RunError> {
+        loop {
+            while self.next().await.is_some() {}
+            if let Run::Ended(result) = self.run {
+                return *result;
+            }
+        }
+    }
+}
+
+impl<S> Stream for RunStream<S> {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        loop {
+            if let Poll::Ready(event) = self.buffer.poll_pop(cx) {
+                return Poll::Ready(Some(event));
+            }
+            let Run::Running(run) = &mut self.run else {
+                return Poll::Ready(None);
+            };
+            match run.as_mut().poll(cx) {
+                Poll::Ready(result) => self.run = Run::Ended(Box::new(result)),
+                // What it wrote before it had to wait is read first.
+                Poll::Pending => return self.buffer.poll_pop(cx).map(Some),
+            }
+        }
+    }
+}
+
+impl<S> fmt::Debug for RunStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_over = matches!(self.run, Run::Ended(_));
+        f.debug_struct("RunStream")
+            .field("is_over", &is_over)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,282 @@
+//! Cancelling tasks, one and all.
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use agentflow::{BackgroundTaskManager, TaskContext, TaskManagerOptions, TaskOutcome, TaskState};
+use futures::FutureExt;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{OnDrop, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn with_grace(grace: Duration) -> BackgroundTaskManager {
+    BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(grace))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_without_a_token_is_dropped_where_it_awaits() {
+    let tasks = BackgroundTaskManager::new();
+    let dropped = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&dropped);
+    let work = async move {
+        let _on_drop = OnDrop(|| flag.store(true, Ordering::SeqCst));
+        pending::<()>().await;
+    };
+    let handle = tasks.create_task(work).spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    handle.cancel();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    assert!(dropped.load(Ordering::SeqCst));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_cancelled_before_its_first_poll_is_never_polled_and_counted_once() {
+    let tasks = BackgroundTaskManager::new();
+    let polled = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&polled);
+    let handle = tasks
+        .create_task(async move { flag.store(true, Ordering::SeqCst) })
+        .spawn()
+        .unwrap();
+    handle.cancel();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    assert!(!polled.load(Ordering::SeqCst));
+    let stats = tasks.stats();
+    assert_eq!((stats.spawned, stats.active, stats.cancelled), (1, 0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_with_a_token_may_end_by_itself_and_its_own_result_counts() {
+    let tasks = with_grace(2 * SECOND);
+    let work = |task: TaskContext| async move {
+        task.cancelled().await;
+        assert!(task.is_cancelled());
+        sleep(SECOND).await;
+        Ok::<_, Infallible>("saved")
+    };
+    let handle = tasks.create_task_with(work).spawn().unwrap();
+    settle().await;
+    handle.cancel();
+    settle().await;
+    assert_eq!(tasks.task_info()[0].state(), TaskState::Cancelling);
+    assert_eq!(handle.await.unwrap(), "saved");
+    let fails = |task: TaskContext| async move {
+        task.cancelled().await;
+        Err::<(), _>("half done")
+    };
+    let handle = tasks.create_task_with(fails).spawn().unwrap();
+    handle.cancel();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Failed);
+    assert_eq!(tasks.stats().completed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ignores_its_token_is_aborted_after_the_grace() {
+    let tasks = with_grace(2 * SECOND);
+    let handle = tasks.create_task_with(|_task| pending::<()>()).spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    handle.cancel();
+    sleep(SECOND).await;
+    // Asking again doesn't start the grace again.
+    handle.cancel();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Aborted);
+    assert_eq!(began.elapsed(), 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_within_the_grace_is_a_timeout() {
+    let tasks = with_grace(10 * SECOND);
+    let began = Instant::now();
+    let handle = tasks
+        .create_task_with(|_task| pending::<()>())
+        .timeout(3 * SECOND)
+        .spawn()
+        .unwrap();
+    sleep(SECOND).await;
+    handle.cancel();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
+    assert_eq!(began.elapsed(), 3 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_never_awaits_again_is_completed_although_it_was_cancelled() {
+    let tasks = BackgroundTaskManager::new();
+    let (send, receive) = tokio::sync::oneshot::channel::<agentflow::TaskHandle<()>>();
+    let work = async move { receive.await.unwrap().cancel() };
+    let handle = tasks.create_task(work).spawn().unwrap();
+    let other = tasks.create_task(async {}).spawn().unwrap();
+    settle().await;
+    drop(other);
+    send.send(handle).unwrap();
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!(tasks.stats().completed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_what_has_ended_changes_nothing() {
+    let tasks = BackgroundTaskManager::new();
+    let handle = tasks.create_task(async {}).spawn().unwrap();
+    settle().await;
+    handle.cancel();
+    handle.await.unwrap();
+    assert_eq!((tasks.stats().completed, tasks.stats().cancelled), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_07_cancel_all_cancels_at_once_and_waits_for_the_ends() {
+    let tasks = with_grace(2 * SECOND);
+    let slow = |task: TaskContext| async move {
+        task.cancelled().await;
+        sleep(SECOND).await;
+    };
+    tasks.create_task(pending::<()>()).name("plain").spawn().unwrap();
+    tasks.create_task_with(slow).name("slow").spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    let report = tasks.cancel_all().await;
+    assert_eq!(began.elapsed(), SECOND);
+    let ends: Vec<_> = report
+        .ended
+        .iter()
+        .map(|end| (end.name(), end.outcome()))
+        .collect();
+    assert_eq!(
+        ends,
+        [
+            ("plain", TaskOutcome::Cancelled),
+            ("slow", TaskOutcome::Completed)
+        ]
+    );
+    assert!(report.still_running.is_empty());
+    // The manager stays open.
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_all_without_tasks_returns_at_once() {
+    let began = Instant::now();
+    let report = BackgroundTaskManager::new().cancel_all().await;
+    assert_eq!((report.ended.len(), report.still_running.len()), (0, 0));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_all_leaves_later_tasks_alone() {
+    let tasks = with_grace(2 * SECOND);
+    tasks
+        .create_task_with(|_| pending::<()>())
+        .name("stubborn")
+        .spawn()
+        .unwrap();
+    let cancelling = tasks.cancel_all();
+    futures::pin_mut!(cancelling);
+    assert!(cancelling.as_mut().now_or_never().is_none());
+    tasks.create_task(pending::<()>()).name("later").spawn().unwrap();
+    let report = cancelling.await;
+    assert_eq!(report.ended[0].outcome(), TaskOutcome::Aborted);
+    assert_eq!(tasks.task_info()[0].name(), "later");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_all_from_inside_a_task_spares_the_task() {
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(pending::<()>()).name("other").spawn().unwrap();
+    let work = |task: TaskContext| async move {
+        let report = task.manager().cancel_all().await;
+        Ok::<_, Infallible>(
+            report
+                .ended
+                .iter()
+                .map(|end| end.name().to_owned())
+                .collect::<Vec<_>>(),
+        )
+    };
+    let ended = tasks.create_task_with(work).spawn().unwrap().await.unwrap();
+    assert_eq!(ended, ["other"]);
+}
+
+#[tokio::test]
+async fn a_blocking_task_is_told_and_reported_as_still_running() {
+    let tasks = with_grace(Duration::ZERO);
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let work = move |task: TaskContext| {
+        begun.send(()).unwrap();
+        wait.recv().unwrap();
+        assert!(task.is_cancelled());
+    };
+    let handle = tasks.create_blocking_task(work).name("crunch").spawn().unwrap();
+    has_begun.await.unwrap();
+    let report = tasks.cancel_all().await;
+    assert_eq!(report.still_running[0].name(), "crunch");
+    assert_eq!(report.still_running[0].state(), TaskState::Cancelling);
+    assert_eq!(
+        report.to_string().split('(').next(),
+        Some("0 ended; 1 still runs: crunch #1 ")
+    );
+    go.send(()).unwrap();
+    handle.await.unwrap();
+    assert_eq!(tasks.stats().completed, 1);
+}
+
+#[test]
+fn a_blocking_task_cancelled_before_it_begins_never_begins() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let tasks = BackgroundTaskManager::new();
+        let (go, wait) = mpsc::channel::<()>();
+        tasks
+            .create_blocking_task(move |_| wait.recv().unwrap())
+            .spawn()
+            .unwrap();
+        let queued = tasks.create_blocking_task(|_| panic!("begun")).spawn().unwrap();
+        queued.cancel();
+        go.send(()).unwrap();
+        let Err(error) = queued.await;
+        assert_eq!(error.outcome(), TaskOutcome::Cancelled);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_weaker_request_does_not_undo_a_stronger_one() {
+    let tasks = with_grace(2 * SECOND);
+    let handle = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    drop(handle.abort_on_drop());
+    let report = tasks.cancel_all().await;
+    assert_eq!(
+        (report.ended[0].outcome(), began.elapsed()),
+        (TaskOutcome::Aborted, Duration::ZERO)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_cancelled_during_its_first_poll_is_cancelled() {
+    let tasks = BackgroundTaskManager::new();
+    let (send, receive) = mpsc::channel::<agentflow::TaskHandle<()>>();
+    let work = async move {
+        receive.recv().unwrap().cancel();
+        pending::<()>().await;
+    };
+    send.send(tasks.create_task(work).spawn().unwrap()).unwrap();
+    settle().await;
+    assert_eq!(tasks.stats().cancelled, 1);
+}

@@ -1,0 +1,129 @@
+//! What can be read about tasks.
+
+use std::{future::pending, time::Duration};
+
+use agentflow::{
+    BackgroundTaskManager, CancellationToken, TaskContext, TaskHandle, TaskInfo, TaskOutcome, TaskState,
+};
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::support::settle;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn info_says_all_that_was_said_of_a_task_and_how_old_it_is() {
+    let tasks = BackgroundTaskManager::new();
+    let builder = tasks
+        .create_task(pending::<()>())
+        .name("upload")
+        .timeout(10 * SECOND);
+    let _handle = builder
+        .context("user", "ada")
+        .context("bytes", 7)
+        .context("user", "bob")
+        .spawn()
+        .unwrap();
+    sleep(4 * SECOND).await;
+    let info = tasks.task_info().remove(0);
+    assert_eq!(
+        (info.id().get(), info.name(), info.age()),
+        (1, "upload", 4 * SECOND)
+    );
+    assert_eq!(
+        (info.timeout(), info.remaining()),
+        (Some(10 * SECOND), Some(6 * SECOND))
+    );
+    let context: Vec<_> = info.context().collect();
+    assert_eq!(context, [("user", &json!("bob")), ("bytes", &json!(7))]);
+    assert_eq!((info.origin(), info.state()), (None, TaskState::Running));
+    assert_eq!(
+        info.to_string(),
+        r#"upload #1 (for 4.0s) {"user":"bob","bytes":7}"#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn info_is_a_snapshot_oldest_first() {
+    let tasks = BackgroundTaskManager::new();
+    for name in ["a", "b", "c"] {
+        tasks.create_task(pending::<()>()).name(name).spawn().unwrap();
+    }
+    let quick = tasks.create_task(async {}).spawn().unwrap();
+    quick.await.unwrap();
+    // The place of the quick one is used again.
+    tasks.create_task(pending::<()>()).name("d").spawn().unwrap();
+    let before = tasks.task_info();
+    tasks.cancel_all().await;
+    let names: Vec<_> = before.iter().map(TaskInfo::name).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+    assert_eq!(before[3].id().get(), 5, "ids are not used again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_says_what_became_of_a_task() {
+    let tasks = BackgroundTaskManager::new();
+    let work = async {
+        sleep(2 * SECOND).await;
+        Err::<(), _>("no route")
+    };
+    let builder = tasks
+        .create_task(work)
+        .name("send")
+        .timeout(5 * SECOND)
+        .context("user", "ada");
+    builder.spawn().unwrap().await.unwrap_err();
+    let end = tasks.recent().remove(0);
+    assert_eq!((end.id().get(), end.name(), end.age()), (1, "send", 2 * SECOND));
+    assert_eq!(
+        (end.outcome(), end.error()),
+        (TaskOutcome::Failed, Some("no route"))
+    );
+    assert_eq!(end.timeout(), Some(5 * SECOND));
+    assert_eq!(end.context().collect::<Vec<_>>(), [("user", &json!("ada"))]);
+    assert_eq!(end.to_string(), r#"send #1 (failed after 2.0s) {"user":"ada"}"#);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stats_read_like_a_sentence() {
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(async {}).spawn().unwrap();
+    tasks.create_task(async { panic!("boom") }).spawn().unwrap();
+    tasks
+        .create_task(pending::<()>())
+        .timeout(Duration::ZERO)
+        .spawn()
+        .unwrap();
+    tasks.create_task(pending::<()>()).spawn().unwrap();
+    settle().await;
+    let line = "4 spawned: 1 active, 1 completed, 1 panicked, 1 timed out";
+    assert_eq!(tasks.stats().to_string(), line);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_knows_itself() {
+    let tasks = BackgroundTaskManager::new();
+    let work = |task: TaskContext| async move {
+        let mine = task.manager().task_info().remove(0);
+        assert_eq!((mine.id(), mine.name()), (task.id(), "me"));
+    };
+    tasks
+        .create_task_with(work)
+        .name("me")
+        .spawn()
+        .unwrap()
+        .await
+        .unwrap();
+}
+
+#[test]
+fn what_is_shared_between_threads_can_be() {
+    fn shared<T: Send + Sync + std::fmt::Debug>() {}
+    shared::<BackgroundTaskManager>();
+    shared::<TaskContext>();
+    shared::<TaskHandle<Vec<u8>>>();
+    shared::<TaskInfo>();
+    shared::<CancellationToken>();
+    assert!(format!("{:?}", BackgroundTaskManager::default()).contains("Open"));
+}

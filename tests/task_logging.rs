@@ -1,0 +1,217 @@
+//! One line per end, with everything that is known.
+
+use std::{future::pending, time::Duration};
+
+use agentflow::BackgroundTaskManager;
+use tokio::time::sleep;
+use tracing::{Instrument, Level, info_span};
+
+use crate::support::{capture, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn every_outcome_has_one_line_at_its_level() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(async {}).name("completed").spawn().unwrap();
+    tasks
+        .create_task(async { Err::<(), _>("no route") })
+        .name("failed")
+        .spawn()
+        .unwrap();
+    tasks
+        .create_task(async { panic!("boom") })
+        .name("panicked")
+        .spawn()
+        .unwrap();
+    tasks
+        .create_task(pending::<()>())
+        .name("timed_out")
+        .timeout(SECOND)
+        .spawn()
+        .unwrap();
+    tasks
+        .create_task(pending::<()>())
+        .name("cancelled")
+        .spawn()
+        .unwrap()
+        .cancel();
+    drop(
+        tasks
+            .create_task(pending::<()>())
+            .name("aborted")
+            .spawn()
+            .unwrap()
+            .abort_on_drop(),
+    );
+    tasks.wait_for_all(None).await.unwrap();
+
+    let lines = log.ends();
+    assert_eq!(lines.len(), 6);
+    for line in lines {
+        let expected = match line.field("name") {
+            "failed" | "panicked" => Level::ERROR,
+            "timed_out" => Level::WARN,
+            _ => Level::DEBUG,
+        };
+        assert_eq!(line.level, expected, "{line:?}");
+        assert_eq!(line.field("outcome"), line.field("name"));
+        assert_eq!(line.within, ["agentflow.task"]);
+        let error = match line.field("name") {
+            "failed" => "no route",
+            "panicked" => "boom",
+            _ => "",
+        };
+        assert_eq!(line.field("error"), error);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_04_the_context_is_logged_on_errors() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let work = async {
+        sleep(2 * SECOND).await;
+        Err::<(), _>("bucket is gone")
+    };
+    let builder = tasks.create_task(work).name("s3_upload").timeout(30 * SECOND);
+    builder
+        .context("run_id", "r-1")
+        .context("bytes", 7)
+        .spawn()
+        .unwrap()
+        .await
+        .unwrap_err();
+    let line = log.ends().remove(0);
+    assert_eq!(line.field("name"), "s3_upload");
+    assert_eq!(line.field("id"), "1");
+    assert_eq!(line.field("age"), "2s");
+    assert_eq!(line.field("timeout"), "30s");
+    assert_eq!(line.field("context"), r#"{"run_id":"r-1","bytes":7}"#);
+    assert_eq!(line.field("error"), "bucket is gone");
+    assert_eq!(line.field("message"), "background task failed");
+    assert!(!line.fields.contains_key("run"), "no run, no field");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_logged_with_its_sources() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let error = anyhow::anyhow!("connection reset")
+        .context("sending")
+        .context("notifying ada");
+    tasks
+        .create_task(async { Err::<(), _>(error) })
+        .spawn()
+        .unwrap()
+        .await
+        .unwrap_err();
+    assert_eq!(
+        log.ends()[0].field("error"),
+        "notifying ada: sending: connection reset"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tasks_span_is_a_root_that_follows_its_spawner() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    async {
+        tasks
+            .create_task(async { tracing::info!(target: "agentflow::task", "inside") })
+            .name("t")
+            .spawn()
+            .unwrap();
+    }
+    .instrument(info_span!("node"))
+    .await;
+    settle().await;
+    let span = log.spans("agentflow.task").remove(0);
+    assert_eq!((span.field("name"), span.field("id")), ("t", "1"));
+    assert!(span.within.is_empty(), "a root of its own");
+    assert_eq!(span.follows, ["node"]);
+    let inside = log
+        .ends()
+        .into_iter()
+        .find(|line| line.field("message") == "inside")
+        .unwrap();
+    assert_eq!(inside.within, ["agentflow.task"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_line_is_out_when_the_wait_returns() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let handle = tasks.create_task(sleep(SECOND)).spawn().unwrap();
+    handle.await.unwrap();
+    assert_eq!(log.ends().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_panics_costs_no_task_its_end() {
+    struct Broken;
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Broken {
+        fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            panic!("the disk is full");
+        }
+    }
+    use tracing_subscriber::layer::SubscriberExt;
+    let subscriber = tracing_subscriber::registry().with(Broken);
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(async {}).spawn().unwrap();
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!((tasks.stats().completed, tasks.stats().active), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn promise_12_dropping_the_manager_cancels_its_tasks_and_names_them() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let upload = tasks.create_task(pending::<()>()).name("upload").spawn().unwrap();
+    let listens = |task: agentflow::TaskContext| async move { task.cancelled().await };
+    let sync = tasks.create_task_with(listens).name("sync").spawn().unwrap();
+    settle().await;
+    let clone = tasks.clone();
+    drop(tasks);
+    settle().await;
+    assert!(!upload.is_finished(), "a clone is an owner");
+    drop(clone);
+    assert_eq!(
+        upload.await.unwrap_err().outcome(),
+        agentflow::TaskOutcome::Cancelled
+    );
+    sync.await.unwrap();
+
+    let lines = log.ends();
+    let warnings: Vec<_> = lines.iter().filter(|line| line.level == Level::WARN).collect();
+    assert_eq!(warnings.len(), 1);
+    assert_eq!(
+        (warnings[0].field("count"), warnings[0].field("tasks")),
+        ("2", "upload #1, sync #2")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_manager_that_has_no_tasks_or_was_closed_is_silent() {
+    let (log, _guard) = capture();
+    drop(BackgroundTaskManager::new());
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(pending::<()>()).spawn().unwrap();
+    tasks.close(Some(Duration::ZERO)).await;
+    drop(tasks);
+    assert!(log.ends().iter().all(|line| line.level == Level::DEBUG));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_was_cancelled_by_hand_is_not_called_lost_when_the_manager_is_dropped() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let handle = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    handle.cancel();
+    settle().await;
+    drop(tasks);
+    handle.await.unwrap_err();
+    assert!(log.ends().iter().all(|line| line.level == Level::DEBUG));
+}

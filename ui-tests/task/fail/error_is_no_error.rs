@@ -1,0 +1,14 @@
+//! A task's `Err` holds something that is no error.
+
+use agentflow::BackgroundTaskManager;
+
+struct Unexplained;
+
+async fn send() -> Result<(), Unexplained> {
+    Err(Unexplained)
+}
+
+fn main() {
+    let tasks = BackgroundTaskManager::new();
+    let _ = tasks.create_task(send()).name("send").spawn();
+}

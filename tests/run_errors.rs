@@ -8,7 +8,7 @@ use agentflow::{
 };
 use tokio::time::sleep;
 
-use crate::steps::step;
+use crate::steps::{Counter, step};
 
 fn fresh() -> (AgentState, RunConfig) {
     (AgentState::default(), RunConfig::new())
@@ -125,23 +125,29 @@ async fn the_app_lives_on_after_errors_and_panics() {
 }
 
 #[tokio::test]
-async fn a_panic_before_the_nodes_future_exists_is_the_nodes_error_too() {
-    struct Eager;
+async fn a_panic_before_the_nodes_future_exists_is_an_attempt_like_any_other() {
+    struct Eager {
+        attempts: Counter,
+    }
     impl Node<AgentState> for Eager {
         type Output = ();
         #[allow(clippy::manual_async_fn, reason = "an async fn would panic later")]
         fn run(&self, cx: NodeContext<'_, AgentState>) -> impl Future<Output = Result<(), NodeError>> + Send {
+            self.attempts.add();
             assert!(!cx.state.context.is_empty(), "nothing was said");
             async { Ok(()) }
         }
     }
-    let app = graph! { node EAGER = (Eager); EAGER -> END };
+    let attempts = Counter::default();
+    let eager = Eager {
+        attempts: attempts.clone(),
+    };
+    let app = graph! { node EAGER = (eager) { retry: 2 }; EAGER -> END };
     let (state, config) = fresh();
     let error = app.invoke(state, config).await.unwrap_err();
-    assert_eq!(
-        &*error.downcast_ref::<Panicked>().unwrap().message,
-        "nothing was said"
-    );
+    let panicked = error.downcast_ref::<Panicked>().unwrap();
+    assert_eq!(&*panicked.message, "nothing was said");
+    assert_eq!(attempts.get(), 3);
 }
 
 /// Panics when it is dropped.
@@ -196,7 +202,8 @@ async fn a_panic_whose_payload_panics_when_dropped_is_the_nodes_error() {
     };
     let (state, config) = fresh();
     let error = app.invoke(state, config).await.unwrap_err();
-    assert!(error.downcast_ref::<Panicked>().is_some(), "{error}");
+    let panicked = error.downcast_ref::<Panicked>().unwrap();
+    assert_eq!(&*panicked.message, "(the panic carried no text)");
 }
 
 #[tokio::test]

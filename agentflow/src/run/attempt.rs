@@ -131,7 +131,7 @@ pub(super) async fn attempts<A: Attempt>(
             attempt,
             error,
         };
-        let result = guarded(|| node.start(&events, place), options.timeout)
+        let result = guarded(node.start(&events, place), options.timeout)
             .instrument(span)
             .await;
         let elapsed = started.elapsed();
@@ -200,19 +200,14 @@ pub(super) async fn attempts<A: Attempt>(
 }
 
 /// Polls a node until it ends or its time is over; a panic is the node's error.
-async fn guarded<'a, T>(
-    start: impl FnOnce() -> BoxFuture<'a, Result<T, NodeError>>,
+async fn guarded<T>(
+    mut node: BoxFuture<'_, Result<T, NodeError>>,
     timeout: Option<Duration>,
 ) -> Result<T, NodeError> {
     let timed_out = |after| NodeError::from(NodeTimedOut { after });
     if timeout == Some(Duration::ZERO) {
         return Err(timed_out(Duration::ZERO));
     }
-    // A hand-written node may do some of its work before it gives a future.
-    let mut node = match catch_unwind(AssertUnwindSafe(start)) {
-        Ok(node) => node,
-        Err(panic) => return Err(NodeError::panicked(panic)),
-    };
     // Beyond what the clock can name is never.
     let deadline = timeout.and_then(|after| Instant::now().checked_add(after));
     let mut timer: Option<Pin<Box<Sleep>>> = None;

@@ -2,10 +2,19 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what it does in its name, and fails by panicking")]
 
-mod messages;
-mod run_config;
-mod state_updates;
+mod steps;
 mod support;
+
+mod builder;
+mod isolation;
+mod messages;
+mod nodes;
+mod promises;
+mod run_config;
+mod run_errors;
+mod run_limits;
+mod shutdown;
+mod state_updates;
 mod task_cancellation;
 mod task_close;
 mod task_info;
@@ -14,3 +23,4 @@ mod task_model;
 mod task_outcomes;
 mod task_timeouts;
 mod task_waiting;
+mod tracing_spans;

@@ -205,7 +205,9 @@ fn a_problem_names_the_call_that_made_it() {
 fn each_call_of_a_chain_has_its_own_line() {
     let mut graph = nodes(&["MAIN"]);
     let line = line!() + 2;
-    graph.add_edge("MAIN", "a node that is not there").add_edge("another that is not there", END);
+    #[rustfmt::skip]
+    graph.add_edge("MAIN", "a node that is not there")
+        .add_edge("another that is not there", END);
     let error = compile(graph).unwrap_err();
     let lines: Vec<_> = error.problems().iter().map(|problem| problem.location.line()).collect();
     assert_eq!(lines, [line, line + 1]);

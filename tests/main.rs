@@ -17,6 +17,7 @@ mod shutdown;
 mod state_updates;
 mod task_cancellation;
 mod task_close;
+mod task_events;
 mod task_info;
 mod task_logging;
 mod task_model;

@@ -68,22 +68,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = TaskManagerOptions::new().grace(Duration::from_millis(500));
     let tasks = BackgroundTaskManager::with_options(options);
 
-    tasks
-        .create_task(send_notification("ada"))
-        .timeout(Duration::from_secs(10))
-        .context("user", "ada")
-        .spawn()?;
+    tasks.create_task(send_notification("ada")).timeout(Duration::from_secs(10)).context("user", "ada").spawn()?;
     tasks.create_task(call_webhook("example.org")).spawn()?;
-    tasks
-        .create_task(upload())
-        .name("s3_upload")
-        .timeout(Duration::from_millis(700))
-        .spawn()?;
-    tasks
-        .create_task(upload())
-        .name("archive")
-        .context("bytes", 1_048_576)
-        .spawn()?;
+    tasks.create_task(upload()).name("s3_upload").timeout(Duration::from_millis(700)).spawn()?;
+    tasks.create_task(upload()).name("archive").context("bytes", 1_048_576).spawn()?;
     tasks.create_task_with(keep_in_sync).spawn()?;
 
     for _ in 0..3 {
@@ -101,10 +89,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("{}", tasks.close(Some(Duration::from_millis(200))).await);
     for end in tasks.recent() {
-        println!(
-            "   {end}{}",
-            end.error().map(|error| format!(": {error}")).unwrap_or_default()
-        );
+        println!("   {end}{}", end.error().map(|error| format!(": {error}")).unwrap_or_default());
     }
     println!("{}", tasks.stats());
     Ok(())

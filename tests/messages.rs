@@ -21,11 +21,7 @@ fn a_message_with_a_known_id_takes_the_place_of_the_old_one() {
 #[test]
 fn messages_with_new_ids_are_appended_in_order() {
     let mut state = AgentState::from_messages([say("a", "1")]);
-    state.apply(
-        AgentState::update()
-            .context([say("b", "2"), say("A", "1")])
-            .context([say("c", "3")]),
-    );
+    state.apply(AgentState::update().context([say("b", "2"), say("A", "1")]).context([say("c", "3")]));
     assert_eq!(texts(&state), ["A", "b", "c"]);
 }
 
@@ -45,13 +41,8 @@ fn equal_texts_are_different_messages() {
 
 #[test]
 fn the_context_merges_and_the_summary_is_replaced() {
-    let update = AgentState::update()
-        .context([say("a", "1")])
-        .context_summary("so far".to_owned());
-    let changes = [
-        FieldChange::new("context", false),
-        FieldChange::new("context_summary", true),
-    ];
+    let update = AgentState::update().context([say("a", "1")]).context_summary("so far".to_owned());
+    let changes = [FieldChange::new("context", false), FieldChange::new("context_summary", true)];
     assert_eq!(AgentState::changes(&update), changes);
     let mut state = AgentState::default();
     state.apply(update);
@@ -82,10 +73,7 @@ fn each_constructor_has_its_role() {
         Message::tool_result("1", "r").role,
         Message::tool_error("1", "e").role,
     ];
-    assert_eq!(
-        roles,
-        [Role::System, Role::User, Role::Assistant, Role::Tool, Role::Tool]
-    );
+    assert_eq!(roles, [Role::System, Role::User, Role::Assistant, Role::Tool, Role::Tool]);
 }
 
 #[test]
@@ -102,11 +90,7 @@ fn text_is_all_text_and_nothing_else() {
 fn tool_calls_are_given_in_the_order_of_the_model() {
     let message = Message::new(
         Role::Assistant,
-        [
-            ToolCall::new("1", "a", 1).into(),
-            "then".into(),
-            ToolCall::new("2", "b", 2).into(),
-        ],
+        [ToolCall::new("1", "a", 1).into(), "then".into(), ToolCall::new("2", "b", 2).into()],
     );
     let names: Vec<_> = message.tool_calls().map(|call| call.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
@@ -171,9 +155,6 @@ fn json_may_say_less_or_more_than_is_known() {
     }))
     .unwrap();
     assert_eq!(texts(&state), ["Hello", ""]);
-    assert_eq!(
-        state.context[0].tool_calls().next().unwrap().arguments,
-        Value::Null
-    );
+    assert_eq!(state.context[0].tool_calls().next().unwrap().arguments, Value::Null);
     assert_ne!(state.context[0].id, state.context[1].id);
 }

@@ -24,10 +24,7 @@ fn what_is_said_is_there() {
         .with_run_timeout(Duration::from_secs(3))
         .with_cancellation_token(token.clone());
     assert_eq!((config.user_id(), config.thread_id()), (Some("ada"), Some("t-1")));
-    assert_eq!(
-        (config.run_id(), config.run_timeout()),
-        (Some(run_id), Some(Duration::from_secs(3)))
-    );
+    assert_eq!((config.run_id(), config.run_timeout()), (Some(run_id), Some(Duration::from_secs(3))));
 
     token.cancel();
     assert!(config.cancellation_token().unwrap().is_cancelled());
@@ -60,31 +57,20 @@ fn a_clone_goes_its_own_way() {
 
 #[test]
 fn a_value_is_read_as_the_type_that_is_asked_for() {
-    let limits = Limits {
-        pages: 3,
-        words: None,
-    };
+    let limits = Limits { pages: 3, words: None };
     let config = RunConfig::new()
         .with_value("limits", serde_json::to_value(&limits).unwrap())
         .with_value("tags", json!(["a", "b"]))
         .with_value("nothing", json!(null));
     assert_eq!(config.value("limits").unwrap(), Some(limits));
-    assert_eq!(
-        config
-            .value::<HashMap<String, Option<u8>>>("limits")
-            .unwrap()
-            .unwrap()["pages"],
-        Some(3)
-    );
+    assert_eq!(config.value::<HashMap<String, Option<u8>>>("limits").unwrap().unwrap()["pages"], Some(3));
     assert_eq!(config.value::<Vec<String>>("tags").unwrap().unwrap(), ["a", "b"]);
     assert_eq!(config.value::<Option<u8>>("nothing").unwrap(), Some(None));
 }
 
 #[test]
 fn the_last_value_of_a_key_counts() {
-    let config = RunConfig::new()
-        .with_value("pages", 1)
-        .with_value("pages", "many");
+    let config = RunConfig::new().with_value("pages", 1).with_value("pages", "many");
     assert_eq!(config.value::<String>("pages").unwrap().unwrap(), "many");
 }
 
@@ -95,8 +81,5 @@ fn a_value_of_another_type_is_an_error_that_says_what_and_why() {
     assert_eq!(error.key, "limits");
     let text = error.to_string();
     assert!(text.starts_with("the config value `limits` is not a `"), "{text}");
-    assert!(
-        text.contains("run_config::Limits`: invalid type: string \"three\", expected u32"),
-        "{text}"
-    );
+    assert!(text.contains("run_config::Limits`: invalid type: string \"three\", expected u32"), "{text}");
 }

@@ -49,39 +49,20 @@ fn a_field_that_an_update_does_not_set_stays_as_it_is() {
     assert_eq!(after(Report::update()), after(ReportUpdate::default()));
     let report = after(Report::update().pages(3));
     assert_eq!((report.title.as_str(), report.pages), ("Owls", 3));
-    assert_eq!(
-        (report.notes.as_slice(), report.summary.as_str()),
-        (["old".to_owned()].as_slice(), "Birds.")
-    );
+    assert_eq!((report.notes.as_slice(), report.summary.as_str()), (["old".to_owned()].as_slice(), "Birds."));
     assert_eq!(report.calls, [""; 0]);
 }
 
 #[test]
 fn a_plain_field_is_replaced_by_the_last_value_set() {
-    let report = after(
-        Report::update()
-            .title("Eagles")
-            .title("Hawks")
-            .editor("Ada".to_owned()),
-    );
-    assert_eq!(
-        (report.title.as_str(), report.editor.as_deref()),
-        ("Hawks", Some("Ada"))
-    );
-    assert_eq!(
-        after(Report::update().editor("Ada".to_owned()).editor(None)).editor,
-        None
-    );
+    let report = after(Report::update().title("Eagles").title("Hawks").editor("Ada".to_owned()));
+    assert_eq!((report.title.as_str(), report.editor.as_deref()), ("Hawks", Some("Ada")));
+    assert_eq!(after(Report::update().editor("Ada".to_owned()).editor(None)).editor, None);
 }
 
 #[test]
 fn append_keeps_what_is_there_and_the_order_of_calls() {
-    let report = after(
-        Report::update()
-            .notes(["a", "b"])
-            .notes(vec!["c".to_owned()])
-            .notes(None::<&str>),
-    );
+    let report = after(Report::update().notes(["a", "b"]).notes(vec!["c".to_owned()]).notes(None::<&str>));
     assert_eq!(report.notes, ["old", "a", "b", "c"]);
 }
 
@@ -93,14 +74,8 @@ fn numbers_need_no_suffix() {
 #[test]
 fn a_function_merges_each_value_that_is_set() {
     assert_eq!(after(Report::update().summary("Birds")).summary, "Birds.");
-    assert_eq!(
-        after(Report::update().summary("Birds of prey.").summary("Owls.")).summary,
-        "Birds of prey."
-    );
-    assert_eq!(
-        after(Report::update().calls(["a"]).calls(["b"])).calls,
-        ["call", "a", "call", "b"]
-    );
+    assert_eq!(after(Report::update().summary("Birds of prey.").summary("Owls.")).summary, "Birds of prey.");
+    assert_eq!(after(Report::update().calls(["a"]).calls(["b"])).calls, ["call", "a", "call", "b"]);
 }
 
 #[test]
@@ -117,10 +92,7 @@ fn every_collection_can_be_appended_to() {
 
     let mut state = Collections::default();
     for round in [1, 2] {
-        let update = Collections::update()
-            .queue(["q"])
-            .words([("owl".to_owned(), round)])
-            .tags(["x", "y"]);
+        let update = Collections::update().queue(["q"]).words([("owl".to_owned(), round)]).tags(["x", "y"]);
         state.apply(update);
     }
     assert_eq!(state.queue, ["q", "q"]);
@@ -134,12 +106,7 @@ fn fields_that_are_set_are_reported_and_whether_they_replace() {
     let update = Report::update().pages(1).notes(["a"]).summary("s").title("t");
     let replaced = |field| FieldChange::new(field, true);
     let merged = |field| FieldChange::new(field, false);
-    let changes = [
-        replaced("title"),
-        replaced("pages"),
-        merged("notes"),
-        merged("summary"),
-    ];
+    let changes = [replaced("title"), replaced("pages"), merged("notes"), merged("summary")];
     assert_eq!(Report::changes(&update), changes);
 }
 
@@ -150,9 +117,7 @@ fn a_raw_field_name_is_reported_without_its_prefix() {
         r#type: String,
     }
 
-    let mut raw = Raw {
-        r#type: String::new(),
-    };
+    let mut raw = Raw { r#type: String::new() };
     let update = Raw::update().r#type("owl");
     assert_eq!(Raw::changes(&update), [FieldChange::new("type", true)]);
     raw.apply(update);
@@ -170,15 +135,8 @@ fn an_update_prints_the_fields_that_it_sets_but_not_their_values() {
     #[derive(Clone)]
     struct NotDebug;
 
-    assert_eq!(
-        format!("{:?}", Secret::update().key(NotDebug)),
-        "SecretUpdate { key: .. }"
-    );
-    let _ = Secret {
-        key: NotDebug,
-        other: NotDebug,
-    }
-    .other;
+    assert_eq!(format!("{:?}", Secret::update().key(NotDebug)), "SecretUpdate { key: .. }");
+    let _ = Secret { key: NotDebug, other: NotDebug }.other;
 }
 
 #[test]
@@ -202,13 +160,7 @@ fn a_generic_struct_is_a_state_of_whatever_it_holds() {
         state
     }
 
-    let best = applied(
-        Best {
-            best: "b",
-            all: vec!["b"],
-        },
-        Best::update().best("c").best("a").all(["c", "a"]),
-    );
+    let best = applied(Best { best: "b", all: vec!["b"] }, Best::update().best("c").best("a").all(["c", "a"]));
     assert_eq!((best.best, best.all), ("c", vec!["b", "c", "a"]));
 }
 

@@ -88,32 +88,19 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         let within = span.scope().skip(1).map(|span| span.name()).collect();
         let mut lines = self.0.lock().unwrap();
         span.extensions_mut().insert(Place(lines.len()));
-        lines.push(Line {
-            level: *metadata.level(),
-            what: metadata.name(),
-            fields,
-            within,
-            follows: Vec::new(),
-        });
+        lines.push(Line { level: *metadata.level(), what: metadata.name(), fields, within, follows: Vec::new() });
     }
 
     fn on_follows_from(&self, id: &span::Id, follows: &span::Id, cx: Context<'_, S>) {
         let place = cx.span(id).unwrap().extensions().get::<Place>().unwrap().0;
-        self.0.lock().unwrap()[place]
-            .follows
-            .push(cx.span(follows).unwrap().name());
+        self.0.lock().unwrap()[place].follows.push(cx.span(follows).unwrap().name());
     }
 
     fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
         let metadata = event.metadata();
         let mut fields = BTreeMap::from([("target".to_owned(), metadata.target().to_owned())]);
         event.record(&mut Fields(&mut fields));
-        let within = cx
-            .event_scope(event)
-            .into_iter()
-            .flatten()
-            .map(|span| span.name())
-            .collect();
+        let within = cx.event_scope(event).into_iter().flatten().map(|span| span.name()).collect();
         self.0.lock().unwrap().push(Line {
             level: *metadata.level(),
             what: "event",

@@ -46,10 +46,7 @@ async fn a_task_cancelled_before_its_first_poll_is_never_polled_and_counted_once
     let tasks = BackgroundTaskManager::new();
     let polled = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&polled);
-    let handle = tasks
-        .create_task(async move { flag.store(true, Ordering::SeqCst) })
-        .spawn()
-        .unwrap();
+    let handle = tasks.create_task(async move { flag.store(true, Ordering::SeqCst) }).spawn().unwrap();
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     assert!(!polled.load(Ordering::SeqCst));
@@ -100,11 +97,7 @@ async fn a_task_that_ignores_its_token_is_aborted_after_the_grace() {
 async fn a_timeout_within_the_grace_is_a_timeout() {
     let tasks = with_grace(10 * SECOND);
     let began = Instant::now();
-    let handle = tasks
-        .create_task_with(|_task| pending::<()>())
-        .timeout(3 * SECOND)
-        .spawn()
-        .unwrap();
+    let handle = tasks.create_task_with(|_task| pending::<()>()).timeout(3 * SECOND).spawn().unwrap();
     sleep(SECOND).await;
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
@@ -148,18 +141,8 @@ async fn promise_07_cancel_all_cancels_at_once_and_waits_for_the_ends() {
     let began = Instant::now();
     let report = tasks.cancel_all().await;
     assert_eq!(began.elapsed(), SECOND);
-    let ends: Vec<_> = report
-        .ended
-        .iter()
-        .map(|end| (end.name(), end.outcome()))
-        .collect();
-    assert_eq!(
-        ends,
-        [
-            ("plain", TaskOutcome::Cancelled),
-            ("slow", TaskOutcome::Completed)
-        ]
-    );
+    let ends: Vec<_> = report.ended.iter().map(|end| (end.name(), end.outcome())).collect();
+    assert_eq!(ends, [("plain", TaskOutcome::Cancelled), ("slow", TaskOutcome::Completed)]);
     assert!(report.still_running.is_empty());
     // The manager stays open.
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
@@ -176,11 +159,7 @@ async fn cancel_all_without_tasks_returns_at_once() {
 #[tokio::test(start_paused = true)]
 async fn cancel_all_leaves_later_tasks_alone() {
     let tasks = with_grace(2 * SECOND);
-    tasks
-        .create_task_with(|_| pending::<()>())
-        .name("stubborn")
-        .spawn()
-        .unwrap();
+    tasks.create_task_with(|_| pending::<()>()).name("stubborn").spawn().unwrap();
     let cancelling = tasks.cancel_all();
     futures::pin_mut!(cancelling);
     assert!(cancelling.as_mut().now_or_never().is_none());
@@ -196,13 +175,7 @@ async fn cancel_all_from_inside_a_task_spares_the_task() {
     tasks.create_task(pending::<()>()).name("other").spawn().unwrap();
     let work = |task: TaskContext| async move {
         let report = task.manager().cancel_all().await;
-        Ok::<_, Infallible>(
-            report
-                .ended
-                .iter()
-                .map(|end| end.name().to_owned())
-                .collect::<Vec<_>>(),
-        )
+        Ok::<_, Infallible>(report.ended.iter().map(|end| end.name().to_owned()).collect::<Vec<_>>())
     };
     let ended = tasks.create_task_with(work).spawn().unwrap().await.unwrap();
     assert_eq!(ended, ["other"]);
@@ -223,10 +196,7 @@ async fn a_blocking_task_is_told_and_reported_as_still_running() {
     let report = tasks.cancel_all().await;
     assert_eq!(report.still_running[0].name(), "crunch");
     assert_eq!(report.still_running[0].state(), TaskState::Cancelling);
-    assert_eq!(
-        report.to_string().split('(').next(),
-        Some("0 ended; 1 still runs: crunch #1 ")
-    );
+    assert_eq!(report.to_string().split('(').next(), Some("0 ended; 1 still runs: crunch #1 "));
     go.send(()).unwrap();
     handle.await.unwrap();
     assert_eq!(tasks.stats().completed, 1);
@@ -234,18 +204,11 @@ async fn a_blocking_task_is_told_and_reported_as_still_running() {
 
 #[test]
 fn a_blocking_task_cancelled_before_it_begins_never_begins() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .max_blocking_threads(1)
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let tasks = BackgroundTaskManager::new();
         let (go, wait) = mpsc::channel::<()>();
-        tasks
-            .create_blocking_task(move |_| wait.recv().unwrap())
-            .spawn()
-            .unwrap();
+        tasks.create_blocking_task(move |_| wait.recv().unwrap()).spawn().unwrap();
         let queued = tasks.create_blocking_task(|_| panic!("begun")).spawn().unwrap();
         queued.cancel();
         go.send(()).unwrap();
@@ -262,10 +225,7 @@ async fn a_weaker_request_does_not_undo_a_stronger_one() {
     let began = Instant::now();
     drop(handle.abort_on_drop());
     let report = tasks.cancel_all().await;
-    assert_eq!(
-        (report.ended[0].outcome(), began.elapsed()),
-        (TaskOutcome::Aborted, Duration::ZERO)
-    );
+    assert_eq!((report.ended[0].outcome(), began.elapsed()), (TaskOutcome::Aborted, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,9 +2,7 @@
 
 use std::{convert::Infallible, future::pending, sync::mpsc, time::Duration};
 
-use agentflow::{
-    BackgroundTaskManager, SpawnError, TaskContext, TaskEnd, TaskInfo, TaskManagerOptions, TaskOutcome,
-};
+use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskEnd, TaskInfo, TaskManagerOptions, TaskOutcome};
 use futures::FutureExt;
 use tokio::time::{Instant, advance, sleep};
 
@@ -25,10 +23,7 @@ async fn close_lets_tasks_finish_and_returns_when_they_have() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     tasks.create_task(sleep(2 * SECOND)).spawn().unwrap();
-    tasks
-        .create_task(async { Err::<(), _>("no route") })
-        .spawn()
-        .unwrap();
+    tasks.create_task(async { Err::<(), _>("no route") }).spawn().unwrap();
     let report = tasks.close(Some(30 * SECOND)).await;
     assert_eq!((report.completed, report.failed), (1, 1), "since closing began");
     assert_eq!(report.elapsed, 2 * SECOND);
@@ -45,27 +40,14 @@ async fn what_still_runs_when_the_bound_is_over_is_cut_off_and_named() {
         sleep(SECOND).await;
     };
     tasks.create_task(sleep(SECOND)).name("quick").spawn().unwrap();
-    tasks
-        .create_task(pending::<()>())
-        .name("plain")
-        .context("user", "ada")
-        .spawn()
-        .unwrap();
+    tasks.create_task(pending::<()>()).name("plain").context("user", "ada").spawn().unwrap();
     tasks.create_task_with(polite).name("polite").spawn().unwrap();
-    tasks
-        .create_task_with(|_| pending::<()>())
-        .name("stubborn")
-        .spawn()
-        .unwrap();
+    tasks.create_task_with(|_| pending::<()>()).name("stubborn").spawn().unwrap();
     let began = Instant::now();
     let report = tasks.close(Some(5 * SECOND)).await;
     assert_eq!(began.elapsed(), 7 * SECOND, "the bound and the grace");
     assert_eq!((report.completed, report.cancelled, report.aborted), (2, 1, 1));
-    assert_eq!(
-        names(&report.cut_off),
-        ["plain", "stubborn"],
-        "the polite one ended by itself"
-    );
+    assert_eq!(names(&report.cut_off), ["plain", "stubborn"], "the polite one ended by itself");
     assert!(report.still_running.is_empty());
     let text = "closed in 7.0s: 2 completed, 1 cancelled, 1 aborted\n  \
                 cut off: plain #2 (cancelled after 5.0s) {\"user\":\"ada\"}\n  \
@@ -91,32 +73,18 @@ async fn while_draining_only_live_tasks_may_spawn() {
     let parent = |task: TaskContext| async move {
         sleep(SECOND).await;
         // Both by its own manager, and by one that it brought along.
-        task.manager()
-            .create_task(sleep(SECOND))
-            .name("child")
-            .spawn()
-            .unwrap();
-        manager
-            .create_task(sleep(2 * SECOND))
-            .name("other child")
-            .spawn()
-            .unwrap();
+        task.manager().create_task(sleep(SECOND)).name("child").spawn().unwrap();
+        manager.create_task(sleep(2 * SECOND)).name("other child").spawn().unwrap();
         Ok::<_, Infallible>(task)
     };
     let parent = tasks.create_task_with(parent).spawn().unwrap();
     let closing = tasks.close(None);
     futures::pin_mut!(closing);
     assert!(closing.as_mut().now_or_never().is_none());
-    assert_eq!(
-        tasks.create_task(async {}).spawn().unwrap_err(),
-        SpawnError::Closed
-    );
+    assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     let ended = parent.await.unwrap();
     // The parent lives no more.
-    assert_eq!(
-        ended.manager().create_task(async {}).spawn().unwrap_err(),
-        SpawnError::Closed
-    );
+    assert_eq!(ended.manager().create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     let report = closing.await;
     assert_eq!((report.completed, report.elapsed), (3, 3 * SECOND));
 }
@@ -146,10 +114,7 @@ async fn closers_may_come_at_once_and_all_get_the_whole_truth() {
     let later = tasks.close(None).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     for report in [one, two, later] {
-        assert_eq!(
-            (report.completed, report.cancelled, report.elapsed),
-            (1, 1, 3 * SECOND)
-        );
+        assert_eq!((report.completed, report.cancelled, report.elapsed), (1, 1, 3 * SECOND));
         assert_eq!(names(&report.cut_off), ["stuck"]);
     }
 }
@@ -169,10 +134,7 @@ async fn a_later_close_with_a_shorter_bound_hastens_the_first() {
     };
     let ((patient, elapsed), hasty) = tokio::join!(patient, hasty);
     assert_eq!(elapsed, SECOND);
-    assert_eq!(
-        (names(&patient.cut_off), names(&hasty.cut_off)),
-        (vec!["stuck"], vec!["stuck"])
-    );
+    assert_eq!((names(&patient.cut_off), names(&hasty.cut_off)), (vec!["stuck"], vec!["stuck"]));
     // A longer bound doesn't lengthen it.
     assert_eq!(tasks.close(Some(60 * SECOND)).await.elapsed, SECOND);
 }
@@ -183,10 +145,7 @@ async fn a_close_that_is_dropped_loses_nothing() {
     tasks.create_task(sleep(SECOND)).spawn().unwrap();
     tasks.create_task(pending::<()>()).name("stuck").spawn().unwrap();
     assert!(tasks.close(Some(10 * SECOND)).now_or_never().is_none());
-    assert_eq!(
-        tasks.create_task(async {}).spawn().unwrap_err(),
-        SpawnError::Closed
-    );
+    assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     sleep(2 * SECOND).await;
     // Dropped once more, in the grace.
     let report = tokio::time::timeout(SECOND, tasks.close(Some(5 * SECOND))).await;
@@ -203,13 +162,7 @@ async fn a_task_may_close_its_manager_and_gets_the_report() {
     tasks.create_task(pending::<()>()).name("other").spawn().unwrap();
     let manager = tasks.clone();
     let work = async move { Ok::<_, Infallible>(manager.close(Some(SECOND)).await) };
-    let report = tasks
-        .create_task(work)
-        .name("closer")
-        .spawn()
-        .unwrap()
-        .await
-        .unwrap();
+    let report = tasks.create_task(work).name("closer").spawn().unwrap().await.unwrap();
     assert_eq!(names(&report.cut_off), ["other"]);
     assert_eq!(still(&report.still_running), ["closer"]);
     let after = tasks.close(None).await;
@@ -231,10 +184,7 @@ async fn a_blocking_task_does_not_hold_up_the_close() {
     has_begun.await.unwrap();
     let report = tasks.close(Some(Duration::ZERO)).await;
     assert_eq!(still(&report.still_running), ["crunch"]);
-    assert!(
-        report.to_string().contains("\n  still running: crunch #1 (for "),
-        "{report}"
-    );
+    assert!(report.to_string().contains("\n  still running: crunch #1 (for "), "{report}");
     go.send(()).unwrap();
     handle.await.unwrap();
     let after = tasks.close(Some(Duration::ZERO)).await;
@@ -265,11 +215,7 @@ async fn a_task_that_blocks_its_thread_does_not_hold_up_the_close() {
 async fn the_grace_ends_at_the_bound_even_for_a_task_that_came_late_to_its_own() {
     let options = TaskManagerOptions::new().grace(2 * SECOND);
     let tasks = BackgroundTaskManager::with_options(options);
-    tasks
-        .create_task_with(|_| pending::<()>())
-        .name("stubborn")
-        .spawn()
-        .unwrap();
+    tasks.create_task_with(|_| pending::<()>()).name("stubborn").spawn().unwrap();
     settle().await;
     let began = Instant::now();
     let closing = tasks.close(Some(Duration::ZERO));
@@ -329,17 +275,11 @@ async fn a_task_that_holds_its_manager_by_its_context_does_not_keep_it_alive() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_took_an_ended_ones_place_does_not_speak_for_it() {
     let tasks = BackgroundTaskManager::new();
-    let ended = tasks
-        .create_task_with(|task| async { Ok::<_, Infallible>(task) })
-        .spawn()
-        .unwrap();
+    let ended = tasks.create_task_with(|task| async { Ok::<_, Infallible>(task) }).spawn().unwrap();
     let ended = ended.await.unwrap();
     tasks.create_task(sleep(SECOND)).spawn().unwrap();
     assert!(tasks.close(None).now_or_never().is_none());
-    assert_eq!(
-        ended.manager().create_task(async {}).spawn().unwrap_err(),
-        SpawnError::Closed
-    );
+    assert_eq!(ended.manager().create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
 }
 
 #[tokio::test(start_paused = true)]

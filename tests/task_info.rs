@@ -2,9 +2,7 @@
 
 use std::{future::pending, time::Duration};
 
-use agentflow::{
-    BackgroundTaskManager, CancellationToken, TaskContext, TaskHandle, TaskInfo, TaskOutcome, TaskState,
-};
+use agentflow::{BackgroundTaskManager, CancellationToken, TaskContext, TaskHandle, TaskInfo, TaskOutcome, TaskState};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -15,33 +13,16 @@ const SECOND: Duration = Duration::from_secs(1);
 #[tokio::test(start_paused = true)]
 async fn info_says_all_that_was_said_of_a_task_and_how_old_it_is() {
     let tasks = BackgroundTaskManager::new();
-    let builder = tasks
-        .create_task(pending::<()>())
-        .name("upload")
-        .timeout(10 * SECOND);
-    let _handle = builder
-        .context("user", "ada")
-        .context("bytes", 7)
-        .context("user", "bob")
-        .spawn()
-        .unwrap();
+    let builder = tasks.create_task(pending::<()>()).name("upload").timeout(10 * SECOND);
+    let _handle = builder.context("user", "ada").context("bytes", 7).context("user", "bob").spawn().unwrap();
     sleep(4 * SECOND).await;
     let info = tasks.task_info().remove(0);
-    assert_eq!(
-        (info.id().get(), info.name(), info.age()),
-        (1, "upload", 4 * SECOND)
-    );
-    assert_eq!(
-        (info.timeout(), info.remaining()),
-        (Some(10 * SECOND), Some(6 * SECOND))
-    );
+    assert_eq!((info.id().get(), info.name(), info.age()), (1, "upload", 4 * SECOND));
+    assert_eq!((info.timeout(), info.remaining()), (Some(10 * SECOND), Some(6 * SECOND)));
     let context: Vec<_> = info.context().collect();
     assert_eq!(context, [("user", &json!("bob")), ("bytes", &json!(7))]);
     assert_eq!((info.origin(), info.state()), (None, TaskState::Running));
-    assert_eq!(
-        info.to_string(),
-        r#"upload #1 (for 4.0s) {"user":"bob","bytes":7}"#
-    );
+    assert_eq!(info.to_string(), r#"upload #1 (for 4.0s) {"user":"bob","bytes":7}"#);
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,18 +49,11 @@ async fn an_end_says_what_became_of_a_task() {
         sleep(2 * SECOND).await;
         Err::<(), _>("no route")
     };
-    let builder = tasks
-        .create_task(work)
-        .name("send")
-        .timeout(5 * SECOND)
-        .context("user", "ada");
+    let builder = tasks.create_task(work).name("send").timeout(5 * SECOND).context("user", "ada");
     builder.spawn().unwrap().await.unwrap_err();
     let end = tasks.recent().remove(0);
     assert_eq!((end.id().get(), end.name(), end.age()), (1, "send", 2 * SECOND));
-    assert_eq!(
-        (end.outcome(), end.error()),
-        (TaskOutcome::Failed, Some("no route"))
-    );
+    assert_eq!((end.outcome(), end.error()), (TaskOutcome::Failed, Some("no route")));
     assert_eq!(end.timeout(), Some(5 * SECOND));
     assert_eq!(end.context().collect::<Vec<_>>(), [("user", &json!("ada"))]);
     assert_eq!(end.to_string(), r#"send #1 (failed after 2.0s) {"user":"ada"}"#);
@@ -90,11 +64,7 @@ async fn stats_read_like_a_sentence() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).spawn().unwrap();
     tasks.create_task(async { panic!("boom") }).spawn().unwrap();
-    tasks
-        .create_task(pending::<()>())
-        .timeout(Duration::ZERO)
-        .spawn()
-        .unwrap();
+    tasks.create_task(pending::<()>()).timeout(Duration::ZERO).spawn().unwrap();
     tasks.create_task(pending::<()>()).spawn().unwrap();
     settle().await;
     let line = "4 spawned: 1 active, 1 completed, 1 panicked, 1 timed out";
@@ -108,13 +78,7 @@ async fn a_task_knows_itself() {
         let mine = task.manager().task_info().remove(0);
         assert_eq!((mine.id(), mine.name()), (task.id(), "me"));
     };
-    tasks
-        .create_task_with(work)
-        .name("me")
-        .spawn()
-        .unwrap()
-        .await
-        .unwrap();
+    tasks.create_task_with(work).name("me").spawn().unwrap().await.unwrap();
 }
 
 #[test]

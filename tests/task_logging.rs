@@ -15,36 +15,11 @@ async fn every_outcome_has_one_line_at_its_level() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).name("completed").spawn().unwrap();
-    tasks
-        .create_task(async { Err::<(), _>("no route") })
-        .name("failed")
-        .spawn()
-        .unwrap();
-    tasks
-        .create_task(async { panic!("boom") })
-        .name("panicked")
-        .spawn()
-        .unwrap();
-    tasks
-        .create_task(pending::<()>())
-        .name("timed_out")
-        .timeout(SECOND)
-        .spawn()
-        .unwrap();
-    tasks
-        .create_task(pending::<()>())
-        .name("cancelled")
-        .spawn()
-        .unwrap()
-        .cancel();
-    drop(
-        tasks
-            .create_task(pending::<()>())
-            .name("aborted")
-            .spawn()
-            .unwrap()
-            .abort_on_drop(),
-    );
+    tasks.create_task(async { Err::<(), _>("no route") }).name("failed").spawn().unwrap();
+    tasks.create_task(async { panic!("boom") }).name("panicked").spawn().unwrap();
+    tasks.create_task(pending::<()>()).name("timed_out").timeout(SECOND).spawn().unwrap();
+    tasks.create_task(pending::<()>()).name("cancelled").spawn().unwrap().cancel();
+    drop(tasks.create_task(pending::<()>()).name("aborted").spawn().unwrap().abort_on_drop());
     tasks.wait_for_all(None).await.unwrap();
 
     let lines = log.ends();
@@ -76,13 +51,7 @@ async fn promise_04_the_context_is_logged_on_errors() {
         Err::<(), _>("bucket is gone")
     };
     let builder = tasks.create_task(work).name("s3_upload").timeout(30 * SECOND);
-    builder
-        .context("run_id", "r-1")
-        .context("bytes", 7)
-        .spawn()
-        .unwrap()
-        .await
-        .unwrap_err();
+    builder.context("run_id", "r-1").context("bytes", 7).spawn().unwrap().await.unwrap_err();
     let line = log.ends().remove(0);
     assert_eq!(line.field("name"), "s3_upload");
     assert_eq!(line.field("id"), "1");
@@ -98,19 +67,9 @@ async fn promise_04_the_context_is_logged_on_errors() {
 async fn an_error_is_logged_with_its_sources() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
-    let error = anyhow::anyhow!("connection reset")
-        .context("sending")
-        .context("notifying ada");
-    tasks
-        .create_task(async { Err::<(), _>(error) })
-        .spawn()
-        .unwrap()
-        .await
-        .unwrap_err();
-    assert_eq!(
-        log.ends()[0].field("error"),
-        "notifying ada: sending: connection reset"
-    );
+    let error = anyhow::anyhow!("connection reset").context("sending").context("notifying ada");
+    tasks.create_task(async { Err::<(), _>(error) }).spawn().unwrap().await.unwrap_err();
+    assert_eq!(log.ends()[0].field("error"), "notifying ada: sending: connection reset");
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,11 +77,7 @@ async fn a_tasks_span_is_a_root_that_follows_its_spawner() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     async {
-        tasks
-            .create_task(async { tracing::info!(target: "agentflow::task", "inside") })
-            .name("t")
-            .spawn()
-            .unwrap();
+        tasks.create_task(async { tracing::info!(target: "agentflow::task", "inside") }).name("t").spawn().unwrap();
     }
     .instrument(info_span!("node"))
     .await;
@@ -131,11 +86,7 @@ async fn a_tasks_span_is_a_root_that_follows_its_spawner() {
     assert_eq!((span.field("name"), span.field("id")), ("t", "1"));
     assert!(span.within.is_empty(), "a root of its own");
     assert_eq!(span.follows, ["node"]);
-    let inside = log
-        .ends()
-        .into_iter()
-        .find(|line| line.field("message") == "inside")
-        .unwrap();
+    let inside = log.ends().into_iter().find(|line| line.field("message") == "inside").unwrap();
     assert_eq!(inside.within, ["agentflow.task"]);
 }
 
@@ -178,19 +129,13 @@ async fn promise_12_dropping_the_manager_cancels_its_tasks_and_names_them() {
     settle().await;
     assert!(!upload.is_finished(), "a clone is an owner");
     drop(clone);
-    assert_eq!(
-        upload.await.unwrap_err().outcome(),
-        agentflow::TaskOutcome::Cancelled
-    );
+    assert_eq!(upload.await.unwrap_err().outcome(), agentflow::TaskOutcome::Cancelled);
     sync.await.unwrap();
 
     let lines = log.ends();
     let warnings: Vec<_> = lines.iter().filter(|line| line.level == Level::WARN).collect();
     assert_eq!(warnings.len(), 1);
-    assert_eq!(
-        (warnings[0].field("count"), warnings[0].field("tasks")),
-        ("2", "upload #1, sync #2")
-    );
+    assert_eq!((warnings[0].field("count"), warnings[0].field("tasks")), ("2", "upload #1, sync #2"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,9 +5,7 @@
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
-use agentflow::{
-    BackgroundTaskManager, SpawnError, TaskContext, TaskHandle, TaskManagerOptions, TaskOutcome,
-};
+use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskHandle, TaskManagerOptions, TaskOutcome};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -43,11 +41,7 @@ fn tens(max: u64) -> impl Strategy<Value = u64> {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let with = prop::sample::select(vec![
-        TaskOutcome::Completed,
-        TaskOutcome::Failed,
-        TaskOutcome::Panicked,
-    ]);
+    let with = prop::sample::select(vec![TaskOutcome::Completed, TaskOutcome::Failed, TaskOutcome::Panicked]);
     let ends = (tens(300), with).prop_map(|(after, with)| Work::Ends { after, with });
     let listens = prop::option::of(tens(GRACE - 10)).prop_map(|reacts_in| Work::Listens { reacts_in });
     let step = prop_oneof![
@@ -81,12 +75,7 @@ impl Model {
             (Work::Ends { after, with }, None) => Some((self.spawned + after, with)),
             (Work::Ends { .. }, Some(at)) => Some((at, TaskOutcome::Cancelled)),
             (Work::Listens { .. }, None) => None,
-            (
-                Work::Listens {
-                    reacts_in: Some(reacts_in),
-                },
-                Some(at),
-            ) => Some((at + reacts_in, TaskOutcome::Completed)),
+            (Work::Listens { reacts_in: Some(reacts_in) }, Some(at)) => Some((at + reacts_in, TaskOutcome::Completed)),
             (Work::Listens { reacts_in: None }, Some(at)) => Some((at + GRACE, TaskOutcome::Aborted)),
         };
         match (own, self.deadline) {
@@ -128,8 +117,7 @@ impl Program {
     /// When all that lives now has ended.
     fn drained(&self, now: u64) -> Option<u64> {
         let live = self.models.iter().filter(|model| model.lives(now));
-        live.map(|model| model.end().map(|(at, _)| at))
-            .try_fold(now, |last, end| end.map(|end| last.max(end)))
+        live.map(|model| model.end().map(|(at, _)| at)).try_fold(now, |last, end| end.map(|end| last.max(end)))
     }
 
     fn spawn(&mut self, work: Work, timeout: Option<u64>) {
@@ -173,12 +161,7 @@ impl Program {
                 let now = self.now();
                 let deadline = timeout.map(|timeout| now + timeout);
                 self.handles.insert(self.models.len(), handle);
-                self.models.push(Model {
-                    work,
-                    spawned: now,
-                    deadline,
-                    cancelled: None,
-                });
+                self.models.push(Model { work, spawned: now, deadline, cancelled: None });
             }
             Err(error) => {
                 assert_eq!((error, self.closed), (SpawnError::Closed, true));
@@ -257,25 +240,11 @@ impl Program {
         assert_eq!(stats.timed_out, count(TaskOutcome::TimedOut));
         assert_eq!(stats.cancelled, count(TaskOutcome::Cancelled));
         assert_eq!(stats.aborted, count(TaskOutcome::Aborted));
-        assert_eq!(
-            (stats.spawned, stats.rejected),
-            (self.models.len() as u64, self.rejected)
-        );
+        assert_eq!((stats.spawned, stats.rejected), (self.models.len() as u64, self.rejected));
 
-        let live = self
-            .models
-            .iter()
-            .enumerate()
-            .filter(|(_, model)| model.lives(now));
-        let live: Vec<_> = live
-            .map(|(index, model)| (index as u64 + 1, millis(now - model.spawned)))
-            .collect();
-        let infos: Vec<_> = self
-            .tasks
-            .task_info()
-            .iter()
-            .map(|info| (info.id().get(), info.age()))
-            .collect();
+        let live = self.models.iter().enumerate().filter(|(_, model)| model.lives(now));
+        let live: Vec<_> = live.map(|(index, model)| (index as u64 + 1, millis(now - model.spawned))).collect();
+        let infos: Vec<_> = self.tasks.task_info().iter().map(|info| (info.id().get(), info.age())).collect();
         assert_eq!(infos, live);
         assert_eq!(self.tasks.task_count(), live.len());
 
@@ -304,11 +273,7 @@ proptest! {
 }
 
 fn run(steps: Vec<Step>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
         let options = TaskManagerOptions::new().grace(millis(GRACE)).history(1_000);
         let mut program = Program {

@@ -29,10 +29,7 @@ fn last(tasks: &BackgroundTaskManager) -> TaskOutcome {
 async fn a_task_that_returns_is_completed_and_gives_its_value() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
-    let seven = tasks
-        .create_task(async { Ok::<_, Infallible>(7) })
-        .spawn()
-        .unwrap();
+    let seven = tasks.create_task(async { Ok::<_, Infallible>(7) }).spawn().unwrap();
     assert_eq!(seven.await.unwrap(), 7);
     assert_eq!(last(&tasks), TaskOutcome::Completed);
     assert_eq!(tasks.stats().completed, 2);
@@ -41,16 +38,9 @@ async fn a_task_that_returns_is_completed_and_gives_its_value() {
 #[tokio::test(start_paused = true)]
 async fn an_error_makes_the_task_failed_and_comes_back_with_its_type() {
     let tasks = BackgroundTaskManager::new();
-    let error = tasks
-        .create_task(async { Err::<(), _>(NoRoute("ada")) })
-        .spawn()
-        .unwrap()
-        .await
-        .unwrap_err();
+    let error = tasks.create_task(async { Err::<(), _>(NoRoute("ada")) }).spawn().unwrap().await.unwrap_err();
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&NoRoute("ada")));
-    let TaskError::Failed(source) = error else {
-        panic!("{error:?}")
-    };
+    let TaskError::Failed(source) = error else { panic!("{error:?}") };
     assert_eq!(*source.downcast::<NoRoute>().unwrap(), NoRoute("ada"));
     assert_eq!(last(&tasks), TaskOutcome::Failed);
     assert_eq!(tasks.recent()[0].error(), Some("no route to ada"));
@@ -59,27 +49,14 @@ async fn an_error_makes_the_task_failed_and_comes_back_with_its_type() {
 #[tokio::test(start_paused = true)]
 async fn texts_and_anyhow_errors_are_errors_too() {
     let tasks = BackgroundTaskManager::new();
-    tasks
-        .create_task(async { Err::<(), _>("plain text") })
-        .spawn()
-        .unwrap();
-    tasks
-        .create_task(async { Err::<(), _>(format!("text {}", 2)) })
-        .spawn()
-        .unwrap();
+    tasks.create_task(async { Err::<(), _>("plain text") }).spawn().unwrap();
+    tasks.create_task(async { Err::<(), _>(format!("text {}", 2)) }).spawn().unwrap();
     let chain = anyhow::Error::new(NoRoute("ada")).context("sending failed");
     tasks.create_task(async { Err::<(), _>(chain) }).spawn().unwrap();
     tasks.wait_for_all(None).await.unwrap();
-    let mut errors: Vec<_> = tasks
-        .recent()
-        .iter()
-        .map(|end| end.error().unwrap().to_owned())
-        .collect();
+    let mut errors: Vec<_> = tasks.recent().iter().map(|end| end.error().unwrap().to_owned()).collect();
     errors.sort();
-    assert_eq!(
-        errors,
-        ["plain text", "sending failed: no route to ada", "text 2"]
-    );
+    assert_eq!(errors, ["plain text", "sending failed: no route to ada", "text 2"]);
     assert_eq!(tasks.stats().failed, 3);
 }
 
@@ -88,26 +65,12 @@ async fn a_panic_is_an_outcome_with_its_message_and_the_manager_lives_on() {
     let tasks = BackgroundTaskManager::new();
     let number = 2;
     let panics = [
-        (
-            tasks.create_task(async { panic!("a literal") }).spawn().unwrap(),
-            "a literal",
-        ),
-        (
-            tasks
-                .create_task(async move { panic!("number {number}") })
-                .spawn()
-                .unwrap(),
-            "number 2",
-        ),
-        (
-            tasks.create_task(async { panic_any(7_u8) }).spawn().unwrap(),
-            "the panic's payload is not text",
-        ),
+        (tasks.create_task(async { panic!("a literal") }).spawn().unwrap(), "a literal"),
+        (tasks.create_task(async move { panic!("number {number}") }).spawn().unwrap(), "number 2"),
+        (tasks.create_task(async { panic_any(7_u8) }).spawn().unwrap(), "the panic's payload is not text"),
     ];
     for (handle, expected) in panics {
-        let Err(TaskError::Panicked { message, .. }) = handle.await else {
-            panic!("expected a panic")
-        };
+        let Err(TaskError::Panicked { message, .. }) = handle.await else { panic!("expected a panic") };
         assert_eq!(message, expected);
     }
     assert_eq!(tasks.stats().panicked, 3);
@@ -135,9 +98,7 @@ async fn a_panic_in_a_destructor_is_the_outcome_of_a_cancelled_task() {
         .unwrap();
     settle().await;
     handle.cancel();
-    let Err(TaskError::Panicked { message, .. }) = handle.await else {
-        panic!("expected a panic")
-    };
+    let Err(TaskError::Panicked { message, .. }) = handle.await else { panic!("expected a panic") };
     assert_eq!(message, "in the destructor");
     let stats = tasks.stats();
     assert_eq!((stats.spawned, stats.panicked, stats.cancelled), (1, 1, 0));
@@ -169,13 +130,8 @@ async fn an_error_that_cannot_be_shown_is_still_a_failure() {
     impl Error for Unspeakable {}
 
     let tasks = BackgroundTaskManager::new();
-    let handle = tasks
-        .create_task(async { Err::<(), _>(Unspeakable) })
-        .spawn()
-        .unwrap();
-    let TaskError::Failed(source) = handle.await.unwrap_err() else {
-        panic!("expected a failure")
-    };
+    let handle = tasks.create_task(async { Err::<(), _>(Unspeakable) }).spawn().unwrap();
+    let TaskError::Failed(source) = handle.await.unwrap_err() else { panic!("expected a failure") };
     assert!(source.is::<Unspeakable>());
     assert_eq!(tasks.stats().failed, 1);
 }
@@ -188,11 +144,7 @@ async fn a_task_may_be_a_loop_that_never_ends() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
-    let handle = tasks
-        .create_task(tick)
-        .timeout(Duration::from_secs(5))
-        .spawn()
-        .unwrap();
+    let handle = tasks.create_task(tick).timeout(Duration::from_secs(5)).spawn().unwrap();
     let Err(error) = handle.await;
     assert_eq!(error.outcome(), TaskOutcome::TimedOut);
 }
@@ -214,12 +166,7 @@ async fn the_future_starts_when_it_is_spawned_and_not_before() {
 #[tokio::test(start_paused = true)]
 async fn dropping_the_handle_detaches_the_task() {
     let tasks = BackgroundTaskManager::new();
-    drop(
-        tasks
-            .create_task(tokio::time::sleep(Duration::from_secs(1)))
-            .spawn()
-            .unwrap(),
-    );
+    drop(tasks.create_task(tokio::time::sleep(Duration::from_secs(1))).spawn().unwrap());
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(last(&tasks), TaskOutcome::Completed);
 }
@@ -227,13 +174,7 @@ async fn dropping_the_handle_detaches_the_task() {
 #[tokio::test(start_paused = true)]
 async fn a_handle_that_aborts_on_drop_takes_its_task_with_it() {
     let tasks = BackgroundTaskManager::new();
-    drop(
-        tasks
-            .create_task(pending::<()>())
-            .spawn()
-            .unwrap()
-            .abort_on_drop(),
-    );
+    drop(tasks.create_task(pending::<()>()).spawn().unwrap().abort_on_drop());
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(last(&tasks), TaskOutcome::Aborted);
     // One that has ended stays as it is.
@@ -247,10 +188,7 @@ async fn a_handle_that_aborts_on_drop_takes_its_task_with_it() {
 async fn a_handle_knows_its_task_and_whether_it_ended() {
     let tasks = BackgroundTaskManager::new();
     let handle = tasks.create_task(async {}).name("quick").spawn().unwrap();
-    assert_eq!(
-        (handle.id().get(), handle.name(), handle.is_finished()),
-        (1, "quick", false)
-    );
+    assert_eq!((handle.id().get(), handle.name(), handle.is_finished()), (1, "quick", false));
     tasks.wait_for_all(None).await.unwrap();
     assert!(handle.is_finished(), "true as soon as a wait has returned");
 }
@@ -267,13 +205,8 @@ fn without_a_runtime_a_spawn_is_an_error_and_not_a_panic() {
 fn a_manager_made_without_a_runtime_uses_the_one_it_spawns_in() {
     let tasks = BackgroundTaskManager::new();
     for _ in 0..2 {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        runtime
-            .block_on(async { tasks.create_task(async {}).spawn().unwrap().await })
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async { tasks.create_task(async {}).spawn().unwrap().await }).unwrap();
     }
     assert_eq!(tasks.stats().completed, 2);
 }
@@ -282,22 +215,13 @@ fn a_manager_made_without_a_runtime_uses_the_one_it_spawns_in() {
 async fn any_thread_can_spawn() {
     let tasks = BackgroundTaskManager::new();
     let clone = tasks.clone();
-    let handle = std::thread::spawn(move || {
-        clone
-            .create_task(async { Ok::<_, Infallible>(7) })
-            .spawn()
-            .unwrap()
-    });
+    let handle = std::thread::spawn(move || clone.create_task(async { Ok::<_, Infallible>(7) }).spawn().unwrap());
     assert_eq!(handle.join().unwrap().await.unwrap(), 7);
 }
 
 #[test]
 fn a_wait_works_on_an_executor_that_is_not_tokios() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
     let tasks = runtime.block_on(async { BackgroundTaskManager::new() });
     tasks.create_task(pending::<()>()).spawn().unwrap();
     let waited = futures::executor::block_on(tasks.wait_for_all(Some(Duration::from_millis(1))));
@@ -307,10 +231,7 @@ fn a_wait_works_on_an_executor_that_is_not_tokios() {
 
 #[test]
 fn tasks_that_the_runtime_drops_are_aborted_once() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let tasks = runtime.block_on(async {
         let tasks = BackgroundTaskManager::new();
         tasks.create_task(pending::<()>()).spawn().unwrap();
@@ -326,16 +247,10 @@ fn tasks_that_the_runtime_drops_are_aborted_once() {
 
 #[test]
 fn a_runtime_that_has_shut_down_takes_no_tasks() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let tasks = runtime.block_on(async { BackgroundTaskManager::new() });
     drop(runtime);
-    assert_eq!(
-        tasks.create_task(async {}).spawn().unwrap_err(),
-        SpawnError::Closed
-    );
+    assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     let blocking = tasks.create_blocking_task(|_| ()).spawn();
     assert_eq!(blocking.unwrap_err(), SpawnError::Closed);
     let stats = tasks.stats();
@@ -347,14 +262,8 @@ fn a_runtime_without_a_timer_makes_a_timeout_a_panic_of_the_task() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let tasks = BackgroundTaskManager::new();
-        let handle = tasks
-            .create_task(pending::<()>())
-            .timeout(Duration::from_secs(1))
-            .spawn()
-            .unwrap();
-        let Err(TaskError::Panicked { message, .. }) = handle.await else {
-            panic!("expected a panic")
-        };
+        let handle = tasks.create_task(pending::<()>()).timeout(Duration::from_secs(1)).spawn().unwrap();
+        let Err(TaskError::Panicked { message, .. }) = handle.await else { panic!("expected a panic") };
         assert!(message.contains("enable_time"), "{message}");
     });
 }
@@ -366,55 +275,26 @@ async fn an_unnamed_task_is_called_after_its_function() {
     }
     let tasks = BackgroundTaskManager::new();
     let name = |handle: agentflow::TaskHandle<()>| handle.name().to_owned();
-    assert_eq!(
-        name(tasks.create_task(send_notification()).spawn().unwrap()),
-        "send_notification"
-    );
+    assert_eq!(name(tasks.create_task(send_notification()).spawn().unwrap()), "send_notification");
     let here = "an_unnamed_task_is_called_after_its_function";
     assert_eq!(name(tasks.create_task(async {}).spawn().unwrap()), here);
     assert_eq!(name(tasks.create_task_with(|_| async {}).spawn().unwrap()), here);
-    assert_eq!(
-        name(tasks.create_task(std::future::ready(())).spawn().unwrap()),
-        "Ready"
-    );
-    assert_eq!(
-        name(
-            tasks
-                .create_task(async {})
-                .name(format!("n{}", 1))
-                .spawn()
-                .unwrap()
-        ),
-        "n1"
-    );
+    assert_eq!(name(tasks.create_task(std::future::ready(())).spawn().unwrap()), "Ready");
+    assert_eq!(name(tasks.create_task(async {}).name(format!("n{}", 1)).spawn().unwrap()), "n1");
 }
 
 #[tokio::test]
 async fn a_blocking_task_has_outcomes_like_any_other() {
     let tasks = BackgroundTaskManager::new();
-    let value = tasks
-        .create_blocking_task(|_| Ok::<_, Infallible>(7))
-        .spawn()
-        .unwrap();
+    let value = tasks.create_blocking_task(|_| Ok::<_, Infallible>(7)).spawn().unwrap();
     assert_eq!(value.await.unwrap(), 7);
-    let failed = tasks
-        .create_blocking_task(|_| Err::<(), _>(NoRoute("ada")))
-        .spawn()
-        .unwrap();
+    let failed = tasks.create_blocking_task(|_| Err::<(), _>(NoRoute("ada"))).spawn().unwrap();
     assert_eq!(failed.await.unwrap_err().outcome(), TaskOutcome::Failed);
-    let panicked = tasks
-        .create_blocking_task(|_| -> () { panic!("on its thread") })
-        .spawn()
-        .unwrap();
-    let Err(TaskError::Panicked { message, .. }) = panicked.await else {
-        panic!("expected a panic")
-    };
+    let panicked = tasks.create_blocking_task(|_| -> () { panic!("on its thread") }).spawn().unwrap();
+    let Err(TaskError::Panicked { message, .. }) = panicked.await else { panic!("expected a panic") };
     assert_eq!(message, "on its thread");
     let stats = tasks.stats();
-    assert_eq!(
-        (stats.completed, stats.failed, stats.panicked, stats.active),
-        (1, 1, 1, 0)
-    );
+    assert_eq!((stats.completed, stats.failed, stats.panicked, stats.active), (1, 1, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -426,11 +306,7 @@ async fn the_history_is_bounded_and_ended_tasks_are_freed() {
     for number in 0..10 {
         let held = Arc::clone(&held);
         let work = async move { drop(held) };
-        tasks
-            .create_task(work)
-            .name(format!("n{number}"))
-            .spawn()
-            .unwrap();
+        tasks.create_task(work).name(format!("n{number}")).spawn().unwrap();
     }
     tasks.wait_for_all(None).await.unwrap();
     let names: Vec<_> = tasks.recent().iter().map(|end| end.name().to_owned()).collect();
@@ -480,8 +356,5 @@ async fn promise_05_live_tasks_have_a_state_and_ended_ones_a_record() {
     assert_eq!(tasks.task_count(), 0);
     assert!(tasks.task_info().is_empty());
     let ends = tasks.recent();
-    assert_eq!(
-        (ends[0].name(), ends[0].outcome()),
-        ("stuck", TaskOutcome::Cancelled)
-    );
+    assert_eq!((ends[0].name(), ends[0].outcome()), ("stuck", TaskOutcome::Cancelled));
 }

@@ -24,22 +24,12 @@ async fn promise_03_past_timeout_the_task_is_cancelled_once_and_warned() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let began = Instant::now();
-    let handle = tasks
-        .create_task(pending::<()>())
-        .name("upload")
-        .timeout(10 * SECOND)
-        .spawn()
-        .unwrap();
-    let Err(TaskError::TimedOut { after, .. }) = handle.await else {
-        panic!("expected a timeout")
-    };
+    let handle = tasks.create_task(pending::<()>()).name("upload").timeout(10 * SECOND).spawn().unwrap();
+    let Err(TaskError::TimedOut { after, .. }) = handle.await else { panic!("expected a timeout") };
     assert_eq!((after, began.elapsed()), (10 * SECOND, 10 * SECOND));
 
     let stats = tasks.stats();
-    assert_eq!(
-        (stats.timed_out, stats.cancelled, stats.aborted, stats.active),
-        (1, 0, 0, 0)
-    );
+    assert_eq!((stats.timed_out, stats.cancelled, stats.aborted, stats.active), (1, 0, 0, 0));
     // Whatever was left behind would show within a day.
     sleep(86_400 * SECOND).await;
     assert_eq!(tasks.stats(), stats);
@@ -51,11 +41,7 @@ async fn promise_03_past_timeout_the_task_is_cancelled_once_and_warned() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_done_in_time_is_completed() {
     let tasks = BackgroundTaskManager::new();
-    let handle = tasks
-        .create_task(sleep(SECOND))
-        .timeout(2 * SECOND)
-        .spawn()
-        .unwrap();
+    let handle = tasks.create_task(sleep(SECOND)).timeout(2 * SECOND).spawn().unwrap();
     handle.await.unwrap();
     sleep(5 * SECOND).await;
     assert_eq!(tasks.stats().completed, 1);
@@ -72,11 +58,7 @@ async fn zero_times_out_without_a_poll() {
 
     let flag = Arc::clone(&polled);
     let work = move |_| flag.store(true, Ordering::SeqCst);
-    let handle = tasks
-        .create_blocking_task(work)
-        .timeout(Duration::ZERO)
-        .spawn()
-        .unwrap();
+    let handle = tasks.create_blocking_task(work).timeout(Duration::ZERO).spawn().unwrap();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
     assert!(!polled.load(Ordering::SeqCst));
 }
@@ -85,11 +67,7 @@ async fn zero_times_out_without_a_poll() {
 async fn the_clock_starts_at_spawn() {
     let tasks = BackgroundTaskManager::new();
     let began = Instant::now();
-    let handle = tasks
-        .create_task(pending::<()>())
-        .timeout(3 * SECOND)
-        .spawn()
-        .unwrap();
+    let handle = tasks.create_task(pending::<()>()).timeout(3 * SECOND).spawn().unwrap();
     // The task is first polled two seconds later.
     assert!(advance(2 * SECOND).now_or_never().is_none());
     handle.await.unwrap_err();
@@ -106,11 +84,7 @@ async fn done_and_over_at_once_is_done() {
             advance(Duration::from_millis(1)).await;
         }
         handle.await.unwrap();
-        let late = tasks
-            .create_task(sleep(time + Duration::from_millis(1)))
-            .timeout(time)
-            .spawn()
-            .unwrap();
+        let late = tasks.create_task(sleep(time + Duration::from_millis(1))).timeout(time).spawn().unwrap();
         assert_eq!(late.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
     }
 }
@@ -130,20 +104,13 @@ async fn a_body_that_blocked_past_its_deadline_is_completed_with_a_warning() {
     let lines = log.ends();
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].level, Level::WARN);
-    assert_eq!(
-        (lines[0].field("outcome"), lines[0].field("overrun")),
-        ("completed", "3s")
-    );
+    assert_eq!((lines[0].field("outcome"), lines[0].field("overrun")), ("completed", "3s"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_duration_is_no_timeout() {
     let tasks = BackgroundTaskManager::new();
-    let handle = tasks
-        .create_task(sleep(SECOND))
-        .timeout(Duration::MAX)
-        .spawn()
-        .unwrap();
+    let handle = tasks.create_task(sleep(SECOND)).timeout(Duration::MAX).spawn().unwrap();
     assert_eq!(tasks.task_info()[0].timeout(), Some(Duration::MAX));
     handle.await.unwrap();
     tasks.create_task(sleep(SECOND)).spawn().unwrap();
@@ -208,10 +175,7 @@ fn a_blocking_task_whose_time_is_over_before_it_begins_never_begins() {
     runtime.block_on(async {
         let tasks = BackgroundTaskManager::new();
         let (go, wait) = std::sync::mpsc::channel::<()>();
-        tasks
-            .create_blocking_task(move |_| wait.recv().unwrap())
-            .spawn()
-            .unwrap();
+        tasks.create_blocking_task(move |_| wait.recv().unwrap()).spawn().unwrap();
         let begun = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&begun);
         let queued = tasks.create_blocking_task(move |_| flag.store(true, Ordering::SeqCst));

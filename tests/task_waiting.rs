@@ -12,19 +12,12 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn promise_06_wait_for_all_drains_and_never_cancels() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(sleep(SECOND)).name("short").spawn().unwrap();
-    let long = tasks
-        .create_task(sleep(10 * SECOND))
-        .name("long")
-        .spawn()
-        .unwrap();
+    let long = tasks.create_task(sleep(10 * SECOND)).name("long").spawn().unwrap();
     let began = Instant::now();
     let still = tasks.wait_for_all(Some(3 * SECOND)).await.unwrap_err();
     assert_eq!(began.elapsed(), 3 * SECOND);
     assert_eq!(still.tasks().len(), 1);
-    assert_eq!(
-        still.to_string(),
-        "1 background task still runs: long #2 (for 3.0s)"
-    );
+    assert_eq!(still.to_string(), "1 background task still runs: long #2 (for 3.0s)");
     // Nothing happened to it.
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(began.elapsed(), 10 * SECOND);
@@ -36,21 +29,9 @@ async fn promise_06_wait_for_all_drains_and_never_cancels() {
 async fn waiting_for_nothing_returns_at_once() {
     let tasks = BackgroundTaskManager::new();
     assert!(tasks.wait_for_all(None).now_or_never().unwrap().is_ok());
-    assert!(
-        tasks
-            .wait_for_all(Some(Duration::ZERO))
-            .now_or_never()
-            .unwrap()
-            .is_ok()
-    );
+    assert!(tasks.wait_for_all(Some(Duration::ZERO)).now_or_never().unwrap().is_ok());
     tasks.create_task(pending::<()>()).spawn().unwrap();
-    assert!(
-        tasks
-            .wait_for_all(Some(Duration::ZERO))
-            .now_or_never()
-            .unwrap()
-            .is_err()
-    );
+    assert!(tasks.wait_for_all(Some(Duration::ZERO)).now_or_never().unwrap().is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,13 +70,7 @@ async fn a_task_that_waits_for_all_waits_neither_for_itself_nor_for_its_parents(
         // The parent waits for the child, and the child waits for all.
         manager.create_task(child).spawn().unwrap().await
     };
-    tasks
-        .create_task(parent)
-        .timeout(60 * SECOND)
-        .spawn()
-        .unwrap()
-        .await
-        .unwrap();
+    tasks.create_task(parent).timeout(60 * SECOND).spawn().unwrap().await.unwrap();
     assert_eq!(began.elapsed(), SECOND);
 }
 
@@ -104,9 +79,7 @@ async fn work_that_a_task_hands_on_waits_by_the_tasks_own_manager() {
     let tasks = BackgroundTaskManager::new();
     let work = |task: TaskContext| async move {
         let manager = task.manager().clone();
-        tokio::spawn(async move { manager.wait_for_all(Some(SECOND)).await })
-            .await
-            .unwrap()
+        tokio::spawn(async move { manager.wait_for_all(Some(SECOND)).await }).await.unwrap()
     };
     tasks.create_task_with(work).spawn().unwrap().await.unwrap();
 }

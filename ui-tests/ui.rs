@@ -16,3 +16,13 @@ fn state() {
 fn task() {
     check("task");
 }
+
+#[test]
+fn node() {
+    check("node");
+}
+
+#[test]
+fn graph() {
+    check("graph");
+}

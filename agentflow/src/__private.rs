@@ -11,8 +11,8 @@ pub use std::{marker::PhantomData, option::Option, result::Result, string::Strin
 
 pub use crate::state::generated as state;
 pub use crate::{
-    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, Node, NodeContext, NodeError,
-    NodeOptions, ParallelContext, ParallelNode, Provide, Route, State, StateGraph,
+    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, Node, NodeContext, NodeError, NodeOptions,
+    ParallelContext, ParallelNode, Provide, Route, State, StateGraph,
     graph::{Outline, Subgraph},
 };
 use crate::{EventWriter, NodeFailure, RunConfig, Target, Update};
@@ -54,7 +54,29 @@ impl<S: State, C, R, N: Handle<S, C, R> + ParallelNode<S, C>> ParallelHandle<S, 
     label = "a decision must follow: `-> match {{ {Self}::.. => .. }}`"
 )]
 pub trait Unrouted {}
+
+#[diagnostic::do_not_recommend]
 impl Unrouted for () {}
+
+/// What a node returns where `match { .. }` follows it.
+#[diagnostic::on_unimplemented(
+    message = "the node before this `match` returns no route",
+    label = "name a function of the state, `match router {{ .. }}`, or let the node return a route",
+    note = "a route is an enum with `#[derive(Route)]`, or `bool`"
+)]
+pub trait Routed {
+    /// The route itself. Where there is none, rustc takes no offence at the patterns too.
+    type Value;
+    fn value(self) -> Self::Value;
+}
+
+#[diagnostic::do_not_recommend]
+impl<R: Route> Routed for R {
+    type Value = R;
+    fn value(self) -> R {
+        self
+    }
+}
 
 /// A state in an app with context `C`. A bound that names `C` is not one that rustc takes for false from the start, and
 /// reports wherever it stands.
@@ -129,8 +151,8 @@ returns! {
     [S, C, R: Route] InPlace<S, C>: R => R, |route, _| route;
     [S, C] Reads<S, C>: () => (), |(), _| ();
     [S, C] Reads<S, C>: bool => bool, |route, _| route;
-    [U: Update, C] Reads<U::State, C>: U => (), |update, mut cx| cx.apply(update);
-    [U: Update, C, R: Route] Reads<U::State, C>: (U, R) => R, |(update, route), mut cx| {
+    [U: Update<State: State<Update = U>>, C] Reads<U::State, C>: U => (), |update, mut cx| cx.apply(update);
+    [U: Update<State: State<Update = U>>, C, R: Route] Reads<U::State, C>: (U, R) => R, |(update, route), mut cx| {
         cx.apply(update);
         route
     };
@@ -160,7 +182,7 @@ impl<S: State, C> ReturnsUpdate<S, C> for () {
 }
 
 #[diagnostic::do_not_recommend]
-impl<U: Update, C> ReturnsUpdate<U::State, C> for U {
+impl<U: Update<State: State<Update = U>>, C> ReturnsUpdate<U::State, C> for U {
     fn into_update(self) -> Result<Option<U>, NodeError> {
         Ok(Some(self))
     }
@@ -241,10 +263,7 @@ impl<'a> CancelParam<'a> for &'a CancellationToken {
 }
 
 /// The type of the `attempt` parameter.
-#[diagnostic::on_unimplemented(
-    message = "the `attempt` parameter of a node cannot be `{Self}`",
-    label = "write `u32`"
-)]
+#[diagnostic::on_unimplemented(message = "the `attempt` parameter of a node cannot be `{Self}`", label = "write `u32`")]
 pub trait AttemptParam {
     fn take(given: u32) -> Self;
 }
@@ -287,6 +306,25 @@ pub fn state_owned<S: State>(state: &S) -> S {
     state.clone()
 }
 
+/// An empty graph with `type State = ..`. A function, not `StateGraph::new`: rustc shows a type that is no state at the
+/// type.
+#[must_use]
+pub fn graph<S: State, C: Context>() -> StateGraph<S, C> {
+    StateGraph::new()
+}
+
+/// In the place of an option's value that is not written yet.
+#[must_use]
+pub fn missing<T>() -> T {
+    unreachable!("a graph with mistakes does not compile")
+}
+
+/// A mistake in a graph, evaluated when the user's crate is compiled; rustc shows it at the call.
+#[track_caller]
+pub const fn mistake(text: &str) {
+    panic!("{}", text)
+}
+
 /// Where an arm leads: its pattern, and a step's name, or `None` for END.
 pub type Arm = (&'static str, Option<&'static str>);
 
@@ -296,7 +334,11 @@ impl<S: State, C: Context> StateGraph<S, C> {
         self.add_deciding(name.into(), N::HANDLE, |_, _| Ok(0));
     }
 
-    pub fn __branch<N: ParallelHandle<S, C, R>, R: Unrouted>(&mut self, name: &'static str) {
+    pub fn __add(&mut self, name: &'static str, node: impl Node<S, C, Output = ()>) {
+        self.add_node(name, node);
+    }
+
+    pub fn __branch<N: ParallelHandle<S, C, R>, R>(&mut self, name: &'static str) {
         self.add_branch_node(name, N::PARALLEL_HANDLE);
     }
 
@@ -305,33 +347,28 @@ impl<S: State, C: Context> StateGraph<S, C> {
     }
 
     /// A node that says itself which of the arms to take.
-    pub fn __deciding<N: Handle<S, C, R>, R>(
+    pub fn __deciding<N: Handle<S, C, R>, R: Routed>(
         &mut self,
         name: &'static str,
-        choose: impl Fn(&S, R) -> usize + Send + Sync + 'static,
+        choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) {
         self.__deciding_value(name, N::HANDLE, choose, arms);
     }
 
-    pub fn __deciding_value<N: Node<S, C>>(
+    pub fn __deciding_value<N: Node<S, C, Output = R>, R: Routed>(
         &mut self,
         name: &'static str,
         node: N,
-        choose: impl Fn(&S, N::Output) -> usize + Send + Sync + 'static,
+        choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) {
-        self.add_deciding(name.into(), node, move |state, route| Ok(choose(state, route)));
+        self.add_deciding(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
         self.add_arms(name.into(), None, targets(arms));
     }
 
     /// A decision from the state.
-    pub fn __route(
-        &mut self,
-        from: &'static str,
-        choose: impl Fn(&S) -> usize + Send + Sync + 'static,
-        arms: &[Arm],
-    ) {
+    pub fn __route(&mut self, from: &'static str, choose: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm]) {
         let choose = move |state: &S| Ok(choose(state));
         self.add_arms(from.into(), Some(Box::new(choose)), targets(arms));
     }
@@ -339,9 +376,7 @@ impl<S: State, C: Context> StateGraph<S, C> {
 
 fn targets(arms: &[Arm]) -> Vec<(Arc<str>, Target)> {
     let target = |to: Option<&str>| to.map_or_else(|| END.into(), Target::from);
-    arms.iter()
-        .map(|(label, to)| ((*label).into(), target(*to)))
-        .collect()
+    arms.iter().map(|(label, to)| ((*label).into(), target(*to))).collect()
 }
 
 /// The part of a graph that is written inside it.
@@ -364,14 +399,8 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C>
 ///
 /// Where `graph!` lets through what the builder refuses, which is a bug of `graph!`.
 #[must_use]
-#[allow(
-    clippy::panic,
-    reason = "`graph!` has the builder's rules; that it broke one is for its developers to hear"
-)]
-pub fn compiled<S: State, C: Context>(
-    graph: StateGraph<S, C>,
-    options: CompileOptions<C>,
-) -> CompiledGraph<S, C> {
+#[allow(clippy::panic, reason = "`graph!` has the builder's rules; that it broke one is for its developers to hear")]
+pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileOptions<C>) -> CompiledGraph<S, C> {
     match graph.compile(options) {
         Ok(app) => app,
         Err(error) => panic!("bug in `graph!`: {error}"),

@@ -50,9 +50,7 @@ impl NodeError {
 
     /// What a node's panic becomes.
     pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
-        Self(Box::new(Panicked {
-            message: panic_message(payload).into(),
-        }))
+        Self(Box::new(Panicked { message: panic_message(payload).into() }))
     }
 }
 

@@ -239,8 +239,8 @@ pub use agentflow_macros::Route;
 pub use config::{RunConfig, ValueError};
 pub use error::{NoRoute, NodeError, NodeTimedOut, Panicked};
 pub use graph::{
-    BuildError, CompileOptions, CompiledGraph, END, MappedGraph, NodeOptions, Problem, ProblemKind, START,
-    Source, StateGraph, Target,
+    BuildError, CompileOptions, CompiledGraph, END, MappedGraph, NodeOptions, Problem, ProblemKind, START, Source,
+    StateGraph, Target,
 };
 pub use message::{AgentState, AgentStateUpdate, Content, Message, MessageId, Role, ToolCall, ToolResult};
 pub use node::{Node, NodeContext, ParallelContext, ParallelNode, Provide, Route};
@@ -250,7 +250,7 @@ pub use run_id::{InvalidRunId, RunId};
 pub use shutdown::{RunsReport, ShutdownReport};
 pub use state::{FieldChange, State, Update};
 pub use task::{
-    BackgroundTaskManager, CancelReport, CancellationToken, CloseReport, SpawnError, StillRunning,
-    TaskBuilder, TaskContext, TaskEnd, TaskError, TaskHandle, TaskId, TaskInfo, TaskManagerOptions,
-    TaskOrigin, TaskOutcome, TaskOutput, TaskState, TaskStats,
+    BackgroundTaskManager, CancelReport, CancellationToken, CloseReport, SpawnError, StillRunning, TaskBuilder,
+    TaskContext, TaskEnd, TaskError, TaskHandle, TaskId, TaskInfo, TaskManagerOptions, TaskOrigin, TaskOutcome,
+    TaskOutput, TaskState, TaskStats,
 };

@@ -44,10 +44,7 @@ impl AgentState {
 
     /// A conversation that has these messages already.
     pub fn from_messages(messages: impl IntoIterator<Item = Message>) -> Self {
-        Self {
-            context: messages.into_iter().collect(),
-            context_summary: None,
-        }
+        Self { context: messages.into_iter().collect(), context_summary: None }
     }
 
     /// The newest message.
@@ -102,11 +99,7 @@ impl Message {
     /// assert_eq!(message.text(), "What is this?");
     /// ```
     pub fn new(role: Role, content: impl IntoIterator<Item = Content>) -> Self {
-        Self {
-            id: MessageId::new(),
-            role,
-            content: content.into_iter().collect(),
-        }
+        Self { id: MessageId::new(), role, content: content.into_iter().collect() }
     }
 
     /// Instructions to the model.
@@ -131,14 +124,7 @@ impl Message {
 
     /// Why the call with this id gave nothing.
     pub fn tool_error(call_id: impl Into<String>, error: impl Into<Value>) -> Self {
-        Self::new(
-            Role::Tool,
-            [ToolResult {
-                is_error: true,
-                ..ToolResult::new(call_id, error)
-            }
-            .into()],
-        )
+        Self::new(Role::Tool, [ToolResult { is_error: true, ..ToolResult::new(call_id, error) }.into()])
     }
 
     /// The same message under another id: it replaces the message that has that id.
@@ -242,10 +228,7 @@ impl Content {
 
     /// An image, a document, a record: JSON as it is, bytes as an encoded string.
     pub fn data(media_type: impl Into<String>, data: impl Into<Value>) -> Self {
-        Self::Data {
-            media_type: media_type.into(),
-            data: data.into(),
-        }
+        Self::Data { media_type: media_type.into(), data: data.into() }
     }
 }
 
@@ -289,11 +272,7 @@ pub struct ToolCall {
 impl ToolCall {
     /// A call of the tool `name`.
     pub fn new(id: impl Into<String>, name: impl Into<String>, arguments: impl Into<Value>) -> Self {
-        Self {
-            id: id.into(),
-            name: name.into(),
-            arguments: arguments.into(),
-        }
+        Self { id: id.into(), name: name.into(), arguments: arguments.into() }
     }
 }
 
@@ -314,11 +293,7 @@ pub struct ToolResult {
 impl ToolResult {
     /// The result of a call that succeeded.
     pub fn new(call_id: impl Into<String>, output: impl Into<Value>) -> Self {
-        Self {
-            call_id: call_id.into(),
-            output: output.into(),
-            is_error: false,
-        }
+        Self { call_id: call_id.into(), output: output.into(), is_error: false }
     }
 }
 

@@ -5,8 +5,7 @@ use std::{future::Future, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BackgroundTaskManager, EventWriter, NodeError, NodeFailure, RunConfig, RunId, State, graph::Outline,
-    run::Scope,
+    BackgroundTaskManager, EventWriter, NodeError, NodeFailure, RunConfig, RunId, State, graph::Outline, run::Scope,
 };
 
 /// One step of a graph: an `async fn` with [`#[node]`](macro@crate::node), or a type that implements this by hand.

@@ -36,14 +36,7 @@ impl RetryPolicy {
     /// Up to `retries` more attempts after the first, at once and after any error.
     pub fn new(retries: u32) -> Self {
         let max_delay = Duration::from_secs(60);
-        Self {
-            retries,
-            backoff: None,
-            factor: 2.0,
-            max_delay,
-            jitter: false,
-            when: None,
-        }
+        Self { retries, backoff: None, factor: 2.0, max_delay, jitter: false, when: None }
     }
 
     /// Waits before a retry: `first` before the first one, twice as long before each further one.
@@ -72,10 +65,7 @@ impl RetryPolicy {
 
     /// Tries again only after errors for which this holds; a panic and a timeout are errors too
     /// ([`Panicked`](crate::Panicked), [`NodeTimedOut`](crate::NodeTimedOut)).
-    pub fn when(
-        mut self,
-        retryable: impl Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static,
-    ) -> Self {
+    pub fn when(mut self, retryable: impl Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static) -> Self {
         self.when = Some(Arc::new(retryable));
         self
     }
@@ -88,17 +78,9 @@ impl RetryPolicy {
                 .with_max_delay(self.max_delay)
                 .with_factor(self.factor)
                 .without_max_times();
-            if self.jitter {
-                builder.with_jitter().build()
-            } else {
-                builder.build()
-            }
+            if self.jitter { builder.with_jitter().build() } else { builder.build() }
         });
-        Delays {
-            policy: self,
-            left: self.retries,
-            waits,
-        }
+        Delays { policy: self, left: self.retries, waits }
     }
 }
 
@@ -112,12 +94,7 @@ pub(crate) struct Delays<'a> {
 impl Delays<'_> {
     /// How long to wait before the next attempt; `None` if there is to be none.
     pub(crate) fn after(&mut self, error: &(dyn Error + 'static)) -> Option<Duration> {
-        if self
-            .policy
-            .when
-            .as_ref()
-            .is_some_and(|retryable| !retryable(error))
-        {
+        if self.policy.when.as_ref().is_some_and(|retryable| !retryable(error)) {
             return None;
         }
         self.left = self.left.checked_sub(1)?;

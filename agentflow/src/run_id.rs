@@ -20,10 +20,7 @@ pub struct RunId(Uuid);
 impl RunId {
     /// A new id, later than every id made before it in this process.
     #[must_use]
-    #[allow(
-        clippy::new_without_default,
-        reason = "each call gives another id: that is no default"
-    )]
+    #[allow(clippy::new_without_default, reason = "each call gives another id: that is no default")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }

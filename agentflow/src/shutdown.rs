@@ -69,7 +69,6 @@ impl fmt::Display for Signal {
 
 /// What became of an app's runs and background tasks when it was shut down.
 #[derive(Clone, Debug)]
-#[must_use = "it says what was cut off"]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// How long the app took to be down, from the first call on.
@@ -94,28 +93,15 @@ pub struct RunsReport {
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RunsReport {
-            ended,
-            cut_off,
-            still_running,
-        } = &self.runs;
+        let RunsReport { ended, cut_off, still_running } = &self.runs;
         write!(f, "shut down in {:.1?}", self.elapsed)?;
-        write!(
-            f,
-            "\n  runs:  {ended} ended, {} cut off, {} still running",
-            cut_off.len(),
-            still_running.len()
-        )?;
+        write!(f, "\n  runs:  {ended} ended, {} cut off, {} still running", cut_off.len(), still_running.len())?;
         write!(f, "\n  tasks: {}", self.tasks)
     }
 }
 
 /// Shuts an app down; every caller walks the same road over shared facts, so none has to wait for another.
-pub(crate) async fn shut_down(
-    runs: &RunGate,
-    manager: &BackgroundTaskManager,
-    bound: Duration,
-) -> ShutdownReport {
+pub(crate) async fn shut_down(runs: &RunGate, manager: &BackgroundTaskManager, bound: Duration) -> ShutdownReport {
     let started = runs.close();
     manager.drain();
     let deadline = Instant::now().checked_add(bound);
@@ -127,11 +113,7 @@ pub(crate) async fn shut_down(
     let grace = Instant::now().checked_add(manager.grace());
     let (tasks, _) = tokio::join!(manager.close(left), runs.idle_by(grace));
     let elapsed = *runs.down_after.get_or_init(|| started.elapsed());
-    ShutdownReport {
-        elapsed,
-        runs: runs.report(),
-        tasks,
-    }
+    ShutdownReport { elapsed, runs: runs.report(), tasks }
 }
 
 /// Counts the runs of an app, lets none in once it is closed, and knows who was cut off.
@@ -169,10 +151,7 @@ impl RunGate {
         if gate.closed_at.is_some() {
             return None;
         }
-        Some(RunTicket {
-            runs: self,
-            key: gate.live.insert(id),
-        })
+        Some(RunTicket { runs: self, key: gate.live.insert(id) })
     }
 
     /// Cancelled when live runs are to end at once.

@@ -61,16 +61,13 @@ impl FieldChange {
 
 /// Changes to a state: what tells an update from the other things that a node may return.
 pub trait Update: Clone + Send + Sync + 'static {
-    /// The state that it changes.
-    type State: State<Update = Self>;
+    /// The state that it changes. It has no bound: a state that lacks one would be complained about once more here.
+    type State;
 }
 
 /// What the code that `#[derive(State)]` makes is built from.
 #[doc(hidden)]
-#[allow(
-    missing_debug_implementations,
-    reason = "an update names the fields that it changes, not their values"
-)]
+#[allow(missing_debug_implementations, reason = "an update names the fields that it changes, not their values")]
 pub mod generated {
     use std::fmt;
 
@@ -146,9 +143,7 @@ pub mod generated {
         where
             T: Collection,
         {
-            self.0
-                .get_or_insert_default()
-                .extend(items.into_iter().map(Into::into));
+            self.0.get_or_insert_default().extend(items.into_iter().map(Into::into));
         }
 
         pub fn apply(self, field: &mut T)
@@ -186,11 +181,7 @@ pub mod generated {
     /// The fields that are set.
     #[must_use]
     pub fn changes(fields: &[(FieldChange, bool)]) -> Vec<FieldChange> {
-        fields
-            .iter()
-            .filter(|(_, is_set)| *is_set)
-            .map(|(change, _)| *change)
-            .collect()
+        fields.iter().filter(|(_, is_set)| *is_set).map(|(change, _)| *change).collect()
     }
 
     /// `ReportUpdate { title: .., notes: .. }`: the values need not be `Debug`.

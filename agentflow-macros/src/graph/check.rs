@@ -1,4 +1,6 @@
 //! The rules of topology, one function per rule. Names, types, patterns and options are rustc's to check.
+//!
+//! What is wrong with the graph as a whole may come from a misspelt name, and is said only where all names resolve.
 
 use std::collections::HashMap;
 
@@ -63,26 +65,21 @@ fn second_way_on(model: &Model<'_>, errors: &mut Errors) {
                     &decision.keyword,
                     format!("`{from}` has a way on already; a node has one edge, one decision or one group"),
                 ),
-                (Exit::Decision { .. }, Exit::Edge { at, .. }) => errors.spanning(
-                    at,
-                    format!("`{from}` has a decision already; write what follows it inside its arms"),
-                ),
+                (Exit::Decision { .. }, Exit::Edge { at, .. }) => errors
+                    .spanning(at, format!("`{from}` has a decision already; write what follows it inside its arms")),
             }
         }
     }
 }
 
 fn no_way_on(model: &Model<'_>, errors: &mut Errors) {
-    for step in top(model)
-        .map(|step| &model.steps[step])
-        .filter(|step| step.exits.is_empty())
-    {
+    for step in top(model).map(|step| &model.steps[step]).filter(|step| step.exits.is_empty()) {
         let text = step.text();
         let text = match step.work {
             Work::Node { .. } => format!("node `{text}` has no way on; end the graph with `{text} -> END`"),
             Work::Group { .. } => "nothing follows this group; end the graph with `{ .. } -> END`".to_owned(),
         };
-        errors.spanning(step.place(), text);
+        errors.later(step.place(), text);
     }
 }
 
@@ -91,11 +88,8 @@ fn unreachable(model: &Model<'_>, errors: &mut Errors) {
     let reached = reached_from(model, entry);
     for step in top(model).filter(|step| !reached[*step]) {
         let (step, entry) = (&model.steps[step], model.steps[entry].text());
-        let text = format!(
-            "node `{}` can never run: no path leads to it from `{entry}`",
-            step.text()
-        );
-        errors.spanning(step.place(), text);
+        let text = format!("node `{}` can never run: no path leads to it from `{entry}`", step.text());
+        errors.later(step.place(), text);
     }
 }
 
@@ -105,25 +99,20 @@ fn endless_loops(model: &Model<'_>, errors: &mut Errors) {
     for step in top(model) {
         let reached = reached_from(model, step);
         let looping: Vec<_> = top(model).filter(|at| reached[*at]).collect();
-        let ends = looping
-            .iter()
-            .any(|at| model.steps[*at].targets().any(|target| target == Target::End));
+        let ends = looping.iter().any(|at| model.steps[*at].targets().any(|target| target == Target::End));
         if ends || reported[step] || !looping.iter().all(|at| reached_from(model, *at)[step]) {
             continue;
         }
         for at in &looping {
             reported[*at] = true;
         }
-        let names: Vec<_> = looping
-            .iter()
-            .map(|at| format!("`{}`", model.steps[*at].text()))
-            .collect();
+        let names: Vec<_> = looping.iter().map(|at| format!("`{}`", model.steps[*at].text())).collect();
         let subject = match &names[..] {
             [name] => format!("node {name} loops"),
             names => format!("nodes {} loop", names.join(", ")),
         };
         let text = format!("{subject} for ever: no path leads from there to `END`");
-        errors.spanning(model.steps[step].place(), text);
+        errors.later(model.steps[step].place(), text);
     }
 }
 

@@ -1,6 +1,6 @@
 //! AST → graph: names resolved to nodes, with the places where they stand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
@@ -102,9 +102,7 @@ impl<'a> Model<'a> {
         let mut model = builder.model;
         for (index, binding) in graph.bindings.iter().enumerate() {
             if let Source::Graph(inner) = &binding.source {
-                model
-                    .inner
-                    .insert(index, Self::build_inner(inner, &binding.name, errors));
+                model.inner.insert(index, Self::build_inner(inner, &binding.name, errors));
             }
         }
         model
@@ -112,10 +110,8 @@ impl<'a> Model<'a> {
 
     fn build_inner(graph: &'a Graph, name: &Ident, errors: &mut Errors) -> Self {
         if graph.chains.is_empty() {
-            errors.at(
-                name.span(),
-                format!("the graph `{name}` needs at least one node: `graph {name} {{ A -> END }}`"),
-            );
+            errors
+                .at(name.span(), format!("the graph `{name}` needs at least one node: `graph {name} {{ A -> END }}`"));
             return Self::default();
         }
         Self::build(graph, errors)
@@ -160,34 +156,20 @@ impl<'a, 'e> Builder<'a, 'e> {
             let ident = &binding.name;
             let name = ident.to_string();
             if name == "START" || name == "END" {
-                errors.at(
-                    ident.span(),
-                    format!("`{name}` is reserved: give the node another name"),
-                );
-            } else if bindings.contains_key(&name) {
-                errors.at(
-                    ident.span(),
-                    format!("`node {name}` is there already: give this one another name"),
-                );
-            } else {
-                bindings.insert(
-                    name,
-                    Bound {
-                        index,
-                        name: ident,
-                        is_used: false,
-                    },
-                );
+                errors.at(ident.span(), format!("`{name}` is reserved: give the node another name"));
+                continue;
+            }
+            match bindings.entry(name) {
+                Entry::Occupied(first) => {
+                    let text = format!("`node {}` is there already: give this one another name", first.key());
+                    errors.at(ident.span(), text);
+                }
+                Entry::Vacant(place) => {
+                    place.insert(Bound { index, name: ident, is_used: false });
+                }
             }
         }
-        Self {
-            model: Model::default(),
-            graph,
-            bindings,
-            nodes: HashMap::new(),
-            start: None,
-            errors,
-        }
+        Self { model: Model::default(), graph, bindings, nodes: HashMap::new(), start: None, errors }
     }
 
     /// A chain that is a statement of its own.
@@ -209,8 +191,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         let mut first = None;
         let mut before = Before::Nothing;
         for stage in &chain.stages {
-            let is_reserved =
-                |is: fn(&Reference) -> bool| matches!(stage, Stage::Node(reference) if is(reference));
+            let is_reserved = |is: fn(&Reference) -> bool| matches!(stage, Stage::Node(reference) if is(reference));
             if matches!(before, Before::End) {
                 self.errors.spanning(stage, "nothing can follow `END`");
                 return first;
@@ -223,13 +204,13 @@ impl<'a, 'e> Builder<'a, 'e> {
                 before = Before::Start;
                 continue;
             }
-            let target = if is_reserved(Reference::is_end) {
-                Target::End
-            } else {
-                Target::Step(self.step(stage))
-            };
+            if place == Place::Statement && matches!(before, Before::Nothing) && is_reserved(Reference::is_end) {
+                self.errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
+                return None;
+            }
+            let target = if is_reserved(Reference::is_end) { Target::End } else { Target::Step(self.step(stage)) };
             first.get_or_insert(target);
-            self.link(&before, target, stage, place);
+            self.link(&before, target, stage);
             before = match target {
                 Target::End => Before::End,
                 Target::Step(step) => Before::Step(step),
@@ -241,16 +222,11 @@ impl<'a, 'e> Builder<'a, 'e> {
                 let text = "a graph starts at a node: `START -> A -> match .. { .. }`";
                 self.errors.spanning(&decision.keyword, text);
             }
-            (Some(decision), Before::End) => self
-                .errors
-                .spanning(&decision.keyword, "nothing can follow `END`"),
+            (Some(decision), Before::End) => self.errors.spanning(&decision.keyword, "nothing can follow `END`"),
             // The parser has said what is missing.
             (Some(_), Before::Nothing) => {}
             (None, Before::Start) => {
-                self.errors.spanning(
-                    &chain.stages[0],
-                    "`START` needs a node to start at: `START -> MAIN`",
-                );
+                self.errors.spanning(&chain.stages[0], "`START` needs a node to start at: `START -> MAIN`");
             }
             (None, _) => {}
         }
@@ -258,30 +234,18 @@ impl<'a, 'e> Builder<'a, 'e> {
     }
 
     /// Writes down that `target` comes after `before`.
-    fn link(&mut self, before: &Before, target: Target, stage: &'a Stage, place: Place) {
+    fn link(&mut self, before: &Before, target: Target, stage: &'a Stage) {
         match (before, target) {
             (Before::Step(from), to) => self.model.steps[*from].exits.push(Exit::Edge { to, at: stage }),
             (Before::Start, Target::Step(entry)) => match self.start {
                 None => (self.start, self.model.entry) = (Some(stage), Some(entry)),
                 Some(_) => {
-                    let first = self
-                        .model
-                        .entry
-                        .map(|entry| self.model.steps[entry].text())
-                        .unwrap_or_default();
-                    self.errors
-                        .spanning(stage, format!("the graph starts at `{first}` already"));
+                    let first = self.model.entry.map(|entry| self.model.steps[entry].text()).unwrap_or_default();
+                    self.errors.spanning(stage, format!("the graph starts at `{first}` already"));
                 }
             },
             (Before::Start, Target::End) => {
-                self.errors.spanning(
-                    stage,
-                    "a graph needs a node between `START` and `END`: `START -> MAIN -> END`",
-                );
-            }
-            (Before::Nothing, Target::End) if place == Place::Statement => {
-                self.errors
-                    .spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
+                self.errors.spanning(stage, "a graph needs a node between `START` and `END`: `START -> MAIN -> END`");
             }
             (Before::Nothing | Before::End, _) => {}
         }
@@ -293,18 +257,11 @@ impl<'a, 'e> Builder<'a, 'e> {
             self.errors.spanning(&decision.keyword, text);
         }
         if let (None, Work::Group { .. }) = (&decision.router, &self.model.steps[from].work) {
-            let text =
-                "a group returns nothing to match: name a function of the state, `match router { .. }`";
+            let text = "a group returns nothing to match: name a function of the state, `match router { .. }`";
             self.errors.spanning(&decision.keyword, text);
         }
-        let targets = decision
-            .arms
-            .iter()
-            .filter_map(|arm| self.chain(&arm.chain, Place::Arm))
-            .collect();
-        self.model.steps[from]
-            .exits
-            .push(Exit::Decision { decision, targets });
+        let targets = decision.arms.iter().filter_map(|arm| self.chain(&arm.chain, Place::Arm)).collect();
+        self.model.steps[from].exits.push(Exit::Decision { decision, targets });
     }
 
     fn step(&mut self, stage: &'a Stage) -> usize {
@@ -325,38 +282,24 @@ impl<'a, 'e> Builder<'a, 'e> {
         if let Some(node) = self.nodes.get(&text) {
             return *node;
         }
-        let binding = self
-            .bindings
-            .get_mut(&text)
-            .filter(|_| reference.is_plain)
-            .map(|binding| {
-                binding.is_used = true;
-                binding.index
-            });
-        let work = Work::Node {
-            first_mention: reference,
-            binding,
-        };
+        let binding = self.bindings.get_mut(&text).filter(|_| reference.is_plain).map(|binding| {
+            binding.is_used = true;
+            binding.index
+        });
+        let work = Work::Node { first_mention: reference, binding };
         let node = self.push(reference.name.to_string(), work);
         self.nodes.insert(text, node);
         node
     }
 
     fn push(&mut self, name: String, work: Work<'a>) -> usize {
-        self.model.steps.push(Step {
-            name,
-            work,
-            exits: Vec::new(),
-            on_error: None,
-            group: None,
-        });
+        self.model.steps.push(Step { name, work, exits: Vec::new(), on_error: None, group: None });
         self.model.steps.len() - 1
     }
 
     fn group(&mut self, written: &'a Branches) -> usize {
         if written.chains.is_empty() {
-            self.errors
-                .spanning(&written.braces, "a group needs branches: `{ B, C }`");
+            self.errors.spanning(&written.braces, "a group needs branches: `{ B, C }`");
         }
         let branches: Vec<Vec<usize>> = written.chains.iter().map(|chain| self.branch(chain)).collect();
         let firsts = branches.iter().filter_map(|branch| branch.first());
@@ -386,16 +329,30 @@ impl<'a, 'e> Builder<'a, 'e> {
                     if self.nodes.contains_key(&reference.text()) {
                         self.two_places(reference);
                     }
-                    steps.push(self.node(reference));
+                    let node = self.node(reference);
+                    self.no_graph_in_place(node, reference);
+                    steps.push(node);
                 }
                 Stage::Group(group) => steps.push(self.group(group)),
             }
         }
         if let Some(decision) = &chain.decision {
-            let text = "a branch cannot decide: put the `match` after the group, or in a subgraph, `graph NAME { .. }`";
+            let text = "a branch cannot decide: put the `match` after the group, or in a graph of its own, \
+                        `node NAME = app.map_state(into, back);`";
             self.errors.spanning(&decision.keyword, text);
         }
         steps
+    }
+
+    /// A graph written in place changes the state that it shares.
+    fn no_graph_in_place(&mut self, node: usize, reference: &Reference) {
+        if let Work::Node { binding: Some(binding), .. } = self.model.steps[node].work
+            && let Source::Graph(_) = self.graph.bindings[binding].source
+        {
+            let text = "a graph written in place shares the state and cannot run in a group; \
+                        compile it apart and say what it brings: `node NAME = app.map_state(into, back);`";
+            self.errors.spanning(reference, text);
+        }
     }
 
     fn two_places(&mut self, reference: &Reference) {
@@ -412,11 +369,7 @@ impl<'a, 'e> Builder<'a, 'e> {
     /// `on_error: NODE` of the bindings whose nodes are in the graph.
     fn fallbacks(&mut self) {
         for index in 0..self.model.steps.len() {
-            let Work::Node {
-                binding: Some(binding),
-                ..
-            } = self.model.steps[index].work
-            else {
+            let Work::Node { binding: Some(binding), .. } = self.model.steps[index].work else {
                 continue;
             };
             let Some(fallback) = &self.graph.bindings[binding].on_error else {
@@ -426,8 +379,7 @@ impl<'a, 'e> Builder<'a, 'e> {
                 let text = "a node in a group has no way of its own, after a failure neither";
                 self.errors.spanning(fallback, text);
             } else if fallback.is_start() || fallback.is_end() {
-                self.errors
-                    .spanning(fallback, "a failure leads to a node, which sees the error");
+                self.errors.spanning(fallback, "a failure leads to a node, which sees the error");
             } else {
                 // A node that is named here only has no way on, which is another rule's to say.
                 self.model.steps[index].on_error = Some(self.node(fallback));
@@ -437,10 +389,7 @@ impl<'a, 'e> Builder<'a, 'e> {
 
     fn entry(&mut self) {
         if self.model.steps.is_empty() && self.errors.is_empty() {
-            self.errors.at(
-                Span::call_site(),
-                "a graph needs at least one node: `graph! { MAIN -> END }`",
-            );
+            self.errors.at(Span::call_site(), "a graph needs at least one node: `graph! { MAIN -> END }`");
         }
         // Without `START` the graph starts at the first node of the first chain.
         if self.model.entry.is_none() && !self.model.steps.is_empty() {
@@ -449,15 +398,10 @@ impl<'a, 'e> Builder<'a, 'e> {
     }
 
     fn report_unused(&mut self) {
-        let mut unused: Vec<_> = self
-            .bindings
-            .values()
-            .filter(|binding| !binding.is_used)
-            .collect();
+        let mut unused: Vec<_> = self.bindings.values().filter(|binding| !binding.is_used).collect();
         unused.sort_by_key(|binding| binding.index);
         for Bound { name, .. } in unused {
-            let text =
-                format!("node `{name}` is bound but no chain goes through it: write `.. -> {name} -> ..`");
+            let text = format!("node `{name}` is bound but no chain goes through it: write `.. -> {name} -> ..`");
             self.errors.at(name.span(), text);
         }
     }

@@ -4,6 +4,7 @@
 //! must be read to its end all the same.
 
 use proc_macro2::{Delimiter, Group, Ident, Punct, Spacing, TokenStream, TokenTree};
+use quote::quote;
 
 #[derive(Clone)]
 pub(crate) struct Tokens {
@@ -13,10 +14,7 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     pub(crate) fn new(stream: TokenStream) -> Self {
-        Self {
-            list: stream.into_iter().collect(),
-            at: 0,
-        }
+        Self { list: stream.into_iter().collect(), at: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -84,9 +82,7 @@ impl Tokens {
     }
 
     fn peek_pair(&self, first: char, second: char) -> bool {
-        self.punct_at(0, first)
-            .is_some_and(|punct| punct.spacing() == Spacing::Joint)
-            && self.peek_punct(1, second)
+        self.punct_at(0, first).is_some_and(|punct| punct.spacing() == Spacing::Joint) && self.peek_punct(1, second)
     }
 
     fn pair(&mut self, first: char, second: char) -> Option<[TokenTree; 2]> {
@@ -141,11 +137,7 @@ impl Tokens {
     }
 
     pub(crate) fn word(&mut self, word: &str) -> Option<Ident> {
-        if self.peek_word(0, word) {
-            self.ident()
-        } else {
-            None
-        }
+        if self.peek_word(0, word) { self.ident() } else { None }
     }
 
     pub(crate) fn peek_group(&self, n: usize, delimiter: Delimiter) -> bool {
@@ -163,23 +155,29 @@ impl Tokens {
         }
     }
 
-    /// `<A, B<C>>`; up to the end where it isn't closed.
-    pub(crate) fn generic_arguments(&mut self) -> TokenStream {
+    /// `<A, B<C>>`, and whether it was closed. One that isn't ends at the graph's next arrow, and is closed.
+    pub(crate) fn generic_arguments(&mut self) -> (TokenStream, bool) {
         let mut arguments = TokenStream::new();
         let mut depth = 0_usize;
+        let mut after_parentheses = false;
         while !self.is_empty() {
-            if let Some(arrow) = self.arrow() {
-                arguments.extend(arrow);
-                continue;
+            if self.peek_arrow() {
+                // `fn(A) -> B` goes on; without parentheses it is the graph's arrow.
+                if !after_parentheses {
+                    break;
+                }
+                arguments.extend(self.arrow().into_iter().flatten());
             }
             depth += usize::from(self.peek_punct(0, '<'));
             depth -= usize::from(self.peek_punct(0, '>'));
+            after_parentheses = self.peek_group(0, Delimiter::Parenthesis);
             arguments.extend(self.next());
             if depth == 0 {
-                break;
+                return (arguments, true);
             }
         }
-        arguments
+        arguments.extend((0..depth).map(|_| quote!(>)));
+        (arguments, false)
     }
 
     /// The tokens up to `end`, which is taken too; all that is left where it doesn't come. The commas of `::<A, B>` end
@@ -190,7 +188,7 @@ impl Tokens {
             if let Some(separator) = self.path_separator() {
                 taken.extend(separator);
                 if self.peek_punct(0, '<') {
-                    taken.extend(self.generic_arguments());
+                    taken.extend(self.generic_arguments().0);
                 }
             } else {
                 taken.extend(self.next());

@@ -41,15 +41,7 @@ pub(crate) enum Known {
     Error,
 }
 
-const NAMES: [&str; 7] = [
-    "state",
-    "config",
-    "task_manager",
-    "events",
-    "cancel",
-    "attempt",
-    "error",
-];
+const NAMES: [&str; 7] = ["state", "config", "task_manager", "events", "cancel", "attempt", "error"];
 
 impl Known {
     fn from_name(name: &str) -> Option<Self> {
@@ -81,9 +73,12 @@ pub(crate) fn check(function: &Function, errors: &mut Errors) -> Signature {
     for input in &function.sig.inputs {
         if let FnArg::Typed(input) = input
             && let Some((name, parameter)) = parameter(input, errors)
-            // That a name is there twice is rustc's to say.
-            && seen.insert(name)
         {
+            if seen.contains(&name) {
+                errors.spanning(&input.pat, format!("a node takes `{name}` once"));
+                continue;
+            }
+            seen.insert(name);
             signature.parameters.push(parameter);
         }
     }
@@ -100,42 +95,36 @@ fn receiver(function: &Function) -> Option<&syn::Receiver> {
 
 fn qualifiers(function: &Function, errors: &mut Errors) {
     let sig = &function.sig;
+    let asynchronous = format!("write `async fn {}`", sig.ident);
+    if let (Some(token), None) = (&sig.constness, &sig.asyncness) {
+        // One mistake, not two.
+        errors.spanning(token, format!("a node is asynchronous, not `const`: {asynchronous}"));
+    } else if sig.asyncness.is_none() {
+        errors.at(sig.fn_token.span, format!("a node is asynchronous: {asynchronous}"));
+    }
     let mut reject = |token: Option<&dyn ToTokens>, word: &str| {
         if let Some(token) = token {
             errors.spanning(token, format!("a node cannot be `{word}`"));
         }
     };
-    reject(sig.constness.as_ref().map(|token| token as _), "const");
     reject(sig.abi.as_ref().map(|token| token as _), "extern");
     reject(sig.variadic.as_ref().map(|token| token as _), "variadic");
     if let Safety::Unsafe(token) = &sig.safety {
         reject(Some(token), "unsafe");
-    }
-    if sig.asyncness.is_none() {
-        errors.at(
-            sig.fn_token.span,
-            format!("a node is asynchronous: write `async fn {}`", sig.ident),
-        );
     }
 }
 
 fn generics(function: &Function, errors: &mut Errors) {
     for parameter in &function.sig.generics.params {
         if let GenericParam::Lifetime(lifetime) = parameter {
-            errors.spanning(
-                lifetime,
-                "a node's references live as long as its run: leave the lifetime out",
-            );
+            errors.spanning(lifetime, "a node's references live as long as its run: leave the lifetime out");
         }
     }
 }
 
 fn parameter(input: &PatType, errors: &mut Errors) -> Option<(String, Parameter)> {
     if let Some(cfg) = input.attrs.iter().find(|attr| attr.path().is_ident("cfg")) {
-        errors.spanning(
-            cfg,
-            "a node's parameter cannot be conditional: put `#[cfg]` on the whole function",
-        );
+        errors.spanning(cfg, "a node's parameter cannot be conditional: put `#[cfg]` on the whole function");
     }
     if let Some(place) = impl_trait(input.ty.to_token_stream()) {
         errors.spanning(
@@ -185,11 +174,7 @@ fn unknown(ident: &Ident, name: &str, ty: &Type, errors: &mut Errors) {
 
 fn state(ty: &Type) -> State {
     match ty {
-        Type::Reference(TypeReference {
-            mutability: Some(_),
-            elem,
-            ..
-        }) => State::InPlace((**elem).clone()),
+        Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => State::InPlace((**elem).clone()),
         Type::Reference(TypeReference { elem, .. }) => State::Reads((**elem).clone()),
         ty => State::Owns(ty.clone()),
     }
@@ -197,33 +182,16 @@ fn state(ty: &Type) -> State {
 
 fn injected(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Type> {
     match ty {
-        Type::Reference(TypeReference {
-            mutability: None,
-            elem,
-            ..
-        }) => Some((**elem).clone()),
-        Type::Reference(TypeReference {
-            mutability: Some(_),
-            elem,
-            ..
-        }) => {
+        Type::Reference(TypeReference { mutability: None, elem, .. }) => Some((**elem).clone()),
+        Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => {
             errors.spanning(
                 ty,
-                format!(
-                    "a service is shared by all runs: write `{ident}: &{}`",
-                    super::syntax::text(elem)
-                ),
+                format!("a service is shared by all runs: write `{ident}: &{}`", super::syntax::text(elem)),
             );
             None
         }
         ty => {
-            errors.spanning(
-                ty,
-                format!(
-                    "a service is lent, not given: write `{ident}: &{}`",
-                    super::syntax::text(ty)
-                ),
-            );
+            errors.spanning(ty, format!("a service is lent, not given: write `{ident}: &{}`", super::syntax::text(ty)));
             None
         }
     }

@@ -90,28 +90,12 @@ impl<'a> Names<'a> {
             .collect();
         let is_renamed = args.name.is_some();
         let (arguments, value) = if generics.is_empty() {
-            (
-                TokenStream::new(),
-                if is_renamed {
-                    quote!(#handle)
-                } else {
-                    quote!(#handle {})
-                },
-            )
+            (TokenStream::new(), if is_renamed { quote!(#handle) } else { quote!(#handle {}) })
         } else {
             let names = generics.iter().map(|parameter| name(parameter));
-            (
-                quote!(<#(#names),*>),
-                quote!(#handle { _marker: ::core::marker::PhantomData }),
-            )
+            (quote!(<#(#names),*>), quote!(#handle { _marker: ::core::marker::PhantomData }))
         };
-        Self {
-            handle,
-            generics,
-            arguments,
-            value,
-            is_renamed,
-        }
+        Self { handle, generics, arguments, value, is_renamed }
     }
 
     /// The generic parameters without bounds or defaults.
@@ -132,11 +116,10 @@ impl<'a> Names<'a> {
     fn struct_(&self, function: &Function) -> TokenStream {
         let Self { handle, value, .. } = self;
         let vis = function.vis();
-        let attrs = function.attrs.iter().filter(|attr| {
-            ["doc", "cfg", "deprecated"]
-                .iter()
-                .any(|kept| attr.path().is_ident(kept))
-        });
+        let attrs = function
+            .attrs
+            .iter()
+            .filter(|attr| ["doc", "cfg", "deprecated"].iter().any(|kept| attr.path().is_ident(kept)));
         let attrs = quote! {
             #(#attrs)*
             #[allow(non_camel_case_types, missing_docs, clippy::upper_case_acronyms)]
@@ -150,10 +133,7 @@ impl<'a> Names<'a> {
             };
         }
         let parameters = self.parameters();
-        let types = self
-            .generics
-            .iter()
-            .filter(|parameter| matches!(parameter, GenericParam::Type(_)));
+        let types = self.generics.iter().filter(|parameter| matches!(parameter, GenericParam::Type(_)));
         let types = types.map(|parameter| name(parameter));
         let arguments = &self.arguments;
         let cfgs = cfgs(function);
@@ -190,35 +170,22 @@ fn name(parameter: &GenericParam) -> TokenStream {
 
 /// The attributes that decide whether the function is there at all: what belongs to it is there with it.
 fn cfgs(function: &Function) -> TokenStream {
-    function
-        .attrs
-        .iter()
-        .filter(|attr| attr.path().is_ident("cfg"))
-        .map(Attribute::to_token_stream)
-        .collect()
+    function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).map(Attribute::to_token_stream).collect()
 }
 
 fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> TokenStream {
     let sig = &function.sig;
-    let Names {
-        handle,
-        value,
-        arguments,
-        ..
-    } = names;
+    let Names { handle, value, arguments, .. } = names;
     let mut generics = sig.generics.params.clone();
     let state = state_type(signature);
     if state.is_none() {
         generics.push(syn::parse_quote!(__S: __af::State));
     }
     generics.push(syn::parse_quote!(__C: __af::Context));
-    let services = signature
-        .parameters
-        .iter()
-        .filter_map(|parameter| match parameter {
-            Parameter::Inject(service) => Some(quote!(__C: __af::Provide<#service>,)),
-            _ => None,
-        });
+    let services = signature.parameters.iter().filter_map(|parameter| match parameter {
+        Parameter::Inject(service) => Some(quote!(__C: __af::Provide<#service>,)),
+        _ => None,
+    });
     let (form, state, in_place) = match state {
         None => (quote!(InPlace), quote!(__S), false),
         Some(State::InPlace(ty)) => (quote!(InPlace), quote!(#ty), true),
@@ -229,15 +196,13 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, ty) => quote!(#ty),
     };
-    let predicates = sig
-        .generics
-        .where_clause
-        .iter()
-        .flat_map(|clause| &clause.predicates);
+    let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let bounds = quote!(where #(#predicates,)* #(#services)*);
     let where_clause = &sig.generics.where_clause;
-    let parameters = &sig.generics.params;
-    let free_state = state_type(signature).is_none().then(|| quote!(__S: __af::State));
+    let mut parameters = sig.generics.params.clone();
+    if state_type(signature).is_none() {
+        parameters.push(syn::parse_quote!(__S: __af::State));
+    }
     let call = call(function, signature, arguments);
     // Taken before the state is lent to the call.
     let taken = [
@@ -246,21 +211,14 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         (Known::Error, quote!(let __error = __cx.error();)),
     ];
     let wanted = |known| {
-        let is_wanted =
-            |parameter: &Parameter| matches!(parameter, Parameter::Known(this, _) if *this == known);
+        let is_wanted = |parameter: &Parameter| matches!(parameter, Parameter::Known(this, _) if *this == known);
         signature.parameters.iter().any(is_wanted)
     };
-    let taken: TokenStream = taken
-        .into_iter()
-        .filter(|(known, _)| wanted(*known))
-        .map(|(_, statement)| statement)
-        .collect();
+    let taken: TokenStream =
+        taken.into_iter().filter(|(known, _)| wanted(*known)).map(|(_, statement)| statement).collect();
     let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
     // Where rustc points when the future is not `Send`.
-    let mut output = Group::new(
-        Delimiter::Parenthesis,
-        quote!(__af::Result<Self::Output, __af::NodeError>),
-    );
+    let mut output = Group::new(Delimiter::Parenthesis, quote!(__af::Result<Self::Output, __af::NodeError>));
     output.set_span(sig.ident.span());
     let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
         // The same for a group: a result that is no update makes no node for one, and no error here.
@@ -299,7 +257,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             const HANDLE: Self = #value;
         }
         #[allow(dead_code)]
-        fn __result<#parameters #free_state>() #where_clause {
+        fn __result<#parameters>() #where_clause {
             __af::result::<#result, __af::#form<#state, ()>>();
         }
     }

@@ -14,16 +14,11 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     };
     let mut errors = Errors::new();
     if !matches!(input.data, Data::Enum(_)) {
-        errors.spanning(
-            &input.ident,
-            "a route is an enum: one variant for each way on, `enum Step { Tools, Done }`",
-        );
+        errors.spanning(&input.ident, "a route is an enum: one variant for each way on, `enum Step { Tools, Done }`");
     }
     let root = root(&input.attrs, &mut errors);
     let errors = errors.into_tokens();
-    let DeriveInput {
-        ident, mut generics, ..
-    } = input;
+    let DeriveInput { ident, mut generics, .. } = input;
     for parameter in generics.type_params_mut() {
         parameter.bounds.push(syn::parse_quote!(::core::marker::Send));
         parameter.bounds.push(syn::parse_quote!('static));

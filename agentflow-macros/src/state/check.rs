@@ -36,47 +36,22 @@ impl State {
     pub(crate) fn check(input: Input, errors: &mut Errors) -> Self {
         owns_all(&input.generics, errors);
         let root = root(input.entries, errors);
-        let fields = input
-            .fields
-            .into_iter()
-            .map(|field| StateField::check(field, errors))
-            .collect();
-        Self {
-            root,
-            vis: input.vis,
-            ident: input.ident,
-            generics: input.generics,
-            fields,
-        }
+        let fields = input.fields.into_iter().map(|field| StateField::check(field, errors)).collect();
+        Self { root, vis: input.vis, ident: input.ident, generics: input.generics, fields }
     }
 }
 
 impl StateField {
     fn check(field: Field, errors: &mut Errors) -> Self {
-        let Field {
-            vis,
-            ident,
-            ty,
-            carried,
-            entries,
-        } = field;
-        Self {
-            vis,
-            ident,
-            ty,
-            carried,
-            merge: merge(entries, errors),
-        }
+        let Field { vis, ident, ty, carried, entries } = field;
+        Self { vis, ident, ty, carried, merge: merge(entries, errors) }
     }
 }
 
 /// A run owns its state, and moves it from thread to thread.
 fn owns_all(generics: &Generics, errors: &mut Errors) {
     for lifetime in generics.lifetimes() {
-        errors.spanning(
-            &lifetime.lifetime,
-            "a state owns all it has: it cannot borrow for a lifetime",
-        );
+        errors.spanning(&lifetime.lifetime, "a state owns all it has: it cannot borrow for a lifetime");
     }
 }
 
@@ -110,10 +85,7 @@ fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
             ("append", _) => Merge::Append,
             ("with", Some(path)) => Merge::With(path),
             ("with", None) => {
-                errors.at(
-                    key.span(),
-                    "`with` needs a function: `with = path`, a `fn(&mut T, T)`",
-                );
+                errors.at(key.span(), "`with` needs a function: `with = path`, a `fn(&mut T, T)`");
                 continue;
             }
             ("crate", _) => {
@@ -121,13 +93,7 @@ fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
                 continue;
             }
             (name, _) => {
-                unknown(
-                    &key,
-                    name,
-                    &["append", "with"],
-                    "a field takes `append` or `with = path`",
-                    errors,
-                );
+                unknown(&key, name, &["append", "with"], "a field takes `append` or `with = path`", errors);
                 continue;
             }
         };
@@ -136,18 +102,13 @@ fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
             (Merge::Append, Merge::Append) | (Merge::With(_), Merge::With(_)) => {
                 errors.at(key.span(), format!("`{key}` is given twice"));
             }
-            _ => errors.at(
-                key.span(),
-                "a field merges in one way: `append` or `with`, not both",
-            ),
+            _ => errors.at(key.span(), "a field merges in one way: `append` or `with`, not both"),
         }
     }
     merge
 }
 
 fn unknown(key: &Ident, name: &str, known: &[&str], all: &str, errors: &mut Errors) {
-    let guess = closest(name, known)
-        .map(|guess| format!("; did you mean `{guess}`?"))
-        .unwrap_or_default();
+    let guess = closest(name, known).map(|guess| format!("; did you mean `{guess}`?")).unwrap_or_default();
     errors.at(key.span(), format!("unknown key `{name}`{guess} ({all})"));
 }

@@ -10,13 +10,7 @@ use super::check::{Merge, State, StateField};
 use crate::root::Root;
 
 pub(crate) fn expand(state: &State) -> TokenStream {
-    let State {
-        root,
-        vis,
-        ident,
-        generics,
-        fields,
-    } = state;
+    let State { root, vis, ident, generics, fields } = state;
     let update = update_ident(ident);
     let name = update.to_string();
     let doc = format!(
@@ -26,11 +20,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
     let (impl_generics, args, bounds) = generics.split_for_impl();
     let bounded = bounded(generics);
     let state_generics = bounded.split_for_impl().0;
-    let user_bounds = generics
-        .where_clause
-        .iter()
-        .flat_map(|clause| &clause.predicates)
-        .map(|p| quote!(#p,));
+    let user_bounds = generics.where_clause.iter().flat_map(|clause| &clause.predicates).map(|p| quote!(#p,));
     let field_bounds = user_bounds.chain(fields.iter().map(StateField::bounds));
     let fit = quote!(where #(#field_bounds)*);
 
@@ -46,11 +36,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
 
     // "The trait `State` is implemented for `Other`" is no help to someone who forgot the derive. Where it holds under
     // conditions, rustc has to be able to name them.
-    let quiet = generics
-        .type_params()
-        .next()
-        .is_none()
-        .then(|| quote!(#[diagnostic::do_not_recommend]));
+    let quiet = generics.type_params().next().is_none().then(|| quote!(#[diagnostic::do_not_recommend]));
 
     // Mixed-site: no local of ours can be seen by a path or a type of the user's.
     quote_spanned! {Span::mixed_site()=>
@@ -175,33 +161,18 @@ impl StateField {
     }
 
     fn setter(&self) -> TokenStream {
-        let Self {
-            vis,
-            ident,
-            ty,
-            carried,
-            merge,
-        } = self;
+        let Self { vis, ident, ty, carried, merge } = self;
         let (doc, param) = match merge {
             Merge::Replace => ("Replaces the field.".to_owned(), one_of(ty)),
-            Merge::Append => (
-                "Appends to the field; a second call appends more.".to_owned(),
-                many_of(ty),
-            ),
+            Merge::Append => ("Appends to the field; a second call appends more.".to_owned(), many_of(ty)),
             Merge::With(path) => {
-                let doc = format!(
-                    "Merges into the field with `{}`; a second call merges again.",
-                    text_of(path)
-                );
+                let doc = format!("Merges into the field with `{}`; a second call merges again.", text_of(path));
                 (doc, one_of(ty))
             }
         };
         let fit = self.collection().map(|collection| quote!(where #ty: #collection));
         // The user's words are the first paragraph, if there are any.
-        let gap = carried
-            .iter()
-            .any(|attr| attr.path().is_ident("doc"))
-            .then(|| quote!(#[doc = ""]));
+        let gap = carried.iter().any(|attr| attr.path().is_ident("doc")).then(|| quote!(#[doc = ""]));
         quote_spanned! {Span::mixed_site()=>
             #(#carried)*
             #gap
@@ -226,29 +197,20 @@ impl StateField {
 /// What a setter takes for one value: anything that becomes one. A number is taken as it is, because a literal
 /// that may become many types has none.
 fn one_of(ty: &Type) -> TokenStream {
-    if is_number(ty) {
-        quote!(#ty)
-    } else {
-        quote!(impl ::core::convert::Into<#ty>)
-    }
+    if is_number(ty) { quote!(#ty) } else { quote!(impl ::core::convert::Into<#ty>) }
 }
 
 /// What a setter takes for any number of items.
 fn many_of(ty: &Type) -> TokenStream {
     let item = quote!(<#ty as ::core::iter::IntoIterator>::Item);
-    let item = if holds_numbers(ty) {
-        quote!(= #item)
-    } else {
-        quote!(: ::core::convert::Into<#item>)
-    };
+    let item = if holds_numbers(ty) { quote!(= #item) } else { quote!(: ::core::convert::Into<#item>) };
     quote!(impl ::core::iter::IntoIterator<Item #item>)
 }
 
 /// Whether it looks like a number. Only what a setter accepts beside the type itself depends on it.
 fn is_number(ty: &Type) -> bool {
-    const NUMBERS: [&str; 14] = [
-        "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64",
-    ];
+    const NUMBERS: [&str; 14] =
+        ["u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64"];
     matches!(bare(ty), Type::Path(path) if NUMBERS.iter().any(|number| path.path.is_ident(number)))
 }
 
@@ -260,9 +222,7 @@ fn holds_numbers(ty: &Type) -> bool {
     let Some(PathArguments::AngleBracketed(args)) = path.segments.last().map(|last| &last.arguments) else {
         return false;
     };
-    args.args
-        .iter()
-        .any(|arg| matches!(arg, GenericArgument::Type(ty) if is_number(ty)))
+    args.args.iter().any(|arg| matches!(arg, GenericArgument::Type(ty) if is_number(ty)))
 }
 
 /// Without the group that a `$ty:ty` of a `macro_rules!` comes in.

@@ -9,13 +9,7 @@ use super::check::State;
 use super::expand::update_ident;
 
 pub(crate) fn fallback(state: &State) -> TokenStream {
-    let State {
-        root,
-        vis,
-        ident,
-        generics,
-        fields,
-    } = state;
+    let State { root, vis, ident, generics, fields } = state;
     let update = update_ident(ident);
     // The borrowed state is not a state; what can still be one is the state that borrows for ever.
     let all = generics.params.iter().map(|param| match param {
@@ -61,12 +55,6 @@ pub(crate) fn fallback(state: &State) -> TokenStream {
 }
 
 fn without_lifetimes(generics: &Generics) -> Generics {
-    let params = generics
-        .params
-        .iter()
-        .filter(|param| !matches!(param, GenericParam::Lifetime(_)));
-    Generics {
-        params: params.cloned().collect(),
-        ..generics.clone()
-    }
+    let params = generics.params.iter().filter(|param| !matches!(param, GenericParam::Lifetime(_)));
+    Generics { params: params.cloned().collect(), ..generics.clone() }
 }

@@ -39,25 +39,15 @@ impl Input {
         let entries = entries(&input.attrs, errors);
         let fields = match input.data {
             Data::Struct(data) => match data.fields {
-                Fields::Named(fields) => fields
-                    .named
-                    .into_iter()
-                    .filter_map(|f| field(f, errors))
-                    .collect(),
+                Fields::Named(fields) => fields.named.into_iter().filter_map(|f| field(f, errors)).collect(),
                 Fields::Unit => Vec::new(),
                 Fields::Unnamed(fields) => {
-                    errors.spanning(
-                        fields,
-                        "a state needs named fields: `struct Name { field: Type }`",
-                    );
+                    errors.spanning(fields, "a state needs named fields: `struct Name { field: Type }`");
                     Vec::new()
                 }
             },
             Data::Enum(data) => {
-                errors.at(
-                    data.enum_token.span,
-                    "a state is a struct: put this enum into a field of one",
-                );
+                errors.at(data.enum_token.span, "a state is a struct: put this enum into a field of one");
                 Vec::new()
             }
             Data::Union(data) => {
@@ -65,13 +55,7 @@ impl Input {
                 Vec::new()
             }
         };
-        Some(Self {
-            vis: input.vis,
-            ident: input.ident,
-            generics: input.generics,
-            entries,
-            fields,
-        })
+        Some(Self { vis: input.vis, ident: input.ident, generics: input.generics, entries, fields })
     }
 }
 
@@ -145,10 +129,7 @@ fn path(input: ParseStream<'_>) -> syn::Result<Path> {
     }
     if input.is_empty() || input.peek(Token![,]) {
         // Not at the end of the input, whose error would begin with "unexpected end of input".
-        return Err(syn::Error::new(
-            input.span(),
-            "expected a path to a function after `=`",
-        ));
+        return Err(syn::Error::new(input.span(), "expected a path to a function after `=`"));
     }
     input.parse()
 }

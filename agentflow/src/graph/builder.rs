@@ -127,10 +127,7 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
     /// A graph without nodes.
     #[must_use]
     #[track_caller]
-    #[allow(
-        clippy::new_without_default,
-        reason = "a graph without nodes is no graph: there is no default one"
-    )]
+    #[allow(clippy::new_without_default, reason = "a graph without nodes is no graph: there is no default one")]
     pub fn new() -> Self {
         Self {
             name: "graph".into(),
@@ -195,50 +192,32 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
     ///
     /// Edges lead to and from the group by its own name. What follows it runs once, when all branches are done.
     #[track_caller]
-    pub fn add_group<B, M>(
-        &mut self,
-        name: impl Into<Arc<str>>,
-        branches: impl IntoIterator<Item = B>,
-    ) -> &mut Self
+    pub fn add_group<B, M>(&mut self, name: impl Into<Arc<str>>, branches: impl IntoIterator<Item = B>) -> &mut Self
     where
         B: IntoIterator<Item = M>,
         M: Into<Arc<str>>,
     {
-        let branches = branches
-            .into_iter()
-            .map(|branch| branch.into_iter().map(Into::into).collect());
+        let branches = branches.into_iter().map(|branch| branch.into_iter().map(Into::into).collect());
         self.add_step(name.into(), WorkDeclaration::Group(branches.collect()))
     }
 
     #[track_caller]
     fn add_step(&mut self, name: Arc<str>, work: WorkDeclaration<S, C>) -> &mut Self {
-        self.steps.push(StepDeclaration {
-            name,
-            work,
-            location: Location::caller(),
-        });
+        self.steps.push(StepDeclaration { name, work, location: Location::caller() });
         self
     }
 
     /// Sets what a node is run with: retries, a timeout, a fallback.
     #[track_caller]
     pub fn set_node_options(&mut self, node: impl Into<Arc<str>>, options: NodeOptions) -> &mut Self {
-        self.options.push(OptionsDeclaration {
-            node: node.into(),
-            options,
-            location: Location::caller(),
-        });
+        self.options.push(OptionsDeclaration { node: node.into(), options, location: Location::caller() });
         self
     }
 
     /// After `from`, run `to`.
     #[track_caller]
     pub fn add_edge(&mut self, from: impl Into<Source>, to: impl Into<Target>) -> &mut Self {
-        self.edges.push(EdgeDeclaration {
-            from: from.into(),
-            to: to.into(),
-            location: Location::caller(),
-        });
+        self.edges.push(EdgeDeclaration { from: from.into(), to: to.into(), location: Location::caller() });
         self
     }
 
@@ -267,12 +246,7 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
         choose: Option<Box<dyn Choose<S>>>,
         arms: Vec<(Arc<str>, Target)>,
     ) -> &mut Self {
-        self.routes.push(RouteDeclaration {
-            from,
-            choose,
-            arms,
-            location: Location::caller(),
-        });
+        self.routes.push(RouteDeclaration { from, choose, arms, location: Location::caller() });
         self
     }
 
@@ -300,9 +274,7 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
     }
 }
 
-fn split_arms<T: fmt::Debug>(
-    arms: impl IntoIterator<Item = (T, Target)>,
-) -> (Vec<T>, Vec<(Arc<str>, Target)>) {
+fn split_arms<T: fmt::Debug>(arms: impl IntoIterator<Item = (T, Target)>) -> (Vec<T>, Vec<(Arc<str>, Target)>) {
     arms.into_iter()
         .map(|(route, target)| {
             let label = format!("{route:?}").into();
@@ -313,20 +285,12 @@ fn split_arms<T: fmt::Debug>(
 
 fn arm_of<T: PartialEq + fmt::Debug>(routes: &[T], route: &T) -> Result<usize, NodeError> {
     let arm = routes.iter().position(|known| known == route);
-    arm.ok_or_else(|| {
-        NoRoute {
-            route: format!("{route:?}").into(),
-        }
-        .into()
-    })
+    arm.ok_or_else(|| NoRoute { route: format!("{route:?}").into() }.into())
 }
 
 impl<S: State, C> fmt::Debug for StateGraph<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> = self.steps.iter().map(|step| &step.name).collect();
-        f.debug_struct("StateGraph")
-            .field("name", &self.name)
-            .field("nodes", &nodes)
-            .finish_non_exhaustive()
+        f.debug_struct("StateGraph").field("name", &self.name).field("nodes", &nodes).finish_non_exhaustive()
     }
 }

@@ -29,17 +29,10 @@ pub(crate) struct App<S: State, C> {
 }
 
 impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
-    pub(super) fn new(
-        name: Arc<str>,
-        plan: Plan<S, C>,
-        outline: Outline,
-        options: CompileOptions<C>,
-    ) -> Self {
+    pub(super) fn new(name: Arc<str>, plan: Plan<S, C>, outline: Outline, options: CompileOptions<C>) -> Self {
         let app = App {
             name,
-            recursion_limit: options
-                .recursion_limit
-                .unwrap_or_else(|| plan.steps.len().max(25)),
+            recursion_limit: options.recursion_limit.unwrap_or_else(|| plan.steps.len().max(25)),
             plan,
             outline,
             context: options.context,
@@ -108,11 +101,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
         I: Fn(&O) -> S + Send + Sync + 'static,
         B: Fn(S) -> O::Update + Send + Sync + 'static,
     {
-        MappedGraph {
-            graph: self,
-            into,
-            back,
-        }
+        MappedGraph { graph: self, into, back }
     }
 
     /// Shuts down in order: refuses new runs and tasks, waits up to `shutdown_timeout` for those that run, cancels the
@@ -172,9 +161,7 @@ impl<S: State, C> CompiledGraph<S, C> {
 
 impl<S: State, C> Clone for CompiledGraph<S, C> {
     fn clone(&self) -> Self {
-        Self {
-            app: Arc::clone(&self.app),
-        }
+        Self { app: Arc::clone(&self.app) }
     }
 }
 

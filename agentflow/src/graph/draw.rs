@@ -37,10 +37,8 @@ impl Outline {
 
     /// A Graphviz digraph.
     pub(super) fn dot(&self) -> String {
-        let mut text = format!(
-            "digraph {} {{\n    compound=true;\n    node [shape=box, style=rounded];\n",
-            quoted(&self.name)
-        );
+        let mut text =
+            format!("digraph {} {{\n    compound=true;\n    node [shape=box, style=rounded];\n", quoted(&self.name));
         Dot { text: &mut text }.graph(self, "n", 1);
         text.push_str("}\n");
         text
@@ -84,9 +82,7 @@ impl Mermaid<'_> {
         line!(self, depth, "{prefix}_start --> {prefix}{}", outline.entry);
         for (index, step) in outline.steps.iter().enumerate() {
             for way in &step.ways {
-                let to = way
-                    .to
-                    .map_or_else(|| format!("{prefix}_end"), |to| format!("{prefix}{to}"));
+                let to = way.to.map_or_else(|| format!("{prefix}_end"), |to| format!("{prefix}{to}"));
                 match &way.label {
                     None => line!(self, depth, "{prefix}{index} --> {to}"),
                     Some(label) => line!(self, depth, "{prefix}{index} -->|{}| {to}", mermaid_quoted(label)),
@@ -135,50 +131,21 @@ impl Dot<'_> {
             self.step(outline, step, prefix, depth);
         }
         line!(self, depth, "{prefix}_end [label=\"END\", shape=circle];");
-        self.edge(
-            &format!("{prefix}_start"),
-            "",
-            outline,
-            Some(outline.entry),
-            prefix,
-            depth,
-            None,
-        );
+        self.edge(&format!("{prefix}_start"), "", outline, Some(outline.entry), prefix, depth, None);
         for (index, step) in outline.steps.iter().enumerate() {
             let (tail, cluster) = outline.last_of(index, prefix);
-            let tail_attribute = cluster
-                .map(|cluster| format!("ltail={cluster}"))
-                .unwrap_or_default();
+            let tail_attribute = cluster.map(|cluster| format!("ltail={cluster}")).unwrap_or_default();
             for way in &step.ways {
-                self.edge(
-                    &tail,
-                    &tail_attribute,
-                    outline,
-                    way.to,
-                    prefix,
-                    depth,
-                    way.label.as_deref().map(quoted),
-                );
+                self.edge(&tail, &tail_attribute, outline, way.to, prefix, depth, way.label.as_deref().map(quoted));
             }
             if step.on_error.is_some() {
                 let label = Some("\"on error\", style=dashed".to_owned());
-                self.edge(
-                    &tail,
-                    &tail_attribute,
-                    outline,
-                    step.on_error,
-                    prefix,
-                    depth,
-                    label,
-                );
+                self.edge(&tail, &tail_attribute, outline, step.on_error, prefix, depth, label);
             }
         }
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "an edge has two ends, and each may be a cluster"
-    )]
+    #[allow(clippy::too_many_arguments, reason = "an edge has two ends, and each may be a cluster")]
     fn edge(
         &mut self,
         tail: &str,
@@ -268,19 +235,10 @@ impl Outline {
 }
 
 fn quoted(text: &str) -> String {
-    format!(
-        "\"{}\"",
-        text.replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n")
-    )
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }
 
 fn mermaid_quoted(text: &str) -> String {
-    let text = text
-        .replace('"', "#quot;")
-        .replace('<', "#lt;")
-        .replace('>', "#gt;")
-        .replace('\n', "<br/>");
+    let text = text.replace('"', "#quot;").replace('<', "#lt;").replace('>', "#gt;").replace('\n', "<br/>");
     format!("\"{text}\"")
 }

@@ -43,13 +43,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} ({}:{})",
-            self.kind,
-            self.location.file(),
-            self.location.line()
-        )
+        write!(f, "{} ({}:{})", self.kind, self.location.file(), self.location.line())
     }
 }
 
@@ -97,9 +91,7 @@ pub enum ProblemKind {
         to: Arc<str>,
     },
     /// A node has two ways on.
-    #[error(
-        "`{from}` has two ways on, `{first}` and `{second}`; a node has one: make them a group or a decision"
-    )]
+    #[error("`{from}` has two ways on, `{first}` and `{second}`; a node has one: make them a group or a decision")]
     SecondWayOn {
         /// The node.
         from: Arc<str>,
@@ -151,9 +143,7 @@ pub enum ProblemKind {
         group: Arc<str>,
     },
     /// A node in a group has an edge, a decision or a fallback, or is where one leads.
-    #[error(
-        "node `{node}` runs in group `{group}`, so it has no edges of its own; what follows the group follows it"
-    )]
+    #[error("node `{node}` runs in group `{group}`, so it has no edges of its own; what follows the group follows it")]
     EdgeOfBranch {
         /// The node.
         node: Arc<str>,
@@ -175,9 +165,7 @@ pub enum ProblemKind {
 }
 
 fn did_you_mean(suggestion: Option<&Arc<str>>) -> String {
-    suggestion
-        .map(|name| format!("; did you mean `{name}`?"))
-        .unwrap_or_default()
+    suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 fn loops(nodes: &[Arc<str>]) -> String {

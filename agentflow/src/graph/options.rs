@@ -25,12 +25,7 @@ pub struct CompileOptions<C = ()> {
 impl CompileOptions {
     /// No context, a `shutdown_timeout` of 30 s, a `recursion_limit` of 25.
     pub fn new() -> Self {
-        Self {
-            context: (),
-            shutdown_timeout: Duration::from_secs(30),
-            recursion_limit: None,
-            task_manager: None,
-        }
+        Self { context: (), shutdown_timeout: Duration::from_secs(30), recursion_limit: None, task_manager: None }
     }
 }
 
@@ -136,10 +131,6 @@ impl NodeOptions {
         .flatten()
         .collect();
         let label = self.label.as_deref().unwrap_or(name);
-        if settings.is_empty() {
-            label.to_owned()
-        } else {
-            format!("{label}\n{}", settings.join(", "))
-        }
+        if settings.is_empty() { label.to_owned() } else { format!("{label}\n{}", settings.join(", ")) }
     }
 }

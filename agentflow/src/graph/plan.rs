@@ -82,13 +82,7 @@ where
     fn run<'a>(&'a self, cx: NodeContext<'a, S, C>) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
             let NodeContext { state, .. } = cx;
-            let output = self
-                .node
-                .run(NodeContext {
-                    state: &mut *state,
-                    ..cx
-                })
-                .await?;
+            let output = self.node.run(NodeContext { state: &mut *state, ..cx }).await?;
             (self.choose)(state, output)
         })
     }
@@ -104,19 +98,13 @@ where
 
 /// [`ParallelNode`] as an object.
 pub(crate) trait ErasedParallelNode<S: State, C>: Send + Sync {
-    fn run<'a>(
-        &'a self,
-        cx: ParallelContext<'a, S, C>,
-    ) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>>;
+    fn run<'a>(&'a self, cx: ParallelContext<'a, S, C>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>>;
 
     fn outline(&self) -> Option<&Outline>;
 }
 
 impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNode<S, C> for N {
-    fn run<'a>(
-        &'a self,
-        cx: ParallelContext<'a, S, C>,
-    ) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
+    fn run<'a>(&'a self, cx: ParallelContext<'a, S, C>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
         Box::pin(async move { self.run_parallel(cx).await })
     }
 

@@ -29,9 +29,7 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
 
 impl<S: State, C> fmt::Debug for Subgraph<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subgraph")
-            .field("nodes", &self.plan.names())
-            .finish_non_exhaustive()
+        f.debug_struct("Subgraph").field("nodes", &self.plan.names()).finish_non_exhaustive()
     }
 }
 
@@ -114,9 +112,7 @@ impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
 
 impl<T: State, D, I, B> fmt::Debug for MappedGraph<T, D, I, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MappedGraph")
-            .field("graph", &self.graph)
-            .finish_non_exhaustive()
+        f.debug_struct("MappedGraph").field("graph", &self.graph).finish_non_exhaustive()
     }
 }
 

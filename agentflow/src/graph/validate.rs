@@ -28,13 +28,7 @@ pub(super) fn validate<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, 
         return Err(problems.into_error());
     };
 
-    let topology = Topology {
-        names: &names,
-        members: &members,
-        groups: &groups,
-        ways: &ways,
-        options: &options,
-    };
+    let topology = Topology { names: &names, members: &members, groups: &groups, ways: &ways, options: &options };
     topology.no_way_on(&mut problems);
     topology.unreachable(entry, &mut problems);
     if problems.0.is_empty() {
@@ -44,13 +38,9 @@ pub(super) fn validate<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, 
         return Err(problems.into_error());
     }
 
-    let StateGraph {
-        name, steps, routes, ..
-    } = graph;
-    let mut routers: HashMap<Arc<str>, Option<Box<dyn Choose<S>>>> = routes
-        .into_iter()
-        .map(|route| (route.from, route.choose))
-        .collect();
+    let StateGraph { name, steps, routes, .. } = graph;
+    let mut routers: HashMap<Arc<str>, Option<Box<dyn Choose<S>>>> =
+        routes.into_iter().map(|route| (route.from, route.choose)).collect();
     let outline_of = |step: &Step<S, C>| {
         let inside = match (&step.work, step.outline()) {
             (Work::Group(branches), _) => Inside::Branches(branches.clone()),
@@ -58,12 +48,7 @@ pub(super) fn validate<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, 
             _ => Inside::Nothing,
         };
         let label = step.options.describe(&step.name);
-        OutlineStep {
-            label,
-            inside,
-            ways: step.ways.clone(),
-            on_error: step.on_error,
-        }
+        OutlineStep { label, inside, ways: step.ways.clone(), on_error: step.on_error }
     };
     let steps: Vec<_> = steps
         .into_iter()
@@ -78,25 +63,11 @@ pub(super) fn validate<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, 
                 WorkDeclaration::Group(_) => Work::Group(group),
             };
             let choose = routers.remove(&name).flatten();
-            let ways = std::mem::take(&mut ways[index])
-                .into_iter()
-                .map(|way| way.way)
-                .collect();
-            Step {
-                name,
-                work,
-                options,
-                choose,
-                on_error,
-                ways,
-            }
+            let ways = std::mem::take(&mut ways[index]).into_iter().map(|way| way.way).collect();
+            Step { name, work, options, choose, on_error, ways }
         })
         .collect();
-    let outline = Outline {
-        name,
-        steps: steps.iter().map(outline_of).collect(),
-        entry,
-    };
+    let outline = Outline { name, steps: steps.iter().map(outline_of).collect(), entry };
     Ok((Plan { steps, entry }, outline))
 }
 
@@ -108,8 +79,7 @@ impl Problems {
     }
 
     fn into_error(mut self) -> BuildError {
-        self.0
-            .sort_by_key(|problem| (problem.location.file(), problem.location.line()));
+        self.0.sort_by_key(|problem| (problem.location.file(), problem.location.line()));
         BuildError { problems: self.0 }
     }
 }
@@ -123,22 +93,13 @@ struct Names {
 
 impl Names {
     fn collect<S: State, C>(graph: &StateGraph<S, C>, problems: &mut Problems) -> Self {
-        let mut names = Self {
-            names: Vec::new(),
-            locations: Vec::new(),
-            index: HashMap::new(),
-        };
+        let mut names = Self { names: Vec::new(), locations: Vec::new(), index: HashMap::new() };
         if graph.steps.is_empty() {
             problems.add(graph.created, ProblemKind::Empty);
         }
         for (index, StepDeclaration { name, location, .. }) in graph.steps.iter().enumerate() {
             if names.index.contains_key(name) {
-                problems.add(
-                    location,
-                    ProblemKind::DuplicateNode {
-                        name: Arc::clone(name),
-                    },
-                );
+                problems.add(location, ProblemKind::DuplicateNode { name: Arc::clone(name) });
             } else {
                 names.index.insert(Arc::clone(name), index);
             }
@@ -162,24 +123,13 @@ impl Names {
         // In a graph without nodes, that it has none is the mistake.
         if found.is_none() && !self.names.is_empty() {
             let suggestion = closest(name, &self.names);
-            problems.add(
-                location,
-                ProblemKind::UnknownNode {
-                    name: Arc::clone(name),
-                    suggestion,
-                },
-            );
+            problems.add(location, ProblemKind::UnknownNode { name: Arc::clone(name), suggestion });
         }
         found
     }
 
     /// As [`find`](Self::find); `Some(None)` is END.
-    fn find_place(
-        &self,
-        name: Option<&Arc<str>>,
-        location: Caller,
-        problems: &mut Problems,
-    ) -> Option<Option<usize>> {
+    fn find_place(&self, name: Option<&Arc<str>>, location: Caller, problems: &mut Problems) -> Option<Option<usize>> {
         match name {
             None => Some(None),
             Some(name) => self.find(name, location, problems).map(Some),
@@ -190,23 +140,14 @@ impl Names {
 fn closest(name: &str, names: &[Arc<str>]) -> Option<Arc<str>> {
     names
         .iter()
-        .map(|known| {
-            (
-                strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()),
-                known,
-            )
-        })
+        .map(|known| (strsim::damerau_levenshtein(&name.to_lowercase(), &known.to_lowercase()), known))
         .filter(|(distance, known)| *distance <= known.len().max(name.len()) / 3)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, known)| Arc::clone(known))
 }
 
 /// The branches of each step that is a group.
-fn groups<S: State, C>(
-    graph: &StateGraph<S, C>,
-    names: &Names,
-    problems: &mut Problems,
-) -> Vec<Vec<Vec<usize>>> {
+fn groups<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Problems) -> Vec<Vec<Vec<usize>>> {
     let mut groups = Vec::new();
     for StepDeclaration { name, work, location } in &graph.steps {
         let WorkDeclaration::Group(branches) = work else {
@@ -214,18 +155,10 @@ fn groups<S: State, C>(
             continue;
         };
         if branches.is_empty() || branches.iter().any(Vec::is_empty) {
-            problems.add(
-                location,
-                ProblemKind::EmptyGroup {
-                    group: Arc::clone(name),
-                },
-            );
+            problems.add(location, ProblemKind::EmptyGroup { group: Arc::clone(name) });
         }
         let branches = branches.iter().map(|branch| {
-            branch
-                .iter()
-                .filter_map(|member| names.find(member, location, problems))
-                .collect::<Vec<_>>()
+            branch.iter().filter_map(|member| names.find(member, location, problems)).collect::<Vec<_>>()
         });
         groups.push(branches.collect());
     }
@@ -257,13 +190,7 @@ fn branch_nodes<S: State, C>(
         let node = Arc::clone(name);
         match (work, members[index]) {
             (WorkDeclaration::Node(_), Some(group)) => {
-                problems.add(
-                    location,
-                    ProblemKind::NotParallel {
-                        node,
-                        group: names.of(group),
-                    },
-                );
+                problems.add(location, ProblemKind::NotParallel { node, group: names.of(group) });
             }
             (WorkDeclaration::Branch(_), None) => problems.add(location, ProblemKind::NotInGroup { node }),
             _ => {}
@@ -298,11 +225,7 @@ fn edges_of_members<S: State, C>(
             report(*to, edge.location);
         }
     }
-    for declared in graph
-        .options
-        .iter()
-        .filter(|declared| declared.options.on_error.is_some())
-    {
+    for declared in graph.options.iter().filter(|declared| declared.options.on_error.is_some()) {
         if let Some(step) = names.index.get(&declared.node) {
             report(*step, declared.location);
         }
@@ -326,12 +249,7 @@ fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Pr
         }
     }
     if let (false, Some(candidate)) = (is_said, names.names.first()) {
-        problems.add(
-            graph.created,
-            ProblemKind::NoEntry {
-                candidate: Arc::clone(candidate),
-            },
-        );
+        problems.add(graph.created, ProblemKind::NoEntry { candidate: Arc::clone(candidate) });
     }
     first
 }
@@ -354,20 +272,13 @@ fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut 
             continue;
         };
         match ways[from].first() {
-            None => ways[from].push(Edge {
-                way: Way { label: None, to },
-                location: edge.location,
-            }),
+            None => ways[from].push(Edge { way: Way { label: None, to }, location: edge.location }),
             Some(first) => {
                 let (from, to, first) = (names.of(from), names.of_target(to), names.of_target(first.way.to));
                 let kind = if first == to {
                     ProblemKind::DuplicateEdge { from, to }
                 } else {
-                    ProblemKind::SecondWayOn {
-                        from,
-                        first,
-                        second: to,
-                    }
+                    ProblemKind::SecondWayOn { from, first, second: to }
                 };
                 problems.add(edge.location, kind);
             }
@@ -380,13 +291,7 @@ fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut 
             .iter()
             .filter_map(|(label, to)| {
                 let to = names.find_place(to.0.as_ref(), route.location, problems)?;
-                Some(Edge {
-                    way: Way {
-                        label: Some(Arc::clone(label)),
-                        to,
-                    },
-                    location: route.location,
-                })
+                Some(Edge { way: Way { label: Some(Arc::clone(label)), to }, location: route.location })
             })
             .collect();
         let Some(from) = from else { continue };
@@ -394,14 +299,7 @@ fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut 
             None => ways[from] = arms,
             Some(first) => {
                 let (from, first) = (names.of(from), names.of_target(first.way.to));
-                problems.add(
-                    route.location,
-                    ProblemKind::SecondWayOn {
-                        from,
-                        first,
-                        second: "a decision".into(),
-                    },
-                );
+                problems.add(route.location, ProblemKind::SecondWayOn { from, first, second: "a decision".into() });
             }
         }
     }
@@ -420,12 +318,7 @@ fn options<S: State, C>(
             continue;
         };
         if let WorkDeclaration::Group(_) = graph.steps[step].work {
-            problems.add(
-                declared.location,
-                ProblemKind::OptionsOfGroup {
-                    group: names.of(step),
-                },
-            );
+            problems.add(declared.location, ProblemKind::OptionsOfGroup { group: names.of(step) });
         }
         let on_error = declared.options.on_error.as_ref();
         let on_error = on_error.and_then(|on_error| names.find(on_error, declared.location, problems));
@@ -451,20 +344,12 @@ impl Topology<'_> {
 
     /// Where a run may be after a step; the steps of a group belong to it.
     fn next(&self, step: usize) -> impl Iterator<Item = usize> {
-        self.ways[step]
-            .iter()
-            .filter_map(|edge| edge.way.to)
-            .chain(self.options[step].1)
+        self.ways[step].iter().filter_map(|edge| edge.way.to).chain(self.options[step].1)
     }
 
     fn no_way_on(&self, problems: &mut Problems) {
         for step in self.top().filter(|step| self.ways[*step].is_empty()) {
-            problems.add(
-                self.names.locations[step],
-                ProblemKind::NoWayOn {
-                    node: self.names.of(step),
-                },
-            );
+            problems.add(self.names.locations[step], ProblemKind::NoWayOn { node: self.names.of(step) });
         }
     }
 
@@ -472,10 +357,7 @@ impl Topology<'_> {
         let reached = self.reached_from(entry);
         for step in self.top().filter(|step| !reached[*step]) {
             let (node, entry) = (self.names.of(step), self.names.of(entry));
-            problems.add(
-                self.names.locations[step],
-                ProblemKind::Unreachable { node, entry },
-            );
+            problems.add(self.names.locations[step], ProblemKind::Unreachable { node, entry });
         }
     }
 
@@ -485,14 +367,9 @@ impl Topology<'_> {
         let mut reported = vec![false; self.names.names.len()];
         for step in self.top().filter(|step| from_entry[*step]) {
             let reached = self.reached_from(step);
-            let reaches_end = self
-                .top()
-                .any(|at| reached[at] && self.ways[at].iter().any(|edge| edge.way.to.is_none()));
-            let is_loop = !reaches_end
-                && self
-                    .top()
-                    .filter(|at| reached[*at])
-                    .all(|at| self.reached_from(at)[step]);
+            let reaches_end =
+                self.top().any(|at| reached[at] && self.ways[at].iter().any(|edge| edge.way.to.is_none()));
+            let is_loop = !reaches_end && self.top().filter(|at| reached[*at]).all(|at| self.reached_from(at)[step]);
             if is_loop && !reported[step] {
                 let looping: Vec<_> = self.top().filter(|at| reached[*at]).collect();
                 for at in &looping {

@@ -51,11 +51,7 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
     /// The index of the way on.
     type Output = usize;
 
-    fn start<'a>(
-        &'a mut self,
-        events: &'a EventWriter,
-        place: Place<'a>,
-    ) -> BoxFuture<'a, Result<usize, NodeError>> {
+    fn start<'a>(&'a mut self, events: &'a EventWriter, place: Place<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
         self.node.run(NodeContext {
             state: self.state,
             config: place.scope.config,
@@ -116,64 +112,28 @@ pub(super) async fn attempts<A: Attempt>(
     let mut attempt = 1;
     loop {
         let events = scope.sink.writer(path);
-        scope
-            .sink
-            .emit(|| EventKind::NodeStarted {
-                node: path.to_string(),
-                attempt,
-            })
-            .await;
+        scope.sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
         let started = Instant::now();
         let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
-        let place = Place {
-            scope,
-            path,
-            attempt,
-            error,
-        };
-        let result = guarded(node.start(&events, place), options.timeout)
-            .instrument(span)
-            .await;
+        let place = Place { scope, path, attempt, error };
+        let result = guarded(node.start(&events, place), options.timeout).instrument(span).await;
         let elapsed = started.elapsed();
         let source = match result {
             Ok(output) => {
                 if let Some(fields) = events.take_changes() {
-                    scope
-                        .sink
-                        .emit(|| EventKind::Updated {
-                            node: path.to_string(),
-                            fields,
-                        })
-                        .await;
+                    scope.sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
                 }
-                scope
-                    .sink
-                    .emit(|| EventKind::NodeEnded {
-                        node: path.to_string(),
-                        attempt,
-                        elapsed,
-                    })
-                    .await;
+                scope.sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed }).await;
                 return Ok(output);
             }
             Err(source) => source,
         };
 
         let is_committed = node.roll_back();
-        let failure = Failure::of_node(
-            NodeFailure {
-                node: Arc::clone(path),
-                attempt,
-                elapsed,
-                source,
-            },
-            is_committed,
-        );
+        let failure = Failure::of_node(NodeFailure { node: Arc::clone(path), attempt, elapsed, source }, is_committed);
         // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.
         let delay = match &failure.kind {
-            RunErrorKind::Node(failed) => delays
-                .as_mut()
-                .and_then(|delays| delays.after(failed.source.as_error())),
+            RunErrorKind::Node(failed) => delays.as_mut().and_then(|delays| delays.after(failed.source.as_error())),
             _ => None,
         };
         let error = || match &failure.kind {
@@ -200,10 +160,7 @@ pub(super) async fn attempts<A: Attempt>(
 }
 
 /// Polls a node until it ends or its time is over; a panic is the node's error.
-async fn guarded<T>(
-    mut node: BoxFuture<'_, Result<T, NodeError>>,
-    timeout: Option<Duration>,
-) -> Result<T, NodeError> {
+async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Option<Duration>) -> Result<T, NodeError> {
     let timed_out = |after| NodeError::from(NodeTimedOut { after });
     if timeout == Some(Duration::ZERO) {
         return Err(timed_out(Duration::ZERO));

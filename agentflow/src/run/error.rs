@@ -90,16 +90,8 @@ pub struct NodeFailure {
 
 impl fmt::Display for NodeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            node,
-            attempt,
-            elapsed,
-            source,
-        } = self;
-        write!(
-            f,
-            "node `{node}` failed (attempt {attempt}, after {elapsed:.1?}): {source}"
-        )
+        let Self { node, attempt, elapsed, source } = self;
+        write!(f, "node `{node}` failed (attempt {attempt}, after {elapsed:.1?}): {source}")
     }
 }
 
@@ -194,10 +186,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn committed(kind: RunErrorKind) -> Self {
-        Self {
-            kind,
-            is_committed: true,
-        }
+        Self { kind, is_committed: true }
     }
 
     /// What a node returned. What a subgraph returned is the failure of a node in it, or of the run, and remains that.
@@ -227,10 +216,7 @@ impl fmt::Display for RunErrorKind {
         match self {
             Self::Closed => f.write_str("the app is shut down: it starts no more runs"),
             Self::Node(failure) => failure.fmt(f),
-            Self::Conflict {
-                field,
-                nodes: [first, second],
-            } => write!(
+            Self::Conflict { field, nodes: [first, second] } => write!(
                 f,
                 "nodes `{first}` and `{second}` run side by side and both replace `{field}`; \
                  let one of them do it, or let the field append or merge: `#[state(append)]`, `#[state(with = ..)]`"
@@ -255,10 +241,7 @@ impl fmt::Display for RunError {
 
 impl fmt::Debug for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RunError")
-            .field("run_id", &self.0.run_id)
-            .field("kind", &self.0.kind)
-            .finish_non_exhaustive()
+        f.debug_struct("RunError").field("run_id", &self.0.run_id).field("kind", &self.0.kind).finish_non_exhaustive()
     }
 }
 

@@ -175,23 +175,13 @@ mod optional_seconds {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(
-        duration: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        duration
-            .map(|duration| duration.as_secs_f64())
-            .serialize(serializer)
+    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let seconds = Option::<f64>::deserialize(deserializer)?;
-        seconds
-            .map(Duration::try_from_secs_f64)
-            .transpose()
-            .map_err(serde::de::Error::custom)
+        seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
     }
 }
 
@@ -222,11 +212,7 @@ struct Queue {
 impl Sink {
     /// A sink with a reader.
     pub(super) fn buffered(run: RunId) -> (Self, Arc<Buffer>) {
-        let buffer = Arc::new(Buffer {
-            run,
-            queue: Mutex::default(),
-            room: Notify::new(),
-        });
+        let buffer = Arc::new(Buffer { run, queue: Mutex::default(), room: Notify::new() });
         (Self(Some(Arc::clone(&buffer))), buffer)
     }
 
@@ -251,11 +237,7 @@ impl Sink {
 
     pub(super) fn writer(&self, node: &Arc<str>) -> EventWriter {
         EventWriter(self.0.as_ref().map(|buffer| {
-            Box::new(Writer {
-                sink: Self(Some(Arc::clone(buffer))),
-                node: Arc::clone(node),
-                fields: Mutex::default(),
-            })
+            Box::new(Writer { sink: Self(Some(Arc::clone(buffer))), node: Arc::clone(node), fields: Mutex::default() })
         }))
     }
 }
@@ -270,12 +252,7 @@ impl Buffer {
         queue.is_closed = matches!(kind, EventKind::RunEnded { .. });
         let sequence = queue.next;
         queue.next += 1;
-        queue.events.push_back(Event {
-            sequence,
-            time: SystemTime::now(),
-            run: self.run,
-            kind,
-        });
+        queue.events.push_back(Event { sequence, time: SystemTime::now(), run: self.run, kind });
         let reader = queue.reader.take();
         drop(queue);
         if let Some(reader) = reader {
@@ -316,9 +293,7 @@ impl Buffer {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer")
-            .field("run", &self.run)
-            .finish_non_exhaustive()
+        f.debug_struct("Buffer").field("run", &self.run).finish_non_exhaustive()
     }
 }
 
@@ -347,12 +322,7 @@ impl EventWriter {
             return;
         };
         let data = serde_json::to_value(data).unwrap_or_else(|error| error.to_string().into());
-        sink.emit(|| EventKind::Custom {
-            node: node.to_string(),
-            name: name.to_owned(),
-            data,
-        })
-        .await;
+        sink.emit(|| EventKind::Custom { node: node.to_string(), name: name.to_owned(), data }).await;
     }
 
     /// Whether somebody reads, so that what only serves an event need not be made for nobody.
@@ -363,10 +333,7 @@ impl EventWriter {
 
     pub(crate) fn changed(&self, changes: impl FnOnce() -> Vec<FieldChange>) {
         if let Some(Writer { sink, fields, .. }) = self.0.as_deref() {
-            sink.note(
-                &mut fields.lock().unwrap_or_else(PoisonError::into_inner),
-                changes,
-            );
+            sink.note(&mut fields.lock().unwrap_or_else(PoisonError::into_inner), changes);
         }
     }
 

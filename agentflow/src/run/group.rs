@@ -43,13 +43,7 @@ pub(super) async fn group<S: State, C: Send + Sync + 'static>(
         scope.sink.note(&mut fields, || S::changes(&update));
         state.apply(update);
     }
-    scope
-        .sink
-        .emit(|| EventKind::GroupJoined {
-            nodes: names(plan, branches, scope),
-            fields,
-        })
-        .await;
+    scope.sink.emit(|| EventKind::GroupJoined { nodes: names(plan, branches, scope), fields }).await;
     Ok(())
 }
 
@@ -61,22 +55,14 @@ async fn fork<S: State, C: Send + Sync + 'static>(
     scope: &Scope<'_>,
     state: &S,
 ) -> Branch<S> {
-    scope
-        .sink
-        .emit(|| EventKind::GroupStarted {
-            nodes: names(plan, branches, scope),
-        })
-        .await;
+    scope.sink.emit(|| EventKind::GroupStarted { nodes: names(plan, branches, scope) }).await;
     let scopes: Vec<_> = branches.iter().map(|_| scope.branch()).collect();
-    let mut running: FuturesUnordered<_> =
-        branches
-            .iter()
-            .zip(&scopes)
-            .enumerate()
-            .map(|(index, (steps, scope))| async move {
-                (index, branch(plan, steps, context, scope, state).await)
-            })
-            .collect();
+    let mut running: FuturesUnordered<_> = branches
+        .iter()
+        .zip(&scopes)
+        .enumerate()
+        .map(|(index, (steps, scope))| async move { (index, branch(plan, steps, context, scope, state).await) })
+        .collect();
     let mut brought: Vec<Vec<Brought<S>>> = branches.iter().map(|_| Vec::new()).collect();
     while let Some((index, ended)) = running.next().await {
         match ended {
@@ -115,16 +101,9 @@ fn branch<'a, S: State, C: Send + Sync + 'static>(
                 Work::Branch(node) => {
                     scope.enter(&step.name)?;
                     let path = scope.path(&step.name);
-                    let mut node = Parallel {
-                        node: &**node,
-                        state: view,
-                        context,
-                    };
+                    let mut node = Parallel { node: &**node, state: view, context };
                     let update = attempts(&mut node, &path, &step.options, scope, None).await?;
-                    update
-                        .map(|update| Brought { node: path, update })
-                        .into_iter()
-                        .collect()
+                    update.map(|update| Brought { node: path, update }).into_iter().collect()
                 }
                 Work::Group(branches) => fork(plan, branches, context, scope, view).await?,
                 // A branch is made of steps that read; the graph is not compiled otherwise.
@@ -151,10 +130,7 @@ fn agree<S: State>(branches: &[Vec<Brought<S>>]) -> Result<(), Failure> {
                 match replaced.insert(change.field, (branch, node)) {
                     Some((other, first)) if other != branch => {
                         let nodes = [Arc::clone(first), Arc::clone(node)];
-                        return Err(Failure::committed(RunErrorKind::Conflict {
-                            field: change.field,
-                            nodes,
-                        }));
+                        return Err(Failure::committed(RunErrorKind::Conflict { field: change.field, nodes }));
                     }
                     _ => {}
                 }
@@ -167,7 +143,5 @@ fn agree<S: State>(branches: &[Vec<Brought<S>>]) -> Result<(), Failure> {
 /// The first node of each branch.
 fn names<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<usize>], scope: &Scope<'_>) -> Vec<String> {
     let firsts = branches.iter().filter_map(|steps| steps.first());
-    firsts
-        .map(|first| scope.path(&plan.steps[*first].name).to_string())
-        .collect()
+    firsts.map(|first| scope.path(&plan.steps[*first].name).to_string()).collect()
 }

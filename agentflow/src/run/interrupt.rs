@@ -55,10 +55,7 @@ async fn interrupted(signals: Signals<'_>) -> Interrupt {
 
 async fn passed(timeout: Option<Timeout>) -> Duration {
     match timeout {
-        Some(Timeout {
-            limit,
-            deadline: Some(deadline),
-        }) => {
+        Some(Timeout { limit, deadline: Some(deadline) }) => {
             sleep_until(deadline).await;
             limit
         }

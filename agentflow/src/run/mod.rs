@@ -80,18 +80,12 @@ async fn run_with<S: State, C: Send + Sync + 'static>(
         user = config.user_id(),
     );
     async {
-        sink.emit(|| EventKind::RunStarted {
-            graph: app.name.to_string(),
-        })
-        .await;
+        sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
         let ended = admitted(app, state, run_id, config, sink).await;
         if let Err(error) = &ended {
             tracing::error!(error = %error, "run failed");
         }
-        sink.emit(|| EventKind::RunEnded {
-            error: ended.as_ref().err().map(RunError::to_string),
-        })
-        .await;
+        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(RunError::to_string) }).await;
         ended
     }
     .instrument(span)
@@ -106,11 +100,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     sink: &Sink,
 ) -> Result<S, RunError> {
     let Some(_ticket) = app.runs.enter(run_id) else {
-        return Err(RunError::new(
-            run_id,
-            RunErrorKind::Closed,
-            LastState::Committed(state),
-        ));
+        return Err(RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state)));
     };
     let mut token = RunToken::new(config);
     let cancel = token.token.clone();
@@ -118,10 +108,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     let signals = Signals {
         cancel: &cancel,
         cut_off: app.runs.cut_off(),
-        timeout: timeout.map(|limit| Timeout {
-            limit,
-            deadline: Instant::now().checked_add(limit),
-        }),
+        timeout: timeout.map(|limit| Timeout { limit, deadline: Instant::now().checked_add(limit) }),
     };
     let scope = Scope {
         run_id,
@@ -147,23 +134,11 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         Ended::Interrupted(interrupt) => progress.failure(interrupt.at(progress.node(&app.plan))),
         Ended::Panicked(source) => {
             let node = progress.node(&app.plan);
-            let failure = NodeFailure {
-                node,
-                attempt: 1,
-                elapsed: Duration::ZERO,
-                source,
-            };
-            Failure {
-                kind: RunErrorKind::Node(failure),
-                is_committed: false,
-            }
+            let failure = NodeFailure { node, attempt: 1, elapsed: Duration::ZERO, source };
+            Failure { kind: RunErrorKind::Node(failure), is_committed: false }
         }
     };
-    let last = if failure.is_committed {
-        LastState::Committed(state)
-    } else {
-        LastState::Uncommitted(state)
-    };
+    let last = if failure.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
     Err(RunError::new(run_id, failure.kind, last))
 }
 
@@ -176,10 +151,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(entry: usize) -> Self {
-        Self {
-            step: AtomicUsize::new(entry),
-            is_committed: AtomicBool::new(true),
-        }
+        Self { step: AtomicUsize::new(entry), is_committed: AtomicBool::new(true) }
     }
 
     fn at(&self, step: usize, is_committed: bool) {
@@ -192,10 +164,7 @@ impl Progress {
     }
 
     fn failure(&self, kind: RunErrorKind) -> Failure {
-        Failure {
-            kind,
-            is_committed: self.is_committed.load(Ordering::Relaxed),
-        }
+        Failure { kind, is_committed: self.is_committed.load(Ordering::Relaxed) }
     }
 }
 
@@ -214,10 +183,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         progress.at(at, !step.is_in_place());
         let way = match run_step(plan, step, context, scope, state, error.as_ref()).await {
             Ok(way) => way,
-            Err(Failure {
-                kind: RunErrorKind::Node(failure),
-                is_committed: true,
-            }) if step.on_error.is_some() => {
+            Err(Failure { kind: RunErrorKind::Node(failure), is_committed: true }) if step.on_error.is_some() => {
                 tracing::warn!(node = &*step.name, error = %failure, "node failed, going on with its fallback");
                 error = Some(failure);
                 // Checked in the guard.
@@ -237,10 +203,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 .emit(|| EventKind::RouteTaken {
                     node: scope.path(&step.name).to_string(),
                     route: route.to_string(),
-                    to: to.map_or_else(
-                        || "END".to_owned(),
-                        |to| scope.path(&plan.steps[to].name).to_string(),
-                    ),
+                    to: to.map_or_else(|| "END".to_owned(), |to| scope.path(&plan.steps[to].name).to_string()),
                 })
                 .await;
         }
@@ -266,12 +229,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
             let path = scope.path(&step.name);
             let may_come_back = step.options.retry.is_some() || step.on_error.is_some();
             let before = (may_come_back && node.is_in_place()).then(|| state.clone());
-            let mut node = Sequential {
-                node: &**node,
-                state,
-                before,
-                context,
-            };
+            let mut node = Sequential { node: &**node, state, before, context };
             attempts(&mut node, &path, &step.options, scope, error).await?
         }
         Work::Group(branches) => {
@@ -286,12 +244,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
         Some(router) => catch_unwind(AssertUnwindSafe(|| router.choose(state)))
             .unwrap_or_else(|panic| Err(NodeError::panicked(&*panic)))
             .map_err(|source| {
-                let failure = NodeFailure {
-                    node: scope.path(&step.name),
-                    attempt: 1,
-                    elapsed: Duration::ZERO,
-                    source,
-                };
+                let failure = NodeFailure { node: scope.path(&step.name), attempt: 1, elapsed: Duration::ZERO, source };
                 Failure::committed(RunErrorKind::Node(failure))
             }),
     }
@@ -306,13 +259,8 @@ struct RunToken {
 
 impl RunToken {
     fn new(config: &RunConfig) -> Self {
-        let token = config
-            .cancellation_token()
-            .map_or_else(CancellationToken::new, CancellationToken::child_token);
-        Self {
-            token,
-            is_done: false,
-        }
+        let token = config.cancellation_token().map_or_else(CancellationToken::new, CancellationToken::child_token);
+        Self { token, is_done: false }
     }
 }
 

@@ -102,10 +102,7 @@ impl<'a> Scope<'a> {
 
     /// Goes on where those that came from this path have come to: the longest of them counts.
     pub(crate) fn join<'b>(&self, others: impl IntoIterator<Item = &'b Scope<'b>>) {
-        let left = others
-            .into_iter()
-            .map(|other| other.steps_left.load(Ordering::Relaxed))
-            .min();
+        let left = others.into_iter().map(|other| other.steps_left.load(Ordering::Relaxed)).min();
         if let Some(left) = left {
             self.steps_left.store(left, Ordering::Relaxed);
         }
@@ -127,10 +124,7 @@ impl<'a> Scope<'a> {
         // Only the path itself counts here, so nobody comes between the two.
         let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
             let node = self.path(node);
-            return Err(Failure::committed(RunErrorKind::RecursionLimit {
-                limit: self.limit,
-                node,
-            }));
+            return Err(Failure::committed(RunErrorKind::RecursionLimit { limit: self.limit, node }));
         };
         self.steps_left.store(left, Ordering::Relaxed);
         Ok(())

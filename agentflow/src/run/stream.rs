@@ -57,10 +57,7 @@ enum Run<S> {
 
 impl<S> RunStream<S> {
     pub(super) fn new(buffer: Arc<Buffer>, run: BoxFuture<'static, Result<S, RunError>>) -> Self {
-        Self {
-            buffer,
-            run: Run::Running(run),
-        }
+        Self { buffer, run: Run::Running(run) }
     }
 }
 
@@ -112,8 +109,6 @@ impl<S> Stream for RunStream<S> {
 impl<S> fmt::Debug for RunStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_over = matches!(self.run, Run::Ended(_));
-        f.debug_struct("RunStream")
-            .field("is_over", &is_over)
-            .finish_non_exhaustive()
+        f.debug_struct("RunStream").field("is_over", &is_over).finish_non_exhaustive()
     }
 }

@@ -89,14 +89,7 @@ pub enum SpawnError {
 
 impl<'m, T, W> TaskBuilder<'m, T, W> {
     pub(super) fn new(manager: &'m BackgroundTaskManager, work: W, kind: Kind<T, W>) -> Self {
-        Self {
-            manager,
-            work,
-            kind,
-            name: None,
-            timeout: None,
-            context: Vec::new(),
-        }
+        Self { manager, work, kind, name: None, timeout: None, context: Vec::new() }
     }
 
     /// The task's name, in logs and reports. Unless told, the name of the function that made the future.
@@ -129,14 +122,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
 impl<T, W> TaskBuilder<'_, T, W> {
     /// Starts the task. From any thread, and without waiting.
     pub fn spawn(self) -> Result<TaskHandle<T>, SpawnError> {
-        let Self {
-            manager,
-            work,
-            kind,
-            name,
-            timeout,
-            context,
-        } = self;
+        let Self { manager, work, kind, name, timeout, context } = self;
         let registry = &manager.registry;
         let here;
         let runtime = if let Some(runtime) = &registry.runtime {
@@ -153,18 +139,8 @@ impl<T, W> TaskBuilder<'_, T, W> {
         };
         let task = registry.admit(spec, manager.lineage(), manager.origin())?;
         let span = log::span(&task);
-        let current = Current {
-            registry: Arc::clone(registry),
-            task,
-        };
-        (kind.launch)(
-            work,
-            Launchpad {
-                runtime,
-                current,
-                span,
-            },
-        )
+        let current = Current { registry: Arc::clone(registry), task };
+        (kind.launch)(work, Launchpad { runtime, current, span })
     }
 }
 
@@ -204,12 +180,7 @@ where
     Kind {
         launch: |make, pad| {
             let task = TaskContext::new(&pad.current);
-            let body = CURRENT.scope(
-                pad.current.clone(),
-                Lazy::Unmade {
-                    make: Some((make, task)),
-                },
-            );
+            let body = CURRENT.scope(pad.current.clone(), Lazy::Unmade { make: Some((make, task)) });
             pad.start(body)
         },
         type_name: type_name::<C>,
@@ -318,9 +289,7 @@ fn default_name(path: &str) -> &str {
             _ => {}
         }
     }
-    path.get(start..end)
-        .filter(|name| !name.is_empty())
-        .unwrap_or(path)
+    path.get(start..end).filter(|name| !name.is_empty()).unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -334,10 +303,7 @@ mod tests {
             ("app::main::{{closure}}::{{closure}}", "main"),
             ("app::store::put<alloc::string::String>::{{closure}}", "put"),
             ("<app::Mailer as app::Send>::send::{{closure}}", "send"),
-            (
-                "core::pin::Pin<alloc::boxed::Box<dyn core::future::Future<Output = ()>>>",
-                "Pin",
-            ),
+            ("core::pin::Pin<alloc::boxed::Box<dyn core::future::Future<Output = ()>>>", "Pin"),
             ("()", "()"),
         ] {
             assert_eq!(default_name(path), name, "{path}");

@@ -82,11 +82,7 @@ impl BackgroundTaskManager {
         let drained = registry.drain_before_deadline(&here).await;
         if !drained {
             registry.cut_off(&here);
-            let grace_over = registry
-                .lock()
-                .closing
-                .as_ref()
-                .and_then(|closing| closing.grace_over);
+            let grace_over = registry.lock().closing.as_ref().and_then(|closing| closing.grace_over);
             if !registry.wait_for_others(&here, grace_over).await {
                 let stubborn: Vec<_> = registry.lock().tasks_except(&here).cloned().collect();
                 for task in stubborn {
@@ -150,11 +146,7 @@ impl Registry {
     fn cut_off(&self, except: &[TaskRef]) {
         let cut: Vec<_> = {
             let mut state = self.lock();
-            let cut: Vec<_> = state
-                .tasks_except(except)
-                .filter(|task| task.mark_cut_off())
-                .cloned()
-                .collect();
+            let cut: Vec<_> = state.tasks_except(except).filter(|task| task.mark_cut_off()).cloned().collect();
             if !cut.is_empty()
                 && let Some(closing) = &mut state.closing
             {

@@ -25,10 +25,7 @@ pub(super) struct Current {
 impl Current {
     /// The task of this registry that is running here: the task of another manager is no relative.
     pub(super) fn task_of(registry: &Arc<Registry>) -> Option<TaskRef> {
-        CURRENT
-            .try_with(|current| Arc::ptr_eq(&current.registry, registry).then_some(current.task.at))
-            .ok()
-            .flatten()
+        CURRENT.try_with(|current| Arc::ptr_eq(&current.registry, registry).then_some(current.task.at)).ok().flatten()
     }
 }
 

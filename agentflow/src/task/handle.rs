@@ -38,11 +38,7 @@ pub struct TaskHandle<T> {
 
 impl<T> TaskHandle<T> {
     pub(super) fn new(task: Arc<Task>, join: JoinHandle<Result<T, TaskError>>) -> Self {
-        Self {
-            task,
-            join,
-            abort_on_drop: false,
-        }
+        Self { task, join, abort_on_drop: false }
     }
 
     /// The task's id.
@@ -88,17 +84,10 @@ impl<T> Future for TaskHandle<T> {
             Ok(result) => result,
             // The runtime dropped the task. Its destructor left the reason in the record.
             Err(_) => Err(match self.task.end() {
-                Some(End {
-                    outcome: TaskOutcome::Cancelled,
-                    ..
-                }) => TaskError::Cancelled,
-                Some(End {
-                    outcome: TaskOutcome::Panicked,
-                    error,
-                    ..
-                }) => TaskError::Panicked {
-                    message: error.as_deref().unwrap_or_default().to_owned(),
-                },
+                Some(End { outcome: TaskOutcome::Cancelled, .. }) => TaskError::Cancelled,
+                Some(End { outcome: TaskOutcome::Panicked, error, .. }) => {
+                    TaskError::Panicked { message: error.as_deref().unwrap_or_default().to_owned() }
+                }
                 _ => TaskError::Aborted,
             }),
         })

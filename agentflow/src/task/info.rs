@@ -89,11 +89,7 @@ impl TaskInfo {
             Request::None => TaskState::Running,
             Request::Cancel | Request::Abort => TaskState::Cancelling,
         };
-        Self {
-            task: Arc::clone(task),
-            age: task.age(now),
-            state,
-        }
+        Self { task: Arc::clone(task), age: task.age(now), state }
     }
 
     /// The task's id.
@@ -178,10 +174,7 @@ pub struct TaskEnd {
 impl TaskEnd {
     /// `None` while the task runs.
     pub(super) fn of(task: &Arc<Task>) -> Option<Self> {
-        task.end().map(|end| Self {
-            task: Arc::clone(task),
-            end,
-        })
+        task.end().map(|end| Self { task: Arc::clone(task), end })
     }
 
     /// The task's id.
@@ -251,14 +244,7 @@ impl fmt::Debug for TaskEnd {
 /// `upload #7 (cancelled after 1.2s) {"user":"ada"}`
 impl fmt::Display for TaskEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} #{} ({} after {:.1?})",
-            self.name(),
-            self.id(),
-            self.end.outcome,
-            self.end.age
-        )?;
+        write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age)?;
         write_context(f, &self.task.spec.context)
     }
 }
@@ -333,11 +319,7 @@ fn context(fields: &Fields) -> impl ExactSizeIterator<Item = (&str, &Value)> {
 }
 
 fn write_context(f: &mut fmt::Formatter<'_>, fields: &Fields) -> fmt::Result {
-    if fields.is_empty() {
-        Ok(())
-    } else {
-        write!(f, " {}", Json(fields))
-    }
+    if fields.is_empty() { Ok(()) } else { write!(f, " {}", Json(fields)) }
 }
 
 /// Fields as one JSON object, written when somebody reads it.

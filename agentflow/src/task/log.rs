@@ -12,8 +12,7 @@ use super::{
 
 /// The task may outlive what spawned it, so its span is a root of its own that points back.
 pub(super) fn span(task: &Task) -> Span {
-    let span =
-        tracing::info_span!(parent: None, "agentflow.task", name = %task.spec.name, id = task.at.id.get());
+    let span = tracing::info_span!(parent: None, "agentflow.task", name = %task.spec.name, id = task.at.id.get());
     if !span.is_disabled() {
         span.follows_from(Span::current());
     }
@@ -42,10 +41,7 @@ pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
     }
     match end.outcome {
         TaskOutcome::Completed if let Some(overrun) = overrun => {
-            line!(
-                warn,
-                "background task blocked its thread until {overrun:?} after its timeout, then completed"
-            );
+            line!(warn, "background task blocked its thread until {overrun:?} after its timeout, then completed");
         }
         TaskOutcome::Completed => line!(debug, "background task completed"),
         TaskOutcome::Failed => line!(error, "background task failed"),

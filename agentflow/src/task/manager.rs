@@ -70,10 +70,7 @@ impl TaskManagerOptions {
     /// The defaults.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            history: 256,
-            grace: Duration::from_secs(1),
-        }
+        Self { history: 256, grace: Duration::from_secs(1) }
     }
 
     /// How many ends [`recent`](BackgroundTaskManager::recent) remembers; 256 unless told.
@@ -109,12 +106,7 @@ impl BackgroundTaskManager {
     pub fn with_options(options: TaskManagerOptions) -> Self {
         let registry = Arc::new(Registry::new(options));
         let owner = Some(Arc::new(Owner(Arc::clone(&registry))));
-        Self {
-            registry,
-            _owner: owner,
-            origin: None,
-            lineage: Lineage::Owner,
-        }
+        Self { registry, _owner: owner, origin: None, lineage: Lineage::Owner }
     }
 
     /// The same manager for a node of a run: what it spawns carries both names. It doesn't keep the manager alive.
@@ -279,22 +271,14 @@ mod tests {
         let run = RunId::new();
         let node = tasks.labelled(run, "SEND".into());
         let parent = |task: TaskContext| async move {
-            task.manager()
-                .create_task(pending::<()>())
-                .name("child")
-                .spawn()?;
+            task.manager().create_task(pending::<()>()).name("child").spawn()?;
             pending::<Result<(), SpawnError>>().await
         };
-        node.create_task_with(parent)
-            .spawn()
-            .expect("the manager is open");
+        node.create_task_with(parent).spawn().expect("the manager is open");
         spawn(&tasks).expect("the manager is open");
         sleep(Duration::from_secs(1)).await;
         let infos = tasks.task_info();
-        let origins: Vec<_> = infos
-            .iter()
-            .map(|info| info.origin().map(|o| (o.run(), o.node())))
-            .collect();
+        let origins: Vec<_> = infos.iter().map(|info| info.origin().map(|o| (o.run(), o.node()))).collect();
         assert_eq!(origins, [Some((run, "SEND")), None, Some((run, "SEND"))]);
     }
 
@@ -304,11 +288,7 @@ mod tests {
         let run = RunId::new();
         let node = tasks.labelled(run, "SEND".into());
         let parent = |task: TaskContext| async { Ok::<_, SpawnError>(task) };
-        let ended = node
-            .create_task_with(parent)
-            .spawn()
-            .expect("the manager is open")
-            .await;
+        let ended = node.create_task_with(parent).spawn().expect("the manager is open").await;
         spawn(ended.expect("it returned").manager()).expect("the manager is open");
         assert_eq!(tasks.task_info()[0].origin().map(TaskOrigin::run), Some(run));
     }
@@ -329,10 +309,7 @@ mod tests {
     async fn a_nodes_manager_does_not_keep_the_manager_alive() {
         let tasks = BackgroundTaskManager::new();
         let node = tasks.labelled(RunId::new(), "SEND".into()).clone();
-        let handle = node
-            .create_task(pending::<()>())
-            .spawn()
-            .expect("the manager is open");
+        let handle = node.create_task(pending::<()>()).spawn().expect("the manager is open");
         drop(tasks);
         assert_eq!(spawn(&node), Err(SpawnError::Closed));
         assert!(matches!(handle.await, Err(crate::TaskError::Cancelled)));
@@ -347,18 +324,13 @@ mod tests {
                 let lineage = task.manager().here();
                 assert!(lineage.len() <= 2, "{lineage:?}");
                 if left > 0 {
-                    task.manager()
-                        .create_task_with(move |task| link(task, left - 1))
-                        .spawn()?;
+                    task.manager().create_task_with(move |task| link(task, left - 1)).spawn()?;
                 }
                 Ok(())
             })
         }
         let tasks = BackgroundTaskManager::new();
-        tasks
-            .create_task_with(|task| link(task, 10))
-            .spawn()
-            .expect("the manager is open");
+        tasks.create_task_with(|task| link(task, 10)).spawn().expect("the manager is open");
         assert!(tasks.wait_for_all(None).await.is_ok());
         assert_eq!(tasks.stats().completed, 11);
     }

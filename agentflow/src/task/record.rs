@@ -78,10 +78,7 @@ impl Task {
     /// A task that is not in the registry yet; that gives it its place.
     pub(super) fn new(spec: Spec, origin: Option<Arc<TaskOrigin>>) -> Self {
         Self {
-            at: TaskRef {
-                slot: usize::MAX,
-                id: TaskId(0),
-            },
+            at: TaskRef { slot: usize::MAX, id: TaskId(0) },
             spec,
             origin,
             ancestors: Box::default(),
@@ -99,9 +96,7 @@ impl Task {
 
     /// When the timeout is over; `None` if there is none, or if it is further off than the clock can tell.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.spec
-            .timeout
-            .and_then(|timeout| self.spawned.checked_add(timeout))
+        self.spec.timeout.and_then(|timeout| self.spawned.checked_add(timeout))
     }
 
     pub(super) fn age(&self, now: Instant) -> Duration {

@@ -148,10 +148,7 @@ impl Registry {
         }
         let id = TaskId(state.last_id + 1);
         if let Some(new) = Arc::get_mut(&mut task) {
-            new.at = TaskRef {
-                slot: state.live.vacant_key(),
-                id,
-            };
+            new.at = TaskRef { slot: state.live.vacant_key(), id };
             if let Some(parent) = parent {
                 // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
                 new.ancestors = state.with_ancestors(parent);
@@ -236,8 +233,7 @@ impl Registry {
 
     /// Waits until only the tasks in `except` live, but not beyond the deadline; says whether it came to that.
     pub(super) async fn wait_for_others(&self, except: &[TaskRef], deadline: Option<Instant>) -> bool {
-        self.wait_until(deadline, except.len(), |state| state.live_except(except) == 0)
-            .await
+        self.wait_until(deadline, except.len(), |state| state.live_except(except) == 0).await
     }
 
     /// Waits until `done` holds, but not beyond the deadline; says whether it does. Looks when no more than `at`
@@ -267,11 +263,7 @@ impl Registry {
             let mut state = self.lock();
             state.phase = Phase::Closed;
             // Whoever was asked already has been answered for, by a close or by hand.
-            state
-                .tasks()
-                .filter(|task| task.request() == Request::None)
-                .cloned()
-                .collect()
+            state.tasks().filter(|task| task.request() == Request::None).cloned().collect()
         };
         if orphans.is_empty() {
             return;
@@ -298,18 +290,13 @@ impl State {
     }
 
     fn with_ancestors(&self, task: &Task) -> Box<[TaskRef]> {
-        let ancestors = task
-            .ancestors
-            .iter()
-            .copied()
-            .filter(|ancestor| self.get(*ancestor).is_some());
+        let ancestors = task.ancestors.iter().copied().filter(|ancestor| self.get(*ancestor).is_some());
         std::iter::once(task.at).chain(ancestors).collect()
     }
 
     /// The live tasks that wait for whoever calls from within `task`: itself, and those that spawned it.
     pub(super) fn lineage(&self, task: TaskRef) -> Box<[TaskRef]> {
-        self.get(task)
-            .map_or_else(Box::default, |task| self.with_ancestors(task))
+        self.get(task).map_or_else(Box::default, |task| self.with_ancestors(task))
     }
 
     /// How many live tasks there are besides those in `except`.
@@ -324,10 +311,7 @@ impl State {
     /// Oldest first.
     pub(super) fn infos(&self, except: &[TaskRef]) -> Vec<TaskInfo> {
         let now = Instant::now();
-        let mut infos: Vec<_> = self
-            .tasks_except(except)
-            .map(|task| TaskInfo::new(task, now))
-            .collect();
+        let mut infos: Vec<_> = self.tasks_except(except).map(|task| TaskInfo::new(task, now)).collect();
         infos.sort_unstable_by_key(TaskInfo::id);
         infos
     }
@@ -339,11 +323,7 @@ impl State {
     pub(super) fn stats(&self) -> TaskStats {
         let active = self.live() as u64;
         let ended: u64 = self.ended.outcomes().iter().map(|(_, count)| count).sum();
-        TaskStats {
-            spawned: active + ended,
-            active,
-            ..self.ended
-        }
+        TaskStats { spawned: active + ended, active, ..self.ended }
     }
 }
 

@@ -131,9 +131,7 @@ impl<B: Body> Supervise<B> {
         let this = self.as_mut().project();
         if B::DROPPABLE {
             let error = match outcome {
-                TaskOutcome::TimedOut => TaskError::TimedOut {
-                    after: this.task.spec.timeout.unwrap_or_default(),
-                },
+                TaskOutcome::TimedOut => TaskError::TimedOut { after: this.task.spec.timeout.unwrap_or_default() },
                 TaskOutcome::Cancelled => TaskError::Cancelled,
                 _ => TaskError::Aborted,
             };
@@ -215,18 +213,16 @@ impl<B: Body> Future for Supervise<B> {
                 }
                 Ok(Poll::Ready(None)) => {
                     let error = match (*this.told, request) {
-                        (Some(TaskOutcome::TimedOut), _) => TaskError::TimedOut {
-                            after: this.task.spec.timeout.unwrap_or_default(),
-                        },
+                        (Some(TaskOutcome::TimedOut), _) => {
+                            TaskError::TimedOut { after: this.task.spec.timeout.unwrap_or_default() }
+                        }
                         (None, Request::None) => TaskError::Aborted,
                         _ => TaskError::Cancelled,
                     };
                     return Poll::Ready(self.end(Err(error)));
                 }
                 Err(payload) => {
-                    return Poll::Ready(self.end(Err(TaskError::Panicked {
-                        message: message(payload),
-                    })));
+                    return Poll::Ready(self.end(Err(TaskError::Panicked { message: message(payload) })));
                 }
             }
         }
@@ -251,9 +247,7 @@ impl<B: Body> Future for Supervise<B> {
             return Poll::Pending;
         };
         let sleep = || {
-            let sleep = this
-                .sleep
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(stop_at)));
+            let sleep = this.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(stop_at)));
             // A body that has used up its share of this poll must not keep its own timer from being looked at.
             Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx)
         };
@@ -261,17 +255,11 @@ impl<B: Body> Future for Supervise<B> {
             Ok(poll) => ready!(poll),
             // The runtime has no timer, and tokio says so.
             Err(payload) => {
-                return Poll::Ready(self.end(Err(TaskError::Panicked {
-                    message: message(payload),
-                })));
+                return Poll::Ready(self.end(Err(TaskError::Panicked { message: message(payload) })));
             }
         }
         let timed_out = this.task.deadline().is_some_and(|deadline| deadline <= stop_at);
-        self.stop(if timed_out {
-            TaskOutcome::TimedOut
-        } else {
-            TaskOutcome::Aborted
-        })
+        self.stop(if timed_out { TaskOutcome::TimedOut } else { TaskOutcome::Aborted })
     }
 }
 
@@ -293,23 +281,12 @@ fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<
     }
 
     let now = Instant::now();
-    let end = End {
-        outcome,
-        age: task.age(now),
-        error,
-    };
+    let end = End { outcome, age: task.age(now), error };
     let overrun = matches!(outcome, TaskOutcome::Completed | TaskOutcome::Failed)
-        .then(|| {
-            task.deadline()
-                .and_then(|deadline| now.checked_duration_since(deadline))
-        })
+        .then(|| task.deadline().and_then(|deadline| now.checked_duration_since(deadline)))
         .flatten()
         .filter(|overrun| *overrun > TIMER_STEP);
-    let count_out = CountOut {
-        registry,
-        task,
-        end: Some(end),
-    };
+    let count_out = CountOut { registry, task, end: Some(end) };
     if let Some(end) = &count_out.end {
         log::ended(task, end, overrun);
     }
@@ -355,9 +332,5 @@ fn text(error: &TaskError) -> Option<Arc<str>> {
         text
     };
     let chain = catch_unwind(AssertUnwindSafe(chain));
-    Some(
-        chain
-            .unwrap_or_else(|_| "the error panicked when it was formatted".to_owned())
-            .into(),
-    )
+    Some(chain.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned()).into())
 }

@@ -44,11 +44,7 @@ impl BackgroundTaskManager {
         }
         let tasks = self.registry.lock().infos(&here);
         // The last one may have ended since.
-        if tasks.is_empty() {
-            Ok(())
-        } else {
-            Err(StillRunning { tasks })
-        }
+        if tasks.is_empty() { Ok(()) } else { Err(StillRunning { tasks }) }
     }
 
     /// Cancels all tasks, and returns when they have ended, or when the manager's

@@ -1,6 +1,12 @@
 //! [`NodeError`]: why a node failed.
 
-use std::{any::Any, error::Error, fmt, time::Duration};
+use std::{
+    any::Any,
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -49,8 +55,10 @@ impl NodeError {
     }
 
     /// What a node's panic becomes.
-    pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
-        Self(Box::new(Panicked { message: panic_message(payload).into() }))
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        let message = panic_message(&*payload).into();
+        discard(payload);
+        Self(Box::new(Panicked { message }))
     }
 }
 
@@ -108,5 +116,12 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
         text
     } else {
         "(the panic carried no text)"
+    }
+}
+
+/// Drops what was panicked with: it is the user's, and so is its destructor, which may panic as well.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(payload);
     }
 }

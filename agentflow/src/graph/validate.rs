@@ -235,9 +235,13 @@ fn edges_of_members<S: State, C>(
 fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Problems) -> Option<usize> {
     let mut first: Option<usize> = None;
     let mut is_said = false;
+    let mut ends = Vec::new();
     for edge in graph.edges.iter().filter(|edge| edge.from.0.is_none()) {
-        // `START -> END` is no entry: there is nothing to run.
-        let Some(name) = &edge.to.0 else { continue };
+        // `START -> END` is no entry, there is nothing to run; beside one it is one too many.
+        let Some(name) = &edge.to.0 else {
+            ends.push(edge.location);
+            continue;
+        };
         is_said = true;
         match (names.find(name, edge.location, problems), first) {
             (Some(second), Some(first)) => {
@@ -246,6 +250,12 @@ fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Pr
             }
             (found, None) => first = found,
             (None, Some(_)) => {}
+        }
+    }
+    if let Some(first) = first {
+        for end in ends {
+            let (first, second) = (names.of(first), "END".into());
+            problems.add(end, ProblemKind::SecondEntry { first, second });
         }
     }
     if let (false, Some(candidate)) = (is_said, names.names.first()) {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     NodeContext, NodeError, ParallelContext, State,
-    error::NodeTimedOut,
+    error::{NodeTimedOut, discard},
     graph::{BoxFuture, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
 };
@@ -172,7 +172,7 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
         // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
         match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => return Poll::Ready(result),
-            Err(panic) => return Poll::Ready(Err(NodeError::panicked(&*panic))),
+            Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
             Ok(Poll::Pending) => {}
         }
         let (Some(after), Some(deadline)) = (timeout, deadline) else {
@@ -183,6 +183,8 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
     })
     .await;
     // A destructor of the node's that panics must not take the node's own end away.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(node)));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(node))) {
+        discard(panic);
+    }
     ended
 }

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{FieldChange, RunId};
+use crate::{FieldChange, RunId, TaskId, TaskOutcome, task::Watch};
 
 /// What happened in a run, and when.
 ///
@@ -235,10 +235,27 @@ impl Sink {
         }
     }
 
+    /// Who is told of the run's background tasks.
+    pub(super) fn watch(&self) -> Option<Arc<dyn Watch>> {
+        self.0.clone().map(|buffer| buffer as _)
+    }
+
     pub(super) fn writer(&self, node: &Arc<str>) -> EventWriter {
         EventWriter(self.0.as_ref().map(|buffer| {
             Box::new(Writer { sink: Self(Some(Arc::clone(buffer))), node: Arc::clone(node), fields: Mutex::default() })
         }))
+    }
+}
+
+/// The run's background tasks are told of without waiting for the reader: a task is never slowed by one.
+impl Watch for Buffer {
+    fn started(&self, node: &str, task: &str, id: TaskId) {
+        self.push(EventKind::TaskStarted { node: node.to_owned(), task: task.to_owned(), id: id.get() });
+    }
+
+    fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome) {
+        let outcome = outcome.to_string();
+        self.push(EventKind::TaskEnded { node: node.to_owned(), task: task.to_owned(), id: id.get(), outcome });
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use tokio::time::sleep_until;
 
 use super::scope::{Interrupt, Signals, Timeout};
-use crate::NodeError;
+use crate::{NodeError, error::discard};
 
 /// How a walk through the graph ended.
 pub(super) enum Ended<T> {
@@ -21,27 +21,36 @@ pub(super) enum Ended<T> {
     Panicked(NodeError),
 }
 
-/// Polls `walk` until it ends or is interrupted.
+/// Polls `walk` until it ends or is interrupted, and drops it.
 ///
 /// Nobody is asked before a node has had to wait: a run whose nodes are ready at once registers no waker and no timer.
 pub(super) async fn interruptible<T>(
-    walk: Pin<&mut (impl Future<Output = T> + Send)>,
+    walk: Pin<&mut Option<impl Future<Output = T> + Send>>,
     signals: Signals<'_>,
 ) -> Ended<T> {
     let mut walk = walk;
     let mut waiting: Option<Pin<Box<dyn Future<Output = Interrupt> + Send + '_>>> = None;
-    poll_fn(|cx: &mut Context<'_>| {
+    let ended = poll_fn(|cx: &mut Context<'_>| {
+        let poll = || match walk.as_mut().as_pin_mut() {
+            Some(walk) => walk.poll(cx),
+            None => Poll::Pending,
+        };
         // What panicked is not polled again, so nobody sees what is half done in it.
-        match catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(Poll::Ready(output)) => Poll::Ready(Ended::Itself(output)),
             Ok(Poll::Pending) => {
                 let waiting = waiting.get_or_insert_with(|| Box::pin(interrupted(signals)));
                 waiting.as_mut().poll(cx).map(Ended::Interrupted)
             }
-            Err(panic) => Poll::Ready(Ended::Panicked(NodeError::panicked(&*panic))),
+            Err(panic) => Poll::Ready(Ended::Panicked(NodeError::panicked(panic))),
         }
     })
-    .await
+    .await;
+    // A destructor of a node's that panics must not take the run's own end away.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| walk.set(None))) {
+        discard(panic);
+    }
+    ended
 }
 
 async fn interrupted(signals: Signals<'_>) -> Interrupt {

@@ -122,7 +122,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     };
     let progress = Progress::new(app.plan.entry);
     let ended = {
-        let walk = pin!(walk(&app.plan, &app.context, &scope, &mut state, &progress));
+        let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
         interruptible(walk, signals).await
     };
     let failure = match ended {
@@ -242,7 +242,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     match &step.choose {
         None => Ok(way),
         Some(router) => catch_unwind(AssertUnwindSafe(|| router.choose(state)))
-            .unwrap_or_else(|panic| Err(NodeError::panicked(&*panic)))
+            .unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
             .map_err(|source| {
                 let failure = NodeFailure { node: scope.path(&step.name), attempt: 1, elapsed: Duration::ZERO, source };
                 Failure::committed(RunErrorKind::Node(failure))

@@ -131,6 +131,6 @@ impl<'a> Scope<'a> {
     }
 
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
-        self.manager.labelled(self.run_id, Arc::clone(path))
+        self.manager.labelled(self.run_id, Arc::clone(path), self.sink.watch())
     }
 }

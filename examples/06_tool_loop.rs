@@ -23,8 +23,8 @@ use std::{
 };
 
 use agentflow::{
-    AgentState, AgentStateUpdate, Content, Message, NodeError, Provide, Route, RunConfig, ToolCall,
-    ToolResult, graph, node,
+    AgentState, AgentStateUpdate, Content, Message, NodeError, Provide, Route, RunConfig, ToolCall, ToolResult, graph,
+    node,
 };
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -104,11 +104,7 @@ fn print(message: &Message) {
         let text = match content {
             Content::Text { text } => text.clone(),
             Content::ToolCall(ToolCall { name, arguments, .. }) => format!("{name}({arguments})"),
-            Content::ToolResult(ToolResult {
-                output,
-                is_error: true,
-                ..
-            }) => format!("failed: {output}"),
+            Content::ToolResult(ToolResult { output, is_error: true, .. }) => format!("failed: {output}"),
             Content::ToolResult(ToolResult { output, .. }) => output.to_string(),
             _ => continue,
         };
@@ -124,8 +120,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Message::assistant("Let me look.")
             .with_content(weather_in("call-1", "Oslo"))
             .with_content(weather_in("call-2", "Atlantis")),
-        Message::assistant("Atlantis has sunk. Perhaps Athens was meant?")
-            .with_content(weather_in("call-3", "Athens")),
+        Message::assistant("Atlantis has sunk. Perhaps Athens was meant?").with_content(weather_in("call-3", "Athens")),
         Message::assistant("Athens is 19 degrees warmer than Oslo; of Atlantis nothing is known."),
     ]);
 

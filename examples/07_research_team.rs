@@ -110,11 +110,7 @@ async fn review(state: &mut Report) {
 }
 
 fn verdict(report: &Report) -> Verdict {
-    if report.remarks.is_empty() {
-        Verdict::Ok
-    } else {
-        Verdict::Redo
-    }
+    if report.remarks.is_empty() { Verdict::Ok } else { Verdict::Redo }
 }
 
 fn research_team() -> CompiledGraph<Report> {
@@ -151,10 +147,7 @@ async fn main() -> Result<(), agentflow::RunError> {
         return Ok(());
     }
 
-    let report = Report {
-        topic: "owls".to_owned(),
-        ..Report::default()
-    };
+    let report = Report { topic: "owls".to_owned(), ..Report::default() };
     let mut run = team.stream(report, RunConfig::new());
     while let Some(event) = run.next().await {
         if let Some(line) = line(event.kind) {
@@ -169,9 +162,6 @@ async fn main() -> Result<(), agentflow::RunError> {
 mod tests {
     #[test]
     fn the_picture_is_current() {
-        assert_eq!(
-            super::research_team().mermaid(),
-            include_str!("research_team.mmd")
-        );
+        assert_eq!(super::research_team().mermaid(), include_str!("research_team.mmd"));
     }
 }

@@ -37,9 +37,7 @@ async fn search(state: &mut AgentState, events: &EventWriter) {
         sleep(Duration::from_millis(100)).await;
         events.emit("progress", percent).await;
     }
-    state
-        .context
-        .push(Message::system("Source: owls sleep by day, in hollow trees."));
+    state.context.push(Message::system("Source: owls sleep by day, in hollow trees."));
 }
 
 /// What a node emits is seen at once; its message is in the state when it is complete.

@@ -61,20 +61,12 @@ async fn outline(state: &mut Article) {
 #[node(REVISE)]
 async fn revise(state: &mut Article) {
     state.revision += 1;
-    state.text += if state.revision == 1 {
-        " by night"
-    } else {
-        ", silently"
-    };
+    state.text += if state.revision == 1 { " by night" } else { ", silently" };
 }
 
 #[node(JUDGE)]
 async fn judge(state: &Article) -> Quality {
-    if state.revision < 2 {
-        Quality::Poor
-    } else {
-        Quality::Good
-    }
+    if state.revision < 2 { Quality::Poor } else { Quality::Good }
 }
 
 #[node(TRANSLATE)]
@@ -104,10 +96,7 @@ fn editor() -> CompiledGraph<Article> {
 fn translator(language: &'static str) -> impl ParallelNode<Article> {
     let app = graph! { TRANSLATE -> PROOFREAD -> END };
     app.map_state(
-        move |article: &Article| Translation {
-            language,
-            text: article.text.clone(),
-        },
+        move |article: &Article| Translation { language, text: article.text.clone() },
         |translation| Article::update().translations([translation.text]),
     )
 }

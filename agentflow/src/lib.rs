@@ -242,7 +242,7 @@ pub use graph::{
     BuildError, CompileOptions, CompiledGraph, END, MappedGraph, NodeOptions, Problem, ProblemKind, START, Source,
     StateGraph, Target,
 };
-pub use message::{AgentState, Content, Message, MessageId, Role, ToolCall, ToolResult};
+pub use message::{AgentState, AgentStateUpdate, Content, Message, MessageId, Role, ToolCall, ToolResult};
 pub use node::{Node, NodeContext, ParallelContext, ParallelNode, Provide, Route};
 pub use retry::RetryPolicy;
 pub use run::{Event, EventKind, EventWriter, LastState, NodeFailure, RunError, RunErrorKind, RunStream};

@@ -117,18 +117,18 @@ pub(super) async fn attempts<A: Attempt>(
         let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
         let place = Place { scope, path, attempt, error };
         let result = guarded(node.start(&events, place), options.timeout).instrument(span).await;
-        let elapsed = started.elapsed();
         let source = match result {
             Ok(output) => {
                 if let Some(fields) = events.take_changes() {
                     scope.sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
                 }
-                scope.sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed }).await;
+                scope.sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() }).await;
                 return Ok(output);
             }
             Err(source) => source,
         };
 
+        let elapsed = started.elapsed();
         let is_committed = node.roll_back();
         let failure = Failure::of_node(NodeFailure { node: Arc::clone(path), attempt, elapsed, source }, is_committed);
         // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.

@@ -106,8 +106,8 @@ async fn a_run_that_is_refused_says_so_in_its_span() {
     let app = app();
     drop(app.stop().await);
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
-    let line = log.event("run failed");
-    assert_eq!((line.level, &line.within[..]), (Level::ERROR, &["agentflow.run"][..]));
+    let line = log.event("run rejected");
+    assert_eq!((line.level, &line.within[..]), (Level::WARN, &["agentflow.run"][..]));
     assert!(log.spans("agentflow.node").is_empty());
 }
 
@@ -178,5 +178,5 @@ async fn a_runs_shutdown_is_told_once_by_the_run() {
     };
     let (run, report) = tokio::join!(app.invoke(AgentState::default(), RunConfig::new()), app.aclose());
     assert_eq!(report.elapsed, Duration::from_secs(1));
-    assert_eq!(log.event("run failed").field("error"), run.unwrap_err().to_string());
+    assert_eq!(log.event("run cut off").field("error"), run.unwrap_err().to_string());
 }

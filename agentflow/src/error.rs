@@ -56,9 +56,7 @@ impl NodeError {
 
     /// What a node's panic becomes.
     pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
-        let message = panic_message(&*payload).into();
-        discard(payload);
-        Self(Box::new(Panicked { message }))
+        Self(Box::new(Panicked { message: panic_message(payload) }))
     }
 }
 
@@ -109,14 +107,16 @@ pub struct NoRoute {
 }
 
 /// The text that `panic!` was given: it arrives as `&str` or as `String`, depending on how it was formatted.
-pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        text
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
+    let message = if let Some(text) = payload.downcast_ref::<&'static str>() {
+        (*text).into()
     } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
+        text.as_str().into()
     } else {
-        "(the panic carried no text)"
-    }
+        "(the panic carried no text)".into()
+    };
+    discard(payload);
+    message
 }
 
 /// Drops what was panicked with: it is the user's, and so is its destructor, which may panic as well.

@@ -83,13 +83,23 @@ async fn run_with<S: State, C: Send + Sync + 'static>(
         sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
         let ended = admitted(app, state, run_id, config, sink).await;
         if let Err(error) = &ended {
-            tracing::error!(error = %error, "run failed");
+            log(error);
         }
         sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(RunError::to_string) }).await;
         ended
     }
     .instrument(span)
     .await
+}
+
+/// Says once what ended a run, and as loudly as it deserves: a caller who cancels, or comes too late, knows.
+fn log(error: &RunError) {
+    match error.kind() {
+        RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
+        RunErrorKind::Closed => tracing::warn!(%error, "run rejected"),
+        RunErrorKind::ShutDown { .. } => tracing::warn!(%error, "run cut off"),
+        _ => tracing::error!(%error, "run failed"),
+    }
 }
 
 async fn admitted<S: State, C: Send + Sync + 'static>(

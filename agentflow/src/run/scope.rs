@@ -78,7 +78,7 @@ impl Signals<'_> {
     }
 }
 
-impl<'a> Scope<'a> {
+impl Scope<'_> {
     /// The same for a branch, whose steps are counted on their own.
     pub(crate) fn branch(&self) -> Self {
         self.derived(self.subgraph.clone())

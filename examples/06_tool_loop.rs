@@ -20,6 +20,7 @@
 use std::{
     collections::VecDeque,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use agentflow::{
@@ -28,6 +29,7 @@ use agentflow::{
 };
 use futures::future::join_all;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 /// What it will say, in order.
 struct ScriptedModel {
@@ -42,7 +44,7 @@ impl ScriptedModel {
 
     /// Asynchronous, and in need of the conversation, as a real model is.
     async fn reply(&self, _conversation: &[Message]) -> Option<Message> {
-        tokio::task::yield_now().await;
+        sleep(Duration::from_millis(50)).await;
         let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
         replies.pop_front()
     }
@@ -91,6 +93,7 @@ async fn call_tool(call: &ToolCall) -> Result<Value, String> {
 }
 
 async fn weather(city: &str) -> Result<Value, String> {
+    sleep(Duration::from_millis(50)).await;
     match city {
         "Athens" => Ok(json!({ "celsius": 31 })),
         "Oslo" => Ok(json!({ "celsius": 12 })),

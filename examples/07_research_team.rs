@@ -12,7 +12,6 @@
 //! ```console
 //! $ cargo run -p agentflow-examples --example 07_research_team
 //! flowchart TD
-//!     n_start((START))
 //!     ...
 //! PLAN starts
 //! PLAN is done
@@ -28,15 +27,9 @@
 //! ARCHIVE starts again, attempt 3
 //! ARCHIVE is done
 //! joined, new: notes
-//! WRITE starts
-//! WRITE is done
-//! REVIEW starts
-//! REVIEW is done
+//! ...
 //! REVIEW: Verdict::Redo, on to WRITE
-//! WRITE starts
-//! WRITE is done
-//! REVIEW starts
-//! REVIEW is done
+//! ...
 //! REVIEW: Verdict::Ok, on to END
 //! => owls live on every continent but one (web); owls eat mice (archive); where they live, what they eat depends on the owl (expert)
 //! ```

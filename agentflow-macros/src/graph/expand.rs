@@ -251,7 +251,8 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
             quote!(#function #arguments)
         }
         (None, [returned, ..]) => {
-            let mut scrutinee = Group::new(Delimiter::Parenthesis, returned.to_token_stream());
+            // rustc looks through parentheses, and would say at the whole `graph!` that the patterns are not exhaustive.
+            let mut scrutinee = Group::new(Delimiter::Brace, returned.to_token_stream());
             scrutinee.set_span(decision.keyword.span());
             scrutinee.to_token_stream()
         }
@@ -259,8 +260,9 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     };
     let arms = decision.arms.iter().enumerate().map(|(index, Arm { pattern, chain })| {
         let mut index = Group::new(Delimiter::Parenthesis, Literal::usize_suffixed(index).to_token_stream());
-        if let Some(target) = chain.stages.first() {
-            index.set_span(target.span());
+        // rustc writes the arms that are missing behind the last one.
+        if let Some(end) = end_of(chain) {
+            index.set_span(end);
         }
         quote!(#pattern => #index,)
     });
@@ -269,8 +271,15 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     arms.set_span(decision.braces);
     let keyword = &decision.keyword;
     quote! {
-        #[allow(unused_parens)]
+        #[allow(unused_parens, unused_braces)]
         move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms
+    }
+}
+
+fn end_of(chain: &Chain) -> Option<Span> {
+    match &chain.decision {
+        Some(decision) => Some(decision.braces),
+        None => chain.stages.last()?.to_token_stream().into_iter().last().map(|token| token.span()),
     }
 }
 

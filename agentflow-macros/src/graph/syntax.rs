@@ -437,12 +437,14 @@ impl Graph {
 /// Nothing can be said to follow all arms of a decision.
 fn after_decision(tokens: &mut Tokens, context: Context, errors: &mut Errors) {
     if !context.is_over(tokens) {
-        let place = match tokens.clone().arrow() {
-            Some(arrow) => TokenStream::from_iter::<[TokenTree; 2]>(arrow),
-            None => tokens.peek().to_token_stream(),
-        };
-        let text = "nothing can follow a `match`: write what follows inside its arms, `PATTERN => A -> B`";
-        errors.spanning(place, text);
+        match tokens.clone().arrow() {
+            Some(arrow) => {
+                let text = "nothing can follow a `match`: write what follows inside its arms, `PATTERN => A -> B`";
+                errors.spanning(TokenStream::from_iter::<[TokenTree; 2]>(arrow), text);
+            }
+            // As easily forgotten as it is needless after a `match` of Rust's own.
+            None => errors.spanning(tokens.peek(), format!("expected {} after the `match`", context.end())),
+        }
         tokens.while_not(|tokens| context.is_over(tokens));
     }
 }

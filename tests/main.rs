@@ -6,6 +6,7 @@ mod steps;
 mod support;
 
 mod builder;
+mod event_names;
 mod isolation;
 mod messages;
 mod nodes;

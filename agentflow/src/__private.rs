@@ -37,7 +37,8 @@ pub trait Handle<S, C, R>: Node<S, C, Output = R> {
     message = "`{Self}` cannot run in a group on state `{S}`",
     label = "not a node that runs side by side with others",
     note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
-    note = "a node with `state: &mut {S}` goes before or after the group"
+    note = "a node with `state: &mut {S}` goes before or after the group",
+    note = "a graph goes into a group with `map_state`, which says what it brings"
 )]
 pub trait ParallelHandle<S: State, C, R>: ParallelNode<S, C> {
     const PARALLEL_HANDLE: Self;
@@ -148,7 +149,7 @@ macro_rules! returns {
 }
 returns! {
     [S, C] InPlace<S, C>: () => (), |(), _| ();
-    [S, C, R: Route] InPlace<S, C>: R => R, |route, _| route;
+    [S, C] InPlace<S, C>: bool => bool, |route, _| route;
     [S, C] Reads<S, C>: () => (), |(), _| ();
     [S, C] Reads<S, C>: bool => bool, |route, _| route;
     [U: Update<State: State<Update = U>>, C] Reads<U::State, C>: U => (), |update, mut cx| cx.apply(update);

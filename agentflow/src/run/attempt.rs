@@ -122,7 +122,10 @@ pub(super) async fn attempts<A: Attempt>(
                 if let Some(fields) = events.take_changes() {
                     scope.sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
                 }
-                scope.sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() }).await;
+                scope
+                    .sink
+                    .emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() })
+                    .await;
                 return Ok(output);
             }
             Err(source) => source,

@@ -87,7 +87,7 @@ pub enum EventKind {
         node: String,
         /// The pattern that matched.
         route: String,
-        /// Where the run goes on: a node, or `END`.
+        /// Where the run goes on: a node, or `END`; inside a subgraph `SUBGRAPH/END`.
         to: String,
     },
     /// The branches of a group begin.
@@ -183,6 +183,27 @@ mod optional_seconds {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let seconds = Option::<f64>::deserialize(deserializer)?;
         seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
+    }
+}
+
+impl EventKind {
+    /// The kind's name, as in the `type` of its JSON: what an SSE endpoint calls the event.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RunStarted { .. } => "run_started",
+            Self::NodeStarted { .. } => "node_started",
+            Self::NodeEnded { .. } => "node_ended",
+            Self::NodeFailed { .. } => "node_failed",
+            Self::Updated { .. } => "updated",
+            Self::RouteTaken { .. } => "route_taken",
+            Self::GroupStarted { .. } => "group_started",
+            Self::GroupJoined { .. } => "group_joined",
+            Self::Custom { .. } => "custom",
+            Self::TaskStarted { .. } => "task_started",
+            Self::TaskEnded { .. } => "task_ended",
+            Self::RunEnded { .. } => "run_ended",
+        }
     }
 }
 

@@ -213,7 +213,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 .emit(|| EventKind::RouteTaken {
                     node: scope.path(&step.name).to_string(),
                     route: route.to_string(),
-                    to: to.map_or_else(|| "END".to_owned(), |to| scope.path(&plan.steps[to].name).to_string()),
+                    to: to.map_or_else(|| scope.end(), |to| scope.path(&plan.steps[to].name).to_string()),
                 })
                 .await;
         }

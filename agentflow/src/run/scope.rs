@@ -116,6 +116,11 @@ impl Scope<'_> {
         }
     }
 
+    /// What `END` is called on this path.
+    pub(crate) fn end(&self) -> String {
+        self.subgraph.as_ref().map_or_else(|| "END".to_owned(), |subgraph| format!("{subgraph}/END"))
+    }
+
     /// Counts a node run in, unless the run is to end before it.
     pub(crate) fn enter(&self, node: &Arc<str>) -> Result<(), Failure> {
         if let Some(interrupt) = self.signals.check() {

@@ -148,12 +148,6 @@ async fn emit_and_fail(looked: &Looked) {
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
 }
 
-impl agentflow::Provide<Self> for Looked {
-    fn provide(&self) -> &Self {
-        self
-    }
-}
-
 #[tokio::test]
 async fn nothing_is_formatted_when_nobody_listens() {
     let looked = Looked::default();

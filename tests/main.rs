@@ -11,6 +11,7 @@ mod isolation;
 mod messages;
 mod nodes;
 mod promises;
+mod readme;
 mod run_config;
 mod run_errors;
 mod run_limits;

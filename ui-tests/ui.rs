@@ -26,3 +26,9 @@ fn node() {
 fn graph() {
     check("graph");
 }
+
+/// What README.md shows; `tests/readme.rs` sees to it that it shows just that.
+#[test]
+fn readme() {
+    check("readme");
+}

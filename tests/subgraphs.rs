@@ -271,7 +271,10 @@ async fn events_name_inner_nodes_by_their_path() {
             _ => {}
         }
     }
-    assert_eq!(told, ["+SUB", "+SUB/A", "-SUB/A", "SUB/A false SUB/A", "+SUB/A", "-SUB/A", "SUB/A true END", "-SUB"]);
+    assert_eq!(
+        told,
+        ["+SUB", "+SUB/A", "-SUB/A", "SUB/A false SUB/A", "+SUB/A", "-SUB/A", "SUB/A true SUB/END", "-SUB"]
+    );
 }
 
 /// What a node says about the run that it is in.

@@ -28,7 +28,7 @@ pub(crate) struct Line {
     /// `event` for events, the name of the span otherwise.
     pub(crate) what: &'static str,
     pub(crate) fields: BTreeMap<String, String>,
-    /// The names of the spans around it, outermost first.
+    /// The names of the spans around it, innermost first.
     pub(crate) within: Vec<&'static str>,
     /// The names of the spans that it follows.
     pub(crate) follows: Vec<&'static str>,
@@ -52,6 +52,22 @@ impl Log {
 
     pub(crate) fn spans(&self, name: &str) -> Vec<Line> {
         self.lines(name, "agentflow")
+    }
+
+    /// The events of this library whose message begins like this.
+    pub(crate) fn events(&self, message: &str) -> Vec<Line> {
+        let mut events = self.lines("event", "agentflow");
+        events.retain(|event| event.field("message").starts_with(message));
+        events
+    }
+
+    /// The only event of this library whose message begins like this.
+    #[track_caller]
+    pub(crate) fn event(&self, message: &str) -> Line {
+        match &self.events(message)[..] {
+            [event] => event.clone(),
+            events => panic!("one event was to say `{message}`: {events:?}"),
+        }
     }
 
     fn lines(&self, what: &str, target: &str) -> Vec<Line> {

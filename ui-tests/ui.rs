@@ -16,3 +16,19 @@ fn state() {
 fn task() {
     check("task");
 }
+
+#[test]
+fn node() {
+    check("node");
+}
+
+#[test]
+fn graph() {
+    check("graph");
+}
+
+/// What README.md shows; `tests/readme.rs` sees to it that it shows just that.
+#[test]
+fn readme() {
+    check("readme");
+}

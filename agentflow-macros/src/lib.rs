@@ -7,6 +7,8 @@ mod root;
 mod route;
 mod state;
 mod suggest;
+#[cfg(test)]
+mod testing;
 
 use proc_macro::TokenStream;
 

@@ -37,7 +37,8 @@ pub trait Handle<S, C, R>: Node<S, C, Output = R> {
     message = "`{Self}` cannot run in a group on state `{S}`",
     label = "not a node that runs side by side with others",
     note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
-    note = "a node with `state: &mut {S}` goes before or after the group"
+    note = "a node with `state: &mut {S}` goes before or after the group",
+    note = "a graph goes into a group with `map_state`, which says what it brings"
 )]
 pub trait ParallelHandle<S: State, C, R>: ParallelNode<S, C> {
     const PARALLEL_HANDLE: Self;
@@ -54,7 +55,29 @@ impl<S: State, C, R, N: Handle<S, C, R> + ParallelNode<S, C>> ParallelHandle<S, 
     label = "a decision must follow: `-> match {{ {Self}::.. => .. }}`"
 )]
 pub trait Unrouted {}
+
+#[diagnostic::do_not_recommend]
 impl Unrouted for () {}
+
+/// What a node returns where `match { .. }` follows it.
+#[diagnostic::on_unimplemented(
+    message = "the node before this `match` returns no route",
+    label = "name a function of the state, `match router {{ .. }}`, or let the node return a route",
+    note = "a route is an enum with `#[derive(Route)]`, or `bool`"
+)]
+pub trait Routed {
+    /// The route itself. Where there is none, rustc takes no offence at the patterns too.
+    type Value;
+    fn value(self) -> Self::Value;
+}
+
+#[diagnostic::do_not_recommend]
+impl<R: Route> Routed for R {
+    type Value = R;
+    fn value(self) -> R {
+        self
+    }
+}
 
 /// A state in an app with context `C`. A bound that names `C` is not one that rustc takes for false from the start, and
 /// reports wherever it stands.
@@ -126,11 +149,11 @@ macro_rules! returns {
 }
 returns! {
     [S, C] InPlace<S, C>: () => (), |(), _| ();
-    [S, C, R: Route] InPlace<S, C>: R => R, |route, _| route;
+    [S, C] InPlace<S, C>: bool => bool, |route, _| route;
     [S, C] Reads<S, C>: () => (), |(), _| ();
     [S, C] Reads<S, C>: bool => bool, |route, _| route;
-    [U: Update, C] Reads<U::State, C>: U => (), |update, mut cx| cx.apply(update);
-    [U: Update, C, R: Route] Reads<U::State, C>: (U, R) => R, |(update, route), mut cx| {
+    [U: Update<State: State<Update = U>>, C] Reads<U::State, C>: U => (), |update, mut cx| cx.apply(update);
+    [U: Update<State: State<Update = U>>, C, R: Route] Reads<U::State, C>: (U, R) => R, |(update, route), mut cx| {
         cx.apply(update);
         route
     };
@@ -160,7 +183,7 @@ impl<S: State, C> ReturnsUpdate<S, C> for () {
 }
 
 #[diagnostic::do_not_recommend]
-impl<U: Update, C> ReturnsUpdate<U::State, C> for U {
+impl<U: Update<State: State<Update = U>>, C> ReturnsUpdate<U::State, C> for U {
     fn into_update(self) -> Result<Option<U>, NodeError> {
         Ok(Some(self))
     }
@@ -284,6 +307,25 @@ pub fn state_owned<S: State>(state: &S) -> S {
     state.clone()
 }
 
+/// An empty graph with `type State = ..`. A function, not `StateGraph::new`: rustc shows a type that is no state at the
+/// type.
+#[must_use]
+pub fn graph<S: State, C: Context>() -> StateGraph<S, C> {
+    StateGraph::new()
+}
+
+/// In the place of an option's value that is not written yet.
+#[must_use]
+pub fn missing<T>() -> T {
+    unreachable!("a graph with mistakes does not compile")
+}
+
+/// A mistake in a graph, evaluated when the user's crate is compiled; rustc shows it at the call.
+#[track_caller]
+pub const fn mistake(text: &str) {
+    panic!("{}", text)
+}
+
 /// Where an arm leads: its pattern, and a step's name, or `None` for END.
 pub type Arm = (&'static str, Option<&'static str>);
 
@@ -293,7 +335,11 @@ impl<S: State, C: Context> StateGraph<S, C> {
         self.add_deciding(name.into(), N::HANDLE, |_, _| Ok(0));
     }
 
-    pub fn __branch<N: ParallelHandle<S, C, R>, R: Unrouted>(&mut self, name: &'static str) {
+    pub fn __add(&mut self, name: &'static str, node: impl Node<S, C, Output = ()>) {
+        self.add_node(name, node);
+    }
+
+    pub fn __branch<N: ParallelHandle<S, C, R>, R>(&mut self, name: &'static str) {
         self.add_branch_node(name, N::PARALLEL_HANDLE);
     }
 
@@ -302,23 +348,23 @@ impl<S: State, C: Context> StateGraph<S, C> {
     }
 
     /// A node that says itself which of the arms to take.
-    pub fn __deciding<N: Handle<S, C, R>, R>(
+    pub fn __deciding<N: Handle<S, C, R>, R: Routed>(
         &mut self,
         name: &'static str,
-        choose: impl Fn(&S, R) -> usize + Send + Sync + 'static,
+        choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) {
         self.__deciding_value(name, N::HANDLE, choose, arms);
     }
 
-    pub fn __deciding_value<N: Node<S, C>>(
+    pub fn __deciding_value<N: Node<S, C, Output = R>, R: Routed>(
         &mut self,
         name: &'static str,
         node: N,
-        choose: impl Fn(&S, N::Output) -> usize + Send + Sync + 'static,
+        choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) {
-        self.add_deciding(name.into(), node, move |state, route| Ok(choose(state, route)));
+        self.add_deciding(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
         self.add_arms(name.into(), None, targets(arms));
     }
 

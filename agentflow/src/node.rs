@@ -78,7 +78,8 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     message = "`{Self}` cannot run in a group on state `{S}`",
     label = "not a node that runs side by side with others",
     note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
-    note = "a node with `state: &mut {S}` goes before or after the group"
+    note = "a node with `state: &mut {S}` goes before or after the group",
+    note = "a graph goes into a group with `map_state`, which says what it brings"
 )]
 pub trait ParallelNode<S: State, C = ()>: Send + Sync + 'static {
     /// Runs the node once.
@@ -240,6 +241,14 @@ impl<S: State, C> NodeContext<'_, S, C> {
 pub trait Provide<T: ?Sized> {
     /// The service.
     fn provide(&self) -> &T;
+}
+
+/// A context may be the one service that there is.
+#[diagnostic::do_not_recommend]
+impl<T: ?Sized> Provide<T> for T {
+    fn provide(&self) -> &T {
+        self
+    }
 }
 
 /// What a node can return for a decision to follow: see [`#[derive(Route)]`](derive@crate::Route). `bool` is one too.

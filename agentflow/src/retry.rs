@@ -35,7 +35,7 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Up to `retries` more attempts after the first, at once and after any error.
     pub fn new(retries: u32) -> Self {
-        let max_delay = Duration::from_secs(60);
+        let max_delay = Duration::from_mins(1);
         Self { retries, backoff: None, factor: 2.0, max_delay, jitter: false, when: None }
     }
 

@@ -69,7 +69,6 @@ impl fmt::Display for Signal {
 
 /// What became of an app's runs and background tasks when it was shut down.
 #[derive(Clone, Debug)]
-#[must_use = "it says what was cut off"]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// How long the app took to be down, from the first call on.
@@ -97,7 +96,8 @@ impl fmt::Display for ShutdownReport {
         let RunsReport { ended, cut_off, still_running } = &self.runs;
         write!(f, "shut down in {:.1?}", self.elapsed)?;
         write!(f, "\n  runs:  {ended} ended, {} cut off, {} still running", cut_off.len(), still_running.len())?;
-        write!(f, "\n  tasks: {}", self.tasks)
+        // What was cut off belongs to the tasks, and stands below them.
+        write!(f, "\n  tasks: {}", self.tasks.to_string().replace('\n', "\n       "))
     }
 }
 
@@ -106,7 +106,13 @@ pub(crate) async fn shut_down(runs: &RunGate, manager: &BackgroundTaskManager, b
     let started = runs.close();
     manager.drain();
     let deadline = Instant::now().checked_add(bound);
-    if !runs.idle_by(deadline).await {
+    let drained = tokio::select! {
+        biased;
+        idle = runs.idle_by(deadline) => idle,
+        // Somebody else cut the runs off, and one that nobody polls doesn't end of it.
+        () = runs.cut_off.cancelled() => false,
+    };
+    if !drained {
         runs.cut_off_all();
     }
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -187,11 +193,11 @@ impl RunGate {
 
     fn cut_off_all(&self) {
         let mut gate = self.lock();
-        if !self.cut_off.is_cancelled() {
+        if gate.cut_off.is_empty() {
             gate.cut_off = gate.live.iter().map(|(_, id)| *id).collect();
-            drop(gate);
-            self.cut_off.cancel();
         }
+        drop(gate);
+        self.cut_off.cancel();
     }
 
     fn report(&self) -> RunsReport {
@@ -220,7 +226,8 @@ impl Drop for RunTicket<'_> {
     fn drop(&mut self) {
         let mut gate = self.runs.lock();
         gate.live.remove(self.key);
-        if gate.closed_at.is_some() && !self.runs.cut_off.is_cancelled() {
+        // Asked of what the lock guards, not of the token, which is cancelled a moment later.
+        if gate.closed_at.is_some() && gate.cut_off.is_empty() {
             gate.ended += 1;
         }
         let idle = gate.live.is_empty();

@@ -61,8 +61,8 @@ impl FieldChange {
 
 /// Changes to a state: what tells an update from the other things that a node may return.
 pub trait Update: Clone + Send + Sync + 'static {
-    /// The state that it changes.
-    type State: State<Update = Self>;
+    /// The state that it changes. It has no bound: a state that lacks one would be complained about once more here.
+    type State;
 }
 
 /// What the code that `#[derive(State)]` makes is built from.

@@ -1,4 +1,6 @@
 //! The rules of topology, one function per rule. Names, types, patterns and options are rustc's to check.
+//!
+//! What is wrong with the graph as a whole may come from a misspelt name, and is said only where all names resolve.
 
 use std::collections::HashMap;
 
@@ -77,7 +79,7 @@ fn no_way_on(model: &Model<'_>, errors: &mut Errors) {
             Work::Node { .. } => format!("node `{text}` has no way on; end the graph with `{text} -> END`"),
             Work::Group { .. } => "nothing follows this group; end the graph with `{ .. } -> END`".to_owned(),
         };
-        errors.spanning(step.place(), text);
+        errors.later(step.place(), text);
     }
 }
 
@@ -87,7 +89,7 @@ fn unreachable(model: &Model<'_>, errors: &mut Errors) {
     for step in top(model).filter(|step| !reached[*step]) {
         let (step, entry) = (&model.steps[step], model.steps[entry].text());
         let text = format!("node `{}` can never run: no path leads to it from `{entry}`", step.text());
-        errors.spanning(step.place(), text);
+        errors.later(step.place(), text);
     }
 }
 
@@ -110,7 +112,7 @@ fn endless_loops(model: &Model<'_>, errors: &mut Errors) {
             names => format!("nodes {} loop", names.join(", ")),
         };
         let text = format!("{subject} for ever: no path leads from there to `END`");
-        errors.spanning(model.steps[step].place(), text);
+        errors.later(model.steps[step].place(), text);
     }
 }
 

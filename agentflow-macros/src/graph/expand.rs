@@ -4,7 +4,7 @@
 //! their place would be what the editor shows there.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
-use quote::{ToTokens, format_ident, quote, quote_spanned};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::{
@@ -13,13 +13,17 @@ use super::{
 };
 use crate::errors::Errors;
 
-pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenStream {
+pub(crate) fn expand(graph: &Graph, model: &Model<'_>, mut errors: Errors) -> TokenStream {
     let root = &graph.root;
-    let finish = if errors.is_empty() { quote!(compiled) } else { quote!(poisoned) };
-    let hints = editor_hints(graph, !errors.is_empty());
+    let has_errors = !errors.is_empty();
+    let finish = if has_errors { quote!(poisoned) } else { quote!(compiled) };
+    let hints = editor_hints(graph, has_errors);
+    let later = errors.take_later();
+    let later = later.iter().map(|(place, text)| mistake(graph, place, text));
+    let later = quote!(#(#later)*);
     let errors = errors.into_tokens();
-    let builder = builder(graph, model, &quote!(#hints #errors));
-    let settings = graph.compile.iter().map(|Setting { key, value }| quote!(.#key(#value)));
+    let builder = builder(graph, model, has_errors, &quote!(#hints #errors #later));
+    let settings = graph.compile.iter().map(|setting| option(setting, has_errors));
     let options = Ident::new("__options", Span::mixed_site());
     let g = builder_ident();
     quote_spanned! {Span::mixed_site()=>
@@ -39,18 +43,22 @@ fn builder_ident() -> Ident {
 }
 
 /// The statements that make the builder, without the one that compiles it.
-fn builder(graph: &Graph, model: &Model<'_>, after_mentions: &TokenStream) -> TokenStream {
-    let bindings = graph.bindings.iter().enumerate().map(|(index, binding)| expand_binding(index, binding, model));
+fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &TokenStream) -> TokenStream {
+    let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
+        // A second one of a name has been complained about, and would be an item too many.
+        let is_first = graph.bindings[..index].iter().all(|other| other.name != binding.name);
+        is_first.then(|| expand_binding(binding, has_errors))
+    });
     let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
     let g = builder_ident();
     let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
-        (Some(state), _) => quote!(__af::StateGraph::<#state, _>::new()),
+        (Some(state), _) => quote!(__af::graph::<#state, _>()),
         (None, false) => quote!(__af::StateGraph::<_, _>::new()),
         // Nothing to infer the state from.
         (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
     };
     let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
-    let steps = model.steps.iter().map(|step| expand_step(graph, model, step));
+    let steps = model.steps.iter().map(|step| expand_step(graph, model, step, has_errors));
     let entry = model.entry.map(|entry| {
         let entry = Literal::string(&model.steps[entry].name);
         quote!(#g.set_entry_point(#entry);)
@@ -68,33 +76,65 @@ fn builder(graph: &Graph, model: &Model<'_>, after_mentions: &TokenStream) -> To
 }
 
 /// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.
-fn expand_binding(index: usize, binding: &Binding, model: &Model<'_>) -> TokenStream {
+fn expand_binding(binding: &Binding, has_errors: bool) -> TokenStream {
     let Binding { name, source, .. } = binding;
     let allow = quote!(#[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code, unused_parens)]);
-    let made = match source {
+    match source {
         // `node a = a;` names the node itself.
-        Source::Handle(handle) if handle.is_plain && handle.name == *name => return TokenStream::new(),
-        Source::Handle(handle) => return quote!(#allow type #name = #handle;),
-        Source::Value(tokens) => tokens.clone(),
-        Source::Graph(inner) => {
-            let empty = Model::default();
-            let builder = builder(inner, model.inner.get(&index).unwrap_or(&empty), &TokenStream::new());
-            let g = builder_ident();
-            quote!({ #builder __af::subgraph(#g) })
-        }
-    };
-    let value = value(index);
-    quote! {
-        #allow
-        enum #name {}
-        #allow
-        let #value = #made;
+        Source::Handle(handle) if handle.is_plain && handle.name == *name => TokenStream::new(),
+        Source::Handle(handle) => quote!(#allow type #name = #handle;),
+        // Without mistakes the value stands where the node is added.
+        Source::Value(value) if has_errors && !value.is_empty() => quote! {
+            #allow
+            enum #name {}
+            #allow
+            let _ = #value;
+        },
+        Source::Value(_) | Source::Graph(_) => quote!(#allow enum #name {}),
     }
 }
 
-/// The variable that holds a bound value.
-fn value(binding: usize) -> Ident {
-    format_ident!("__node{binding}", span = Span::mixed_site())
+/// An expression that makes a bound node; `None` where its type says all. The user's own tokens, so that rustc shows them
+/// where they are no node.
+fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> Option<TokenStream> {
+    match &graph.bindings[binding].source {
+        Source::Handle(_) => None,
+        Source::Value(value) => Some(value.clone()),
+        Source::Graph(inner) => {
+            let empty = Model::default();
+            let model = model.inner.get(&binding).unwrap_or(&empty);
+            let builder = builder(inner, model, has_errors, &TokenStream::new());
+            let g = builder_ident();
+            Some(quote!({ #builder __af::subgraph(#g) }))
+        }
+    }
+}
+
+/// `KEY: VALUE` as a call. rustc shows what is wrong with the call as a whole at the key: the parentheses stand there.
+fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
+    let value = if value.is_empty() && has_errors { quote!(__af::missing()) } else { value.clone() };
+    let mut arguments = Group::new(Delimiter::Parenthesis, value);
+    arguments.set_span(key.span());
+    quote!(.#key #arguments)
+}
+
+/// A mistake that rustc says unless a name in the graph does not resolve: then it passes over the constant.
+fn mistake(graph: &Graph, place: &TokenStream, text: &str) -> TokenStream {
+    // A constant does not know the generics of the function around it.
+    let mentions =
+        graph.mentions.iter().filter(|reference| reference.is_concrete()).map(|reference| mention(graph, reference));
+    // rustc takes a call to stand where its first and last token do.
+    let mut function = Group::new(Delimiter::Parenthesis, quote!(__af::mistake));
+    let mut arguments = Group::new(Delimiter::Parenthesis, Literal::string(text).to_token_stream());
+    function.set_span(place.span());
+    arguments.set_span(place.span());
+    quote! {
+        #[allow(unused_parens)]
+        const _: () = {
+            #(#mentions)*
+            #function #arguments
+        };
+    }
 }
 
 /// The reference in a place where it resolves. The parentheses keep a function's name from being read as a constant.
@@ -114,7 +154,7 @@ fn mention(graph: &Graph, reference: &Reference) -> TokenStream {
 }
 
 /// The calls that add a step and what follows it.
-fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>) -> TokenStream {
+fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bool) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
     let exits = step.exits.iter().map(|exit| match exit {
@@ -142,10 +182,8 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>) -> TokenStream
             (quote!(#g.__group(#name, &[#(#branches),*]);), None)
         }
         Work::Node { first_mention, binding } => {
-            let binding = binding.map(|index| (index, &graph.bindings[index]));
-            let options = binding.and_then(|(_, binding)| node_options(model, step, binding));
-            let is_value = binding.filter(|(_, binding)| !matches!(binding.source, Source::Handle(_)));
-            let value = is_value.map(|(index, _)| value(index));
+            let options = binding.and_then(|binding| node_options(model, step, &graph.bindings[binding], has_errors));
+            let value = binding.and_then(|binding| value(graph, model, binding, has_errors));
             (add_node(model, step, first_mention, value.as_ref()), options)
         }
     };
@@ -153,11 +191,11 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>) -> TokenStream
 }
 
 /// The call that adds a node: by its type, or with its value.
-fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Option<&Ident>) -> TokenStream {
+fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Option<&TokenStream>) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
-    // Where rustc points when the node returns a route that nobody uses.
-    let route = Ident::new("_", reference.name.span());
+    // Where rustc points when the node's route and what follows it don't fit.
+    let fit = Ident::new("_", reference.name.span());
     let returned = step.exits.iter().find_map(|exit| match exit {
         Exit::Decision { decision, targets } if decision.router.is_none() => Some((decision, targets)),
         _ => None,
@@ -169,13 +207,13 @@ fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Op
             let arms = arms(model, decision, targets);
             match value {
                 Some(value) => quote!(__deciding_value(#name, #value, #choose, &[#(#arms),*])),
-                None => quote!(__deciding::<(#reference), _>(#name, #choose, &[#(#arms),*])),
+                None => quote!(__deciding::<(#reference), #fit>(#name, #choose, &[#(#arms),*])),
             }
         }
         (None, Some(_), Some(value)) => quote!(add_branch_node(#name, #value)),
-        (None, Some(_), None) => quote!(__branch::<(#reference), #route>(#name)),
-        (None, None, Some(value)) => quote!(add_node(#name, #value)),
-        (None, None, None) => quote!(__node::<(#reference), #route>(#name)),
+        (None, Some(_), None) => quote!(__branch::<(#reference), #fit>(#name)),
+        (None, None, Some(value)) => quote!(__add(#name, #value)),
+        (None, None, None) => quote!(__node::<(#reference), #fit>(#name)),
     };
     quote! {
         #[allow(unused_parens)]
@@ -183,13 +221,13 @@ fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Op
     }
 }
 
-fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding) -> Option<TokenStream> {
+fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_errors: bool) -> Option<TokenStream> {
     if binding.options.is_empty() && step.on_error.is_none() {
         return None;
     }
     let g = builder_ident();
     let name = Literal::string(&step.name);
-    let settings = binding.options.iter().map(|Setting { key, value }| quote!(.#key(#value)));
+    let settings = binding.options.iter().map(|setting| option(setting, has_errors));
     let on_error = step.on_error.map(|step| {
         let step = Literal::string(&model.steps[step].name);
         quote!(.on_error(#step))
@@ -213,7 +251,8 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
             quote!(#function #arguments)
         }
         (None, [returned, ..]) => {
-            let mut scrutinee = Group::new(Delimiter::Parenthesis, returned.to_token_stream());
+            // rustc looks through parentheses, and would say at the whole `graph!` that the patterns are not exhaustive.
+            let mut scrutinee = Group::new(Delimiter::Brace, returned.to_token_stream());
             scrutinee.set_span(decision.keyword.span());
             scrutinee.to_token_stream()
         }
@@ -221,8 +260,9 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     };
     let arms = decision.arms.iter().enumerate().map(|(index, Arm { pattern, chain })| {
         let mut index = Group::new(Delimiter::Parenthesis, Literal::usize_suffixed(index).to_token_stream());
-        if let Some(target) = chain.stages.first() {
-            index.set_span(target.span());
+        // rustc writes the arms that are missing behind the last one.
+        if let Some(end) = end_of(chain) {
+            index.set_span(end);
         }
         quote!(#pattern => #index,)
     });
@@ -231,8 +271,15 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     arms.set_span(decision.braces);
     let keyword = &decision.keyword;
     quote! {
-        #[allow(unused_parens)]
+        #[allow(unused_parens, unused_braces)]
         move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms
+    }
+}
+
+fn end_of(chain: &Chain) -> Option<Span> {
+    match &chain.decision {
+        Some(decision) => Some(decision.braces),
+        None => chain.stages.last()?.to_token_stream().into_iter().last().map(|token| token.span()),
     }
 }
 
@@ -268,6 +315,7 @@ fn pattern_text(pattern: &TokenStream) -> String {
 fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
     let root = &graph.root;
     let functions = graph.mentions.iter().filter(|reference| !reference.is_start() && !reference.is_end());
+    let half_typed = &graph.half_typed;
     let mut decisions = Vec::new();
     if is_poisoned {
         graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
@@ -280,6 +328,7 @@ fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
             {
                 use #root::{END, START};
                 #(let _ = #functions;)*
+                #(let _: (#half_typed);)*
                 #(let _ = #decisions;)*
             }
         }

@@ -8,6 +8,8 @@ mod check;
 mod expand;
 mod model;
 mod syntax;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use proc_macro2::TokenStream;

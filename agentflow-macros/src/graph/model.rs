@@ -1,6 +1,6 @@
 //! AST → graph: names resolved to nodes, with the places where they stand.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
@@ -157,10 +157,16 @@ impl<'a, 'e> Builder<'a, 'e> {
             let name = ident.to_string();
             if name == "START" || name == "END" {
                 errors.at(ident.span(), format!("`{name}` is reserved: give the node another name"));
-            } else if bindings.contains_key(&name) {
-                errors.at(ident.span(), format!("`node {name}` is there already: give this one another name"));
-            } else {
-                bindings.insert(name, Bound { index, name: ident, is_used: false });
+                continue;
+            }
+            match bindings.entry(name) {
+                Entry::Occupied(first) => {
+                    let text = format!("`node {}` is there already: give this one another name", first.key());
+                    errors.at(ident.span(), text);
+                }
+                Entry::Vacant(place) => {
+                    place.insert(Bound { index, name: ident, is_used: false });
+                }
             }
         }
         Self { model: Model::default(), graph, bindings, nodes: HashMap::new(), start: None, errors }
@@ -198,9 +204,13 @@ impl<'a, 'e> Builder<'a, 'e> {
                 before = Before::Start;
                 continue;
             }
+            if place == Place::Statement && matches!(before, Before::Nothing) && is_reserved(Reference::is_end) {
+                self.errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
+                return None;
+            }
             let target = if is_reserved(Reference::is_end) { Target::End } else { Target::Step(self.step(stage)) };
             first.get_or_insert(target);
-            self.link(&before, target, stage, place);
+            self.link(&before, target, stage);
             before = match target {
                 Target::End => Before::End,
                 Target::Step(step) => Before::Step(step),
@@ -224,7 +234,7 @@ impl<'a, 'e> Builder<'a, 'e> {
     }
 
     /// Writes down that `target` comes after `before`.
-    fn link(&mut self, before: &Before, target: Target, stage: &'a Stage, place: Place) {
+    fn link(&mut self, before: &Before, target: Target, stage: &'a Stage) {
         match (before, target) {
             (Before::Step(from), to) => self.model.steps[*from].exits.push(Exit::Edge { to, at: stage }),
             (Before::Start, Target::Step(entry)) => match self.start {
@@ -236,9 +246,6 @@ impl<'a, 'e> Builder<'a, 'e> {
             },
             (Before::Start, Target::End) => {
                 self.errors.spanning(stage, "a graph needs a node between `START` and `END`: `START -> MAIN -> END`");
-            }
-            (Before::Nothing, Target::End) if place == Place::Statement => {
-                self.errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
             }
             (Before::Nothing | Before::End, _) => {}
         }
@@ -322,16 +329,30 @@ impl<'a, 'e> Builder<'a, 'e> {
                     if self.nodes.contains_key(&reference.text()) {
                         self.two_places(reference);
                     }
-                    steps.push(self.node(reference));
+                    let node = self.node(reference);
+                    self.no_graph_in_place(node, reference);
+                    steps.push(node);
                 }
                 Stage::Group(group) => steps.push(self.group(group)),
             }
         }
         if let Some(decision) = &chain.decision {
-            let text = "a branch cannot decide: put the `match` after the group, or in a subgraph, `graph NAME { .. }`";
+            let text = "a branch cannot decide: put the `match` after the group, or in a graph of its own, \
+                        `node NAME = app.map_state(into, back);`";
             self.errors.spanning(&decision.keyword, text);
         }
         steps
+    }
+
+    /// A graph written in place changes the state that it shares.
+    fn no_graph_in_place(&mut self, node: usize, reference: &Reference) {
+        if let Work::Node { binding: Some(binding), .. } = self.model.steps[node].work
+            && let Source::Graph(_) = self.graph.bindings[binding].source
+        {
+            let text = "a graph written in place shares the state and cannot run in a group; \
+                        compile it apart and say what it brings: `node NAME = app.map_state(into, back);`";
+            self.errors.spanning(reference, text);
+        }
     }
 
     fn two_places(&mut self, reference: &Reference) {

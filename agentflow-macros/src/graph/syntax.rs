@@ -1,7 +1,7 @@
 //! Tokens → AST. Reads to the end whatever comes: a mistake is noted, what can be made of it is kept.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
-use quote::{ToTokens, quote};
+use quote::{ToTokens, quote, quote_spanned};
 
 use super::tokens::Tokens;
 use crate::{errors::Errors, root::Root};
@@ -17,6 +17,8 @@ pub(crate) struct Graph {
     pub(crate) compile: Vec<Setting>,
     /// Every place where a node is named, in the order of the text, also where the graph around it is wrong.
     pub(crate) mentions: Vec<Reference>,
+    /// The beginnings of paths such as `other::`. For the editor only: a module in a node's place is an error more.
+    pub(crate) half_typed: Vec<Reference>,
     /// Whether this is a part of another graph.
     is_inner: bool,
 }
@@ -33,7 +35,7 @@ pub(crate) struct Binding {
 pub(crate) enum Source {
     /// The handle that `#[node]` made.
     Handle(Reference),
-    /// A value that implements `Node`.
+    /// A value that implements `Node`; nothing yet, where it is being typed.
     Value(TokenStream),
     /// A graph written in place.
     Graph(Graph),
@@ -103,6 +105,11 @@ pub(crate) struct Reference {
 impl Reference {
     pub(crate) fn is_start(&self) -> bool {
         self.is_plain && self.name == "START"
+    }
+
+    /// Without generic arguments, which may be those of the function around the graph.
+    pub(crate) fn is_concrete(&self) -> bool {
+        !self.path.to_string().contains('<')
     }
 
     pub(crate) fn is_end(&self) -> bool {
@@ -201,6 +208,8 @@ impl Graph {
             self.root(tokens, errors);
         } else if tokens.peek_word(0, "node") && tokens.ident_at(1).is_some() {
             self.binding(tokens, errors);
+        } else if tokens.peek_word(0, "compile") && tokens.nth(1).is_none() {
+            errors.spanning(tokens.peek(), "expected options: `compile { shutdown_timeout: 30s }`");
         } else {
             let chain = self.chain(&mut tokens, Context::Statement, errors);
             self.chains.push(chain);
@@ -244,12 +253,12 @@ impl Graph {
 
     /// `crate = path`
     fn root(&mut self, mut tokens: Tokens, errors: &mut Errors) {
-        let keyword = tokens.next();
-        self.only_outside(&keyword, errors);
+        let statement = tokens.clone().all();
+        self.only_outside(&tokens.next(), errors);
         tokens.next();
         match syn::parse2(tokens.rest()) {
             Ok(path) => self.root = Root(Some(path)),
-            Err(error) => errors.push(error),
+            Err(_) => errors.spanning(statement, "expected a path: `crate = my_crate::agentflow;`"),
         }
     }
 
@@ -257,9 +266,13 @@ impl Graph {
     fn binding(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let keyword = tokens.next();
         let Some(name) = tokens.ident() else { return };
-        if tokens.punct('=').is_none() || tokens.is_empty() {
-            let place = tokens.peek().cloned().or(keyword);
+        let equals = tokens.punct('=');
+        if equals.is_none() || tokens.is_empty() {
+            let place = tokens.peek().cloned().or(equals.map(TokenTree::from)).or(keyword);
             errors.spanning(place, format!("expected a node: `node {name} = my_node;`"));
+            // The name is known all the same.
+            let source = Source::Value(TokenStream::new());
+            self.bindings.push(Binding { name, source, options: Vec::new(), on_error: None });
             return;
         }
         let mut as_path = tokens.clone();
@@ -344,7 +357,7 @@ impl Graph {
     fn stage(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Stage> {
         if let Some(reserved) = reserved(tokens) {
             errors.spanning(&reserved, format!("`{reserved}` is reserved for a later version"));
-            tokens.next();
+            tokens.while_not(|tokens| tokens.peek_arrow() || tokens.peek_punct(0, ','));
             return None;
         }
         if let Some(braces) = tokens.group(Delimiter::Brace) {
@@ -411,23 +424,27 @@ impl Graph {
         Some(Decision { keyword, router, arms, braces: group.span() })
     }
 
-    fn mention(&mut self, reference: &Reference, dangling: Option<TokenTree>, errors: &mut Errors) {
-        if let Some(dangling) = dangling {
-            errors.spanning(dangling, "expected a name after `::`");
+    fn mention(&mut self, reference: &Reference, dangling: Option<Dangling>, errors: &mut Errors) {
+        if let Some((place, expected)) = dangling {
+            errors.spanning(place, expected);
+            self.half_typed.push(reference.clone());
+        } else {
+            self.mentions.push(reference.clone());
         }
-        self.mentions.push(reference.clone());
     }
 }
 
 /// Nothing can be said to follow all arms of a decision.
 fn after_decision(tokens: &mut Tokens, context: Context, errors: &mut Errors) {
     if !context.is_over(tokens) {
-        let place = match tokens.clone().arrow() {
-            Some(arrow) => TokenStream::from_iter::<[TokenTree; 2]>(arrow),
-            None => tokens.peek().to_token_stream(),
-        };
-        let text = "nothing can follow a `match`: write what follows inside its arms, `PATTERN => A -> B`";
-        errors.spanning(place, text);
+        match tokens.clone().arrow() {
+            Some(arrow) => {
+                let text = "nothing can follow a `match`: write what follows inside its arms, `PATTERN => A -> B`";
+                errors.spanning(TokenStream::from_iter::<[TokenTree; 2]>(arrow), text);
+            }
+            // As easily forgotten as it is needless after a `match` of Rust's own.
+            None => errors.spanning(tokens.peek(), format!("expected {} after the `match`", context.end())),
+        }
         tokens.while_not(|tokens| context.is_over(tokens));
     }
 }
@@ -456,8 +473,11 @@ fn skip_to_stage(tokens: &mut Tokens, context: Context) {
     tokens.arrow();
 }
 
-/// A path in type position. A `::` at its end is left out and told: the name behind it is being typed.
-fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<TokenTree>)> {
+/// Where a path ends that is still being typed, and what is expected there.
+type Dangling = (TokenTree, &'static str);
+
+/// A path in type position. A `::` at its end is left out, and a `<` that is not closed is closed.
+fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Dangling>)> {
     let mut path = TokenStream::new();
     let mut is_plain = true;
     if tokens.peek_path_separator() && tokens.ident_at(2).is_some() {
@@ -469,18 +489,24 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<TokenTree>)> {
     let mut dangling = None;
     loop {
         if tokens.peek_punct(0, '<') {
-            path.extend(tokens.generic_arguments());
+            // Written with `::` or without, it is one node; and as an expression it needs the `::`.
+            path.extend(quote!(::));
+            let open = tokens.peek().cloned();
+            let (arguments, is_closed) = tokens.generic_arguments();
+            path.extend(arguments);
             is_plain = false;
-        } else if let Some(separator) = tokens.path_separator() {
+            if !is_closed {
+                dangling = open.map(|open| (open, "expected a `>` that closes this `<`"));
+                break;
+            }
+        } else if let Some([first, second]) = tokens.path_separator() {
             if let Some(segment) = tokens.ident() {
-                path.extend(separator);
+                path.extend([first, second]);
                 path.extend(segment.to_token_stream());
                 name = segment;
                 is_plain = false;
-            } else if tokens.peek_punct(0, '<') {
-                path.extend(separator);
-            } else {
-                dangling = separator.into_iter().last();
+            } else if !tokens.peek_punct(0, '<') {
+                dangling = Some((second, "expected a name after `::`"));
                 break;
             }
         } else {
@@ -545,10 +571,11 @@ fn duration(literal: &Literal) -> Option<TokenStream> {
         nanos = nanos.checked_add(u64::from(digit.to_digit(10)?) * place)?;
     }
     let nanos = Literal::u64_suffixed(nanos);
-    // rustc takes the parentheses' place for the expression's: what is wrong with it is shown at the literal.
-    let mut expression = Group::new(Delimiter::Parenthesis, quote!(__af::Duration::from_nanos(#nanos)));
+    // rustc takes an expression to stand where its first and last token do: what is wrong with it is shown at the
+    // literal. Parentheses alone don't count.
+    let mut expression = Group::new(Delimiter::Parenthesis, quote!(&__af::Duration::from_nanos(#nanos)));
     expression.set_span(literal.span());
-    Some(expression.to_token_stream())
+    Some(quote_spanned!(literal.span()=> *#expression))
 }
 
 #[cfg(test)]
@@ -556,12 +583,12 @@ mod tests {
     use super::*;
 
     fn nanos(text: &str) -> Option<String> {
-        duration(&text.parse().unwrap()).map(|tokens| tokens.to_string())
+        duration(&text.parse().expect("a literal")).map(|tokens| tokens.to_string())
     }
 
     #[test]
     fn durations_are_numbers_with_a_unit() {
-        let from_nanos = |nanos: &str| Some(format!("(__af :: Duration :: from_nanos ({nanos}u64))"));
+        let from_nanos = |nanos: &str| Some(format!("* (& __af :: Duration :: from_nanos ({nanos}u64))"));
         assert_eq!(nanos("30s"), from_nanos("30000000000"));
         assert_eq!(nanos("1.5s"), from_nanos("1500000000"));
         assert_eq!(nanos("200ms"), from_nanos("200000000"));

@@ -4,6 +4,7 @@
 //! must be read to its end all the same.
 
 use proc_macro2::{Delimiter, Group, Ident, Punct, Spacing, TokenStream, TokenTree};
+use quote::quote;
 
 #[derive(Clone)]
 pub(crate) struct Tokens {
@@ -53,10 +54,11 @@ impl Tokens {
         taken
     }
 
-    /// What is left but a brace group at the end, if there is more than that group.
+    /// What is left but a brace group at the end, if there is more than that group. The braces of `graph! { .. }` belong to
+    /// it.
     pub(crate) fn before_last_brace(&mut self) -> TokenStream {
         let left = self.list.len() - self.at;
-        let is_braced = left > 1 && self.peek_group(left - 1, Delimiter::Brace);
+        let is_braced = left > 1 && self.peek_group(left - 1, Delimiter::Brace) && !self.peek_punct(left - 2, '!');
         let end = self.list.len() - usize::from(is_braced);
         let before = self.list[self.at..end].iter().cloned().collect();
         self.at = end;
@@ -154,23 +156,29 @@ impl Tokens {
         }
     }
 
-    /// `<A, B<C>>`; up to the end where it isn't closed.
-    pub(crate) fn generic_arguments(&mut self) -> TokenStream {
+    /// `<A, B<C>>`, and whether it was closed. One that isn't ends at the graph's next arrow, and is closed.
+    pub(crate) fn generic_arguments(&mut self) -> (TokenStream, bool) {
         let mut arguments = TokenStream::new();
         let mut depth = 0_usize;
+        let mut after_parentheses = false;
         while !self.is_empty() {
-            if let Some(arrow) = self.arrow() {
-                arguments.extend(arrow);
-                continue;
+            if self.peek_arrow() {
+                // `fn(A) -> B` goes on; without parentheses it is the graph's arrow.
+                if !after_parentheses {
+                    break;
+                }
+                arguments.extend(self.arrow().into_iter().flatten());
             }
             depth += usize::from(self.peek_punct(0, '<'));
             depth -= usize::from(self.peek_punct(0, '>'));
+            after_parentheses = self.peek_group(0, Delimiter::Parenthesis);
             arguments.extend(self.next());
             if depth == 0 {
-                break;
+                return (arguments, true);
             }
         }
-        arguments
+        arguments.extend((0..depth).map(|_| quote!(>)));
+        (arguments, false)
     }
 
     /// The tokens up to `end`, which is taken too; all that is left where it doesn't come. The commas of `::<A, B>` end
@@ -181,7 +189,7 @@ impl Tokens {
             if let Some(separator) = self.path_separator() {
                 taken.extend(separator);
                 if self.peek_punct(0, '<') {
-                    taken.extend(self.generic_arguments());
+                    taken.extend(self.generic_arguments().0);
                 }
             } else {
                 taken.extend(self.next());

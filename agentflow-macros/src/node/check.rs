@@ -73,9 +73,12 @@ pub(crate) fn check(function: &Function, errors: &mut Errors) -> Signature {
     for input in &function.sig.inputs {
         if let FnArg::Typed(input) = input
             && let Some((name, parameter)) = parameter(input, errors)
-            // That a name is there twice is rustc's to say.
-            && seen.insert(name)
         {
+            if seen.contains(&name) {
+                errors.spanning(&input.pat, format!("a node takes `{name}` once"));
+                continue;
+            }
+            seen.insert(name);
             signature.parameters.push(parameter);
         }
     }
@@ -92,19 +95,22 @@ fn receiver(function: &Function) -> Option<&syn::Receiver> {
 
 fn qualifiers(function: &Function, errors: &mut Errors) {
     let sig = &function.sig;
+    let asynchronous = format!("write `async fn {}`", sig.ident);
+    if let (Some(token), None) = (&sig.constness, &sig.asyncness) {
+        // One mistake, not two.
+        errors.spanning(token, format!("a node is asynchronous, not `const`: {asynchronous}"));
+    } else if sig.asyncness.is_none() {
+        errors.at(sig.fn_token.span, format!("a node is asynchronous: {asynchronous}"));
+    }
     let mut reject = |token: Option<&dyn ToTokens>, word: &str| {
         if let Some(token) = token {
             errors.spanning(token, format!("a node cannot be `{word}`"));
         }
     };
-    reject(sig.constness.as_ref().map(|token| token as _), "const");
     reject(sig.abi.as_ref().map(|token| token as _), "extern");
     reject(sig.variadic.as_ref().map(|token| token as _), "variadic");
     if let Safety::Unsafe(token) = &sig.safety {
         reject(Some(token), "unsafe");
-    }
-    if sig.asyncness.is_none() {
-        errors.at(sig.fn_token.span, format!("a node is asynchronous: write `async fn {}`", sig.ident));
     }
 }
 

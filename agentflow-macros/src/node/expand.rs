@@ -199,8 +199,10 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let bounds = quote!(where #(#predicates,)* #(#services)*);
     let where_clause = &sig.generics.where_clause;
-    let parameters = &sig.generics.params;
-    let free_state = state_type(signature).is_none().then(|| quote!(__S: __af::State));
+    let mut parameters = sig.generics.params.clone();
+    if state_type(signature).is_none() {
+        parameters.push(syn::parse_quote!(__S: __af::State));
+    }
     let call = call(function, signature, arguments);
     // Taken before the state is lent to the call.
     let taken = [
@@ -255,7 +257,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             const HANDLE: Self = #value;
         }
         #[allow(dead_code)]
-        fn __result<#parameters #free_state>() #where_clause {
+        fn __result<#parameters>() #where_clause {
             __af::result::<#result, __af::#form<#state, ()>>();
         }
     }

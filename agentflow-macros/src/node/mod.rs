@@ -3,6 +3,8 @@
 mod check;
 mod expand;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -22,7 +24,9 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
         }
     };
     let signature = check::check(&function, &mut errors);
-    let item = function.without_helper_attributes();
+    let item = syntax::without_helper_attributes(item);
+    // That a node is asynchronous is a rule of ours: clippy is not to blame the user for it.
+    let item = quote!(#[allow(clippy::unused_async)] #item);
     if errors.is_empty() {
         let handle = expand::handle(&args, &function, &signature);
         return quote!(#item #handle);

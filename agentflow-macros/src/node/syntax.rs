@@ -1,9 +1,9 @@
 //! Tokens → [`NodeArgs`] and [`Function`].
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::{
-    Attribute, FnArg, Ident, Path, Result, Signature, Token, Visibility,
+    Attribute, Ident, Path, Result, Signature, Token, Visibility,
     parse::{Parse, ParseStream, Parser},
 };
 
@@ -37,10 +37,13 @@ impl NodeArgs {
 
     fn argument(&mut self, input: ParseStream<'_>) -> Result<()> {
         if input.peek(Token![crate]) {
-            input.parse::<Token![crate]>()?;
-            input.parse::<Token![=]>()?;
-            self.root = Root(Some(input.call(Path::parse_mod_style)?));
-        } else if self.name.is_none() && input.peek(Ident) {
+            let keyword = input.parse::<Token![crate]>()?;
+            let equals = input.parse::<Option<Token![=]>>()?;
+            let path = input.call(Path::parse_mod_style);
+            self.root = Root(Some(path.map_err(|_| {
+                syn::Error::new_spanned(quote!(#keyword #equals), "expected a path: `crate = my_crate::agentflow`")
+            })?));
+        } else if self.name.is_none() && input.peek(Ident) && !input.peek2(Token![=]) {
             self.name = Some(input.parse()?);
         } else {
             return Err(input.error("expected the node's name, as in `#[node(MAIN)]`, or `crate = path`"));
@@ -54,7 +57,6 @@ pub(crate) struct Function {
     pub(crate) attrs: Vec<Attribute>,
     vis: Visibility,
     pub(crate) sig: Signature,
-    body: TokenStream,
 }
 
 impl Function {
@@ -68,28 +70,45 @@ impl Function {
     pub(crate) fn vis(&self) -> &Visibility {
         &self.vis
     }
+}
 
-    /// The function as it was written; only `#[inject]`, which rustc doesn't know, is gone.
-    pub(crate) fn without_helper_attributes(&self) -> TokenStream {
-        let Self { attrs, vis, sig, body } = self;
-        let mut sig = sig.clone();
-        for input in &mut sig.inputs {
-            if let FnArg::Typed(parameter) = input {
-                parameter.attrs.retain(|attr| !is_inject(attr));
+/// The function as it was written; only `#[inject]`, which rustc doesn't know, is gone. These are the user's own tokens:
+/// syn sorts some of them when it prints what it has read.
+pub(crate) fn without_helper_attributes(item: TokenStream) -> TokenStream {
+    let mut is_signature = false;
+    item.into_iter()
+        .map(|token| match token {
+            TokenTree::Group(group) if is_signature && group.delimiter() == Delimiter::Parenthesis => {
+                without_inject(group).into()
             }
-        }
-        quote!(#(#attrs)* #vis #sig #body)
+            token => {
+                is_signature |= matches!(&token, TokenTree::Ident(ident) if ident == "fn");
+                token
+            }
+        })
+        .collect()
+}
+
+fn without_inject(parameters: Group) -> Group {
+    let list: Vec<TokenTree> = parameters.stream().into_iter().collect();
+    let is_attribute = |at: usize| {
+        matches!(&list[at..], [TokenTree::Punct(hash), TokenTree::Group(attribute), ..]
+            if hash.as_char() == '#' && attribute.stream().to_string() == "inject")
+    };
+    if !(0..list.len()).any(is_attribute) {
+        return parameters;
     }
+    let kept = (0..list.len()).filter(|at| !is_attribute(*at) && !at.checked_sub(1).is_some_and(is_attribute));
+    let mut without = Group::new(Delimiter::Parenthesis, kept.map(|at| list[at].clone()).collect());
+    without.set_span(parameters.span());
+    without
 }
 
 impl Parse for Function {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        Ok(Self {
-            attrs: input.call(Attribute::parse_outer)?,
-            vis: input.parse()?,
-            sig: input.parse()?,
-            body: input.parse()?,
-        })
+        let function = Self { attrs: input.call(Attribute::parse_outer)?, vis: input.parse()?, sig: input.parse()? };
+        input.parse::<TokenStream>()?;
+        Ok(function)
     }
 }
 

@@ -1,32 +1,17 @@
 //! What the expansion looks like, and what is said about each mistake. How rustc shows it is in `ui-tests`.
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::TokenStream;
 use quote::quote;
 
 use super::derive;
+use crate::testing::{self, pretty_items};
 
 fn pretty(input: TokenStream) -> String {
-    prettyplease::unparse(&syn::parse2(derive(input)).expect("the output is Rust"))
+    pretty_items(derive(input))
 }
 
-/// The texts of all `compile_error!`s.
 fn mistakes(input: TokenStream) -> Vec<String> {
-    fn collect(tokens: TokenStream, texts: &mut Vec<String>) {
-        let mut tokens = tokens.into_iter().peekable();
-        while let Some(token) = tokens.next() {
-            if matches!(&token, TokenTree::Ident(ident) if ident == "compile_error") {
-                tokens.next();
-                let Some(TokenTree::Group(text)) = tokens.next() else { panic!("compile_error without text") };
-                let text: syn::LitStr = syn::parse2(text.stream()).expect("a text");
-                texts.push(text.value());
-            } else if let TokenTree::Group(group) = token {
-                collect(group.stream(), texts);
-            }
-        }
-    }
-    let mut texts = Vec::new();
-    collect(derive(input), &mut texts);
-    texts
+    testing::mistakes(derive(input))
 }
 
 fn report() -> TokenStream {

@@ -234,8 +234,8 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
     where
         T: PartialEq + fmt::Debug + Send + Sync + 'static,
     {
-        let (routes, arms) = split_arms(arms);
-        let choose = move |state: &S| arm_of(&routes, &router(state));
+        let (known, arms) = split_arms(arms);
+        let choose = move |state: &S| arm_of(&known, &router(state));
         self.add_arms(from.into(), Some(Box::new(choose)), arms)
     }
 

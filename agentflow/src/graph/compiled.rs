@@ -111,6 +111,8 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// Shuts down in order: refuses new runs and tasks, waits up to `shutdown_timeout` for those that run, cancels the
     /// rest, and says what became of them.
     ///
+    /// A node that calls it waits for its own run until the timeout, and is cut off then: spawn a task for it.
+    ///
     /// It returns by `shutdown_timeout` and the manager's grace, whatever runs and tasks do. May be called more than
     /// once, at once too: every call returns when the app is down, with the same report.
     ///

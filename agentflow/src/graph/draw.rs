@@ -219,11 +219,11 @@ impl Dot<'_> {
 /// Graphviz draws edges between nodes only: one to a box is one to a node in it, cut off at the box.
 impl Outline {
     fn first_of(&self, step: usize, prefix: &str) -> (String, Option<String>) {
-        self.end_of(step, prefix, "_start", |branch| branch.first())
+        self.end_of(step, prefix, "_start", <[usize]>::first)
     }
 
     fn last_of(&self, step: usize, prefix: &str) -> (String, Option<String>) {
-        self.end_of(step, prefix, "_end", |branch| branch.last())
+        self.end_of(step, prefix, "_end", <[usize]>::last)
     }
 
     fn end_of(

@@ -61,7 +61,7 @@ pub enum ProblemKind {
         name: Arc<str>,
     },
     /// An edge or the entry names a node that was not added.
-    #[error("there is no node `{name}`{}", did_you_mean(.suggestion.as_ref()))]
+    #[error("there is no node `{name}`{}", did_you_mean(.name, .suggestion.as_ref()))]
     UnknownNode {
         /// The name as it was written.
         name: Arc<str>,
@@ -164,7 +164,10 @@ pub enum ProblemKind {
     },
 }
 
-fn did_you_mean(suggestion: Option<&Arc<str>>) -> String {
+fn did_you_mean(name: &str, suggestion: Option<&Arc<str>>) -> String {
+    if name == "START" || name == "END" {
+        return format!("; did you mean the constant `{name}`, without quotes?");
+    }
     suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 

@@ -86,14 +86,14 @@ impl Problems {
 
 /// The steps by index and by name.
 struct Names {
-    names: Vec<Arc<str>>,
+    steps: Vec<Arc<str>>,
     locations: Vec<Caller>,
     index: HashMap<Arc<str>, usize>,
 }
 
 impl Names {
     fn collect<S: State, C>(graph: &StateGraph<S, C>, problems: &mut Problems) -> Self {
-        let mut names = Self { names: Vec::new(), locations: Vec::new(), index: HashMap::new() };
+        let mut names = Self { steps: Vec::new(), locations: Vec::new(), index: HashMap::new() };
         if graph.steps.is_empty() {
             problems.add(graph.created, ProblemKind::Empty);
         }
@@ -103,14 +103,14 @@ impl Names {
             } else {
                 names.index.insert(Arc::clone(name), index);
             }
-            names.names.push(Arc::clone(name));
+            names.steps.push(Arc::clone(name));
             names.locations.push(location);
         }
         names
     }
 
     fn of(&self, step: usize) -> Arc<str> {
-        Arc::clone(&self.names[step])
+        Arc::clone(&self.steps[step])
     }
 
     /// `None` is END.
@@ -121,14 +121,15 @@ impl Names {
     fn find(&self, name: &Arc<str>, location: Caller, problems: &mut Problems) -> Option<usize> {
         let found = self.index.get(name).copied();
         // In a graph without nodes, that it has none is the mistake.
-        if found.is_none() && !self.names.is_empty() {
-            let suggestion = closest(name, &self.names);
+        if found.is_none() && !self.steps.is_empty() {
+            let suggestion = closest(name, &self.steps);
             problems.add(location, ProblemKind::UnknownNode { name: Arc::clone(name), suggestion });
         }
         found
     }
 
     /// As [`find`](Self::find); `Some(None)` is END.
+    #[allow(clippy::option_option, reason = "a name that is unknown, and one that is END")]
     fn find_place(&self, name: Option<&Arc<str>>, location: Caller, problems: &mut Problems) -> Option<Option<usize>> {
         match name {
             None => Some(None),
@@ -167,7 +168,7 @@ fn groups<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut P
 
 /// The group that each step is in. No step is in two places.
 fn members(names: &Names, groups: &[Vec<Vec<usize>>], problems: &mut Problems) -> Vec<Option<usize>> {
-    let mut members = vec![None; names.names.len()];
+    let mut members = vec![None; names.steps.len()];
     for (group, branches) in groups.iter().enumerate() {
         for member in branches.iter().flatten() {
             if members[*member].replace(group).is_some() || *member == group {
@@ -238,9 +239,13 @@ fn edges_of_members<S: State, C>(
 fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Problems) -> Option<usize> {
     let mut first: Option<usize> = None;
     let mut is_said = false;
+    let mut ends = Vec::new();
     for edge in graph.edges.iter().filter(|edge| edge.from.0.is_none()) {
-        // `START -> END` is no entry: there is nothing to run.
-        let Some(name) = &edge.to.0 else { continue };
+        // `START -> END` is no entry, there is nothing to run; beside one it is one too many.
+        let Some(name) = &edge.to.0 else {
+            ends.push(edge.location);
+            continue;
+        };
         is_said = true;
         match (names.find(name, edge.location, problems), first) {
             (Some(second), Some(first)) => {
@@ -251,7 +256,13 @@ fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Pr
             (None, Some(_)) => {}
         }
     }
-    if let (false, Some(candidate)) = (is_said, names.names.first()) {
+    if let Some(first) = first {
+        for end in ends {
+            let (first, second) = (names.of(first), "END".into());
+            problems.add(end, ProblemKind::SecondEntry { first, second });
+        }
+    }
+    if let (false, Some(candidate)) = (is_said, names.steps.first()) {
         problems.add(graph.created, ProblemKind::NoEntry { candidate: Arc::clone(candidate) });
     }
     first
@@ -265,7 +276,7 @@ struct Edge {
 
 /// The ways on from each step: one edge, or the arms of one decision.
 fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Problems) -> Vec<Vec<Edge>> {
-    let mut ways: Vec<Vec<Edge>> = names.names.iter().map(|_| Vec::new()).collect();
+    let mut ways: Vec<Vec<Edge>> = names.steps.iter().map(|_| Vec::new()).collect();
     for edge in &graph.edges {
         // START has no way on: it is the entry, which is another rule's.
         let Some(from) = &edge.from.0 else { continue };
@@ -315,7 +326,7 @@ fn options<S: State, C>(
     names: &Names,
     problems: &mut Problems,
 ) -> Vec<(NodeOptions, Option<usize>)> {
-    let mut options: Vec<_> = names.names.iter().map(|_| (NodeOptions::new(), None)).collect();
+    let mut options: Vec<_> = names.steps.iter().map(|_| (NodeOptions::new(), None)).collect();
     for declared in &graph.options {
         let Some(step) = names.find(&declared.node, declared.location, problems) else {
             continue;
@@ -374,7 +385,7 @@ impl Topology<'_> {
     /// Reports the loops that nothing leads out of, each once.
     fn endless_loops(&self, entry: usize, problems: &mut Problems) {
         let from_entry = self.reached_from(entry);
-        let mut reported = vec![false; self.names.names.len()];
+        let mut reported = vec![false; self.names.steps.len()];
         for step in self.top().filter(|step| from_entry[*step]) {
             let reached = self.reached_from(step);
             let reaches_end =
@@ -393,7 +404,7 @@ impl Topology<'_> {
 
     /// The steps that a run may come to from `start`, itself included.
     fn reached_from(&self, start: usize) -> Vec<bool> {
-        let mut reached = vec![false; self.names.names.len()];
+        let mut reached = vec![false; self.names.steps.len()];
         let mut open = vec![start];
         while let Some(step) = open.pop() {
             if !std::mem::replace(&mut reached[step], true) {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     NodeContext, NodeError, ParallelContext, State,
-    error::NodeTimedOut,
+    error::{NodeTimedOut, discard},
     graph::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
 };
@@ -133,7 +133,7 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Parallel<'_, S, C> {
 
 /// What a router says; its panic is an error.
 pub(super) fn chosen<S>(router: &dyn Choose<S>, state: &S) -> Result<usize, NodeError> {
-    catch_unwind(AssertUnwindSafe(|| router.choose(state))).unwrap_or_else(|panic| Err(NodeError::panicked(&*panic)))
+    catch_unwind(AssertUnwindSafe(|| router.choose(state))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
 }
 
 /// Runs the node until an attempt succeeds or its policy gives up.
@@ -153,18 +153,21 @@ pub(super) async fn attempts<A: Attempt>(
         let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
         let place = Place { scope, path, attempt, error };
         let result = guarded(node.start(&events, place), options.timeout).instrument(span).await;
-        let elapsed = started.elapsed();
         let source = match result.and_then(|output| node.decide(output)) {
             Ok(output) => {
                 if let Some(fields) = events.take_changes() {
                     scope.sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
                 }
-                scope.sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed }).await;
+                scope
+                    .sink
+                    .emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() })
+                    .await;
                 return Ok(output);
             }
             Err(source) => source,
         };
 
+        let elapsed = started.elapsed();
         let is_committed = node.roll_back();
         let failure = Failure::of_node(
             NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
@@ -216,7 +219,7 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
         // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
         match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => return Poll::Ready(result),
-            Err(panic) => return Poll::Ready(Err(NodeError::panicked(&*panic))),
+            Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
             Ok(Poll::Pending) => {}
         }
         let (Some(after), Some(deadline)) = (timeout, deadline) else {
@@ -228,6 +231,8 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
     })
     .await;
     // A destructor of the node's that panics must not take the node's own end away.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(node)));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(node))) {
+        discard(panic);
+    }
     ended
 }

@@ -253,7 +253,8 @@ impl fmt::Debug for RunError {
 impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self.kind() {
-            RunErrorKind::Node(failure) => Some(failure.source.as_error()),
+            // The node's own error stands in the text already.
+            RunErrorKind::Node(failure) => failure.source.as_error().source(),
             _ => None,
         }
     }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     State,
+    error::discard,
     graph::{BoxFuture, Plan, Work},
 };
 
@@ -73,7 +74,9 @@ async fn fork<S: State, C: Send + Sync + 'static>(
             Ok(updates) => brought[index] = updates,
             Err(failure) => {
                 // The siblings end here, each at its await; a destructor that panics takes nothing from the failure.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(running)));
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(running))) {
+                    discard(panic);
+                }
                 return Err(failure);
             }
         }

@@ -11,7 +11,7 @@ use std::{
 use tokio::{task::unconstrained, time::sleep_until};
 
 use super::scope::{Interrupt, Signals, Timeout};
-use crate::NodeError;
+use crate::{NodeError, error::discard};
 
 /// How a walk through the graph ended.
 pub(super) enum Ended<T> {
@@ -41,12 +41,14 @@ pub(super) async fn interruptible<F: Future + Send>(
                 let waiting = waiting.get_or_insert_with(|| Box::pin(unconstrained(interrupted(signals))));
                 waiting.as_mut().poll(cx).map(Ended::Interrupted)
             }
-            Err(panic) => Poll::Ready(Ended::Panicked(NodeError::panicked(&*panic))),
+            Err(panic) => Poll::Ready(Ended::Panicked(NodeError::panicked(panic))),
         }
     })
     .await;
     // A destructor of a node's that panics must not take the run's own end away.
-    let _ = catch_unwind(AssertUnwindSafe(|| walk.set(None)));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| walk.set(None))) {
+        discard(panic);
+    }
     ended
 }
 

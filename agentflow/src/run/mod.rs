@@ -82,13 +82,23 @@ async fn run_with<S: State, C: Send + Sync + 'static>(
         sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
         let ended = admitted(app, state, run_id, config, sink).await;
         if let Err(error) = &ended {
-            tracing::error!(error = %error, "run failed");
+            log(error);
         }
         sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(RunError::to_string) }).await;
         ended
     }
     .instrument(span)
     .await
+}
+
+/// Says once what ended a run, and as loudly as it deserves: a caller who cancels, or comes too late, knows.
+fn log(error: &RunError) {
+    match error.kind() {
+        RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
+        RunErrorKind::Closed => tracing::warn!(%error, "run rejected"),
+        RunErrorKind::ShutDown { .. } => tracing::warn!(%error, "run cut off"),
+        _ => tracing::error!(%error, "run failed"),
+    }
 }
 
 async fn admitted<S: State, C: Send + Sync + 'static>(
@@ -204,7 +214,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 .emit(|| EventKind::RouteTaken {
                     node: scope.path(&step.name).to_string(),
                     route: route.to_string(),
-                    to: to.map_or_else(|| "END".to_owned(), |to| scope.path(&plan.steps[to].name).to_string()),
+                    to: to.map_or_else(|| scope.end(), |to| scope.path(&plan.steps[to].name).to_string()),
                 })
                 .await;
         }

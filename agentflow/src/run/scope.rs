@@ -130,7 +130,7 @@ impl Signals<'_> {
     }
 }
 
-impl<'a> Scope<'a> {
+impl Scope<'_> {
     /// The same for a branch, whose steps are counted on their own.
     pub(crate) fn branch(&self) -> Self {
         self.derived(self.subgraph.clone())
@@ -169,6 +169,11 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// What `END` is called on this path.
+    pub(crate) fn end(&self) -> String {
+        self.subgraph.as_ref().map_or_else(|| "END".to_owned(), |subgraph| format!("{subgraph}/END"))
+    }
+
     /// Counts a node run in, unless the run is to end before it; gives the node's name on this path.
     pub(crate) fn enter(&self, node: &Arc<str>) -> Result<Arc<str>, Failure> {
         let path = self.path(node);
@@ -200,6 +205,6 @@ impl<'a> Scope<'a> {
     }
 
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
-        self.manager.labelled(self.run_id, Arc::clone(path))
+        self.manager.labelled(self.run_id, Arc::clone(path), self.sink.watch())
     }
 }

@@ -1,0 +1,421 @@
+//! What the expansion looks like, that every mention and the type are in it whatever was written, and what is said about
+//! each mistake. How rustc shows it is in `ui-tests`.
+
+use proc_macro2::TokenStream;
+use proptest::prelude::*;
+use quote::quote;
+
+use super::expand;
+use crate::testing::{self, contains, lexes, pretty_expression, quick, soup, unspaced};
+
+fn pretty(input: TokenStream) -> String {
+    pretty_expression(&expand(input))
+}
+
+fn mistakes(input: TokenStream) -> Vec<String> {
+    testing::mistakes(expand(input))
+}
+
+/// Whatever is wrong: an expression with each of `mentions` in it once, and a value with the graph's type.
+#[track_caller]
+fn survives(input: &str, mentions: &[&str]) -> TokenStream {
+    let output = keeps(input, mentions);
+    let _ = pretty_expression(&output);
+    output
+}
+
+/// The same where half an expression of the user's is in it, which is handed on as it is.
+#[track_caller]
+fn keeps(input: &str, mentions: &[&str]) -> TokenStream {
+    let output = expand(input.parse().expect("tokens"));
+    assert_ne!(testing::mistakes(output.clone()), [""; 0], "{input}");
+    for mention in mentions {
+        assert!(contains(&output, &format!("let _ : ({mention}) ;")), "{mention}: {output}");
+    }
+    assert!(contains(&output, "__af :: poisoned (__g , __options)"), "{output}");
+    output
+}
+
+#[test]
+fn one_node() {
+    insta::assert_snapshot!(pretty(quote!(MAIN -> END)));
+}
+
+#[test]
+fn chains() {
+    insta::assert_snapshot!(pretty(quote! {
+        START -> a;
+        b -> other::c -> END;
+        a -> b;
+    }));
+}
+
+#[test]
+fn bindings() {
+    insta::assert_snapshot!(pretty(quote! {
+        node FIRST = nodes::first;
+        node same = same;
+        node ASK = ask::<OpenAi>;
+        node VALUE = Tool::new("x");
+        node VARIABLE = (tool);
+        FIRST -> same -> ASK -> VALUE -> VARIABLE -> END;
+    }));
+}
+
+#[test]
+fn headers_and_options() {
+    insta::assert_snapshot!(pretty(quote! {
+        crate = crate::flow;
+        name = "support";
+        type State = Support<T>;
+        a -> END;
+        compile { shutdown_timeout: 1.5s, recursion_limit: 2 * n, context: services }
+    }));
+}
+
+#[test]
+fn a_mistake() {
+    insta::assert_snapshot!(pretty(quote! {
+        node FIRST = a;
+        node SECOND = Tool::new();
+        node THIRD = ;
+        FIRST -> SECOND ->;
+        other:: -> b c -> END;
+        compile { shutdown_timeout: , recursion_limit: 3 }
+    }));
+}
+
+#[test]
+fn the_same_tokens_give_the_same_output() {
+    let input = || quote! { node X = a; node Y = f(); X -> Y -> b -> END; compile { a: 1, b: 2 } };
+    assert_eq!(expand(input()).to_string(), expand(input()).to_string());
+    let unused = || quote! { node X = a; node Y = b; node Z = c; a -> END };
+    assert_eq!(expand(unused()).to_string(), expand(unused()).to_string());
+}
+
+#[test]
+fn a_renamed_crate_is_named_nowhere_by_its_old_name() {
+    for rest in [
+        quote!(a -> END),
+        quote!(START -> X; node X = f(); X -> END; compile { timeout: 1s }),
+        quote!(a -> b c),
+        quote!(a -> END -> b),
+        quote!(),
+    ] {
+        let output = expand(quote! { crate = crate::flow; #rest });
+        // The text of a mistake may name whom it likes.
+        let output = output.to_string();
+        assert!(!output.contains(":: agentflow"), "{output}");
+        assert!(!output.contains("agentflow ::"), "{output}");
+    }
+}
+
+#[test]
+fn a_path_with_generic_arguments_is_one_node_however_it_is_written() {
+    assert_eq!(mistakes(quote!(ask<A> -> b -> END; START -> ask::<A>)), [""; 0]);
+    assert_eq!(mistakes(quote!(ask<fn(A) -> B, C> -> END)), [""; 0]);
+    assert_eq!(mistakes(quote!(ask::<Vec<Vec<u8>>> -> x::y<(A, B), 3>::z -> END)), [""; 0]);
+}
+
+#[test]
+fn nodes_may_have_the_names_of_keywords() {
+    for name in [quote!(node), quote!(name), quote!(compile), quote!(State), quote!(r#type)] {
+        assert_eq!(mistakes(quote!(#name -> a -> END)), [""; 0], "{name}");
+        assert_eq!(mistakes(quote!(a -> #name -> END)), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_in_a_chain() {
+    let after = "expected a node or `END` after `->`";
+    let before = "expected a node or `END` before `->`";
+    let stray = "expected `->` or `;`";
+    let cases = [
+        (quote!(a ->), after),
+        (quote!(a -> ; b -> END), after),
+        (quote!(-> a), before),
+        (quote!(a -> -> END), before),
+        (quote!(a b), stray),
+        (quote!(a, b), stray),
+        (quote!(a => b), stray),
+        (quote!(a - b), stray),
+        (quote!(a -> END; b. -> END), stray),
+        (quote!(a -> 1 -> END), "expected a node or `END`"),
+        (quote!(a -> "b" -> END), "expected a node or `END`"),
+        (quote!(a<B -> END), "expected a `>` that closes this `<`"),
+        (quote!(a:: -> END), "expected a name after `::`"),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), [expected], "{input}");
+    }
+}
+
+#[test]
+fn statements_that_are_half_written() {
+    let state = "expected `type State = MyState;`";
+    let name = "a graph's name is a text: `name = \"support\";`";
+    let root = "expected a path: `crate = my_crate::agentflow;`";
+    let node = "expected a node: `node X = my_node;`";
+    let cases = [
+        (quote!(type), state),
+        (quote!(type State), state),
+        (quote!(type State =), state),
+        (quote!(type Foo = Bar), state),
+        (quote!(name =), name),
+        (quote!(name = 1), name),
+        (quote!(name = 'a'), name),
+        (quote!(crate =), root),
+        (quote!(crate = 1), root),
+        (quote!(node X), node),
+        (quote!(node X =), node),
+        (quote!(node X; a -> END), node),
+        (quote!(compile), "expected options: `compile { shutdown_timeout: 30s }`"),
+        (quote!(compile { x: }), "expected a value after `x:`"),
+        (quote!(compile { x = 1 }), "expected `:` and a value after `x`"),
+        (quote!(compile { 1 }), "expected an option: `shutdown_timeout: 30s`"),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(quote!(#input; a -> END)), [expected], "{input}");
+    }
+}
+
+#[test]
+fn start_and_end() {
+    let needs_a_node = "a graph needs a node before `END`: `MAIN -> END`";
+    let cases = [
+        (quote!(), "a graph needs at least one node: `graph! { MAIN -> END }`"),
+        (quote!(; ;), "a graph needs at least one node: `graph! { MAIN -> END }`"),
+        (quote!(END), needs_a_node),
+        (quote!(END -> a), needs_a_node),
+        (quote!(START -> END), needs_a_node),
+        (quote!(START; a -> END), "`START` needs a node to start at: `START -> MAIN`"),
+        (quote!(a -> START), "`START` can only begin a chain"),
+        (quote!(START -> START), "`START` can only begin a chain"),
+        (quote!(a -> END -> b), "nothing can follow `END`"),
+        (quote!(START -> a -> END; START -> b -> END), "the graph starts at `a` already"),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone())[0], expected, "{input}");
+    }
+}
+
+#[test]
+fn topology() {
+    let cases: [(_, &[&str]); 9] = [
+        (quote!(a -> b), &["node `b` has no way on; end the graph with `b -> END`"]),
+        (quote!(a), &["node `a` has no way on; end the graph with `a -> END`"]),
+        (quote!(a -> END; b -> a), &["node `b` can never run: no path leads to it from `a`"]),
+        (quote!(a -> b -> c -> b), &["nodes `b`, `c` loop for ever: no path leads from there to `END`"]),
+        (quote!(a -> a), &["node `a` loops for ever: no path leads from there to `END`"]),
+        (quote!(a -> b -> END; a -> b), &["duplicate edge `a -> b` (2/2)", "duplicate edge `a -> b` (1/2)"]),
+        (quote!(a -> END; a -> END), &["duplicate edge `a -> END` (2/2)", "duplicate edge `a -> END` (1/2)"]),
+        (quote!(a -> b -> END; a -> c -> END), &["`a` has two ways on, `b` and `c`; a node has one"]),
+        (
+            quote!(m::a -> n::a -> END),
+            &["two nodes are named `a`: `m::a` and `n::a`; give one another name: `node OTHER = n::a;`"],
+        ),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), expected, "{input}");
+    }
+}
+
+#[test]
+fn bindings_are_used_and_have_names_of_their_own() {
+    assert_eq!(
+        mistakes(quote!(node X = a; node Y = b; c -> END)),
+        [
+            "node `X` is bound but no chain goes through it: write `.. -> X -> ..`",
+            "node `Y` is bound but no chain goes through it: write `.. -> Y -> ..`",
+        ]
+    );
+    assert_eq!(
+        mistakes(quote!(node X = a; node X = b; X -> END)),
+        ["`node X` is there already: give this one another name"]
+    );
+    // The second one is in no block beside the first, which rustc would complain about too.
+    let output = expand(quote!(node X = a; node X = b; X -> END));
+    assert_eq!(unspaced(&output).matches("typeX=").count(), 1, "{output}");
+    assert_eq!(
+        mistakes(quote!(node START = a; node END = b; c -> END)),
+        ["`START` is reserved: give the node another name", "`END` is reserved: give the node another name"]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            node X = a
+            X -> END;
+        )),
+        ["expected `;`"]
+    );
+}
+
+#[test]
+fn syntax_comes_before_topology() {
+    // `b` has no way on, and `c` can't be reached: nobody wants to know before the chains are what was meant.
+    assert_eq!(mistakes(quote!(a b; c -> END)), ["expected `->` or `;`"]);
+    assert_eq!(mistakes(quote!(a -> START; m::b -> n::b -> END)), ["`START` can only begin a chain"]);
+    assert_eq!(mistakes(quote!(START -> END; a -> b)), ["a graph needs a node before `END`: `MAIN -> END`"]);
+}
+
+#[test]
+fn all_mistakes_of_one_kind_are_found_in_one_go() {
+    assert_eq!(mistakes(quote!(type Foo; name = 1; a ->; -> b; c d; node X = ; compile { 1, y: })).len(), 8);
+}
+
+#[test]
+fn half_typed_graphs_keep_their_mentions_and_their_type() {
+    survives("", &[]);
+    survives("MAIN", &["MAIN"]);
+    survives("MAIN -", &["MAIN"]);
+    survives("MAIN ->", &["MAIN"]);
+    survives("MAIN -> to", &["MAIN", "to"]);
+    survives("MAIN -> bb ->", &["MAIN", "bb"]);
+    survives("MAIN -> -> bb", &["MAIN", "bb"]);
+    survives("MAIN -> bb; cc -> ; dd -> END", &["MAIN", "bb", "cc", "dd"]);
+    survives("MAIN bb -> cc", &["MAIN", "bb", "cc"]);
+    survives("MAIN. bb -> cc", &["MAIN", "bb", "cc"]);
+    survives("other::", &["other"]);
+    survives("MAIN -> other:: -> cc", &["MAIN", "other", "cc"]);
+    survives("MAIN -> ::other::", &["MAIN", "::other"]);
+    survives("MAIN -> other::<A", &["MAIN", "other::<A>"]);
+    survives("MAIN -> other<A<B -> cc", &["MAIN", "other::<A<B>>", "cc"]);
+    survives("MAIN -> EN", &["MAIN", "EN"]);
+    survives("STAR", &["STAR"]);
+    survives("START ->", &["::agentflow::START"]);
+    survives("node", &["node"]);
+    survives("node X", &[]);
+    survives("node X = ", &[]);
+    survives("node X = to", &["to"]);
+    survives("node X = to; X ->", &["to", "X"]);
+    survives("node X = other::", &["other"]);
+}
+
+#[test]
+fn half_typed_headers_and_options_keep_what_is_there() {
+    let output = survives("type State = Ag; MAIN -> ", &["MAIN"]);
+    assert!(contains(&output, "__af::graph::<Ag, _>()"), "{output}");
+    let output = survives("MAIN -> ; compile { shut }", &["MAIN"]);
+    assert!(contains(&output, "CompileOptions::new().shut"), "{output}");
+    let output = survives("MAIN -> ; compile { shutdown_timeout: }", &["MAIN"]);
+    assert!(contains(&output, ".shutdown_timeout(__af::missing())"), "{output}");
+    let output = keeps("MAIN -> ; compile { shutdown_timeout: Duration:: , recursion_limit: 3 }", &["MAIN"]);
+    assert!(contains(&output, ".recursion_limit(3)"), "{output}");
+    let output = keeps("MAIN -> ; compile { context: services. }", &["MAIN"]);
+    assert!(contains(&output, ".context(services.)"), "{output}");
+}
+
+/// rust-analyzer looks for its marker in the expansion of the text that has one, and gives up where that lies beyond the
+/// end of the expansion of the text that has none.
+#[test]
+fn the_editors_marker_is_found_before_the_end_of_the_expansion_without_it() {
+    let text = |input: &str| expand(input.parse().expect("tokens")).to_string();
+    for (half, marked) in [
+        ("MAIN ->", "MAIN -> marker"),
+        ("MAIN -> END;", "MAIN -> END; marker"),
+        ("MAIN -> to", "MAIN -> tomarker"),
+        ("MAIN -> to -> END", "MAIN -> tomarker -> END"),
+        ("MAIN -> other::", "MAIN -> other::marker"),
+        ("", "marker"),
+        ("node X =", "node X = marker"),
+        ("type State = ; MAIN ->", "type State = marker; MAIN ->"),
+        ("a -> END; compile {}", "a -> END; compile { marker }"),
+    ] {
+        let found = text(marked).find("marker").expect("the marker");
+        assert!(found < text(half).len(), "{half}");
+    }
+}
+
+const GRAPHS: &[&str] = &[
+    "MAIN -> END",
+    "type State = S<T>; name = \"n\"; START -> a -> b::c; node X = ask::<A<B>>; b::c -> X -> END; \
+     compile { shutdown_timeout: 1.5s, recursion_limit: 3 }",
+    "crate = x::y; node V = f(1); node W = (v); V -> W -> a; a -> END; compile { context: c }",
+];
+
+const WORDS: &[&str] = &[
+    "a",
+    "b",
+    "END",
+    "START",
+    "->",
+    "-",
+    ">",
+    "<",
+    ";",
+    ",",
+    "::",
+    ":",
+    "node",
+    "node X =",
+    "graph",
+    "graph G",
+    "compile",
+    "compile {}",
+    "match",
+    "match {}",
+    "=>",
+    "type",
+    "State",
+    "=",
+    "name",
+    "crate",
+    "{}",
+    "()",
+    "[]",
+    "30s",
+    "1.5x",
+    "\"n\"",
+    "1",
+    "'a",
+    "'c'",
+    "|",
+    "&",
+    "#",
+    "$",
+    "..",
+    "_",
+    "r#fn",
+    "self",
+    "super",
+    "each",
+    "any",
+    "if",
+    "else",
+    "fn",
+    ".",
+    "?",
+];
+
+proptest! {
+    #![proptest_config(quick())]
+
+    #[test]
+    fn whatever_is_written_the_type_stays(input in soup(GRAPHS, WORDS)) {
+        let output = expand(input.clone());
+        let is_wrong = !testing::mistakes(output.clone()).is_empty();
+        let finish = if is_wrong { "__af :: poisoned (__g , __options)" } else { "__af :: compiled (__g , __options)" };
+        prop_assert!(contains(&output, finish), "{}\n{}", input, output);
+        prop_assert!(!lexes(&input) || lexes(&output), "{}\n{}", input, output);
+        // One block: an expression, whatever the user's own expressions in it are.
+        let trees: Vec<_> = output.into_iter().collect();
+        prop_assert!(matches!(&trees[..], [proc_macro2::TokenTree::Group(_)]));
+    }
+
+    #[test]
+    fn whatever_is_written_every_name_in_a_chain_is_mentioned(
+        input in soup(&["aa -> bb -> cc; dd -> ee::ff -> END"], &["gg", "->", ";", ",", "::", "hh", "END", "=", "?", "1"])
+    ) {
+        let output = expand(input.clone());
+        prop_assert!(pretty_expression(&output).len() > 1);
+        let names = input.clone().into_iter().filter_map(|token| match token {
+            proc_macro2::TokenTree::Ident(name) if name != "END" => Some(name.to_string()),
+            _ => None,
+        });
+        for name in names {
+            let is_mentioned = unspaced(&output).split("let_:(").skip(1).any(|mention| {
+                mention.split(')').next().is_some_and(|path| path.split(':').any(|segment| segment == name))
+            });
+            prop_assert!(is_mentioned, "{}: {}\n{}", name, input, output);
+        }
+    }
+}

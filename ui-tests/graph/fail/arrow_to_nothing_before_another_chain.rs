@@ -1,0 +1,18 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(state: &mut AgentState) {
+    state.context.clear();
+}
+
+#[node]
+async fn b(state: &mut AgentState) {
+    state.context.clear();
+}
+
+fn main() {
+    let _ = graph! {
+        a -> ;
+        b -> END;
+    };
+}

@@ -1,0 +1,19 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(state: &mut AgentState) {
+    state.context.clear();
+}
+
+#[node]
+async fn b(state: &mut AgentState) {
+    state.context.clear();
+}
+
+fn main() {
+    let _ = graph! {
+        node FIRST = a;
+        node FIRST = b;
+        FIRST -> END;
+    };
+}

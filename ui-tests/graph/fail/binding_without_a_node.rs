@@ -1,0 +1,8 @@
+use agentflow::{graph};
+
+fn main() {
+    let _ = graph! {
+        node FIRST = ;
+        FIRST -> END;
+    };
+}

@@ -1,0 +1,13 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(state: &mut AgentState) {
+    state.context.clear();
+}
+
+fn main() {
+    let _ = graph! {
+        a -> END;
+        compile { context: std::rc::Rc::new(1) }
+    };
+}

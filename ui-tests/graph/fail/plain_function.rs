@@ -1,0 +1,15 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(state: &mut AgentState) {
+    state.context.clear();
+}
+
+async fn plain(state: &mut AgentState) {
+    state.context.clear();
+}
+
+fn main() {
+    let _ = graph! { a -> plain -> END };
+    let _ = plain(&mut AgentState::default());
+}

@@ -1,0 +1,5 @@
+use agentflow::{graph};
+
+fn main() {
+    let _ = graph! { START -> END };
+}

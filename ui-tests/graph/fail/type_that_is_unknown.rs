@@ -1,0 +1,13 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(state: &mut AgentState) {
+    state.context.clear();
+}
+
+fn main() {
+    let _ = graph! {
+        type State = AgntState;
+        a -> END;
+    };
+}

@@ -1,0 +1,19 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(state: &mut AgentState) {
+    state.context.clear();
+}
+
+pub mod other {
+    use super::{AgentState, node};
+
+    #[node]
+    pub async fn b(state: &mut AgentState) {
+        state.context.clear();
+    }
+}
+
+fn main() {
+    let _ = graph! { a -> othr::b -> END };
+}

@@ -1,0 +1,10 @@
+#![deny(dead_code)]
+
+use agentflow::{AgentState, node};
+
+#[node(MAIN)]
+async fn greet(state: &mut AgentState) {
+    state.context.clear();
+}
+
+fn main() {}

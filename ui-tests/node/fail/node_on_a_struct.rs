@@ -1,0 +1,10 @@
+use agentflow::node;
+
+#[node]
+struct Greeter {
+    greeting: String,
+}
+
+fn main() {
+    let _ = Greeter { greeting: String::new() }.greeting;
+}

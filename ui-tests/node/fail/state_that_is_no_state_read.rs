@@ -1,0 +1,13 @@
+use agentflow::node;
+
+#[derive(Clone)]
+struct Report;
+
+#[node(MAIN)]
+async fn greet(state: &Report) {
+    let _ = state;
+}
+
+fn main() {
+    let _ = MAIN;
+}

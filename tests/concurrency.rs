@@ -207,7 +207,7 @@ async fn a_destructor_that_panics_takes_nothing_from_the_interrupt() {
     #[node]
     async fn bomb() {
         let _guard = OnDrop(|| panic!("from the destructor"));
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     let app = graph! { type State = Trip; bomb -> END };

@@ -209,7 +209,7 @@ async fn a_loop_ends_when_its_decision_says_so() {
 #[tokio::test]
 async fn arms_hold_chains_and_decisions_and_may_meet_again() {
     fn is_even(state: &Trip) -> bool {
-        state.count % 2 == 0
+        state.count.is_multiple_of(2)
     }
 
     let app = graph! {

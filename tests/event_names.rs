@@ -6,12 +6,12 @@ use serde_json::json;
 #[test]
 fn a_kinds_name_is_its_type_in_json() {
     let node = || "A".to_owned();
-    let none = std::time::Duration::ZERO;
+    let zero = std::time::Duration::ZERO;
     let kinds = [
         EventKind::RunStarted { graph: node() },
         EventKind::NodeStarted { node: node(), attempt: 1 },
-        EventKind::NodeEnded { node: node(), attempt: 1, elapsed: none },
-        EventKind::NodeFailed { node: node(), attempt: 1, elapsed: none, error: node(), retry_in: None },
+        EventKind::NodeEnded { node: node(), attempt: 1, elapsed: zero },
+        EventKind::NodeFailed { node: node(), attempt: 1, elapsed: zero, error: node(), retry_in: None },
         EventKind::Updated { node: node(), fields: vec![] },
         EventKind::RouteTaken { node: node(), route: node(), to: node() },
         EventKind::GroupStarted { nodes: vec![] },

@@ -139,9 +139,6 @@ async fn an_arm_may_lead_to_a_group() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_branch_delays_no_node_but_the_join() {
-    // The first branch ends only when the second one has come to its end.
-    let is_near_end = Arc::new(Notify::new());
-
     struct Waits(Arc<Notify>);
     impl ParallelNode<Trip> for Waits {
         async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
@@ -157,6 +154,9 @@ async fn a_slow_branch_delays_no_node_but_the_join() {
             Ok(None)
         }
     }
+
+    // The first branch ends only when the second one has come to its end.
+    let is_near_end = Arc::new(Notify::new());
 
     let app = graph! {
         node SLOW = (Waits(is_near_end.clone()));
@@ -378,6 +378,12 @@ async fn a_merge_that_panics_fails_the_run_and_not_the_app() {
         Fragile::update().first(1u32).glass(state.glass)
     }
 
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    #[node]
+    async fn count(state: &Fragile) -> FragileUpdate {
+        RUNS.fetch_add(1, Ordering::SeqCst);
+        Fragile::update().first(state.first + 1).glass(state.glass)
+    }
     let app = graph! { START -> { touch } -> END };
     let state = |glass| Fragile { first: 0, glass };
     let mut error = app.invoke(state(2), RunConfig::new()).await.unwrap_err();
@@ -387,12 +393,6 @@ async fn a_merge_that_panics_fails_the_run_and_not_the_app() {
     assert!(app.invoke(state(1), RunConfig::new()).await.is_ok());
 
     // The same where the node runs alone: half an update is not counted, and not tried again on top of itself.
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    #[node]
-    async fn count(state: &Fragile) -> FragileUpdate {
-        RUNS.fetch_add(1, Ordering::SeqCst);
-        Fragile::update().first(state.first + 1).glass(state.glass)
-    }
     let app = graph! {
         node COUNT = count { retry: 1 };
         COUNT -> END

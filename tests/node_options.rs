@@ -1,6 +1,7 @@
 //! What a node is run with: retries, a timeout, a fallback.
 
 use std::{
+    error::Error,
     future::pending,
     io,
     sync::{
@@ -147,7 +148,7 @@ async fn only_errors_for_which_when_holds_are_tried_again() {
     }
 
     let app = graph! {
-        node FAILS = fails { retry: RetryPolicy::new(9).when(|error| error.is::<io::Error>()) };
+        node FAILS = fails { retry: RetryPolicy::new(9).when(<dyn Error>::is::<io::Error>) };
         FAILS -> END
     };
     let error = failure(&app).await;
@@ -220,7 +221,7 @@ mod timeouts {
             let _guard = OnDrop(|| _ = DROPS.fetch_add(1, Ordering::SeqCst));
             state.count += 1;
             sleep(attempt * SECOND).await;
-            pending().await
+            pending::<()>().await;
         }
 
         let app = graph! {
@@ -345,7 +346,7 @@ mod timeouts {
         async fn stubborn(cancel: &CancellationToken) {
             let _guard = OnDrop(|| DROPPED.store(true, Ordering::SeqCst));
             cancel.cancelled().await;
-            pending().await
+            pending::<()>().await;
         }
 
         let app = graph! {
@@ -439,7 +440,7 @@ mod fallbacks {
         #[node]
         async fn hangs(state: &mut Trip) {
             state.count += 1;
-            pending().await
+            pending::<()>().await;
         }
 
         let app = graph! {
@@ -575,8 +576,6 @@ async fn a_run_that_is_cancelled_between_attempts_ends_at_once() {
 
 #[tokio::test]
 async fn a_limit_that_is_reached_inside_a_subgraph_is_no_failure_of_it() {
-    let visits = Arc::new(AtomicU32::new(0));
-
     struct Visit(Arc<AtomicU32>);
     impl Node<Trip> for Visit {
         type Output = ();
@@ -585,6 +584,8 @@ async fn a_limit_that_is_reached_inside_a_subgraph_is_no_failure_of_it() {
             Ok(())
         }
     }
+
+    let visits = Arc::new(AtomicU32::new(0));
 
     let inner = graph! {
         node VISIT = (Visit(visits.clone()));

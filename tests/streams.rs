@@ -171,7 +171,7 @@ async fn a_group_tells_of_its_fork_and_its_join() {
         node A = (Say);
         node B = (Late(3 * SECOND));
         node C = (Late(SECOND));
-        A -> { B, C -> rename } -> match |_: &Trip| true { _ => END }
+        A -> { B, C -> rename } -> match |_: &Trip| true { true => END, false => END }
     };
     assert_eq!(
         told(&app).await,
@@ -187,7 +187,7 @@ async fn a_group_tells_of_its_fork_and_its_join() {
             "rename 1 ended",
             "B 1 ended",
             "join B C set steps title",
-            "{B, C} = _ -> END",
+            "{B, C} = true -> END",
             "end"
         ]
     );
@@ -399,9 +399,6 @@ async fn a_stream_works_with_combinators() {
 
 #[tokio::test]
 async fn a_dropped_stream_cancels_its_run() {
-    let dropped = Arc::new(AtomicBool::new(false));
-    let token: Arc<Mutex<Option<CancellationToken>>> = Arc::default();
-
     struct Hang(Arc<AtomicBool>, Arc<Mutex<Option<CancellationToken>>>);
     impl ParallelNode<Trip> for Hang {
         async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
@@ -411,6 +408,9 @@ async fn a_dropped_stream_cancels_its_run() {
             pending().await
         }
     }
+
+    let dropped = Arc::new(AtomicBool::new(false));
+    let token: Arc<Mutex<Option<CancellationToken>>> = Arc::default();
 
     let app = graph! {
         type State = Trip;

@@ -163,6 +163,11 @@ async fn what_a_nodes_own_graph_committed_is_the_last_state() {
         Err(io::Error::other("no"))
     }
 
+    #[node]
+    async fn breaks(state: &mut Question) -> Result<(), io::Error> {
+        state.path.push("lost".into());
+        Err(io::Error::other("no"))
+    }
     let app = graph! {
         graph SUB {
             node A = (Say);
@@ -174,11 +179,6 @@ async fn what_a_nodes_own_graph_committed_is_the_last_state() {
     assert_eq!(committed(&mut error).steps, ["SUB/A"]);
 
     // With a state of its own it brings nothing before its end.
-    #[node]
-    async fn breaks(state: &mut Question) -> Result<(), io::Error> {
-        state.path.push("lost".into());
-        Err(io::Error::other("no"))
-    }
     let inner = graph! { breaks -> END };
     let app = graph! {
         node A = (Say);
@@ -352,8 +352,6 @@ async fn a_compiled_graph_has_its_own_context_and_one_written_inside_the_outer_o
 
 #[tokio::test(start_paused = true)]
 async fn what_ends_the_run_from_outside_reaches_inside_and_names_the_node_there() {
-    let drops = Arc::new(AtomicU32::new(0));
-
     struct Hang(Arc<AtomicU32>);
     impl Node<Trip> for Hang {
         type Output = ();
@@ -362,6 +360,8 @@ async fn what_ends_the_run_from_outside_reaches_inside_and_names_the_node_there(
             pending().await
         }
     }
+
+    let drops = Arc::new(AtomicU32::new(0));
 
     let inner = graph! { node A = (Say); node HANG = (Hang(drops.clone())); A -> HANG -> END };
     let app = graph! {

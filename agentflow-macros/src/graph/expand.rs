@@ -205,9 +205,10 @@ fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Op
             let route = Ident::new("__returned", Span::mixed_site());
             let choose = choose(decision, &[route]);
             let arms = arms(model, decision, targets);
-            match value {
-                Some(value) => quote!(__deciding_value(#name, #value, #choose, &[#(#arms),*])),
-                None => quote!(__deciding::<(#reference), #fit>(#name, #choose, &[#(#arms),*])),
+            if let Some(value) = value {
+                quote!(__deciding_value(#name, #value, #choose, &[#(#arms),*]))
+            } else {
+                quote!(__deciding::<(#reference), #fit>(#name, #choose, &[#(#arms),*]))
             }
         }
         (None, Some(_), Some(value)) => quote!(add_branch_node(#name, #value)),
@@ -270,8 +271,9 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let mut arms = Group::new(Delimiter::Brace, quote!(#(#arms)*));
     arms.set_span(decision.braces);
     let keyword = &decision.keyword;
+    // A `bool` is matched, and a closure called where it stands, because that is how a graph is written.
     quote! {
-        #[allow(unused_parens, unused_braces)]
+        #[allow(unused_parens, unused_braces, clippy::match_bool, clippy::redundant_closure_call)]
         move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms
     }
 }

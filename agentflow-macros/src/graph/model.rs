@@ -223,12 +223,11 @@ impl<'a, 'e> Builder<'a, 'e> {
                 self.errors.spanning(&decision.keyword, text);
             }
             (Some(decision), Before::End) => self.errors.spanning(&decision.keyword, "nothing can follow `END`"),
-            // The parser has said what is missing.
-            (Some(_), Before::Nothing) => {}
             (None, Before::Start) => {
                 self.errors.spanning(&chain.stages[0], "`START` needs a node to start at: `START -> MAIN`");
             }
-            (None, _) => {}
+            // Before a decision that follows nothing, the parser has said what is missing.
+            (Some(_), Before::Nothing) | (None, _) => {}
         }
         first
     }
@@ -237,13 +236,13 @@ impl<'a, 'e> Builder<'a, 'e> {
     fn link(&mut self, before: &Before, target: Target, stage: &'a Stage) {
         match (before, target) {
             (Before::Step(from), to) => self.model.steps[*from].exits.push(Exit::Edge { to, at: stage }),
-            (Before::Start, Target::Step(entry)) => match self.start {
-                None => (self.start, self.model.entry) = (Some(stage), Some(entry)),
-                Some(_) => {
-                    let first = self.model.entry.map(|entry| self.model.steps[entry].text()).unwrap_or_default();
-                    self.errors.spanning(stage, format!("the graph starts at `{first}` already"));
-                }
-            },
+            (Before::Start, Target::Step(entry)) if self.start.is_none() => {
+                (self.start, self.model.entry) = (Some(stage), Some(entry));
+            }
+            (Before::Start, Target::Step(_)) => {
+                let first = self.model.entry.map(|entry| self.model.steps[entry].text()).unwrap_or_default();
+                self.errors.spanning(stage, format!("the graph starts at `{first}` already"));
+            }
             (Before::Start, Target::End) => {
                 self.errors.spanning(stage, "a graph needs a node between `START` and `END`: `START -> MAIN -> END`");
             }

@@ -217,7 +217,7 @@ impl Graph {
     }
 
     /// A statement about the whole graph has no place in a part of it.
-    fn only_outside(&self, keyword: &Option<TokenTree>, errors: &mut Errors) {
+    fn only_outside(&self, keyword: Option<&TokenTree>, errors: &mut Errors) {
         if self.is_inner {
             errors.spanning(keyword, "a graph inside another has this from the one around it");
         }
@@ -226,7 +226,7 @@ impl Graph {
     /// `type State = TYPE`
     fn state(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let keyword = tokens.next();
-        self.only_outside(&keyword, errors);
+        self.only_outside(keyword.as_ref(), errors);
         if tokens.word("State").is_none() || tokens.punct('=').is_none() || tokens.is_empty() {
             errors.spanning(tokens.peek().cloned().or(keyword), "expected `type State = MyState;`");
         } else {
@@ -238,7 +238,7 @@ impl Graph {
     /// `name = "text"`
     fn name(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let keyword = tokens.next();
-        self.only_outside(&keyword, errors);
+        self.only_outside(keyword.as_ref(), errors);
         tokens.next();
         match tokens.next() {
             Some(TokenTree::Literal(literal)) if literal.to_string().starts_with('"') => {
@@ -254,7 +254,7 @@ impl Graph {
     /// `crate = path`
     fn root(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let statement = tokens.clone().all();
-        self.only_outside(&tokens.next(), errors);
+        self.only_outside(tokens.next().as_ref(), errors);
         tokens.next();
         match syn::parse2(tokens.rest()) {
             Ok(path) => self.root = Root(Some(path)),
@@ -308,16 +308,12 @@ impl Graph {
     fn fallback(&mut self, setting: &Setting, errors: &mut Errors) -> Option<Reference> {
         let mut tokens = Tokens::new(setting.value.clone());
         let found = reference(&mut tokens).filter(|_| tokens.is_empty());
-        match found {
-            Some((reference, dangling)) => {
-                self.mention(&reference, dangling, errors);
-                Some(reference)
-            }
-            None => {
-                errors.spanning(&setting.key, "expected the node to go on with: `on_error: RECOVER`");
-                None
-            }
-        }
+        let Some((reference, dangling)) = found else {
+            errors.spanning(&setting.key, "expected the node to go on with: `on_error: RECOVER`");
+            return None;
+        };
+        self.mention(&reference, dangling, errors);
+        Some(reference)
     }
 
     /// `A -> B -> C`

@@ -7,8 +7,8 @@ use std::{
 };
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CompiledGraph, LastState, Message, NodeError, RunConfig, RunError, RunErrorKind,
-    RunId, RunsReport, ShutdownReport, SpawnError, TaskManagerOptions, graph, node,
+    AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, LastState, Message, NodeError, RunConfig,
+    RunError, RunErrorKind, RunId, RunsReport, ShutdownReport, SpawnError, TaskManagerOptions, graph, node,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -256,11 +256,12 @@ async fn a_run_that_nobody_polls_does_not_hold_up_the_bound() {
     let report = app.aclose().await;
     assert!(began.elapsed() >= 5 * SECOND);
     assert!(began.elapsed() <= 5 * SECOND + GRACE, "{:?}", began.elapsed());
-    assert_eq!((&report.runs.cut_off[..], &report.runs.still_running[..]), (&[run_id][..], &[run_id][..]));
+    assert_eq!((&report.runs.cut_off[..], &report.runs.still_running[..]), (&[][..], &[run_id][..]));
 
     // Polled again at last, it ends; and the report of the next call says so.
     assert!(matches!(run.await.unwrap_err().kind(), RunErrorKind::ShutDown { .. }));
-    assert!(app.aclose().await.runs.still_running.is_empty());
+    let report = app.aclose().await;
+    assert_eq!((&report.runs.cut_off[..], &report.runs.still_running[..]), (&[run_id][..], &[][..]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -460,4 +461,27 @@ async fn a_state_that_was_committed_is_not_lost_when_its_run_is_cut_off() {
         panic!("the node that was cut off doesn't touch the state");
     };
     assert_eq!(state.context.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_reaches_its_end_as_it_is_cut_off_is_not_among_those_that_were() {
+    let cutting = CancellationToken::new();
+    // Ready in the very poll in which the shutdown has cancelled it.
+    let until = cutting.clone();
+    let last = step(move |_| {
+        let until = until.clone();
+        async move {
+            until.cancelled().await;
+            Ok(())
+        }
+    });
+    let app: CompiledGraph<AgentState> = graph! { node LAST = (last); LAST -> END; compile { shutdown_timeout: 1s } };
+    let mut run = Box::pin(app.invoke(AgentState::default(), RunConfig::new()));
+    assert!(futures::poll!(run.as_mut()).is_pending());
+    let mut closing = Box::pin(app.stop());
+    assert!(futures::poll!(closing.as_mut()).is_pending());
+    cutting.cancel();
+    run.await.unwrap();
+    let report = closing.await;
+    assert_eq!((report.runs.ended, report.runs.cut_off.len()), (1, 0));
 }

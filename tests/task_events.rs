@@ -38,3 +38,20 @@ async fn a_stream_tells_of_the_tasks_that_start_and_end_while_the_run_lasts() {
     assert_eq!(app.aclose().await.tasks.completed, 1);
     assert_eq!(run.next().await, None);
 }
+
+#[node]
+async fn waits(_state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), SpawnError> {
+    task_manager.create_task(std::future::pending::<()>()).name("long").spawn()?;
+    std::future::pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_for_a_reader_that_is_gone() {
+    let app = graph! { waits -> END };
+    let mut run = app.stream(AgentState::default(), RunConfig::new());
+    while !matches!(run.next().await.map(|event| event.kind), Some(EventKind::TaskStarted { .. })) {}
+    drop(run);
+    // The run is cancelled; its task goes on, ends, and has nobody to tell.
+    let report = app.stop().await;
+    assert_eq!((report.runs.still_running.len(), report.tasks.cancelled), (0, 1));
+}

@@ -26,6 +26,13 @@ use crate::{BackgroundTaskManager, CloseReport, RunId};
 /// # }
 /// ```
 ///
+/// From the first call on these signals no longer end the process by themselves. Call it again beside `aclose` to hear a
+/// second one, as example 03 does.
+///
+/// # Cancel safety
+///
+/// Safe to drop; a signal that comes while nobody waits is not told later.
+///
 /// # Errors
 ///
 /// Where the operating system refuses to install the handler.
@@ -158,7 +165,7 @@ impl RunGate {
         if gate.closed_at.is_some() {
             return None;
         }
-        Some(RunTicket { runs: self, key: gate.live.insert(id) })
+        Some(RunTicket { runs: self, key: gate.live.insert(id), reached_end: false })
     }
 
     /// Cancelled when live runs are to end at once.
@@ -204,7 +211,7 @@ impl RunGate {
         let gate = self.lock();
         RunsReport {
             ended: gate.ended,
-            cut_off: gate.cut_off.clone(),
+            cut_off: gate.cut_off.iter().filter(|id| !gate.live.iter().any(|(_, live)| live == *id)).copied().collect(),
             still_running: gate.live.iter().map(|(_, id)| *id).collect(),
         }
     }
@@ -220,14 +227,26 @@ impl RunGate {
 pub(crate) struct RunTicket<'a> {
     runs: &'a RunGate,
     key: usize,
+    reached_end: bool,
+}
+
+impl RunTicket<'_> {
+    /// The run is over, and nothing cut it short.
+    pub(crate) fn reached_end(&mut self) {
+        self.reached_end = true;
+    }
 }
 
 impl Drop for RunTicket<'_> {
     fn drop(&mut self) {
         let mut gate = self.runs.lock();
-        gate.live.remove(self.key);
+        let id = gate.live.remove(self.key);
+        if self.reached_end {
+            // It came to its end in the moment in which it was to be cut off.
+            gate.cut_off.retain(|cut_off| *cut_off != id);
+        }
         // Asked of what the lock guards, not of the token, which is cancelled a moment later.
-        if gate.closed_at.is_some() && gate.cut_off.is_empty() {
+        if gate.closed_at.is_some() && !gate.cut_off.contains(&id) {
             gate.ended += 1;
         }
         let idle = gate.live.is_empty();

@@ -90,6 +90,14 @@ pub struct NodeFailure {
     pub source: NodeError,
 }
 
+impl NodeFailure {
+    /// The failure of a node's first attempt: for unit tests of a node that another one's `on_error` leads to.
+    #[must_use]
+    pub fn new(node: impl Into<Arc<str>>, source: impl Into<NodeError>) -> Self {
+        Self { node: node.into(), attempt: 1, elapsed: Duration::ZERO, source: source.into() }
+    }
+}
+
 impl fmt::Display for NodeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, attempt, elapsed, source } = self;

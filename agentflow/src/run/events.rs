@@ -276,7 +276,7 @@ impl Watch for Buffer {
     }
 
     fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome) {
-        let outcome = outcome.to_string();
+        let outcome = outcome.as_str().to_owned();
         self.push(EventKind::TaskEnded { node: node.to_owned(), task: task.to_owned(), id: id.get(), outcome });
     }
 }
@@ -297,6 +297,13 @@ impl Buffer {
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Nobody reads any more: what is written from now on, and what was, goes nowhere.
+    pub(super) fn close(&self) {
+        let mut queue = self.lock();
+        queue.is_closed = true;
+        drop(std::mem::take(&mut queue.events));
     }
 
     async fn has_room(&self) {
@@ -339,7 +346,9 @@ impl fmt::Debug for Buffer {
 /// Writes custom events from inside a node: progress, tokens, whatever the reader of
 /// [`stream`](crate::CompiledGraph::stream) is to see. Nobody reads those of [`invoke`](crate::CompiledGraph::invoke), and
 /// they cost nothing there.
-#[derive(Debug)]
+///
+/// `EventWriter::default()` has no reader: for unit tests of a node's function.
+#[derive(Debug, Default)]
 pub struct EventWriter(Option<Box<Writer>>);
 
 #[derive(Debug)]

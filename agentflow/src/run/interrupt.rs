@@ -33,16 +33,17 @@ pub(super) async fn interruptible<F: Future + Send>(
         let Some(walk) = walk.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
-        // What panicked is not polled again, so nobody sees what is half done in it.
-        match catch_unwind(AssertUnwindSafe(|| walk.poll(cx))) {
-            Ok(Poll::Ready(output)) => Poll::Ready(Ended::Itself(output)),
-            Ok(Poll::Pending) => {
-                // Unconstrained, or a node that is never out of work leaves no budget to look at the signals.
-                let waiting = waiting.get_or_insert_with(|| Box::pin(unconstrained(interrupted(signals))));
-                waiting.as_mut().poll(cx).map(Ended::Interrupted)
+        // What panicked is not polled again, so nobody sees what is half done in it. A timer panics too, on a runtime that
+        // has none.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if let Poll::Ready(output) = walk.poll(cx) {
+                return Poll::Ready(Ended::Itself(output));
             }
-            Err(panic) => Poll::Ready(Ended::Panicked(NodeError::panicked(panic))),
-        }
+            // Unconstrained, or a node that is never out of work leaves no budget to look at the signals.
+            let waiting = waiting.get_or_insert_with(|| Box::pin(unconstrained(interrupted(signals))));
+            waiting.as_mut().poll(cx).map(Ended::Interrupted)
+        }));
+        polled.unwrap_or_else(|panic| Poll::Ready(Ended::Panicked(NodeError::panicked(panic))))
     })
     .await;
     // A destructor of a node's that panics must not take the run's own end away.

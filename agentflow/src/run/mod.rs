@@ -9,6 +9,7 @@ mod scope;
 mod stream;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc,
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::consume_budget, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -82,9 +83,14 @@ async fn run_with<S: State, C: Send + Sync + 'static>(
         sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
         let ended = admitted(app, state, run_id, config, sink).await;
         if let Err(error) = &ended {
-            log(error);
+            // The text is a node's error's, which may panic when it is formatted.
+            let _ = catch_unwind(AssertUnwindSafe(|| log(error)));
         }
-        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(RunError::to_string) }).await;
+        let text = |error: &RunError| {
+            let text = catch_unwind(AssertUnwindSafe(|| error.to_string()));
+            text.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned())
+        };
+        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text) }).await;
         ended
     }
     .instrument(span)
@@ -108,7 +114,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     config: &RunConfig,
     sink: &Sink,
 ) -> Result<S, RunError> {
-    let Some(_ticket) = app.runs.enter(run_id) else {
+    let Some(mut ticket) = app.runs.enter(run_id) else {
         return Err(RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state)));
     };
     let mut token = RunToken::new(config);
@@ -139,6 +145,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     let failure = match ended {
         Ended::Itself(Ok(())) => {
             token.is_done = true;
+            ticket.reached_end();
             return Ok(state);
         }
         Ended::Itself(Err(failure)) => failure,
@@ -205,6 +212,8 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         };
         error = None;
         progress.at(at, true);
+        // A loop of nodes that never wait lets others have the thread from time to time.
+        consume_budget().await;
         let Some(Way { label, to }) = step.ways.get(way) else {
             return Ok(());
         };

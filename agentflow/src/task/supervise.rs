@@ -264,7 +264,7 @@ impl<B: Body> Future for Supervise<B> {
 }
 
 /// Logs the end, then counts it: whoever waited for the task may end the process, and the line must be out by then.
-fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<Arc<str>>) {
+pub(super) fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<Arc<str>>) {
     /// Counts the task out even if a subscriber panics.
     struct CountOut<'a> {
         registry: &'a Registry,

@@ -354,3 +354,23 @@ fn all_mistakes_are_told_at_once_each_with_its_call() {
     assert_eq!(told, expected.map(|(line, text)| (line, text.to_owned())));
     assert!(error.to_string().starts_with("the graph cannot be compiled, 7 problems:\n  node `A`"));
 }
+
+#[test]
+fn a_route_has_one_arm() {
+    let mut graph = StateGraph::<Trip>::new();
+    graph.add_node("A", Say).set_entry_point("A");
+    graph.add_route("A", |_| true, [(true, END.into()), (false, END.into()), (true, "A".into())]);
+    let error = graph.compile(CompileOptions::new()).unwrap_err();
+    assert_eq!(error.problems().len(), 1, "{error}");
+    assert!(error.to_string().contains("two arms for `true`"), "{error}");
+}
+
+#[test]
+fn a_group_is_not_inside_itself() {
+    let mut graph = StateGraph::<Trip>::new();
+    graph.add_group("A", [["B"]]).add_group("B", [["A"]]).add_node("C", Say);
+    graph.set_entry_point("C").add_edge("C", END);
+    let error = graph.compile(CompileOptions::new()).unwrap_err();
+    let inside = error.problems().iter().filter(|problem| matches!(problem.kind, ProblemKind::GroupInItself { .. }));
+    assert_eq!(inside.count(), 2, "{error}");
+}

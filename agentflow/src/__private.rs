@@ -365,13 +365,13 @@ impl<S: State, C: Context> StateGraph<S, C> {
         arms: &[Arm],
     ) {
         self.add_deciding(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
-        self.add_arms(name.into(), None, targets(arms));
+        self.add_arms(name.into(), None, targets(arms), Vec::new());
     }
 
     /// A decision from the state.
     pub fn __route(&mut self, from: &'static str, choose: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm]) {
         let choose = move |state: &S| Ok(choose(state));
-        self.add_arms(from.into(), Some(Box::new(choose)), targets(arms));
+        self.add_arms(from.into(), Some(Box::new(choose)), targets(arms), Vec::new());
     }
 }
 

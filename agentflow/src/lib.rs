@@ -76,7 +76,7 @@ pub mod __private;
 /// | `config` | [`&RunConfig`](RunConfig) | thread, run and user id, and the caller's own values |
 /// | `task_manager` | [`&BackgroundTaskManager`](BackgroundTaskManager) | the app's manager, labelled with this run and node |
 /// | `events` | [`&EventWriter`](EventWriter) | writes custom events |
-/// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token |
+/// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token, for what the node starts; the node itself is dropped at its await |
 /// | `attempt` | `u32` | which attempt of the node this is, from 1 |
 /// | `error` | [`Option<&NodeFailure>`](NodeFailure) | the failure for which the run came here, by another node's `on_error` |
 /// | `#[inject] db` | `&Db` | a service of the app's context: see [`Provide`] |

@@ -109,7 +109,7 @@ pub struct NodeContext<'a, S, C = ()> {
     pub config: &'a RunConfig,
     /// The app's services.
     pub context: &'a C,
-    /// Cancelled when the run is.
+    /// Cancelled when the run is: hand it to what the node starts. The node itself is dropped at its await then.
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
     pub events: &'a EventWriter,
@@ -127,7 +127,7 @@ pub struct ParallelContext<'a, S, C = ()> {
     pub config: &'a RunConfig,
     /// The app's services.
     pub context: &'a C,
-    /// Cancelled when the run is.
+    /// Cancelled when the run is: hand it to what the node starts. The node itself is dropped at its await then.
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
     pub events: &'a EventWriter,

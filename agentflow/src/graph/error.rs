@@ -114,6 +114,20 @@ pub enum ProblemKind {
         /// The node.
         node: Arc<str>,
     },
+    /// A decision has two arms for one route: the second would never be taken.
+    #[error("the decision after `{from}` has two arms for `{route}`")]
+    DuplicateArm {
+        /// The node or group that the decision follows.
+        from: Arc<str>,
+        /// The route.
+        route: Arc<str>,
+    },
+    /// A group is in a group that is in it.
+    #[error("group `{group}` is inside itself")]
+    GroupInItself {
+        /// The group.
+        group: Arc<str>,
+    },
     /// A group has no branches, or one without a node.
     #[error("group `{group}` has an empty branch, or none at all")]
     EmptyGroup {

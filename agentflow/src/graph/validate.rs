@@ -171,10 +171,17 @@ fn members(names: &Names, groups: &[Vec<Vec<usize>>], problems: &mut Problems) -
     let mut members = vec![None; names.steps.len()];
     for (group, branches) in groups.iter().enumerate() {
         for member in branches.iter().flatten() {
-            if members[*member].replace(group).is_some() || *member == group {
+            if members[*member].replace(group).is_some() {
                 let (node, group) = (names.of(*member), names.of(group));
                 problems.add(names.locations[*member], ProblemKind::TwoPlaces { node, group });
             }
+        }
+    }
+    for group in 0..groups.len() {
+        // Out of a group that is not inside itself there are at most as many steps as there are groups.
+        let around = std::iter::successors(members[group], |group| members[*group]).take(groups.len());
+        if around.into_iter().any(|around| around == group) {
+            problems.add(names.locations[group], ProblemKind::GroupInItself { group: names.of(group) });
         }
     }
     members
@@ -300,6 +307,10 @@ fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut 
     }
     for route in &graph.routes {
         let from = names.find(&route.from, route.location, problems);
+        for label in &route.duplicates {
+            let kind = ProblemKind::DuplicateArm { from: Arc::clone(&route.from), route: Arc::clone(label) };
+            problems.add(route.location, kind);
+        }
         let arms: Vec<_> = route
             .arms
             .iter()

@@ -156,7 +156,7 @@ fn attribute_arguments() {
 
 #[test]
 fn a_parameter_is_compared_with_those_that_are_known() {
-    let unknown = "a node takes `state`, `config`, `task_manager`, `events` and `cancel`; a service of the app's context is \
+    let unknown = "a node takes `state`, `config`, `task_manager`, `events`, `cancel`, `attempt` and `error`; a service of the app's context is \
                    injected: ";
     assert_eq!(
         mistakes(quote!(

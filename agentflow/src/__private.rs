@@ -148,7 +148,9 @@ macro_rules! returns {
 }
 returns! {
     [S, C] InPlace<S, C>: () => (), |(), _| ();
-    [S, C, R: Route] InPlace<S, C>: R => R, |route, _| route;
+    // Other routes have impls of their own, which their derive makes: with one for all, rustc would take any result for a
+    // route.
+    [S, C] InPlace<S, C>: bool => bool, |route, _| route;
     [S, C] Reads<S, C>: () => (), |(), _| ();
     [S, C] Reads<S, C>: bool => bool, |route, _| route;
     [U: Update<State: State<Update = U>>, C] Reads<U::State, C>: U => (), |update, mut cx| cx.apply(update);
@@ -306,13 +308,6 @@ pub fn state_owned<S: State>(state: &S) -> S {
     state.clone()
 }
 
-/// An empty graph with `type State = ..`. A function, not `StateGraph::new`: rustc shows a type that is no state at the
-/// type.
-#[must_use]
-pub fn graph<S: State, C: Context>() -> StateGraph<S, C> {
-    StateGraph::new()
-}
-
 /// In the place of an option's value that is not written yet.
 #[must_use]
 pub fn missing<T>() -> T {
@@ -329,16 +324,35 @@ pub const fn mistake(text: &str) {
 pub type Arm = (&'static str, Option<&'static str>);
 
 /// Methods, so that the graph's state is known before a node's is looked at.
-impl<S: State, C: Context> StateGraph<S, C> {
-    pub fn __node<N: Handle<S, C, R>, R: Unrouted>(&mut self, name: &'static str) {
+impl<S, C: Context> StateGraph<S, C> {
+    /// An empty graph with `type State = ..`. The state comes by way of its update: a type that is no state has none, and
+    /// rustc, not knowing the graph's state then, takes no offence at the calls behind.
+    #[must_use]
+    pub fn __of<T: State<Update: Update<State = S>>>() -> Self
+    where
+        S: State,
+    {
+        Self::new()
+    }
+
+    pub fn __node<N: Handle<S, C, R>, R: Unrouted>(&mut self, name: &'static str)
+    where
+        S: State,
+    {
         self.add_deciding(name.into(), N::HANDLE, |_, _| Ok(0));
     }
 
-    pub fn __add(&mut self, name: &'static str, node: impl Node<S, C, Output = ()>) {
+    pub fn __add(&mut self, name: &'static str, node: impl Node<S, C, Output = ()>)
+    where
+        S: State,
+    {
         self.add_node(name, node);
     }
 
-    pub fn __branch<N: ParallelHandle<S, C, R>, R>(&mut self, name: &'static str) {
+    pub fn __branch<N: ParallelHandle<S, C, R>, R>(&mut self, name: &'static str)
+    where
+        S: State,
+    {
         self.add_branch_node(name, N::PARALLEL_HANDLE);
     }
 
@@ -352,7 +366,9 @@ impl<S: State, C: Context> StateGraph<S, C> {
         name: &'static str,
         choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
         arms: &[Arm],
-    ) {
+    ) where
+        S: State,
+    {
         self.__deciding_value(name, N::HANDLE, choose, arms);
     }
 
@@ -362,13 +378,18 @@ impl<S: State, C: Context> StateGraph<S, C> {
         node: N,
         choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
         arms: &[Arm],
-    ) {
+    ) where
+        S: State,
+    {
         self.add_deciding(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
         self.add_arms(name.into(), None, targets(arms));
     }
 
     /// A decision from the state.
-    pub fn __route(&mut self, from: &'static str, choose: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm]) {
+    pub fn __route(&mut self, from: &'static str, choose: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm])
+    where
+        S: 'static,
+    {
         let choose = move |state: &S| Ok(choose(state));
         self.add_arms(from.into(), Some(Box::new(choose)), targets(arms));
     }

@@ -52,7 +52,7 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &
     let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
     let g = builder_ident();
     let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
-        (Some(state), _) => quote!(__af::graph::<#state, _>()),
+        (Some(state), _) => empty(state),
         (None, false) => quote!(__af::StateGraph::<_, _>::new()),
         // Nothing to infer the state from.
         (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
@@ -73,6 +73,17 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &
         #(#steps)*
         #entry
     }
+}
+
+/// An empty graph with this state. rustc takes the call to stand where its first and last token do, and says there if the
+/// type is no state.
+fn empty(state: &TokenStream) -> TokenStream {
+    let span = state.span();
+    let open = quote_spanned!(span=> <);
+    let close = quote_spanned!(span=> >);
+    let mut arguments = Group::new(Delimiter::Parenthesis, TokenStream::new());
+    arguments.set_span(span);
+    quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
 }
 
 /// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.

@@ -28,21 +28,24 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     returning.params.push(syn::parse_quote!(__S));
     returning.params.push(syn::parse_quote!(__C));
     let returning = returning.split_for_impl().0;
+    // A node that takes the state returns it, alone or beside a route.
+    let forms = [quote!(InPlace), quote!(Reads)];
     quote! {
         #errors
         const _: () = {
             use #root::__private as __af;
             #[automatically_derived]
             impl #impl_generics __af::Route for #ident #arguments #bounds {}
-            // The other forms of a node return every route.
-            #[automatically_derived]
-            #[diagnostic::do_not_recommend]
-            impl #returning __af::Returns<__af::Reads<__S, __C>> for #ident #arguments #bounds {
-                type Route = Self;
-                fn finish(self, _: __af::NodeContext<'_, __S, __C>) -> __af::Result<Self, __af::NodeError> {
-                    __af::Result::Ok(self)
+            #(
+                #[automatically_derived]
+                #[diagnostic::do_not_recommend]
+                impl #returning __af::Returns<__af::#forms<__S, __C>> for #ident #arguments #bounds {
+                    type Route = Self;
+                    fn finish(self, _: __af::NodeContext<'_, __S, __C>) -> __af::Result<Self, __af::NodeError> {
+                        __af::Result::Ok(self)
+                    }
                 }
-            }
+            )*
         };
     }
 }

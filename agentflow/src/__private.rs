@@ -29,29 +29,16 @@ impl<C: Send + Sync + 'static> Context for C {}
     note = "every node of one graph takes the same `state` type"
 )]
 pub trait Handle<S, C, R>: Node<S, C, Output = R> {
-    const HANDLE: Self;
-}
-
-/// A [`Handle`] that can run in a group.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot run in a group on state `{S}`",
-    label = "not a node that runs side by side with others",
-    note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
-    note = "a node with `state: &mut {S}` goes before or after the group"
-)]
-pub trait ParallelHandle<S: State, C, R>: ParallelNode<S, C> {
-    const PARALLEL_HANDLE: Self;
-}
-
-#[diagnostic::do_not_recommend]
-impl<S: State, C, R, N: Handle<S, C, R> + ParallelNode<S, C>> ParallelHandle<S, C, R> for N {
-    const PARALLEL_HANDLE: Self = N::HANDLE;
+    /// The handle itself. Where it is no node of this state, rustc knows nothing here, and does not ask if it can run in a
+    /// group.
+    type This: Node<S, C, Output = R>;
+    const HANDLE: Self::This;
 }
 
 /// What a node returns where no decision follows it.
 #[diagnostic::on_unimplemented(
     message = "this node returns the route `{Self}`, and the graph does not use it",
-    label = "a decision must follow: `-> match {{ {Self}::.. => .. }}`"
+    label = "a decision on it must follow, without a router: `-> match {{ .. }}`"
 )]
 pub trait Unrouted {}
 
@@ -65,15 +52,16 @@ impl Unrouted for () {}
     note = "a route is an enum with `#[derive(Route)]`, or `bool`"
 )]
 pub trait Routed {
-    /// The route itself. Where there is none, rustc takes no offence at the patterns too.
+    /// The route itself. Without an impl for all routes rustc knows nothing here where there is none, and takes no offence
+    /// at the patterns.
     type Value;
     fn value(self) -> Self::Value;
 }
 
 #[diagnostic::do_not_recommend]
-impl<R: Route> Routed for R {
-    type Value = R;
-    fn value(self) -> R {
+impl Routed for bool {
+    type Value = Self;
+    fn value(self) -> Self {
         self
     }
 }
@@ -127,6 +115,12 @@ pub trait Returns<F: Form> {
 }
 
 /// What a node may return in a group: an update, or nothing.
+#[diagnostic::on_unimplemented(
+    message = "a node in a group cannot return `{Self}`",
+    label = "returns `{Self}`",
+    note = "a node in a group returns an update, `{S}::update()`, or nothing",
+    note = "a branch does not decide: the decision comes after the group"
+)]
 pub trait ReturnsUpdate<S: State, C> {
     fn into_update(self) -> Result<Option<S::Update>, NodeError>;
 }
@@ -314,6 +308,11 @@ pub fn missing<T>() -> T {
     unreachable!("a graph with mistakes does not compile")
 }
 
+/// The value itself, in a place of which the caller says where it is.
+pub fn itself<T>(value: T) -> T {
+    value
+}
+
 /// A mistake in a graph, evaluated when the user's crate is compiled; rustc shows it at the call.
 #[track_caller]
 pub const fn mistake(text: &str) {
@@ -342,6 +341,15 @@ impl<S, C: Context> StateGraph<S, C> {
         self.add_deciding(name.into(), N::HANDLE, |_, _| Ok(0));
     }
 
+    /// An empty graph with the state and context of this one, around it.
+    #[must_use]
+    pub fn __inside(&self) -> Self
+    where
+        S: State,
+    {
+        Self::new()
+    }
+
     pub fn __add(&mut self, name: &'static str, node: impl Node<S, C, Output = ()>)
     where
         S: State,
@@ -349,11 +357,11 @@ impl<S, C: Context> StateGraph<S, C> {
         self.add_node(name, node);
     }
 
-    pub fn __branch<N: ParallelHandle<S, C, R>, R>(&mut self, name: &'static str)
+    pub fn __branch<N: Handle<S, C, R, This: ParallelNode<S, C>>, R>(&mut self, name: &'static str)
     where
         S: State,
     {
-        self.add_branch_node(name, N::PARALLEL_HANDLE);
+        self.add_branch_node(name, N::HANDLE);
     }
 
     pub fn __group(&mut self, name: &'static str, branches: &[&[&'static str]]) {
@@ -361,22 +369,22 @@ impl<S, C: Context> StateGraph<S, C> {
     }
 
     /// A node that says itself which of the arms to take.
-    pub fn __deciding<N: Handle<S, C, R>, R: Routed>(
+    pub fn __deciding<N: Handle<S, C, R>, R: Routed<Value = V>, V>(
         &mut self,
         name: &'static str,
-        choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
+        choose: impl Fn(&S, V) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) where
         S: State,
     {
-        self.__deciding_value(name, N::HANDLE, choose, arms);
+        self.__deciding_value::<R, V>(name, N::HANDLE, choose, arms);
     }
 
-    pub fn __deciding_value<N: Node<S, C, Output = R>, R: Routed>(
+    pub fn __deciding_value<R: Routed<Value = V>, V>(
         &mut self,
         name: &'static str,
-        node: N,
-        choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
+        node: impl Node<S, C, Output = R>,
+        choose: impl Fn(&S, V) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) where
         S: State,

@@ -13,16 +13,13 @@ use super::{
 };
 use crate::errors::Errors;
 
-pub(crate) fn expand(graph: &Graph, model: &Model<'_>, mut errors: Errors) -> TokenStream {
+pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenStream {
     let root = &graph.root;
-    let has_errors = !errors.is_empty();
+    let has_errors = !errors.is_empty() || model.has_mistakes();
     let finish = if has_errors { quote!(poisoned) } else { quote!(compiled) };
     let hints = editor_hints(graph, has_errors);
-    let later = errors.take_later();
-    let later = later.iter().map(|(place, text)| mistake(graph, place, text));
-    let later = quote!(#(#later)*);
     let errors = errors.into_tokens();
-    let builder = builder(graph, model, has_errors, &quote!(#hints #errors #later));
+    let builder = builder(graph, model, has_errors, &quote!(#hints #errors));
     let settings = graph.compile.iter().map(|setting| option(setting, has_errors));
     let options = Ident::new("__options", Span::mixed_site());
     let g = builder_ident();
@@ -51,7 +48,9 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &
     });
     let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
     let g = builder_ident();
+    let later = model.mistakes.iter().map(|(place, text)| mistake(graph, place, text));
     let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
+        _ if graph.is_inner => quote!(#g.__inside()),
         (Some(state), _) => empty(state),
         (None, false) => quote!(__af::StateGraph::<_, _>::new()),
         // Nothing to infer the state from.
@@ -67,6 +66,7 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &
         #(#bindings)*
         #(#mentions)*
         #after_mentions
+        #(#later)*
         #[allow(unused_mut)]
         let mut #g = #new;
         #name
@@ -131,9 +131,18 @@ fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
 
 /// A mistake that rustc says unless a name in the graph does not resolve: then it passes over the constant.
 fn mistake(graph: &Graph, place: &TokenStream, text: &str) -> TokenStream {
-    // A constant does not know the generics of the function around it.
-    let mentions =
-        graph.mentions.iter().filter(|reference| reference.is_concrete()).map(|reference| mention(graph, reference));
+    let mentions = graph.mentions.iter().map(|reference| match reference.with_own_generics() {
+        None => mention(graph, reference),
+        // A constant does not know the generics of the function around it.
+        Some((parameters, path)) => {
+            let units = parameters.iter().map(|_| quote!(()));
+            quote! {{
+                #[allow(non_camel_case_types)]
+                type __Mention<#(#parameters),*> = #path;
+                let _: __Mention<#(#units),*>;
+            }}
+        }
+    });
     // rustc takes a call to stand where its first and last token do.
     let mut function = Group::new(Delimiter::Parenthesis, quote!(__af::mistake));
     let mut arguments = Group::new(Delimiter::Parenthesis, Literal::string(text).to_token_stream());
@@ -195,14 +204,20 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bo
         Work::Node { first_mention, binding } => {
             let options = binding.and_then(|binding| node_options(model, step, &graph.bindings[binding], has_errors));
             let value = binding.and_then(|binding| value(graph, model, binding, has_errors));
-            (add_node(model, step, first_mention, value.as_ref()), options)
+            (add_node(model, step, first_mention, value.as_ref(), has_errors), options)
         }
     };
     quote!(#added #options #(#exits)*)
 }
 
 /// The call that adds a node: by its type, or with its value.
-fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Option<&TokenStream>) -> TokenStream {
+fn add_node(
+    model: &Model<'_>,
+    step: &Step<'_>,
+    reference: &Reference,
+    value: Option<&TokenStream>,
+    has_errors: bool,
+) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
     // Where rustc points when the node's route and what follows it don't fit.
@@ -217,13 +232,14 @@ fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Op
             let choose = choose(decision, &[route]);
             let arms = arms(model, decision, targets);
             match value {
-                Some(value) => quote!(__deciding_value(#name, #value, #choose, &[#(#arms),*])),
-                None => quote!(__deciding::<(#reference), #fit>(#name, #choose, &[#(#arms),*])),
+                Some(value) => quote!(__deciding_value::<#fit, _>(#name, #value, #choose, &[#(#arms),*])),
+                None => quote!(__deciding::<(#reference), #fit, _>(#name, #choose, &[#(#arms),*])),
             }
         }
-        (None, Some(_), Some(value)) => quote!(add_branch_node(#name, #value)),
+        // With mistakes it may be a graph, of which it has been said that it cannot run in a group.
+        (None, Some(_), Some(value)) if !has_errors => quote!(add_branch_node(#name, #value)),
         (None, Some(_), None) => quote!(__branch::<(#reference), #fit>(#name)),
-        (None, None, Some(value)) => quote!(__add(#name, #value)),
+        (None, _, Some(value)) => quote!(__add(#name, #value)),
         (None, None, None) => quote!(__node::<(#reference), #fit>(#name)),
     };
     quote! {
@@ -252,26 +268,31 @@ fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_error
 /// The closure that says which arm to take: Rust's own `match`, whose arms are the indexes of the ways on.
 fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let state = Ident::new("__state", Span::mixed_site());
+    // rustc takes a call to stand where its first and last token do, and says there that the patterns are not exhaustive.
+    let at = |span: Span, function: TokenStream, argument: TokenStream| {
+        let [function, argument] = [function, argument].map(|tokens| {
+            let mut parentheses = Group::new(Delimiter::Parenthesis, tokens);
+            parentheses.set_span(span);
+            parentheses
+        });
+        quote!(#function #argument)
+    };
     let scrutinee = match (&decision.router, returned) {
         (Some(router), _) => {
-            // rustc says at the arguments' parentheses that the patterns are not exhaustive.
-            let mut arguments = Group::new(Delimiter::Parenthesis, state.to_token_stream());
-            arguments.set_span(router.span());
-            let mut function = Group::new(Delimiter::Parenthesis, router.clone());
-            function.set_span(router.span());
-            quote!(#function #arguments)
+            // As with the call: rustc says at the argument that the router takes another state.
+            let mut borrowed = Group::new(Delimiter::Parenthesis, quote!(&#state));
+            borrowed.set_span(router.span());
+            at(router.span(), router.clone(), quote_spanned!(router.span()=> *#borrowed))
         }
-        (None, [returned, ..]) => {
-            let mut scrutinee = Group::new(Delimiter::Parenthesis, returned.to_token_stream());
-            scrutinee.set_span(decision.keyword.span());
-            scrutinee.to_token_stream()
-        }
+        (None, [returned, ..]) => at(decision.keyword.span(), quote!(__af::itself), returned.to_token_stream()),
         (None, []) => TokenStream::new(),
     };
-    let arms = decision.arms.iter().enumerate().map(|(index, Arm { pattern, chain })| {
+    // One without a pattern has been complained about.
+    let arms = decision.arms.iter().enumerate().filter(|(_, arm)| !arm.pattern.is_empty());
+    let arms = arms.map(|(index, Arm { pattern, chain })| {
         let mut index = Group::new(Delimiter::Parenthesis, Literal::usize_suffixed(index).to_token_stream());
-        if let Some(target) = chain.stages.first() {
-            index.set_span(target.span());
+        if let Some(end) = chain.end() {
+            index.set_span(end);
         }
         quote!(#pattern => #index,)
     });

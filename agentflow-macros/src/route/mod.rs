@@ -36,6 +36,14 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
             use #root::__private as __af;
             #[automatically_derived]
             impl #impl_generics __af::Route for #ident #arguments #bounds {}
+            #[automatically_derived]
+            #[diagnostic::do_not_recommend]
+            impl #impl_generics __af::Routed for #ident #arguments #bounds {
+                type Value = Self;
+                fn value(self) -> Self {
+                    self
+                }
+            }
             #(
                 #[automatically_derived]
                 #[diagnostic::do_not_recommend]

@@ -1,4 +1,4 @@
-use agentflow::{AgentState, NodeError, graph, node};
+use agentflow::{AgentState, Node, NodeContext, NodeError, graph, node};
 
 struct Tool;
 

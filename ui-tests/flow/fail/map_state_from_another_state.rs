@@ -20,7 +20,7 @@ async fn a(_state: &AgentState) {}
 fn main() {
     let _ = graph! {
         node RESEARCH = research().map_state(
-            |count: &u32| Report { title: count.to_string() },
+            |other: &Report| other.clone(),
             |_: Report| AgentState::update(),
         );
         a -> RESEARCH -> END;

@@ -3,17 +3,9 @@ use agentflow::{AgentState, graph, node};
 #[node]
 async fn a(_state: &AgentState) {}
 
-#[node]
-async fn b(_state: &AgentState) {}
-
-#[node]
-async fn c(_state: &AgentState) {}
-
 fn main() {
     let _ = graph! {
-        node A = a { on_error: b, on_error: c };
+        node A = a { retry: 3, retry: 4 };
         A -> END;
-        b -> END;
-        c -> END;
     };
 }

@@ -8,5 +8,5 @@ fn size(state: &AgentState) -> usize {
 async fn a(_state: &AgentState) {}
 
 fn main() {
-    let _ = graph! { a -> match size { true => END, false => a }; };
+    let _ = graph! { a -> match size { true => END, _ => a }; };
 }

@@ -8,5 +8,5 @@ async fn next(state: &AgentState) -> bool {
 async fn a(_state: &AgentState) {}
 
 fn main() {
-    let _ = graph! { a -> match next { true => END, false => a }; };
+    let _ = graph! { a -> match next { true => END, _ => a }; };
 }

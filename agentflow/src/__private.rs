@@ -357,7 +357,7 @@ impl<S, C: Context> StateGraph<S, C> {
         self.add_node(name, node);
     }
 
-    pub fn __branch<N: Handle<S, C, R, This: ParallelNode<S, C>>, R>(&mut self, name: &'static str)
+    pub fn __branch<N: Handle<S, C, R, This = T>, R, T: ParallelNode<S, C>>(&mut self, name: &'static str)
     where
         S: State,
     {

@@ -104,8 +104,10 @@ impl<'a> Model<'a> {
 
     /// `around` are the bindings of the graphs that this one is in.
     fn build_in(graph: &'a Graph, around: &[&'a Binding], errors: &mut Errors) -> Self {
+        if not_from_around(graph, around, errors) {
+            return Self::default();
+        }
         let mut builder = Builder::new(graph, errors);
-        builder.not_from_around(around);
         for chain in &graph.chains {
             builder.statement(chain);
         }
@@ -130,6 +132,20 @@ impl<'a> Model<'a> {
         }
         Self::build_in(graph, around, errors)
     }
+}
+
+/// Whether the graph names what is bound around it: that would come without its options.
+fn not_from_around(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> bool {
+    let before = errors.count();
+    for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_start() && !mention.is_end()) {
+        let name = &mention.name;
+        let is_inside = graph.bindings.iter().any(|binding| binding.name == *name);
+        if !is_inside && around.iter().any(|binding| binding.name == *name) {
+            let text = format!("`{name}` is bound outside of this graph; bind it inside: `node {name} = ..;`");
+            errors.spanning(mention, text);
+        }
+    }
+    errors.count() > before
 }
 
 /// Where a chain stands.
@@ -184,17 +200,6 @@ impl<'a, 'e> Builder<'a, 'e> {
             }
         }
         Self { model: Model::default(), graph, bindings, nodes: HashMap::new(), start: None, errors }
-    }
-
-    /// A graph has bindings of its own: one from around it would come without its options.
-    fn not_from_around(&mut self, around: &[&Binding]) {
-        for mention in self.graph.mentions.iter().filter(|mention| mention.is_plain) {
-            let name = mention.text();
-            if !self.bindings.contains_key(&name) && around.iter().any(|binding| binding.name == name) {
-                let text = format!("`{name}` is bound outside of this graph; bind it inside: `node {name} = ..;`");
-                self.errors.spanning(mention, text);
-            }
-        }
     }
 
     /// A chain that is a statement of its own.

@@ -603,7 +603,7 @@ fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
             continue;
         };
         if settings.iter().any(|setting: &Setting| setting.key == key) {
-            errors.at(key.span(), format!("`{key}` is there already"));
+            errors.at(key.span(), format!("`{key}` is set already"));
         } else if tokens.is_empty() {
             settings.push(Setting { key, value: TokenStream::new() });
         } else if let Some(colon) = tokens.punct(':') {

@@ -76,10 +76,13 @@ fn second_way_on(model: &Model<'_>, errors: &mut Errors) {
                     let text = format!("`{from}` leads to `{to}` already; make that an arm of this `match`");
                     errors.spanning(&decision.keyword, text);
                 }
-                (Exit::Decision { .. }, Exit::Decision { decision, .. }) => errors
-                    .spanning(&decision.keyword, format!("`{from}` has a decision already; put these arms into that one")),
-                (Exit::Decision { .. }, Exit::Edge { at, .. }) => errors
-                    .spanning(at, format!("`{from}` has a decision already; make this an arm of it")),
+                (Exit::Decision { .. }, Exit::Decision { decision, .. }) => errors.spanning(
+                    &decision.keyword,
+                    format!("`{from}` has a decision already; put these arms into that one"),
+                ),
+                (Exit::Decision { .. }, Exit::Edge { at, .. }) => {
+                    errors.spanning(at, format!("`{from}` has a decision already; make this an arm of it"))
+                }
             }
         }
     }

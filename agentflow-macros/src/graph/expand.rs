@@ -3,7 +3,7 @@
 //! Only punctuation and keywords carry a user's span, and the tokens that are the user's own: an identifier of ours in
 //! their place would be what the editor shows there.
 
-use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
+use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
@@ -17,9 +17,8 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     let root = &graph.root;
     let has_errors = !errors.is_empty() || model.has_mistakes();
     let finish = if has_errors { quote!(poisoned) } else { quote!(compiled) };
-    let hints = editor_hints(graph, has_errors);
     let errors = errors.into_tokens();
-    let builder = builder(graph, model, has_errors, &quote!(#hints #errors));
+    let builder = builder(graph, model, has_errors, &errors);
     let settings = graph.compile.iter().map(|setting| option(setting, has_errors));
     let options = Ident::new("__options", Span::mixed_site());
     let g = builder_ident();
@@ -40,13 +39,8 @@ fn builder_ident() -> Ident {
 }
 
 /// The statements that make the builder, without the one that compiles it.
-fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &TokenStream) -> TokenStream {
-    let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
-        // A second one of a name has been complained about, and would be an item too many.
-        let is_first = graph.bindings[..index].iter().all(|other| other.name != binding.name);
-        is_first.then(|| expand_binding(binding, has_errors))
-    });
-    let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
+fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &TokenStream) -> TokenStream {
+    let names = names(graph, model, has_errors);
     let g = builder_ident();
     let later = model.mistakes.iter().map(|(place, text)| mistake(graph, place, text));
     let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
@@ -63,9 +57,8 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &
         quote!(#g.set_entry_point(#entry);)
     });
     quote_spanned! {Span::mixed_site()=>
-        #(#bindings)*
-        #(#mentions)*
-        #after_mentions
+        #names
+        #after_names
         #(#later)*
         #[allow(unused_mut)]
         let mut #g = #new;
@@ -86,21 +79,37 @@ fn empty(state: &TokenStream) -> TokenStream {
     quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
 }
 
+/// All names of the graph: what is bound in it, and what it mentions.
+fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> TokenStream {
+    let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
+        // A second one of a name has been complained about, and would be an item too many.
+        let is_first = graph.bindings[..index].iter().all(|other| other.name != binding.name);
+        is_first.then(|| expand_binding(binding, model.is_added(index), has_errors))
+    });
+    let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
+    let hints = editor_hints(graph, has_errors);
+    quote!(#(#bindings)* #(#mentions)* #hints)
+}
+
 /// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.
-fn expand_binding(binding: &Binding, has_errors: bool) -> TokenStream {
+fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenStream {
     let Binding { name, source, .. } = binding;
     let allow = quote!(#[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code, unused_parens)]);
     match source {
         // `node a = a;` names the node itself.
         Source::Handle(handle) if handle.is_plain && handle.name == *name => TokenStream::new(),
         Source::Handle(handle) => quote!(#allow type #name = #handle;),
-        // Without mistakes the value stands where the node is added.
-        Source::Value(value) if has_errors && !value.is_empty() => quote! {
+        // Elsewhere what makes the node stands where it is added.
+        Source::Value(value) if !is_added && !value.is_empty() => quote! {
             #allow
             enum #name {}
             #allow
             let _ = #value;
         },
+        Source::Graph(inner) if !is_added => {
+            let names = names(inner, &Model::default(), has_errors);
+            quote!(#allow enum #name {} { #names })
+        }
         Source::Value(_) | Source::Graph(_) => quote!(#allow enum #name {}),
     }
 }
@@ -343,7 +352,8 @@ fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
     if is_poisoned {
         graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
     }
-    let decisions = decisions.iter().map(|decision| choose(decision, &[Ident::new("__returned", Span::mixed_site())]));
+    let returned = [Ident::new("__returned", Span::mixed_site())];
+    let decisions = decisions.iter().map(|decision| choose(&whole(decision), &returned));
     quote! {
         #[allow(unexpected_cfgs)]
         {
@@ -355,6 +365,24 @@ fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
                 #(let _ = #decisions;)*
             }
         }
+    }
+}
+
+/// The decision without the `::` that a half-typed path ends with: rustc parses also what it never sees.
+fn whole(decision: &Decision) -> Decision {
+    let cut = |tokens: &TokenStream| {
+        let mut list: Vec<_> = tokens.clone().into_iter().collect();
+        while list.last().is_some_and(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':')) {
+            list.pop();
+        }
+        list.into_iter().collect::<TokenStream>()
+    };
+    let arms = decision.arms.iter().map(|arm| Arm { pattern: cut(&arm.pattern), chain: Chain::default() });
+    Decision {
+        keyword: decision.keyword.clone(),
+        router: decision.router.as_ref().map(cut),
+        arms: arms.collect(),
+        braces: decision.braces,
     }
 }
 

@@ -94,6 +94,11 @@ impl Step<'_> {
 }
 
 impl<'a> Model<'a> {
+    /// Whether a node of this binding is in the graph.
+    pub(crate) fn is_added(&self, index: usize) -> bool {
+        self.steps.iter().any(|step| matches!(step.work, Work::Node { binding: Some(binding), .. } if binding == index))
+    }
+
     pub(crate) fn has_mistakes(&self) -> bool {
         !self.mistakes.is_empty() || self.inner.values().any(Model::has_mistakes)
     }
@@ -137,7 +142,8 @@ impl<'a> Model<'a> {
 /// Whether the graph names what is bound around it: that would come without its options.
 fn not_from_around(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> bool {
     let before = errors.count();
-    for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_start() && !mention.is_end()) {
+    for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_start() && !mention.is_end())
+    {
         let name = &mention.name;
         let is_inside = graph.bindings.iter().any(|binding| binding.name == *name);
         if !is_inside && around.iter().any(|binding| binding.name == *name) {
@@ -409,7 +415,10 @@ impl<'a, 'e> Builder<'a, 'e> {
                 let text = "a node in a group has no way of its own, after a failure neither";
                 self.errors.spanning(fallback, text);
             } else if fallback.is_start() || fallback.is_end() {
-                self.errors.spanning(fallback, "a failure leads to a node, which sees the error: `on_error: RECOVER`, and `RECOVER -> END`");
+                self.errors.spanning(
+                    fallback,
+                    "a failure leads to a node, which sees the error: `on_error: RECOVER`, and `RECOVER -> END`",
+                );
             } else {
                 // A node that is named here only has no way on, which is another rule's to say.
                 let node = self.node(fallback);

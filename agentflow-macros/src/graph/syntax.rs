@@ -362,7 +362,8 @@ impl Graph {
                 Some(reference)
             }
             None => {
-                let place = if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
+                let place =
+                    if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
                 errors.spanning(place, "expected the node to go on with: `on_error: RECOVER`");
                 None
             }
@@ -397,7 +398,10 @@ impl Graph {
             arrow = tokens.arrow();
             if arrow.is_none() && !context.is_over(tokens) {
                 if let Some(options) = options_of_a_stage(tokens) {
-                    errors.spanning(options, "a node's options stand where it gets a name: `node NAME = my_node { .. };`");
+                    errors.spanning(
+                        options,
+                        "a node's options stand where it gets a name: `node NAME = my_node { .. };`",
+                    );
                     arrow = tokens.arrow();
                     continue;
                 }
@@ -453,17 +457,23 @@ impl Graph {
     fn decision(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Decision> {
         let keyword = tokens.ident()?;
         let router = tokens.while_not(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ','));
-        let Some(group) = tokens.group(Delimiter::Brace) else {
+        let group = tokens.group(Delimiter::Brace).unwrap_or_else(|| {
             errors.spanning(&keyword, "expected arms: `match router { Route::A => A, Route::B => END }`");
-            return None;
-        };
+            let mut none = Group::new(Delimiter::Brace, TokenStream::new());
+            none.set_span(keyword.span());
+            none
+        });
         let mut arms = Vec::new();
         let mut inside = Tokens::new(group.stream());
         while !inside.is_empty() {
             let pattern = inside.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
             let Some(arrow) = inside.fat_arrow() else {
-                errors.spanning(pattern, "expected `PATTERN => NODE`");
-                inside.punct(',');
+                let comma = inside.punct(',');
+                let place = if pattern.is_empty() { comma.to_token_stream() } else { pattern.clone() };
+                errors.spanning(place, "expected `PATTERN => NODE`");
+                // The editor completes what is half of a pattern.
+                let pattern = Tokens::new(pattern).while_not(Tokens::peek_arrow);
+                arms.push(Arm { pattern, chain: Chain::default() });
                 continue;
             };
             let arrow = TokenStream::from_iter::<[TokenTree; 2]>(arrow);

@@ -18,7 +18,8 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
         Data::Enum(data) => {
             let attrs = data.variants.iter().flat_map(|variant| &variant.attrs);
             for attr in attrs.filter(|attr| attr.path().is_ident("route")) {
-                errors.spanning(attr, "a variant of a route has no options: `#[route(crate = path)]` stands on the enum");
+                errors
+                    .spanning(attr, "a variant of a route has no options: `#[route(crate = path)]` stands on the enum");
             }
         }
         Data::Struct(_) | Data::Union(_) => {

@@ -26,3 +26,13 @@ fn node() {
 fn graph() {
     check("graph");
 }
+
+#[test]
+fn flow() {
+    check("flow");
+}
+
+#[test]
+fn route() {
+    check("route");
+}

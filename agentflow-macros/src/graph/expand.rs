@@ -309,10 +309,17 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let mut arms = Group::new(Delimiter::Brace, quote!(#(#arms)*));
     arms.set_span(decision.braces);
     let keyword = &decision.keyword;
-    quote! {
-        #[allow(unused_parens)]
-        move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms
-    }
+    // The keyword is the user's, and so clippy takes the whole for theirs.
+    let allow = quote! {
+        #[allow(
+            unused_parens,
+            clippy::match_bool,
+            clippy::match_single_binding,
+            clippy::redundant_closure_call,
+            clippy::single_match_else,
+        )]
+    };
+    quote!(#allow move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms)
 }
 
 /// The arms' patterns and targets, as the runtime knows them.

@@ -151,7 +151,7 @@ impl Reference {
 
     /// Two references with one text are one node.
     pub(crate) fn text(&self) -> String {
-        self.path.to_string().replace(' ', "")
+        self.path.to_string().replace(' ', "").replace(',', ", ")
     }
 }
 

@@ -10,7 +10,6 @@ struct Log {
     count: usize,
 }
 
-
 macro_rules! nodes {
     ($($name:ident)*) => {$(
         #[node]
@@ -124,7 +123,10 @@ async fn main() {
         .await,
         "a b a c d"
     );
-    assert_eq!(run(graph! { START -> a -> match next { Step::Tools => b, Step::Done => END, }; b -> END }).await, "a b");
+    assert_eq!(
+        run(graph! { START -> a -> match next { Step::Tools => b, Step::Done => END, }; b -> END }).await,
+        "a b"
+    );
     assert_eq!(run(graph! { a -> b -> match Log::is_full { true => END, false => a } }).await, "a b");
     assert_eq!(run(graph! { a -> match routers::nested::<u8> { true => END, false => a } }).await, "a");
 
@@ -133,10 +135,16 @@ async fn main() {
     let names = vec!["b".to_owned()];
     assert_eq!(run(graph! { a -> match count { 0..3 => a, _ => END } }).await, "a a a");
     assert_eq!(run(graph! { a -> match count { n if n > limit => END, 1 | 2 => a, _ => b -> END } }).await, "a a a");
-    assert_eq!(run(graph! { a -> match pair { (true, n) if n > limit => END, (false, 0) => END, (..) => a } }).await, "a a a a");
+    assert_eq!(
+        run(graph! { a -> match pair { (true, n) if n > limit => END, (false, 0) => END, (..) => a } }).await,
+        "a a a a"
+    );
     assert_eq!(run(graph! { a -> match last { Some(name) if names.iter().any(|n| n == name) => END, Some(_) | None => b } ; b -> match last { Some("b") => END, _ => a } }).await, "a b");
     let most = 2;
-    assert_eq!(run(graph! { a -> match (move |state: &Log| state.count < most) { true => a, false => END } }).await, "a a");
+    assert_eq!(
+        run(graph! { a -> match (move |state: &Log| state.count < most) { true => a, false => END } }).await,
+        "a a"
+    );
     assert_eq!(run(graph! { a -> match |state: &Log| state.count < most { true => a, false => END } }).await, "a a");
     let router: fn(&Log) -> Step = next;
     assert_eq!(run(graph! { a -> match router { Step::Tools => a, Step::Done => END } }).await, "a a a");
@@ -158,7 +166,11 @@ async fn main() {
     assert_eq!(run(graph! { decide -> match { Step::Tools => a -> decide, Step::Done => b -> END } }).await, "a a a b");
     assert_eq!(run(graph! { decide_in_place -> match { Step::Tools => decide_in_place, _ => a -> END } }).await, "a");
     assert_eq!(run(graph! { decide_and_update -> match { true => END, false => a -> decide_and_update } }).await, "a");
-    assert_eq!(run(graph! { type State = Log; decide_without_state -> match { true => END, false => decide_without_state } }).await, "");
+    assert_eq!(
+        run(graph! { type State = Log; decide_without_state -> match { true => END, false => decide_without_state } })
+            .await,
+        ""
+    );
     let app = graph! {
         decide_owning -> match {
             Answer::Text(text) if text.is_empty() => END,

@@ -42,15 +42,32 @@ async fn main() {
     let delay = Duration::from_millis(1);
     assert_eq!(run(graph! { node A = a {}; A -> END }).await, "a");
     assert_eq!(run(graph! { node A = fail_twice { retry: 2 }; A -> END }).await, "attempt 3");
-    assert_eq!(run(graph! { node A = fail_twice { retry: RetryPolicy::new(2).backoff(delay), timeout: 5m, }; A -> END }).await, "attempt 3");
-    assert_eq!(run(graph! { node A = fail_twice { timeout: delay * 1000, retry: 1 + 1, label: "twice" }; A -> END }).await, "attempt 3");
+    assert_eq!(
+        run(graph! { node A = fail_twice { retry: RetryPolicy::new(2).backoff(delay), timeout: 5m, }; A -> END }).await,
+        "attempt 3"
+    );
+    assert_eq!(
+        run(graph! { node A = fail_twice { timeout: delay * 1000, retry: 1 + 1, label: "twice" }; A -> END }).await,
+        "attempt 3"
+    );
     assert_eq!(run(graph! { node A = (fail_twice {}) { retry: 2 }; A -> END }).await, "attempt 3");
-    assert_eq!(run(graph! { type State = AgentState; node A = fail { on_error: recover }; A -> a -> END; recover -> END }).await, "recovered");
-    assert_eq!(run(graph! { node A = sleep { timeout: 10ms, on_error: recover, retry: 0 }; a -> A -> END; recover -> END }).await, "a recovered");
+    assert_eq!(
+        run(graph! { type State = AgentState; node A = fail { on_error: recover }; A -> a -> END; recover -> END })
+            .await,
+        "recovered"
+    );
+    assert_eq!(
+        run(graph! { node A = sleep { timeout: 10ms, on_error: recover, retry: 0 }; a -> A -> END; recover -> END })
+            .await,
+        "a recovered"
+    );
     // The node behind may be one that is on the way anyhow.
     assert_eq!(run(graph! { node A = fail { on_error: recover }; a -> A -> recover -> END }).await, "a recovered");
     assert_eq!(run(graph! { node A = a { on_error: recover }; A -> recover -> END }).await, "a fine");
-    assert_eq!(run(graph! { node A = fail { on_error: crate::recover }; a -> A -> END; crate::recover -> END }).await, "a recovered");
+    assert_eq!(
+        run(graph! { node A = fail { on_error: crate::recover }; a -> A -> END; crate::recover -> END }).await,
+        "a recovered"
+    );
     // A graph is a node, with options too.
     assert_eq!(run(graph! { node INNER = (graph! { a -> END }) { timeout: 1h, retry: 1 }; INNER -> END }).await, "a");
 }

@@ -105,10 +105,12 @@ async fn main() {
     let built = research();
     let app = graph! { node RESEARCH = (built) { timeout: 5s, label: "look it up" }; RESEARCH -> END };
     assert_eq!(run(app).await, "c d");
-    let mapped = || draft().map_state(
-        |log: &Log| Draft { words: log.said.len() },
-        |draft| Log::update().said([if draft.words == 4 { "four" } else { "other" }]),
-    );
+    let mapped = || {
+        draft().map_state(
+            |log: &Log| Draft { words: log.said.len() },
+            |draft| Log::update().said([if draft.words == 4 { "four" } else { "other" }]),
+        )
+    };
     assert_eq!(run(graph! { node DRAFT = mapped(); a -> DRAFT -> END }).await, "a four");
     assert_eq!(run(graph! { node DRAFT = mapped(); a -> { DRAFT, read } -> END }).await, "a four read");
 }

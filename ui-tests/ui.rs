@@ -32,3 +32,13 @@ fn graph() {
 fn readme() {
     check("readme");
 }
+
+#[test]
+fn flow() {
+    check("flow");
+}
+
+#[test]
+fn route() {
+    check("route");
+}

@@ -3,14 +3,19 @@
 use proc_macro2::{TokenStream, TokenTree};
 use proptest::prelude::*;
 
-/// The texts of all `compile_error!`s.
+/// The texts of all mistakes: of the `compile_error!`s, and of those that rustc says only where all names resolve.
 pub(crate) fn mistakes(output: TokenStream) -> Vec<String> {
     fn collect(tokens: TokenStream, texts: &mut Vec<String>) {
         let mut tokens = tokens.into_iter();
         while let Some(token) = tokens.next() {
-            if matches!(&token, TokenTree::Ident(ident) if ident == "compile_error") {
-                tokens.next();
-                let Some(TokenTree::Group(text)) = tokens.next() else { panic!("compile_error without text") };
+            let is_now = matches!(&token, TokenTree::Ident(ident) if ident == "compile_error");
+            let is_later =
+                matches!(&token, TokenTree::Group(function) if unspaced(&function.stream()) == "__af::mistake");
+            if is_now || is_later {
+                if is_now {
+                    tokens.next();
+                }
+                let Some(TokenTree::Group(text)) = tokens.next() else { panic!("a mistake without text") };
                 let text: syn::LitStr = syn::parse2(text.stream()).expect("a text");
                 texts.push(text.value());
             } else if let TokenTree::Group(group) = token {

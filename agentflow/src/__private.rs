@@ -29,30 +29,16 @@ impl<C: Send + Sync + 'static> Context for C {}
     note = "every node of one graph takes the same `state` type"
 )]
 pub trait Handle<S, C, R>: Node<S, C, Output = R> {
-    const HANDLE: Self;
-}
-
-/// A [`Handle`] that can run in a group.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot run in a group on state `{S}`",
-    label = "not a node that runs side by side with others",
-    note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
-    note = "a node with `state: &mut {S}` goes before or after the group",
-    note = "a graph goes into a group with `map_state`, which says what it brings"
-)]
-pub trait ParallelHandle<S: State, C, R>: ParallelNode<S, C> {
-    const PARALLEL_HANDLE: Self;
-}
-
-#[diagnostic::do_not_recommend]
-impl<S: State, C, R, N: Handle<S, C, R> + ParallelNode<S, C>> ParallelHandle<S, C, R> for N {
-    const PARALLEL_HANDLE: Self = N::HANDLE;
+    /// The handle itself. Where it is no node of this state, rustc knows nothing here, and does not ask if it can run in a
+    /// group.
+    type This: Node<S, C, Output = R>;
+    const HANDLE: Self::This;
 }
 
 /// What a node returns where no decision follows it.
 #[diagnostic::on_unimplemented(
     message = "this node returns the route `{Self}`, and the graph does not use it",
-    label = "a decision must follow: `-> match {{ {Self}::.. => .. }}`"
+    label = "a decision on it must follow, without a router: `-> match {{ .. }}`"
 )]
 pub trait Unrouted {}
 
@@ -66,15 +52,16 @@ impl Unrouted for () {}
     note = "a route is an enum with `#[derive(Route)]`, or `bool`"
 )]
 pub trait Routed {
-    /// The route itself. Where there is none, rustc takes no offence at the patterns too.
+    /// The route itself. Without an impl for all routes rustc knows nothing here where there is none, and takes no offence
+    /// at the patterns.
     type Value;
     fn value(self) -> Self::Value;
 }
 
 #[diagnostic::do_not_recommend]
-impl<R: Route> Routed for R {
-    type Value = R;
-    fn value(self) -> R {
+impl Routed for bool {
+    type Value = Self;
+    fn value(self) -> Self {
         self
     }
 }
@@ -128,6 +115,12 @@ pub trait Returns<F: Form> {
 }
 
 /// What a node may return in a group: an update, or nothing.
+#[diagnostic::on_unimplemented(
+    message = "a node in a group cannot return `{Self}`",
+    label = "returns `{Self}`",
+    note = "a node in a group returns an update, `{S}::update()`, or nothing",
+    note = "a branch does not decide: the decision comes after the group"
+)]
 pub trait ReturnsUpdate<S: State, C> {
     fn into_update(self) -> Result<Option<S::Update>, NodeError>;
 }
@@ -149,6 +142,8 @@ macro_rules! returns {
 }
 returns! {
     [S, C] InPlace<S, C>: () => (), |(), _| ();
+    // Other routes have impls of their own, which their derive makes: with one for all, rustc would take any result for a
+    // route.
     [S, C] InPlace<S, C>: bool => bool, |route, _| route;
     [S, C] Reads<S, C>: () => (), |(), _| ();
     [S, C] Reads<S, C>: bool => bool, |route, _| route;
@@ -307,17 +302,15 @@ pub fn state_owned<S: State>(state: &S) -> S {
     state.clone()
 }
 
-/// An empty graph with `type State = ..`. A function, not `StateGraph::new`: rustc shows a type that is no state at the
-/// type.
-#[must_use]
-pub fn graph<S: State, C: Context>() -> StateGraph<S, C> {
-    StateGraph::new()
-}
-
 /// In the place of an option's value that is not written yet.
 #[must_use]
 pub fn missing<T>() -> T {
     unreachable!("a graph with mistakes does not compile")
+}
+
+/// The value itself, in a place of which the caller says where it is.
+pub fn itself<T>(value: T) -> T {
+    value
 }
 
 /// A mistake in a graph, evaluated when the user's crate is compiled; rustc shows it at the call.
@@ -330,17 +323,45 @@ pub const fn mistake(text: &str) {
 pub type Arm = (&'static str, Option<&'static str>);
 
 /// Methods, so that the graph's state is known before a node's is looked at.
-impl<S: State, C: Context> StateGraph<S, C> {
-    pub fn __node<N: Handle<S, C, R>, R: Unrouted>(&mut self, name: &'static str) {
+impl<S, C: Context> StateGraph<S, C> {
+    /// An empty graph with `type State = ..`. The state comes by way of its update: a type that is no state has none, and
+    /// rustc, not knowing the graph's state then, takes no offence at the calls behind.
+    #[must_use]
+    pub fn __of<T: State<Update: Update<State = S>>>() -> Self
+    where
+        S: State,
+    {
+        Self::new()
+    }
+
+    pub fn __node<N: Handle<S, C, R>, R: Unrouted>(&mut self, name: &'static str)
+    where
+        S: State,
+    {
         self.add_deciding(name.into(), N::HANDLE, |_, _| Ok(0));
     }
 
-    pub fn __add(&mut self, name: &'static str, node: impl Node<S, C, Output = ()>) {
+    /// An empty graph with the state and context of this one, around it.
+    #[must_use]
+    pub fn __inside(&self) -> Self
+    where
+        S: State,
+    {
+        Self::new()
+    }
+
+    pub fn __add(&mut self, name: &'static str, node: impl Node<S, C, Output = ()>)
+    where
+        S: State,
+    {
         self.add_node(name, node);
     }
 
-    pub fn __branch<N: ParallelHandle<S, C, R>, R>(&mut self, name: &'static str) {
-        self.add_branch_node(name, N::PARALLEL_HANDLE);
+    pub fn __branch<N: Handle<S, C, R, This = T>, R, T: ParallelNode<S, C>>(&mut self, name: &'static str)
+    where
+        S: State,
+    {
+        self.add_branch_node(name, N::HANDLE);
     }
 
     pub fn __group(&mut self, name: &'static str, branches: &[&[&'static str]]) {
@@ -348,28 +369,35 @@ impl<S: State, C: Context> StateGraph<S, C> {
     }
 
     /// A node that says itself which of the arms to take.
-    pub fn __deciding<N: Handle<S, C, R>, R: Routed>(
+    pub fn __deciding<N: Handle<S, C, R>, R: Routed<Value = V>, V>(
         &mut self,
         name: &'static str,
-        choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
+        choose: impl Fn(&S, V) -> usize + Send + Sync + 'static,
         arms: &[Arm],
-    ) {
-        self.__deciding_value(name, N::HANDLE, choose, arms);
+    ) where
+        S: State,
+    {
+        self.__deciding_value::<R, V>(name, N::HANDLE, choose, arms);
     }
 
-    pub fn __deciding_value<N: Node<S, C, Output = R>, R: Routed>(
+    pub fn __deciding_value<R: Routed<Value = V>, V>(
         &mut self,
         name: &'static str,
-        node: N,
-        choose: impl Fn(&S, R::Value) -> usize + Send + Sync + 'static,
+        node: impl Node<S, C, Output = R>,
+        choose: impl Fn(&S, V) -> usize + Send + Sync + 'static,
         arms: &[Arm],
-    ) {
+    ) where
+        S: State,
+    {
         self.add_deciding(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
         self.add_arms(name.into(), None, targets(arms), Vec::new());
     }
 
     /// A decision from the state.
-    pub fn __route(&mut self, from: &'static str, choose: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm]) {
+    pub fn __route(&mut self, from: &'static str, choose: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm])
+    where
+        S: 'static,
+    {
         let choose = move |state: &S| Ok(choose(state));
         self.add_arms(from.into(), Some(Box::new(choose)), targets(arms), Vec::new());
     }

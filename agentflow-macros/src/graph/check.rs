@@ -4,23 +4,30 @@
 
 use std::collections::HashMap;
 
-use super::model::{Exit, Model, Target, Work};
+use proc_macro2::TokenStream;
+
+use super::model::{Exit, Model, Step, Target, Work};
 use crate::errors::Errors;
 
-pub(crate) fn check(model: &Model<'_>, errors: &mut Errors) {
+pub(crate) fn check(model: &mut Model<'_>, errors: &mut Errors) {
+    let before = errors.count();
     two_nodes_with_one_name(model, errors);
     second_way_on(model, errors);
-    if errors.is_empty() {
-        no_way_on(model, errors);
-        unreachable(model, errors);
+    if errors.count() == before {
+        let mut mistakes = no_way_on(model);
+        mistakes.extend(unreachable(model));
+        if mistakes.is_empty() {
+            mistakes = endless_loops(model);
+        }
+        model.mistakes = mistakes;
     }
-    if errors.is_empty() {
-        endless_loops(model, errors);
-    }
-    for inner in model.inner.values() {
+    for inner in model.inner.values_mut() {
         check(inner, errors);
     }
 }
+
+/// What is wrong, and where.
+type Mistake = (TokenStream, String);
 
 fn two_nodes_with_one_name(model: &Model<'_>, errors: &mut Errors) {
     let mut seen = HashMap::new();
@@ -52,49 +59,76 @@ fn second_way_on(model: &Model<'_>, errors: &mut Errors) {
                     errors.spanning(first, format!("{text} (1/2)"));
                 }
                 (Exit::Edge { to: one, .. }, Exit::Edge { to: two, at }) => {
+                    let to_end = [one, two].into_iter().any(|to| *to == Target::End);
                     let (one, two) = (text_of(model, *one), text_of(model, *two));
+                    let side_by_side = format!("run both side by side with `{from} -> {{ {one}, {two} }} -> ..`, or ");
+                    let side_by_side = if to_end { "" } else { &side_by_side };
                     errors.spanning(
                         at,
                         format!(
-                            "`{from}` has two ways on, `{one}` and `{two}`; run both side by side with \
-                             `{from} -> {{ {one}, {two} }} -> ..`, or choose one with `{from} -> match .. {{ .. }}`"
+                            "`{from}` has two ways on, `{one}` and `{two}`; {side_by_side}choose one with \
+                             `{from} -> match .. {{ .. }}`"
                         ),
                     );
                 }
-                (_, Exit::Decision { decision, .. }) => errors.spanning(
+                (Exit::Edge { to, .. }, Exit::Decision { decision, .. }) => {
+                    let to = text_of(model, *to);
+                    let text = format!("`{from}` leads to `{to}` already; make that an arm of this `match`");
+                    errors.spanning(&decision.keyword, text);
+                }
+                (Exit::Decision { .. }, Exit::Decision { decision, .. }) => errors.spanning(
                     &decision.keyword,
-                    format!("`{from}` has a way on already; a node has one edge, one decision or one group"),
+                    format!("`{from}` has a decision already; put these arms into that one"),
                 ),
-                (Exit::Decision { .. }, Exit::Edge { at, .. }) => errors
-                    .spanning(at, format!("`{from}` has a decision already; write what follows it inside its arms")),
+                (Exit::Decision { .. }, Exit::Edge { at, .. }) => {
+                    errors.spanning(at, format!("`{from}` has a decision already; make this an arm of it"))
+                }
             }
         }
     }
 }
 
-fn no_way_on(model: &Model<'_>, errors: &mut Errors) {
-    for step in top(model).map(|step| &model.steps[step]).filter(|step| step.exits.is_empty()) {
+fn no_way_on(model: &Model<'_>) -> Vec<Mistake> {
+    let ends = top(model).map(|step| &model.steps[step]).filter(|step| step.exits.is_empty());
+    let mistake = |step: &Step<'_>| {
         let text = step.text();
         let text = match step.work {
             Work::Node { .. } => format!("node `{text}` has no way on; end the graph with `{text} -> END`"),
             Work::Group { .. } => "nothing follows this group; end the graph with `{ .. } -> END`".to_owned(),
         };
-        errors.later(step.place(), text);
-    }
+        (step.place(), text)
+    };
+    ends.map(mistake).collect()
 }
 
-fn unreachable(model: &Model<'_>, errors: &mut Errors) {
-    let Some(entry) = model.entry else { return };
-    let reached = reached_from(model, entry);
-    for step in top(model).filter(|step| !reached[*step]) {
-        let (step, entry) = (&model.steps[step], model.steps[entry].text());
-        let text = format!("node `{}` can never run: no path leads to it from `{entry}`", step.text());
-        errors.later(step.place(), text);
+/// Of what cannot be reached, only what leads to the rest of it.
+fn unreachable(model: &Model<'_>) -> Vec<Mistake> {
+    let Some(entry) = model.entry else { return Vec::new() };
+    let mut reached = reached_from(model, entry);
+    let entry = model.steps[entry].text();
+    let mut mistakes = Vec::new();
+    for step in top(model) {
+        let from_here = reached_from(model, step);
+        let leads_here = |other: usize| !from_here[other] && reached_from(model, other)[step];
+        if reached[step] || top(model).any(leads_here) {
+            continue;
+        }
+        for (reached, from_here) in reached.iter_mut().zip(from_here) {
+            *reached |= from_here;
+        }
+        let step = &model.steps[step];
+        let text = match step.work {
+            Work::Node { .. } => format!("node `{}` can never run: no path leads to it from `{entry}`", step.text()),
+            Work::Group { .. } => format!("this group can never run: no path leads to it from `{entry}`"),
+        };
+        mistakes.push((step.place(), text));
     }
+    mistakes
 }
 
 /// Reports the loops that nothing leads out of, each once.
-fn endless_loops(model: &Model<'_>, errors: &mut Errors) {
+fn endless_loops(model: &Model<'_>) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
     let mut reported = vec![false; model.steps.len()];
     for step in top(model) {
         let reached = reached_from(model, step);
@@ -112,8 +146,9 @@ fn endless_loops(model: &Model<'_>, errors: &mut Errors) {
             names => format!("nodes {} loop", names.join(", ")),
         };
         let text = format!("{subject} for ever: no path leads from there to `END`");
-        errors.later(model.steps[step].place(), text);
+        mistakes.push((model.steps[step].place(), text));
     }
+    mistakes
 }
 
 fn text_of(model: &Model<'_>, target: Target) -> String {

@@ -3,7 +3,7 @@
 //! Only punctuation and keywords carry a user's span, and the tokens that are the user's own: an identifier of ours in
 //! their place would be what the editor shows there.
 
-use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
+use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
@@ -13,16 +13,12 @@ use super::{
 };
 use crate::errors::Errors;
 
-pub(crate) fn expand(graph: &Graph, model: &Model<'_>, mut errors: Errors) -> TokenStream {
+pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenStream {
     let root = &graph.root;
-    let has_errors = !errors.is_empty();
+    let has_errors = !errors.is_empty() || model.has_mistakes();
     let finish = if has_errors { quote!(poisoned) } else { quote!(compiled) };
-    let hints = editor_hints(graph, has_errors);
-    let later = errors.take_later();
-    let later = later.iter().map(|(place, text)| mistake(graph, place, text));
-    let later = quote!(#(#later)*);
     let errors = errors.into_tokens();
-    let builder = builder(graph, model, has_errors, &quote!(#hints #errors #later));
+    let builder = builder(graph, model, has_errors, &errors);
     let settings = graph.compile.iter().map(|setting| option(setting, has_errors));
     let options = Ident::new("__options", Span::mixed_site());
     let g = builder_ident();
@@ -43,16 +39,13 @@ fn builder_ident() -> Ident {
 }
 
 /// The statements that make the builder, without the one that compiles it.
-fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &TokenStream) -> TokenStream {
-    let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
-        // A second one of a name has been complained about, and would be an item too many.
-        let is_first = graph.bindings[..index].iter().all(|other| other.name != binding.name);
-        is_first.then(|| expand_binding(binding, has_errors))
-    });
-    let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
+fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &TokenStream) -> TokenStream {
+    let names = names(graph, model, has_errors);
     let g = builder_ident();
+    let later = model.mistakes.iter().map(|(place, text)| mistake(graph, place, text));
     let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
-        (Some(state), _) => quote!(__af::graph::<#state, _>()),
+        _ if graph.is_inner => quote!(#g.__inside()),
+        (Some(state), _) => empty(state),
         (None, false) => quote!(__af::StateGraph::<_, _>::new()),
         // Nothing to infer the state from.
         (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
@@ -64,9 +57,9 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &
         quote!(#g.set_entry_point(#entry);)
     });
     quote_spanned! {Span::mixed_site()=>
-        #(#bindings)*
-        #(#mentions)*
-        #after_mentions
+        #names
+        #after_names
+        #(#later)*
         #[allow(unused_mut)]
         let mut #g = #new;
         #name
@@ -75,21 +68,48 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_mentions: &
     }
 }
 
+/// An empty graph with this state. rustc takes the call to stand where its first and last token do, and says there if the
+/// type is no state.
+fn empty(state: &TokenStream) -> TokenStream {
+    let span = state.span();
+    let open = quote_spanned!(span=> <);
+    let close = quote_spanned!(span=> >);
+    let mut arguments = Group::new(Delimiter::Parenthesis, TokenStream::new());
+    arguments.set_span(span);
+    quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
+}
+
+/// All names of the graph: what is bound in it, and what it mentions.
+fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> TokenStream {
+    let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
+        // A second one of a name has been complained about, and would be an item too many.
+        let is_first = graph.bindings[..index].iter().all(|other| other.name != binding.name);
+        is_first.then(|| expand_binding(binding, model.is_added(index), has_errors))
+    });
+    let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
+    let hints = editor_hints(graph, has_errors);
+    quote!(#(#bindings)* #(#mentions)* #hints)
+}
+
 /// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.
-fn expand_binding(binding: &Binding, has_errors: bool) -> TokenStream {
+fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenStream {
     let Binding { name, source, .. } = binding;
     let allow = quote!(#[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code, unused_parens)]);
     match source {
         // `node a = a;` names the node itself.
         Source::Handle(handle) if handle.is_plain && handle.name == *name => TokenStream::new(),
         Source::Handle(handle) => quote!(#allow type #name = #handle;),
-        // Without mistakes the value stands where the node is added.
-        Source::Value(value) if has_errors && !value.is_empty() => quote! {
+        // Elsewhere what makes the node stands where it is added.
+        Source::Value(value) if !is_added && !value.is_empty() => quote! {
             #allow
             enum #name {}
             #allow
             let _ = #value;
         },
+        Source::Graph(inner) if !is_added => {
+            let names = names(inner, &Model::default(), has_errors);
+            quote!(#allow enum #name {} { #names })
+        }
         Source::Value(_) | Source::Graph(_) => quote!(#allow enum #name {}),
     }
 }
@@ -120,9 +140,18 @@ fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
 
 /// A mistake that rustc says unless a name in the graph does not resolve: then it passes over the constant.
 fn mistake(graph: &Graph, place: &TokenStream, text: &str) -> TokenStream {
-    // A constant does not know the generics of the function around it.
-    let mentions =
-        graph.mentions.iter().filter(|reference| reference.is_concrete()).map(|reference| mention(graph, reference));
+    let mentions = graph.mentions.iter().map(|reference| match reference.with_own_generics() {
+        None => mention(graph, reference),
+        // A constant does not know the generics of the function around it.
+        Some((parameters, path)) => {
+            let units = parameters.iter().map(|_| quote!(()));
+            quote! {{
+                #[allow(non_camel_case_types)]
+                type __Mention<#(#parameters),*> = #path;
+                let _: __Mention<#(#units),*>;
+            }}
+        }
+    });
     // rustc takes a call to stand where its first and last token do.
     let mut function = Group::new(Delimiter::Parenthesis, quote!(__af::mistake));
     let mut arguments = Group::new(Delimiter::Parenthesis, Literal::string(text).to_token_stream());
@@ -184,14 +213,20 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bo
         Work::Node { first_mention, binding } => {
             let options = binding.and_then(|binding| node_options(model, step, &graph.bindings[binding], has_errors));
             let value = binding.and_then(|binding| value(graph, model, binding, has_errors));
-            (add_node(model, step, first_mention, value.as_ref()), options)
+            (add_node(model, step, first_mention, value.as_ref(), has_errors), options)
         }
     };
     quote!(#added #options #(#exits)*)
 }
 
 /// The call that adds a node: by its type, or with its value.
-fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Option<&TokenStream>) -> TokenStream {
+fn add_node(
+    model: &Model<'_>,
+    step: &Step<'_>,
+    reference: &Reference,
+    value: Option<&TokenStream>,
+    has_errors: bool,
+) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
     // Where rustc points when the node's route and what follows it don't fit.
@@ -205,15 +240,15 @@ fn add_node(model: &Model<'_>, step: &Step<'_>, reference: &Reference, value: Op
             let route = Ident::new("__returned", Span::mixed_site());
             let choose = choose(decision, &[route]);
             let arms = arms(model, decision, targets);
-            if let Some(value) = value {
-                quote!(__deciding_value(#name, #value, #choose, &[#(#arms),*]))
-            } else {
-                quote!(__deciding::<(#reference), #fit>(#name, #choose, &[#(#arms),*]))
+            match value {
+                Some(value) => quote!(__deciding_value::<#fit, _>(#name, #value, #choose, &[#(#arms),*])),
+                None => quote!(__deciding::<(#reference), #fit, _>(#name, #choose, &[#(#arms),*])),
             }
         }
-        (None, Some(_), Some(value)) => quote!(add_branch_node(#name, #value)),
-        (None, Some(_), None) => quote!(__branch::<(#reference), #fit>(#name)),
-        (None, None, Some(value)) => quote!(__add(#name, #value)),
+        // With mistakes it may be a graph, of which it has been said that it cannot run in a group.
+        (None, Some(_), Some(value)) if !has_errors => quote!(add_branch_node(#name, #value)),
+        (None, Some(_), None) => quote!(__branch::<(#reference), #fit, #fit>(#name)),
+        (None, _, Some(value)) => quote!(__add(#name, #value)),
         (None, None, None) => quote!(__node::<(#reference), #fit>(#name)),
     };
     quote! {
@@ -242,27 +277,30 @@ fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_error
 /// The closure that says which arm to take: Rust's own `match`, whose arms are the indexes of the ways on.
 fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let state = Ident::new("__state", Span::mixed_site());
+    // rustc takes a call to stand where its first and last token do, and says there that the patterns are not exhaustive.
+    let at = |span: Span, function: TokenStream, argument: TokenStream| {
+        let [function, argument] = [function, argument].map(|tokens| {
+            let mut parentheses = Group::new(Delimiter::Parenthesis, tokens);
+            parentheses.set_span(span);
+            parentheses
+        });
+        quote!(#function #argument)
+    };
     let scrutinee = match (&decision.router, returned) {
         (Some(router), _) => {
-            // rustc says at the arguments' parentheses that the patterns are not exhaustive.
-            let mut arguments = Group::new(Delimiter::Parenthesis, state.to_token_stream());
-            arguments.set_span(router.span());
-            let mut function = Group::new(Delimiter::Parenthesis, router.clone());
-            function.set_span(router.span());
-            quote!(#function #arguments)
+            // As with the call: rustc says at the argument that the router takes another state.
+            let mut borrowed = Group::new(Delimiter::Parenthesis, quote!(&#state));
+            borrowed.set_span(router.span());
+            at(router.span(), router.clone(), quote_spanned!(router.span()=> *#borrowed))
         }
-        (None, [returned, ..]) => {
-            // rustc looks through parentheses, and would say at the whole `graph!` that the patterns are not exhaustive.
-            let mut scrutinee = Group::new(Delimiter::Brace, returned.to_token_stream());
-            scrutinee.set_span(decision.keyword.span());
-            scrutinee.to_token_stream()
-        }
+        (None, [returned, ..]) => at(decision.keyword.span(), quote!(__af::itself), returned.to_token_stream()),
         (None, []) => TokenStream::new(),
     };
-    let arms = decision.arms.iter().enumerate().map(|(index, Arm { pattern, chain })| {
+    // One without a pattern has been complained about.
+    let arms = decision.arms.iter().enumerate().filter(|(_, arm)| !arm.pattern.is_empty());
+    let arms = arms.map(|(index, Arm { pattern, chain })| {
         let mut index = Group::new(Delimiter::Parenthesis, Literal::usize_suffixed(index).to_token_stream());
-        // rustc writes the arms that are missing behind the last one.
-        if let Some(end) = end_of(chain) {
+        if let Some(end) = chain.end() {
             index.set_span(end);
         }
         quote!(#pattern => #index,)
@@ -271,18 +309,17 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let mut arms = Group::new(Delimiter::Brace, quote!(#(#arms)*));
     arms.set_span(decision.braces);
     let keyword = &decision.keyword;
-    // A `bool` is matched, and a closure called where it stands, because that is how a graph is written.
-    quote! {
-        #[allow(unused_parens, unused_braces, clippy::match_bool, clippy::redundant_closure_call)]
-        move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms
-    }
-}
-
-fn end_of(chain: &Chain) -> Option<Span> {
-    match &chain.decision {
-        Some(decision) => Some(decision.braces),
-        None => chain.stages.last()?.to_token_stream().into_iter().last().map(|token| token.span()),
-    }
+    // The keyword is the user's, and so clippy takes the whole for theirs.
+    let allow = quote! {
+        #[allow(
+            unused_parens,
+            clippy::match_bool,
+            clippy::match_single_binding,
+            clippy::redundant_closure_call,
+            clippy::single_match_else,
+        )]
+    };
+    quote!(#allow move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms)
 }
 
 /// The arms' patterns and targets, as the runtime knows them.
@@ -322,7 +359,8 @@ fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
     if is_poisoned {
         graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
     }
-    let decisions = decisions.iter().map(|decision| choose(decision, &[Ident::new("__returned", Span::mixed_site())]));
+    let returned = [Ident::new("__returned", Span::mixed_site())];
+    let decisions = decisions.iter().map(|decision| choose(&whole(decision), &returned));
     quote! {
         #[allow(unexpected_cfgs)]
         {
@@ -334,6 +372,24 @@ fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
                 #(let _ = #decisions;)*
             }
         }
+    }
+}
+
+/// The decision without the `::` that a half-typed path ends with: rustc parses also what it never sees.
+fn whole(decision: &Decision) -> Decision {
+    let cut = |tokens: &TokenStream| {
+        let mut list: Vec<_> = tokens.clone().into_iter().collect();
+        while list.last().is_some_and(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':')) {
+            list.pop();
+        }
+        list.into_iter().collect::<TokenStream>()
+    };
+    let arms = decision.arms.iter().map(|arm| Arm { pattern: cut(&arm.pattern), chain: Chain::default() });
+    Decision {
+        keyword: decision.keyword.clone(),
+        router: decision.router.as_ref().map(cut),
+        arms: arms.collect(),
+        braces: decision.braces,
     }
 }
 

@@ -1,11 +1,11 @@
 //! AST → graph: names resolved to nodes, with the places where they stand.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
 
-use super::syntax::{Branches, Chain, Decision, Graph, Reference, Source, Stage};
+use super::syntax::{Binding, Branches, Chain, Decision, Graph, Reference, Source, Stage};
 use crate::errors::Errors;
 
 #[derive(Default)]
@@ -13,7 +13,10 @@ pub(crate) struct Model<'a> {
     pub(crate) steps: Vec<Step<'a>>,
     pub(crate) entry: Option<usize>,
     /// The models of the graphs that are written inside this one, by their binding.
-    pub(crate) inner: HashMap<usize, Model<'a>>,
+    pub(crate) inner: BTreeMap<usize, Model<'a>>,
+    /// Mistakes that may be the consequence of a misspelt name, with their places: rustc is to say them only where all
+    /// names in the graph resolve.
+    pub(crate) mistakes: Vec<(TokenStream, String)>,
 }
 
 /// A node or a group.
@@ -91,7 +94,24 @@ impl Step<'_> {
 }
 
 impl<'a> Model<'a> {
+    /// Whether a node of this binding is in the graph.
+    pub(crate) fn is_added(&self, index: usize) -> bool {
+        self.steps.iter().any(|step| matches!(step.work, Work::Node { binding: Some(binding), .. } if binding == index))
+    }
+
+    pub(crate) fn has_mistakes(&self) -> bool {
+        !self.mistakes.is_empty() || self.inner.values().any(Model::has_mistakes)
+    }
+
     pub(crate) fn build(graph: &'a Graph, errors: &mut Errors) -> Self {
+        Self::build_in(graph, &[], errors)
+    }
+
+    /// `around` are the bindings of the graphs that this one is in.
+    fn build_in(graph: &'a Graph, around: &[&'a Binding], errors: &mut Errors) -> Self {
+        if not_from_around(graph, around, errors) {
+            return Self::default();
+        }
         let mut builder = Builder::new(graph, errors);
         for chain in &graph.chains {
             builder.statement(chain);
@@ -102,20 +122,36 @@ impl<'a> Model<'a> {
         let mut model = builder.model;
         for (index, binding) in graph.bindings.iter().enumerate() {
             if let Source::Graph(inner) = &binding.source {
-                model.inner.insert(index, Self::build_inner(inner, &binding.name, errors));
+                let around: Vec<_> = around.iter().copied().chain(&graph.bindings).collect();
+                model.inner.insert(index, Self::build_inner(inner, &binding.name, &around, errors));
             }
         }
         model
     }
 
-    fn build_inner(graph: &'a Graph, name: &Ident, errors: &mut Errors) -> Self {
+    fn build_inner(graph: &'a Graph, name: &Ident, around: &[&'a Binding], errors: &mut Errors) -> Self {
         if graph.chains.is_empty() {
             errors
                 .at(name.span(), format!("the graph `{name}` needs at least one node: `graph {name} {{ A -> END }}`"));
             return Self::default();
         }
-        Self::build(graph, errors)
+        Self::build_in(graph, around, errors)
     }
+}
+
+/// Whether the graph names what is bound around it: that would come without its options.
+fn not_from_around(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> bool {
+    let before = errors.count();
+    for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_start() && !mention.is_end())
+    {
+        let name = &mention.name;
+        let is_inside = graph.bindings.iter().any(|binding| binding.name == *name);
+        if !is_inside && around.iter().any(|binding| binding.name == *name) {
+            let text = format!("`{name}` is bound outside of this graph; bind it inside: `node {name} = ..;`");
+            errors.spanning(mention, text);
+        }
+    }
+    errors.count() > before
 }
 
 /// Where a chain stands.
@@ -378,7 +414,10 @@ impl<'a, 'e> Builder<'a, 'e> {
                 let text = "a node in a group has no way of its own, after a failure neither";
                 self.errors.spanning(fallback, text);
             } else if fallback.is_start() || fallback.is_end() {
-                self.errors.spanning(fallback, "a failure leads to a node, which sees the error");
+                self.errors.spanning(
+                    fallback,
+                    "a failure leads to a node, which sees the error: `on_error: RECOVER`, and `RECOVER -> END`",
+                );
             } else {
                 // A node that is named here only has no way on, which is another rule's to say.
                 let node = self.node(fallback);

@@ -20,7 +20,7 @@ pub(crate) struct Graph {
     /// The beginnings of paths such as `other::`. For the editor only: a module in a node's place is an error more.
     pub(crate) half_typed: Vec<Reference>,
     /// Whether this is a part of another graph.
-    is_inner: bool,
+    pub(crate) is_inner: bool,
 }
 
 /// `node IDENT = source { options };`, or `graph IDENT { .. }`
@@ -52,6 +52,16 @@ pub(crate) struct Setting {
 pub(crate) struct Chain {
     pub(crate) stages: Vec<Stage>,
     pub(crate) decision: Option<Decision>,
+}
+
+impl Chain {
+    /// Where the last token stands.
+    pub(crate) fn end(&self) -> Option<Span> {
+        if let Some(decision) = &self.decision {
+            return Some(decision.braces);
+        }
+        Some(self.stages.last()?.to_token_stream().into_iter().last()?.span())
+    }
 }
 
 pub(crate) enum Stage {
@@ -107,9 +117,32 @@ impl Reference {
         self.is_plain && self.name == "START"
     }
 
-    /// Without generic arguments, which may be those of the function around the graph.
-    pub(crate) fn is_concrete(&self) -> bool {
-        !self.path.to_string().contains('<')
+    /// The path with type parameters in the place of its generic arguments, if it has any.
+    pub(crate) fn with_own_generics(&self) -> Option<(Vec<Ident>, TokenStream)> {
+        let mut parameters = Vec::new();
+        let mut path = TokenStream::new();
+        let mut tokens = Tokens::new(self.path.clone());
+        while !tokens.is_empty() {
+            if !tokens.peek_punct(0, '<') {
+                path.extend(tokens.next());
+                continue;
+            }
+            let inside: Vec<_> = tokens.generic_arguments().0.into_iter().collect();
+            let inside = inside[1..inside.len() - 1].iter().cloned().collect();
+            let arguments = Tokens::new(inside).split(',').into_iter().map(|argument| {
+                // A constant is written as a literal or a block, or may be taken for a type.
+                match argument.peek() {
+                    Some(TokenTree::Literal(_) | TokenTree::Group(_)) => argument.all(),
+                    _ => {
+                        let parameter = Ident::new(&format!("__{}", parameters.len()), Span::mixed_site());
+                        parameters.push(parameter.clone());
+                        parameter.to_token_stream()
+                    }
+                }
+            });
+            path.extend(quote!(<#(#arguments),*>));
+        }
+        (!parameters.is_empty()).then_some((parameters, path))
     }
 
     pub(crate) fn is_end(&self) -> bool {
@@ -118,7 +151,7 @@ impl Reference {
 
     /// Two references with one text are one node.
     pub(crate) fn text(&self) -> String {
-        self.path.to_string().replace(' ', "")
+        self.path.to_string().replace(' ', "").replace(',', ", ")
     }
 }
 
@@ -132,19 +165,21 @@ impl ToTokens for Reference {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Context {
     Statement,
-    /// In a branch of a group, or in an arm of a decision: up to the next comma.
-    Listed,
+    /// In a branch of a group: up to the next comma.
+    Branch,
+    /// In an arm of a decision: up to the next comma.
+    Arm,
 }
 
 impl Context {
     fn is_over(self, tokens: &Tokens) -> bool {
-        tokens.is_empty() || self == Self::Listed && tokens.peek_punct(0, ',')
+        tokens.is_empty() || self != Self::Statement && tokens.peek_punct(0, ',')
     }
 
     fn end(self) -> &'static str {
         match self {
             Self::Statement => "`;`",
-            Self::Listed => "`,`",
+            Self::Branch | Self::Arm => "`,`",
         }
     }
 }
@@ -166,8 +201,7 @@ impl Graph {
             if tokens.peek_word(0, "compile") && tokens.peek_group(1, Delimiter::Brace) {
                 self.compile(&mut tokens, errors);
             } else if tokens.peek_word(0, "graph")
-                && tokens.ident_at(1).is_some()
-                && tokens.peek_group(2, Delimiter::Brace)
+                && (tokens.ident_at(1).is_some() || tokens.peek_group(1, Delimiter::Brace))
             {
                 self.subgraph(&mut tokens, errors);
             } else {
@@ -183,19 +217,32 @@ impl Graph {
             return;
         };
         if self.is_inner {
-            errors.spanning(keyword, "a graph inside another is compiled with it: put `compile { .. }` there");
+            errors.spanning(keyword, "`compile` is for the whole graph: write it outside of the inner one");
         }
         self.compile.extend(settings(&group, errors));
     }
 
     /// `graph NAME { .. }`
     fn subgraph(&mut self, tokens: &mut Tokens, errors: &mut Errors) {
-        tokens.next();
-        let (Some(name), Some(group)) = (tokens.ident(), tokens.group(Delimiter::Brace)) else {
+        let keyword = tokens.next();
+        let name = tokens.ident();
+        let braces = tokens.group(Delimiter::Brace);
+        if name.is_none() || braces.is_none() {
+            let text = match &name {
+                Some(name) => format!("expected the graph: `graph {name} {{ A -> END }}`"),
+                None => "expected a name: `graph NAME { A -> END }`".to_owned(),
+            };
+            errors.spanning(keyword, text);
+        }
+        let mut inner = Self { is_inner: true, root: self.root.clone(), ..Self::default() };
+        if let Some(braces) = braces {
+            inner.statements(Tokens::new(braces.stream()), errors);
+        }
+        let Some(name) = name else {
+            // Without a name it is no node, and what it names is mentioned all the same.
+            self.mentions.append(&mut inner.mentions);
             return;
         };
-        let mut inner = Self { is_inner: true, root: self.root.clone(), ..Self::default() };
-        inner.statements(Tokens::new(group.stream()), errors);
         self.bindings.push(Binding { name, source: Source::Graph(inner), options: Vec::new(), on_error: None });
     }
 
@@ -219,7 +266,8 @@ impl Graph {
     /// A statement about the whole graph has no place in a part of it.
     fn only_outside(&self, keyword: Option<&TokenTree>, errors: &mut Errors) {
         if self.is_inner {
-            errors.spanning(keyword, "a graph inside another has this from the one around it");
+            let word = keyword.to_token_stream();
+            errors.spanning(keyword, format!("`{word}` is for the whole graph: write it outside of the inner one"));
         }
     }
 
@@ -308,12 +356,18 @@ impl Graph {
     fn fallback(&mut self, setting: &Setting, errors: &mut Errors) -> Option<Reference> {
         let mut tokens = Tokens::new(setting.value.clone());
         let found = reference(&mut tokens).filter(|_| tokens.is_empty());
-        let Some((reference, dangling)) = found else {
-            errors.spanning(&setting.key, "expected the node to go on with: `on_error: RECOVER`");
-            return None;
-        };
-        self.mention(&reference, dangling, errors);
-        Some(reference)
+        match found {
+            Some((reference, dangling)) => {
+                self.mention(&reference, dangling, errors);
+                Some(reference)
+            }
+            None => {
+                let place =
+                    if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
+                errors.spanning(place, "expected the node to go on with: `on_error: RECOVER`");
+                None
+            }
+        }
     }
 
     /// `A -> B -> C`
@@ -343,7 +397,18 @@ impl Graph {
             chain.stages.extend(self.stage(tokens, errors));
             arrow = tokens.arrow();
             if arrow.is_none() && !context.is_over(tokens) {
+                if let Some(options) = options_of_a_stage(tokens) {
+                    errors.spanning(
+                        options,
+                        "a node's options stand where it gets a name: `node NAME = my_node { .. };`",
+                    );
+                    arrow = tokens.arrow();
+                    continue;
+                }
                 errors.spanning(tokens.peek(), format!("expected `->` or {}", context.end()));
+                if context == Context::Arm && starts_an_arm(tokens) {
+                    return chain;
+                }
                 skip_to_stage(tokens, context);
             }
         }
@@ -378,7 +443,7 @@ impl Graph {
         let mut chains = Vec::new();
         while !tokens.is_empty() {
             let before = errors.count();
-            let chain = self.chain(&mut tokens, Context::Listed, errors);
+            let chain = self.chain(&mut tokens, Context::Branch, errors);
             let comma = tokens.punct(',');
             if chain.stages.is_empty() && chain.decision.is_none() && errors.count() == before {
                 errors.spanning(comma, "expected a branch before `,`");
@@ -392,22 +457,28 @@ impl Graph {
     fn decision(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Decision> {
         let keyword = tokens.ident()?;
         let router = tokens.while_not(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ','));
-        let Some(group) = tokens.group(Delimiter::Brace) else {
+        let group = tokens.group(Delimiter::Brace).unwrap_or_else(|| {
             errors.spanning(&keyword, "expected arms: `match router { Route::A => A, Route::B => END }`");
-            return None;
-        };
+            let mut none = Group::new(Delimiter::Brace, TokenStream::new());
+            none.set_span(keyword.span());
+            none
+        });
         let mut arms = Vec::new();
         let mut inside = Tokens::new(group.stream());
         while !inside.is_empty() {
             let pattern = inside.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
             let Some(arrow) = inside.fat_arrow() else {
-                errors.spanning(pattern, "expected `PATTERN => NODE`");
-                inside.punct(',');
+                let comma = inside.punct(',');
+                let place = if pattern.is_empty() { comma.to_token_stream() } else { pattern.clone() };
+                errors.spanning(place, "expected `PATTERN => NODE`");
+                // The editor completes what is half of a pattern.
+                let pattern = Tokens::new(pattern).while_not(Tokens::peek_arrow);
+                arms.push(Arm { pattern, chain: Chain::default() });
                 continue;
             };
             let arrow = TokenStream::from_iter::<[TokenTree; 2]>(arrow);
             let before = errors.count();
-            let chain = self.chain(&mut inside, Context::Listed, errors);
+            let chain = self.chain(&mut inside, Context::Arm, errors);
             inside.punct(',');
             if pattern.is_empty() {
                 errors.spanning(arrow, "expected a pattern before `=>`");
@@ -434,12 +505,14 @@ impl Graph {
 fn after_decision(tokens: &mut Tokens, context: Context, errors: &mut Errors) {
     if !context.is_over(tokens) {
         match tokens.clone().arrow() {
-            Some(arrow) => {
-                let text = "nothing can follow a `match`: write what follows inside its arms, `PATTERN => A -> B`";
-                errors.spanning(TokenStream::from_iter::<[TokenTree; 2]>(arrow), text);
-            }
-            // As easily forgotten as it is needless after a `match` of Rust's own.
+            Some(arrow) => errors.spanning(
+                TokenStream::from_iter::<[TokenTree; 2]>(arrow),
+                "nothing can follow a `match`: write what follows inside its arms, `PATTERN => A -> B`",
+            ),
             None => errors.spanning(tokens.peek(), format!("expected {} after the `match`", context.end())),
+        }
+        if context == Context::Arm && starts_an_arm(tokens) {
+            return;
         }
         tokens.while_not(|tokens| context.is_over(tokens));
     }
@@ -452,6 +525,23 @@ fn reserved(tokens: &Tokens) -> Option<Ident> {
         || (ident == "each" || ident == "any")
             && (tokens.ident_at(1).is_some() || tokens.peek_group(1, Delimiter::Brace));
     is_reserved.then(|| ident.clone())
+}
+
+/// `{ KEY: VALUE, .. }`, which is no group.
+fn options_of_a_stage(tokens: &mut Tokens) -> Option<Group> {
+    let inside = match tokens.peek() {
+        Some(TokenTree::Group(group)) if tokens.peek_group(0, Delimiter::Brace) => Tokens::new(group.stream()),
+        _ => return None,
+    };
+    let has_key = inside.ident_at(0).is_some() && inside.peek_punct(1, ':') && !inside.peek_punct(2, ':');
+    if has_key { tokens.group(Delimiter::Brace) } else { None }
+}
+
+/// Whether a pattern and its `=>` come before the next comma.
+fn starts_an_arm(tokens: &Tokens) -> bool {
+    let mut tokens = tokens.clone();
+    tokens.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
+    tokens.peek_fat_arrow()
 }
 
 fn starts_options_or_ends(tokens: &Tokens) -> bool {
@@ -522,10 +612,13 @@ fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
             }
             continue;
         };
-        if tokens.is_empty() {
+        if settings.iter().any(|setting: &Setting| setting.key == key) {
+            errors.at(key.span(), format!("`{key}` is set already"));
+        } else if tokens.is_empty() {
             settings.push(Setting { key, value: TokenStream::new() });
         } else if let Some(colon) = tokens.punct(':') {
-            if tokens.is_empty() {
+            // What is missing from this one is said by who reads it.
+            if tokens.is_empty() && key != "on_error" {
                 errors.at(colon.span(), format!("expected a value after `{key}:`"));
             }
             settings.push(Setting { key, value: value(tokens.rest()) });

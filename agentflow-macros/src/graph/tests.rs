@@ -74,6 +74,65 @@ fn headers_and_options() {
 }
 
 #[test]
+fn a_decision_by_a_router() {
+    insta::assert_snapshot!(pretty(quote! {
+        a -> match next {
+            Step::Tools { name, .. } if name == limit => b -> m::c -> a,
+            Step::Done(_, 3) | Step::Never => END,
+        };
+    }));
+}
+
+#[test]
+fn a_decision_by_what_a_node_returned() {
+    insta::assert_snapshot!(pretty(quote! {
+        node VALUE = Tool::new();
+        a -> match { true => VALUE, false => END };
+        VALUE -> match { Some(_) => a, None => END };
+    }));
+}
+
+#[test]
+fn groups() {
+    insta::assert_snapshot!(pretty(quote! {
+        node VALUE = Tool::new();
+        START -> { a -> ask::<T>, { VALUE, m::b } } -> match next { true => { c, d } -> END, false => END };
+    }));
+}
+
+#[test]
+fn a_graph_inside() {
+    insta::assert_snapshot!(pretty(quote! {
+        type State = S;
+        graph INNER {
+            node B = b { retry: 1 };
+            B -> match next { true => END, false => B };
+        }
+        a -> INNER -> END;
+    }));
+}
+
+#[test]
+fn options_of_nodes() {
+    insta::assert_snapshot!(pretty(quote! {
+        node A = a { retry: 3, timeout: 1.5s, on_error: RECOVER };
+        node RECOVER = Tool::new() { label: "mend" };
+        A -> END;
+        RECOVER -> END;
+    }));
+}
+
+/// What may follow from a misspelt name is said where all names resolve, those of the graph it is in.
+#[test]
+fn mistakes_that_may_follow_from_others() {
+    insta::assert_snapshot!(pretty(quote! {
+        graph INNER { b -> c }
+        a -> INNER -> ask::<T, 3>;
+        d -> END;
+    }));
+}
+
+#[test]
 fn a_mistake() {
     insta::assert_snapshot!(pretty(quote! {
         node FIRST = a;
@@ -96,6 +155,9 @@ fn the_same_tokens_give_the_same_output() {
 #[test]
 fn a_renamed_crate_is_named_nowhere_by_its_old_name() {
     for rest in [
+        quote!(a -> match r { A => { b, c } -> END, B => X }; graph X { d -> match { true => END } } X -> END),
+        quote!(a -> match { A:: => b, }),
+        quote!(a -> b),
         quote!(a -> END),
         quote!(START -> X; node X = f(); X -> END; compile { timeout: 1s }),
         quote!(a -> b c),
@@ -127,8 +189,9 @@ fn nodes_may_have_the_names_of_keywords() {
 
 #[test]
 fn what_is_missing_or_too_much_in_a_chain() {
-    let after = "expected a node or `END` after `->`";
-    let before = "expected a node or `END` before `->`";
+    let after = "expected a node, `{ .. }`, `match` or `END` after `->`";
+    let before = "expected a node, `{ .. }`, `match` or `END` before `->`";
+    let place = "expected a node, `{ .. }`, `match` or `END`";
     let stray = "expected `->` or `;`";
     let cases = [
         (quote!(a ->), after),
@@ -140,13 +203,137 @@ fn what_is_missing_or_too_much_in_a_chain() {
         (quote!(a => b), stray),
         (quote!(a - b), stray),
         (quote!(a -> END; b. -> END), stray),
-        (quote!(a -> 1 -> END), "expected a node or `END`"),
-        (quote!(a -> "b" -> END), "expected a node or `END`"),
+        (quote!(a -> 1 -> END), place),
+        (quote!(a -> "b" -> END), place),
         (quote!(a<B -> END), "expected a `>` that closes this `<`"),
         (quote!(a:: -> END), "expected a name after `::`"),
     ];
     for (input, expected) in cases {
         assert_eq!(mistakes(input.clone()), [expected], "{input}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_in_a_decision() {
+    let arm = "expected `PATTERN => NODE`";
+    let target = "expected a node or `END` after `=>`";
+    let after = "nothing can follow a `match`: write what follows inside its arms, `PATTERN => A -> B`";
+    let cases = [
+        (quote!(a -> match), "expected arms: `match router { Route::A => A, Route::B => END }`"),
+        (quote!(a -> match r), "expected arms: `match router { Route::A => A, Route::B => END }`"),
+        (quote!(a -> match r {}), "a decision needs arms: `match router { Route::A => A, Route::B => END }`"),
+        (quote!(a -> match {}), "a decision needs arms: `match router { Route::A => A, Route::B => END }`"),
+        (quote!(a -> match r { A }), arm),
+        (quote!(a -> match r { A, B => END }), arm),
+        (quote!(a -> match r { , B => END }), arm),
+        (quote!(a -> match r { A -> b }), arm),
+        (quote!(a -> match r { A => }), target),
+        (quote!(a -> match r { A => , B => END }), target),
+        (quote!(a -> match r { => END }), "expected a pattern before `=>`"),
+        (quote!(a -> match r { A => a B => END }), "expected `->` or `,`"),
+        (quote!(a -> match r { A => match s { B => END } }), "`match` needs a node before it: `A -> match .. { .. }`"),
+        (quote!(a -> match r { A => a -> match s { B => END } C => END }), "expected `,` after the `match`"),
+        (
+            quote!(match r {
+                A => a,
+            }),
+            "`match` needs a node before it: `A -> match .. { .. }`",
+        ),
+        (quote!(START -> match r { A => a }), "a graph starts at a node: `START -> A -> match .. { .. }`"),
+        (quote!(a -> END -> match r { A => a }), "nothing can follow `END`"),
+        (quote!(a -> match r { A => END } -> b), after),
+        (quote!(a -> match r { A => END } b -> END), "expected `;` after the `match`"),
+        (quote!(a -> match r { A => START }), "`START` can only begin a chain"),
+        (
+            quote!(a -> { b, c } -> match { A => END }),
+            "a group returns nothing to match: name a function of the state, `match router { .. }`",
+        ),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), [expected], "{input}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_in_a_group() {
+    let place = |name: &str| {
+        format!(
+            "`{name}` runs in a group and has no other place in the graph; give this one a name of its own: \
+             `node OTHER = {name};`"
+        )
+    };
+    let cases = [
+        (quote!(a -> {} -> END), "a group needs branches: `{ B, C }`".to_owned()),
+        (quote!(a -> { b, , c } -> END), "expected a branch before `,`".to_owned()),
+        (quote!(a -> { b c } -> END), "expected `->` or `,`".to_owned()),
+        (quote!({ a, b } -> END), "say where the graph starts: `START -> { .. }`".to_owned()),
+        (quote!(a -> { b, c }), "nothing follows this group; end the graph with `{ .. } -> END`".to_owned()),
+        (quote!(a -> { b -> c, b } -> END), place("b")),
+        (quote!(b -> { b, c } -> END), place("b")),
+        (quote!(a -> { b, c } -> c -> END), place("c")),
+        (quote!(a -> { b, { c } } -> { c } -> END), place("c")),
+        (quote!(node A = a { on_error: b }; A -> { b, c } -> END), place("b")),
+        (
+            quote!(a { retry: 3 } -> END),
+            "a node's options stand where it gets a name: `node NAME = my_node { .. };`".to_owned(),
+        ),
+        (quote!(a -> END; { b, c } -> END), "this group can never run: no path leads to it from `a`".to_owned()),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), [expected], "{input}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_in_a_graph_inside() {
+    let cases = [
+        (quote!(graph), "node `graph` has no way on; end the graph with `graph -> END`"),
+        (quote!(graph X; a -> X -> END), "expected the graph: `graph X { A -> END }`"),
+        (quote!(graph { b -> END } a -> END), "expected a name: `graph NAME { A -> END }`"),
+        (quote!(graph X {} a -> X -> END), "the graph `X` needs at least one node: `graph X { A -> END }`"),
+        (quote!(graph X { b -> } a -> X -> END), "expected a node, `{ .. }`, `match` or `END` after `->`"),
+        (quote!(graph X { b } a -> X -> END), "node `b` has no way on; end the graph with `b -> END`"),
+        (
+            quote!(graph X { type State = S; b -> END } a -> X -> END),
+            "`type` is for the whole graph: write it outside of the inner one",
+        ),
+        (
+            quote!(node B = b; graph X { B -> END } a -> X -> B -> END),
+            "`B` is bound outside of this graph; bind it inside: `node B = ..;`",
+        ),
+        (quote!(graph X { X -> END } X -> END), "`X` is bound outside of this graph; bind it inside: `node X = ..;`"),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), [expected], "{input}");
+    }
+    assert_eq!(
+        mistakes(quote!(graph X { b } graph Y { graph Z { c -> c } Z -> END } X -> Y -> END)),
+        [
+            "node `b` has no way on; end the graph with `b -> END`",
+            "node `c` loops for ever: no path leads from there to `END`",
+        ]
+    );
+}
+
+#[test]
+fn options_of_nodes_that_are_half_written() {
+    let fallback = "expected the node to go on with: `on_error: RECOVER`";
+    let cases = [
+        (quote!(retry:), "expected a value after `retry:`"),
+        (quote!(retry = 3), "expected `:` and a value after `retry`"),
+        (quote!(retry: 3, retry: 4), "`retry` is set already"),
+        (quote!(3), "expected an option: `KEY: VALUE`"),
+        (quote!(on_error), fallback),
+        (quote!(on_error:), fallback),
+        (quote!(on_error: 3), fallback),
+        (quote!(on_error: b c), fallback),
+        (
+            quote!(on_error: END),
+            "a failure leads to a node, which sees the error: `on_error: RECOVER`, and `RECOVER -> END`",
+        ),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(quote!(node A = a { #input }; A -> END)), [expected], "{input}");
     }
 }
 
@@ -172,7 +359,7 @@ fn statements_that_are_half_written() {
         (quote!(compile), "expected options: `compile { shutdown_timeout: 30s }`"),
         (quote!(compile { x: }), "expected a value after `x:`"),
         (quote!(compile { x = 1 }), "expected `:` and a value after `x`"),
-        (quote!(compile { 1 }), "expected an option: `shutdown_timeout: 30s`"),
+        (quote!(compile { 1 }), "expected an option: `KEY: VALUE`"),
     ];
     for (input, expected) in cases {
         assert_eq!(mistakes(quote!(#input; a -> END)), [expected], "{input}");
@@ -182,12 +369,13 @@ fn statements_that_are_half_written() {
 #[test]
 fn start_and_end() {
     let needs_a_node = "a graph needs a node before `END`: `MAIN -> END`";
+    let between = "a graph needs a node between `START` and `END`: `START -> MAIN -> END`";
     let cases = [
         (quote!(), "a graph needs at least one node: `graph! { MAIN -> END }`"),
         (quote!(; ;), "a graph needs at least one node: `graph! { MAIN -> END }`"),
         (quote!(END), needs_a_node),
         (quote!(END -> a), needs_a_node),
-        (quote!(START -> END), needs_a_node),
+        (quote!(START -> END), between),
         (quote!(START; a -> END), "`START` needs a node to start at: `START -> MAIN`"),
         (quote!(a -> START), "`START` can only begin a chain"),
         (quote!(START -> START), "`START` can only begin a chain"),
@@ -201,15 +389,47 @@ fn start_and_end() {
 
 #[test]
 fn topology() {
-    let cases: [(_, &[&str]); 9] = [
+    let cases: [(_, &[&str]); 17] = [
         (quote!(a -> b), &["node `b` has no way on; end the graph with `b -> END`"]),
         (quote!(a), &["node `a` has no way on; end the graph with `a -> END`"]),
+        // Only what leads to the rest of it.
+        (
+            quote!(a -> END; c -> d; d -> match r { A => c, B => END }; b -> c),
+            &["node `b` can never run: no path leads to it from `a`"],
+        ),
+        (quote!(a -> END; b -> c -> b), &["node `b` can never run: no path leads to it from `a`"]),
+        (
+            quote!(a -> match r { A => b -> a, B => c -> a }),
+            &["nodes `a`, `b`, `c` loop for ever: no path leads from there to `END`"],
+        ),
         (quote!(a -> END; b -> a), &["node `b` can never run: no path leads to it from `a`"]),
         (quote!(a -> b -> c -> b), &["nodes `b`, `c` loop for ever: no path leads from there to `END`"]),
         (quote!(a -> a), &["node `a` loops for ever: no path leads from there to `END`"]),
         (quote!(a -> b -> END; a -> b), &["duplicate edge `a -> b` (2/2)", "duplicate edge `a -> b` (1/2)"]),
         (quote!(a -> END; a -> END), &["duplicate edge `a -> END` (2/2)", "duplicate edge `a -> END` (1/2)"]),
-        (quote!(a -> b -> END; a -> c -> END), &["`a` has two ways on, `b` and `c`; a node has one"]),
+        (
+            quote!(a -> b -> END; a -> c -> END),
+            &["`a` has two ways on, `b` and `c`; run both side by side with `a -> { b, c } -> ..`, \
+               or choose one with `a -> match .. { .. }`"],
+        ),
+        (
+            quote!(a -> b -> END; a -> END),
+            &["`a` has two ways on, `b` and `END`; choose one with `a -> match .. { .. }`"],
+        ),
+        (
+            quote!(a -> b -> END; a -> match r { A => b }),
+            &["`a` leads to `b` already; make that an arm of this `match`"],
+        ),
+        (
+            quote!(a -> match r { A => END }; a -> match r { A => END }),
+            &["`a` has a decision already; put these arms into that one"],
+        ),
+        (quote!(a -> match r { A => b -> END }; a -> b), &["`a` has a decision already; make this an arm of it"]),
+        (
+            quote!(a -> b -> END; a -> { c, d } -> END),
+            &["`a` has two ways on, `b` and `{c, d}`; run both side by side with `a -> { b, {c, d} } -> ..`, \
+               or choose one with `a -> match .. { .. }`"],
+        ),
         (
             quote!(m::a -> n::a -> END),
             &["two nodes are named `a`: `m::a` and `n::a`; give one another name: `node OTHER = n::a;`"],
@@ -254,7 +474,7 @@ fn syntax_comes_before_topology() {
     // `b` has no way on, and `c` can't be reached: nobody wants to know before the chains are what was meant.
     assert_eq!(mistakes(quote!(a b; c -> END)), ["expected `->` or `;`"]);
     assert_eq!(mistakes(quote!(a -> START; m::b -> n::b -> END)), ["`START` can only begin a chain"]);
-    assert_eq!(mistakes(quote!(START -> END; a -> b)), ["a graph needs a node before `END`: `MAIN -> END`"]);
+    assert_eq!(mistakes(quote!(a -> START; m::b -> END; m::b -> END)), ["`START` can only begin a chain"]);
 }
 
 #[test]
@@ -290,10 +510,66 @@ fn half_typed_graphs_keep_their_mentions_and_their_type() {
     survives("node X = other::", &["other"]);
 }
 
+/// Whether these tokens are there for the editor, which alone sees them.
+#[track_caller]
+fn hints(output: &TokenStream, hints: &[&str]) {
+    let output = unspaced(output);
+    let (_, hidden) = output.split_once("#[cfg(rust_analyzer)]{").expect("the editor's part");
+    for hint in hints {
+        assert!(hidden.contains(&unspaced(hint)), "{hint}: {hidden}");
+    }
+}
+
+#[test]
+fn half_typed_decisions_keep_their_mentions_routers_and_patterns() {
+    let match_ = |router: &str, arms: &str| format!("match ({router}) (* (& __state)) {{ {arms} }}");
+    hints(&survives("A -> match ", &["A"]), &["match (__af::itself) (__returned) {}"]);
+    hints(&survives("A -> match r", &["A"]), &[&match_("r", "")]);
+    hints(&survives("A -> match r::", &["A"]), &[&match_("r", "")]);
+    hints(&survives("A -> match r {}", &["A"]), &[&match_("r", "")]);
+    hints(&survives("A -> match r { S }", &["A"]), &[&match_("r", "S => (0usize),")]);
+    hints(&survives("A -> match r { Step:: }", &["A"]), &[&match_("r", "Step => (0usize),")]);
+    hints(&survives("A -> match r { Step::A => }", &["A"]), &[&match_("r", "Step::A => (0usize),")]);
+    hints(&survives("A -> match r { Step::A => b -> }", &["A", "b"]), &[&match_("r", "Step::A => (0usize),")]);
+    hints(
+        &survives("A -> match r { Step::A => b -> , Step::B if x => other:: }", &["A", "b"]),
+        &[&match_("r", "Step::A => (0usize), Step::B if x => (1usize),"), "let _: (other);"],
+    );
+    hints(
+        &survives("A -> match { Step:: => b, C => c -> match s { D:: } } ", &["A", "b", "c"]),
+        &["match (__af::itself) (__returned) { Step => (0usize), C => (1usize), }", &match_("s", "D => (0usize),")],
+    );
+    hints(&survives("A -> B; graph X { c -> match r { D:: } }", &["A", "B", "c"]), &[&match_("r", "D => (0usize),")]);
+    // The same where only the topology is wrong.
+    hints(&survives("A -> match r { Step::A => b }", &["A", "b"]), &[&match_("r", "Step::A => (0usize),")]);
+}
+
+#[test]
+fn half_typed_groups_and_graphs_keep_their_mentions() {
+    survives("A -> {}", &["A"]);
+    survives("A -> { B, }", &["A", "B"]);
+    survives("A -> { B, C -> }", &["A", "B", "C"]);
+    survives("A -> { B, C -> } -> D", &["A", "B", "C", "D"]);
+    survives("A -> { B, other:: }", &["A", "B"]);
+    survives("A { B }", &["A", "B"]);
+    survives("graph", &["graph"]);
+    survives("graph X", &[]);
+    survives("graph X {}", &[]);
+    survives("graph X { B -> } A -> X -> ", &["B", "A", "X"]);
+    survives("graph { B -> C } A", &["B", "C", "A"]);
+    let output = survives("node X = a { re }; X ->", &["a", "X"]);
+    assert!(!contains(&output, "set_node_options"), "{output}");
+    survives("node X = a { on_error: }; X -> END", &["a", "X"]);
+    survives("node X = a { on_error: re }; X -> END", &["a", "re", "X"]);
+    survives("A -> each", &["A", "each"]);
+    survives("A -> each B", &["A"]);
+    survives("A -> if", &["A"]);
+}
+
 #[test]
 fn half_typed_headers_and_options_keep_what_is_there() {
     let output = survives("type State = Ag; MAIN -> ", &["MAIN"]);
-    assert!(contains(&output, "__af::graph::<Ag, _>()"), "{output}");
+    assert!(contains(&output, "__of::<Ag>()"), "{output}");
     let output = survives("MAIN -> ; compile { shut }", &["MAIN"]);
     assert!(contains(&output, "CompileOptions::new().shut"), "{output}");
     let output = survives("MAIN -> ; compile { shutdown_timeout: }", &["MAIN"]);
@@ -315,6 +591,17 @@ fn the_editors_marker_is_found_before_the_end_of_the_expansion_without_it() {
         ("MAIN -> to", "MAIN -> tomarker"),
         ("MAIN -> to -> END", "MAIN -> tomarker -> END"),
         ("MAIN -> other::", "MAIN -> other::marker"),
+        ("a -> match", "a -> match marker"),
+        ("a -> match r", "a -> match rmarker"),
+        ("a -> match r {}", "a -> match r { marker }"),
+        ("a -> match r { Step:: }", "a -> match r { Step::marker }"),
+        ("a -> match r { Step::A => }", "a -> match r { Step::A => marker }"),
+        ("a -> match r { Step::A => b, }", "a -> match r { Step::A => b, marker }"),
+        ("a -> {}", "a -> { marker }"),
+        ("a -> { b, } -> c", "a -> { b, marker } -> c"),
+        ("graph X {} a -> X -> END", "graph X { marker } a -> X -> END"),
+        ("node X = a {}; X -> END", "node X = a { marker }; X -> END"),
+        ("node X = a { on_error: }; X -> END", "node X = a { on_error: marker }; X -> END"),
         ("", "marker"),
         ("node X =", "node X = marker"),
         ("type State = ; MAIN ->", "type State = marker; MAIN ->"),
@@ -329,6 +616,10 @@ const GRAPHS: &[&str] = &[
     "MAIN -> END",
     "type State = S<T>; name = \"n\"; START -> a -> b::c; node X = ask::<A<B>>; b::c -> X -> END; \
      compile { shutdown_timeout: 1.5s, recursion_limit: 3 }",
+    "a -> match next { S::A { x, .. } if x > 1 => b -> { c, d -> { e, f } } -> a, S::B(_) | S::C => END, }; \
+     node X = a { retry: 3, on_error: b };",
+    "graph G { node X = x { timeout: 1s }; X -> match { true => END, false => X } } a -> G -> { b, c } -> END; \
+     START -> a",
     "crate = x::y; node V = f(1); node W = (v); V -> W -> a; a -> END; compile { context: c }",
 ];
 
@@ -353,6 +644,15 @@ const WORDS: &[&str] = &[
     "compile {}",
     "match",
     "match {}",
+    "match r { A => b, B => END }",
+    "match { true => a }",
+    "{ b, c }",
+    "on_error",
+    "on_error: b",
+    "retry: 3",
+    "if x",
+    "S::",
+    "graph G { a -> b }",
     "=>",
     "type",
     "State",

@@ -60,6 +60,7 @@ pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) 
             where
                 Self: ::core::marker::Send + ::core::marker::Sync + 'static
             {
+                type This = Self;
                 const HANDLE: Self = #value;
             }
         };
@@ -254,6 +255,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         impl<#generics, __R> __af::Handle<#state, __C, __R> for #handle #arguments #bounds
             #result: __af::Returns<__af::#form<#state, __C>, Route = __R>
         {
+            type This = Self;
             const HANDLE: Self = #value;
         }
         #[allow(dead_code)]

@@ -6,15 +6,30 @@ use syn::{Attribute, Data, DeriveInput, Path, Token, parse::ParseStream};
 
 use crate::{errors::Errors, root::Root};
 
-/// Always gives the impls, whatever is wrong: a route that is none would be complained about wherever it is returned.
+/// Gives the impls, whatever is wrong, if they compile: a route that is none would be complained about wherever it is
+/// returned.
 pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(input) {
         Ok(input) => input,
         Err(error) => return error.to_compile_error(),
     };
     let mut errors = Errors::new();
-    if !matches!(input.data, Data::Enum(_)) {
-        errors.spanning(&input.ident, "a route is an enum: one variant for each way on, `enum Step { Tools, Done }`");
+    match &input.data {
+        Data::Enum(data) => {
+            let attrs = data.variants.iter().flat_map(|variant| &variant.attrs);
+            for attr in attrs.filter(|attr| attr.path().is_ident("route")) {
+                errors
+                    .spanning(attr, "a variant of a route has no options: `#[route(crate = path)]` stands on the enum");
+            }
+        }
+        Data::Struct(_) | Data::Union(_) => {
+            let text = "a route is an enum: one variant for each way on, `enum Step { Tools, Done }`";
+            errors.spanning(&input.ident, text);
+        }
+    }
+    if let Some(lifetime) = input.generics.lifetimes().next() {
+        errors.spanning(lifetime, "a route outlives the node that returns it: let it own what it brings along");
+        return errors.into_tokens();
     }
     let root = root(&input.attrs, &mut errors);
     let errors = errors.into_tokens();
@@ -28,6 +43,7 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     returning.params.push(syn::parse_quote!(__S));
     returning.params.push(syn::parse_quote!(__C));
     let returning = returning.split_for_impl().0;
+    // A node that takes the state returns it, alone or beside a route.
     let forms = [quote!(InPlace), quote!(Reads)];
     quote! {
         #errors
@@ -35,7 +51,14 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
             use #root::__private as __af;
             #[automatically_derived]
             impl #impl_generics __af::Route for #ident #arguments #bounds {}
-            // Not one impl for all routes: rustc would take every result for one, and say what a route lacks.
+            #[automatically_derived]
+            #[diagnostic::do_not_recommend]
+            impl #impl_generics __af::Routed for #ident #arguments #bounds {
+                type Value = Self;
+                fn value(self) -> Self {
+                    self
+                }
+            }
             #(
                 #[automatically_derived]
                 #[diagnostic::do_not_recommend]

@@ -80,7 +80,7 @@ place!(Target, END);
 /// # Ok(())
 /// # }
 /// ```
-pub struct StateGraph<S: State, C = ()> {
+pub struct StateGraph<S, C = ()> {
     pub(super) name: Arc<str>,
     pub(super) steps: Vec<StepDeclaration<S, C>>,
     pub(super) options: Vec<OptionsDeclaration>,
@@ -91,13 +91,13 @@ pub struct StateGraph<S: State, C = ()> {
 
 pub(super) type Caller = &'static Location<'static>;
 
-pub(super) struct StepDeclaration<S: State, C> {
+pub(super) struct StepDeclaration<S, C> {
     pub(super) name: Arc<str>,
     pub(super) work: WorkDeclaration<S, C>,
     pub(super) location: Caller,
 }
 
-pub(super) enum WorkDeclaration<S: State, C> {
+pub(super) enum WorkDeclaration<S, C> {
     Node(Box<dyn ErasedNode<S, C>>),
     Branch(Box<dyn ErasedParallelNode<S, C>>),
     Group(Vec<Vec<Arc<str>>>),
@@ -125,12 +125,16 @@ pub(super) struct RouteDeclaration<S> {
     pub(super) location: Caller,
 }
 
-impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
+// The bound on the state stands at the calls that need it: on the whole, rustc would complain about every call.
+impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// A graph without nodes.
     #[must_use]
     #[track_caller]
     #[allow(clippy::new_without_default, reason = "a graph without nodes is no graph: there is no default one")]
-    pub fn new() -> Self {
+    pub fn new() -> Self
+    where
+        S: State,
+    {
         Self {
             name: "graph".into(),
             steps: Vec::new(),
@@ -150,7 +154,10 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
     /// Adds a node: the handle that `#[node]` made (`my_node {}`, or `MAIN` for `#[node(MAIN)]`), a compiled graph, or any
     /// other value that implements [`Node`].
     #[track_caller]
-    pub fn add_node(&mut self, name: impl Into<Arc<str>>, node: impl Node<S, C, Output = ()>) -> &mut Self {
+    pub fn add_node(&mut self, name: impl Into<Arc<str>>, node: impl Node<S, C, Output = ()>) -> &mut Self
+    where
+        S: State,
+    {
         self.add_deciding(name.into(), node, |_, ()| Ok(0))
     }
 
@@ -165,6 +172,7 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
         arms: impl IntoIterator<Item = (N::Output, Target)>,
     ) -> &mut Self
     where
+        S: State,
         N: Node<S, C>,
         N::Output: PartialEq + fmt::Debug + Send + Sync + 'static,
     {
@@ -181,13 +189,19 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
         name: Arc<str>,
         node: N,
         choose: impl Fn(&S, N::Output) -> Result<usize, NodeError> + Send + Sync + 'static,
-    ) -> &mut Self {
+    ) -> &mut Self
+    where
+        S: State,
+    {
         self.add_step(name, WorkDeclaration::Node(Box::new(Decided { node, choose })))
     }
 
     /// Adds a node that will run in a group: one that reads the state, and returns an update if anything.
     #[track_caller]
-    pub fn add_branch_node(&mut self, name: impl Into<Arc<str>>, node: impl ParallelNode<S, C>) -> &mut Self {
+    pub fn add_branch_node(&mut self, name: impl Into<Arc<str>>, node: impl ParallelNode<S, C>) -> &mut Self
+    where
+        S: State,
+    {
         self.add_step(name.into(), WorkDeclaration::Branch(Box::new(node)))
     }
 
@@ -266,14 +280,20 @@ impl<S: State, C: Send + Sync + 'static> StateGraph<S, C> {
     /// # Errors
     ///
     /// [`BuildError`] lists every problem, each with the call that made it.
-    pub fn compile(self, options: CompileOptions<C>) -> Result<CompiledGraph<S, C>, BuildError> {
+    pub fn compile(self, options: CompileOptions<C>) -> Result<CompiledGraph<S, C>, BuildError>
+    where
+        S: State,
+    {
         let name = Arc::clone(&self.name);
         let Subgraph { plan, outline } = self.into_subgraph()?;
         Ok(CompiledGraph::new(name, plan, outline, options))
     }
 
     /// Checks the graph and makes it a part of another.
-    pub(crate) fn into_subgraph(self) -> Result<Subgraph<S, C>, BuildError> {
+    pub(crate) fn into_subgraph(self) -> Result<Subgraph<S, C>, BuildError>
+    where
+        S: State,
+    {
         let (plan, outline) = validate::validate(self)?;
         Ok(Subgraph { plan, outline })
     }
@@ -298,7 +318,7 @@ fn arm_of<T: PartialEq + fmt::Debug>(routes: &[T], route: &T) -> Result<usize, N
     arm.ok_or_else(|| NoRoute { route: format!("{route:?}").into() }.into())
 }
 
-impl<S: State, C> fmt::Debug for StateGraph<S, C> {
+impl<S, C> fmt::Debug for StateGraph<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> = self.steps.iter().map(|step| &step.name).collect();
         f.debug_struct("StateGraph").field("name", &self.name).field("nodes", &nodes).finish_non_exhaustive()

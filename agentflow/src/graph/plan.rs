@@ -56,7 +56,7 @@ impl<S, F: Fn(&S) -> Result<usize, NodeError> + Send + Sync> Choose<S> for F {
 }
 
 /// [`Node`] without the parts that keep a trait from being an object: it gives the index of the way to take.
-pub(crate) trait ErasedNode<S: State, C>: Send + Sync {
+pub(crate) trait ErasedNode<S, C>: Send + Sync {
     fn run<'a>(&'a self, cx: NodeContext<'a, S, C>) -> BoxFuture<'a, Result<usize, NodeError>>;
 
     /// See [`Node::IN_PLACE`].
@@ -74,7 +74,7 @@ pub(crate) struct Decided<N, F> {
 
 impl<S, C, N, F> ErasedNode<S, C> for Decided<N, F>
 where
-    S: State,
+    S: Send + Sync + 'static,
     C: Send + Sync + 'static,
     N: Node<S, C>,
     F: Fn(&S, N::Output) -> Result<usize, NodeError> + Send + Sync,
@@ -97,8 +97,10 @@ where
 }
 
 /// [`ParallelNode`] as an object.
-pub(crate) trait ErasedParallelNode<S: State, C>: Send + Sync {
-    fn run<'a>(&'a self, cx: ParallelContext<'a, S, C>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>>;
+pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
+    fn run<'a>(&'a self, cx: ParallelContext<'a, S, C>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>>
+    where
+        S: State;
 
     fn outline(&self) -> Option<&Outline>;
 }

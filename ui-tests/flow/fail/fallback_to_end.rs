@@ -1,0 +1,11 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(_state: &AgentState) {}
+
+fn main() {
+    let _ = graph! {
+        node A = a { on_error: END };
+        A -> END;
+    };
+}

@@ -1,0 +1,11 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(_state: &AgentState) {}
+
+fn main() {
+    let _ = graph! {
+        node A = a { retry: 3, retry: 4 };
+        A -> END;
+    };
+}

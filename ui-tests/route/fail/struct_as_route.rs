@@ -1,0 +1,8 @@
+use agentflow::Route;
+
+#[derive(Route)]
+struct Step;
+
+fn main() {
+    let _ = Step;
+}

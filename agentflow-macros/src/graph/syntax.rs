@@ -131,14 +131,12 @@ impl Reference {
             let inside = inside[1..inside.len() - 1].iter().cloned().collect();
             let arguments = Tokens::new(inside).split(',').into_iter().map(|argument| {
                 // A constant is written as a literal or a block, or may be taken for a type.
-                match argument.peek() {
-                    Some(TokenTree::Literal(_) | TokenTree::Group(_)) => argument.all(),
-                    _ => {
-                        let parameter = Ident::new(&format!("__{}", parameters.len()), Span::mixed_site());
-                        parameters.push(parameter.clone());
-                        parameter.to_token_stream()
-                    }
+                if let Some(TokenTree::Literal(_) | TokenTree::Group(_)) = argument.peek() {
+                    return argument.all();
                 }
+                let parameter = Ident::new(&format!("__{}", parameters.len()), Span::mixed_site());
+                parameters.push(parameter.clone());
+                parameter.to_token_stream()
             });
             path.extend(quote!(<#(#arguments),*>));
         }
@@ -264,7 +262,7 @@ impl Graph {
     }
 
     /// A statement about the whole graph has no place in a part of it.
-    fn only_outside(&self, keyword: &Option<TokenTree>, errors: &mut Errors) {
+    fn only_outside(&self, keyword: Option<&TokenTree>, errors: &mut Errors) {
         if self.is_inner {
             let word = keyword.to_token_stream();
             errors.spanning(keyword, format!("`{word}` is for the whole graph: write it outside of the inner one"));
@@ -274,7 +272,7 @@ impl Graph {
     /// `type State = TYPE`
     fn state(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let keyword = tokens.next();
-        self.only_outside(&keyword, errors);
+        self.only_outside(keyword.as_ref(), errors);
         if tokens.word("State").is_none() || tokens.punct('=').is_none() || tokens.is_empty() {
             errors.spanning(tokens.peek().cloned().or(keyword), "expected `type State = MyState;`");
         } else {
@@ -286,7 +284,7 @@ impl Graph {
     /// `name = "text"`
     fn name(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let keyword = tokens.next();
-        self.only_outside(&keyword, errors);
+        self.only_outside(keyword.as_ref(), errors);
         tokens.next();
         match tokens.next() {
             Some(TokenTree::Literal(literal)) if literal.to_string().starts_with('"') => {
@@ -302,7 +300,7 @@ impl Graph {
     /// `crate = path`
     fn root(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let statement = tokens.clone().all();
-        self.only_outside(&tokens.next(), errors);
+        self.only_outside(tokens.next().as_ref(), errors);
         tokens.next();
         match syn::parse2(tokens.rest()) {
             Ok(path) => self.root = Root(Some(path)),
@@ -356,18 +354,13 @@ impl Graph {
     fn fallback(&mut self, setting: &Setting, errors: &mut Errors) -> Option<Reference> {
         let mut tokens = Tokens::new(setting.value.clone());
         let found = reference(&mut tokens).filter(|_| tokens.is_empty());
-        match found {
-            Some((reference, dangling)) => {
-                self.mention(&reference, dangling, errors);
-                Some(reference)
-            }
-            None => {
-                let place =
-                    if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
-                errors.spanning(place, "expected the node to go on with: `on_error: RECOVER`");
-                None
-            }
-        }
+        let Some((reference, dangling)) = found else {
+            let place = if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
+            errors.spanning(place, "expected the node to go on with: `on_error: RECOVER`");
+            return None;
+        };
+        self.mention(&reference, dangling, errors);
+        Some(reference)
     }
 
     /// `A -> B -> C`

@@ -81,7 +81,7 @@ fn second_way_on(model: &Model<'_>, errors: &mut Errors) {
                     format!("`{from}` has a decision already; put these arms into that one"),
                 ),
                 (Exit::Decision { .. }, Exit::Edge { at, .. }) => {
-                    errors.spanning(at, format!("`{from}` has a decision already; make this an arm of it"))
+                    errors.spanning(at, format!("`{from}` has a decision already; make this an arm of it"));
                 }
             }
         }

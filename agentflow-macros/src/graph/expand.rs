@@ -240,9 +240,10 @@ fn add_node(
             let route = Ident::new("__returned", Span::mixed_site());
             let choose = choose(decision, &[route]);
             let arms = arms(model, decision, targets);
-            match value {
-                Some(value) => quote!(__deciding_value::<#fit, _>(#name, #value, #choose, &[#(#arms),*])),
-                None => quote!(__deciding::<(#reference), #fit, _>(#name, #choose, &[#(#arms),*])),
+            if let Some(value) = value {
+                quote!(__deciding_value::<#fit, _>(#name, #value, #choose, &[#(#arms),*]))
+            } else {
+                quote!(__deciding::<(#reference), #fit, _>(#name, #choose, &[#(#arms),*]))
             }
         }
         // With mistakes it may be a graph, of which it has been said that it cannot run in a group.

@@ -131,14 +131,12 @@ impl Reference {
             let inside = inside[1..inside.len() - 1].iter().cloned().collect();
             let arguments = Tokens::new(inside).split(',').into_iter().map(|argument| {
                 // A constant is written as a literal or a block, or may be taken for a type.
-                match argument.peek() {
-                    Some(TokenTree::Literal(_) | TokenTree::Group(_)) => argument.all(),
-                    _ => {
-                        let parameter = Ident::new(&format!("__{}", parameters.len()), Span::mixed_site());
-                        parameters.push(parameter.clone());
-                        parameter.to_token_stream()
-                    }
+                if let Some(TokenTree::Literal(_) | TokenTree::Group(_)) = argument.peek() {
+                    return argument.all();
                 }
+                let parameter = Ident::new(&format!("__{}", parameters.len()), Span::mixed_site());
+                parameters.push(parameter.clone());
+                parameter.to_token_stream()
             });
             path.extend(quote!(<#(#arguments),*>));
         }
@@ -356,18 +354,13 @@ impl Graph {
     fn fallback(&mut self, setting: &Setting, errors: &mut Errors) -> Option<Reference> {
         let mut tokens = Tokens::new(setting.value.clone());
         let found = reference(&mut tokens).filter(|_| tokens.is_empty());
-        match found {
-            Some((reference, dangling)) => {
-                self.mention(&reference, dangling, errors);
-                Some(reference)
-            }
-            None => {
-                let place =
-                    if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
-                errors.spanning(place, "expected the node to go on with: `on_error: RECOVER`");
-                None
-            }
-        }
+        let Some((reference, dangling)) = found else {
+            let place = if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
+            errors.spanning(place, "expected the node to go on with: `on_error: RECOVER`");
+            return None;
+        };
+        self.mention(&reference, dangling, errors);
+        Some(reference)
     }
 
     /// `A -> B -> C`

@@ -152,8 +152,8 @@ returns! {
         cx.apply(update);
         route
     };
-    [S: State, C] Owns<S, C>: S => (), |state, cx| cx.replace(state);
-    [S: State, C, R: Route] Owns<S, C>: (S, R) => R, |(state, route), cx| {
+    [S, C] Owns<S, C>: S => (), |state, cx| cx.replace(state);
+    [S, C, R: Route] Owns<S, C>: (S, R) => R, |(state, route), cx| {
         cx.replace(state);
         route
     };
@@ -162,8 +162,8 @@ returns! {
         |result, cx| T::finish(result.map_err(Into::into)?, cx)?;
     [S, C, T: Returns<Reads<S, C>>, E: Into<NodeError>] Reads<S, C>: Result<T, E> => T::Route,
         |result, cx| T::finish(result.map_err(Into::into)?, cx)?;
-    [S: State, C, E: Into<NodeError>] Owns<S, C>: Result<S, E> => (), |result, cx| cx.replace(result.map_err(Into::into)?);
-    [S: State, C, R: Route, E: Into<NodeError>] Owns<S, C>: Result<(S, R), E> => R, |result, cx| {
+    [S, C, E: Into<NodeError>] Owns<S, C>: Result<S, E> => (), |result, cx| cx.replace(result.map_err(Into::into)?);
+    [S, C, R: Route, E: Into<NodeError>] Owns<S, C>: Result<(S, R), E> => R, |result, cx| {
         let (state, route) = result.map_err(Into::into)?;
         cx.replace(state);
         route

@@ -83,6 +83,7 @@ where
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<S, C, T, D, I, B> ParallelNode<S, C> for MappedGraph<T, D, I, B>
 where
     S: State,

@@ -2,15 +2,36 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what it does in its name, and fails by panicking")]
 
-mod messages;
-mod run_config;
-mod state_updates;
+mod steps;
 mod support;
+
+mod builder;
+mod builder_flow;
+mod concurrency;
+mod decisions;
+mod event_names;
+mod groups;
+mod isolation;
+mod messages;
+mod node_options;
+mod nodes;
+mod pictures;
+mod promises;
+mod readme;
+mod run_config;
+mod run_errors;
+mod run_limits;
+mod shutdown;
+mod state_updates;
+mod streams;
+mod subgraphs;
 mod task_cancellation;
 mod task_close;
+mod task_events;
 mod task_info;
 mod task_logging;
 mod task_model;
 mod task_outcomes;
 mod task_timeouts;
 mod task_waiting;
+mod tracing_spans;

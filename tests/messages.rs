@@ -57,6 +57,14 @@ fn the_last_message_is_the_newest() {
 }
 
 #[test]
+fn a_role_is_printed_as_in_json() {
+    for role in [Role::System, Role::User, Role::Assistant, Role::Tool] {
+        assert_eq!(serde_json::json!(role), role.to_string());
+    }
+    assert_eq!(format!("[{:<6}]", Role::User), "[user  ]");
+}
+
+#[test]
 fn each_constructor_has_its_role() {
     let roles = [
         Message::system("s").role,

@@ -42,8 +42,13 @@ fn what_is_not_said_is_absent() {
 }
 
 #[test]
-fn a_config_is_as_large_as_a_pointer() {
-    assert_eq!(size_of::<RunConfig>(), size_of::<usize>());
+fn an_id_of_its_own_copies_nothing_that_is_shared() {
+    let shared = RunConfig::new().with_user_id("ada");
+    let runs = [shared.clone().with_run_id(RunId::new()), shared.clone().with_run_id(RunId::new())];
+    let text = |config: &RunConfig| config.user_id().map(str::as_ptr);
+    assert!(runs.iter().all(|run| text(run) == text(&shared)));
+    assert_ne!(runs[0].run_id(), runs[1].run_id());
+    assert_eq!(shared.run_id(), None);
 }
 
 #[test]

@@ -6,6 +6,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use agentflow::{
+    CompiledGraph, LastState, Node, NodeContext, NodeError, ParallelContext, ParallelNode, RunConfig, RunError, State,
+};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -25,7 +28,7 @@ pub(crate) struct Line {
     /// `event` for events, the name of the span otherwise.
     pub(crate) what: &'static str,
     pub(crate) fields: BTreeMap<String, String>,
-    /// The names of the spans around it, outermost first.
+    /// The names of the spans around it, innermost first.
     pub(crate) within: Vec<&'static str>,
     /// The names of the spans that it follows.
     pub(crate) follows: Vec<&'static str>,
@@ -49,6 +52,22 @@ impl Log {
 
     pub(crate) fn spans(&self, name: &str) -> Vec<Line> {
         self.lines(name, "agentflow")
+    }
+
+    /// The events of this library whose message begins like this.
+    pub(crate) fn events(&self, message: &str) -> Vec<Line> {
+        let mut events = self.lines("event", "agentflow");
+        events.retain(|event| event.field("message").starts_with(message));
+        events
+    }
+
+    /// The only event of this library whose message begins like this.
+    #[track_caller]
+    pub(crate) fn event(&self, message: &str) -> Line {
+        match &self.events(message)[..] {
+            [event] => event.clone(),
+            events => panic!("one event was to say `{message}`: {events:?}"),
+        }
     }
 
     fn lines(&self, what: &str, target: &str) -> Vec<Line> {
@@ -124,5 +143,49 @@ impl<F: FnMut()> Drop for OnDrop<F> {
 pub(crate) async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Where a run came through.
+#[derive(Clone, Debug, Default, PartialEq, State)]
+pub(crate) struct Trip {
+    #[state(append)]
+    pub(crate) steps: Vec<String>,
+    pub(crate) count: u32,
+    pub(crate) title: String,
+}
+
+/// A node that writes its name down.
+pub(crate) struct Say;
+
+impl<C: Send + Sync + 'static> Node<Trip, C> for Say {
+    type Output = ();
+
+    async fn run(&self, cx: NodeContext<'_, Trip, C>) -> Result<(), NodeError> {
+        cx.state.steps.push(cx.node_name().to_owned());
+        Ok(())
+    }
+}
+
+impl<C: Send + Sync + 'static> ParallelNode<Trip, C> for Say {
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<Option<TripUpdate>, NodeError> {
+        Ok(Some(Trip::update().steps([cx.node_name()])))
+    }
+}
+
+/// Runs the app and gives what its nodes wrote down.
+pub(crate) async fn steps<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> Vec<String> {
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap().steps
+}
+
+pub(crate) async fn failure<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> RunError {
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err()
+}
+
+/// The state that an error has, which is as the last node that succeeded left it.
+pub(crate) fn committed(error: &mut RunError) -> Trip {
+    match error.take_state() {
+        Some(LastState::Committed(state)) => state,
+        other => panic!("not committed: {other:?}"),
     }
 }

@@ -36,3 +36,9 @@ fn flow() {
 fn route() {
     check("route");
 }
+
+/// What README.md shows; `tests/readme.rs` sees to it that it shows just that.
+#[test]
+fn readme() {
+    check("readme");
+}

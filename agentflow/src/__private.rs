@@ -152,9 +152,9 @@ returns! {
         cx.apply(update);
         route
     };
-    [S, C] Owns<S, C>: S => (), |state, cx| *cx.state = state;
+    [S, C] Owns<S, C>: S => (), |state, cx| cx.replace(state);
     [S, C, R: Route] Owns<S, C>: (S, R) => R, |(state, route), cx| {
-        *cx.state = state;
+        cx.replace(state);
         route
     };
     // A single impl for the results of all forms would overlap with that of `Owns`, where every type is a result.
@@ -162,10 +162,10 @@ returns! {
         |result, cx| T::finish(result.map_err(Into::into)?, cx)?;
     [S, C, T: Returns<Reads<S, C>>, E: Into<NodeError>] Reads<S, C>: Result<T, E> => T::Route,
         |result, cx| T::finish(result.map_err(Into::into)?, cx)?;
-    [S, C, E: Into<NodeError>] Owns<S, C>: Result<S, E> => (), |result, cx| *cx.state = result.map_err(Into::into)?;
+    [S, C, E: Into<NodeError>] Owns<S, C>: Result<S, E> => (), |result, cx| cx.replace(result.map_err(Into::into)?);
     [S, C, R: Route, E: Into<NodeError>] Owns<S, C>: Result<(S, R), E> => R, |result, cx| {
         let (state, route) = result.map_err(Into::into)?;
-        *cx.state = state;
+        cx.replace(state);
         route
     };
 }
@@ -390,7 +390,7 @@ impl<S, C: Context> StateGraph<S, C> {
         S: State,
     {
         self.add_deciding(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
-        self.add_arms(name.into(), None, targets(arms));
+        self.add_arms(name.into(), None, targets(arms), Vec::new());
     }
 
     /// A decision from the state.
@@ -399,7 +399,7 @@ impl<S, C: Context> StateGraph<S, C> {
         S: 'static,
     {
         let choose = move |state: &S| Ok(choose(state));
-        self.add_arms(from.into(), Some(Box::new(choose)), targets(arms));
+        self.add_arms(from.into(), Some(Box::new(choose)), targets(arms), Vec::new());
     }
 }
 

@@ -27,13 +27,14 @@ use crate::RunId;
 pub struct RunConfig {
     /// Shared, as every node of every run gets to see it; absent while nothing is said.
     said: Option<Arc<Said>>,
+    /// Each run's own, so that giving a run one copies nothing that is shared.
+    run_id: Option<RunId>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Said {
     user_id: Option<String>,
     thread_id: Option<String>,
-    run_id: Option<RunId>,
     run_timeout: Option<Duration>,
     cancellation_token: Option<CancellationToken>,
     values: BTreeMap<String, Value>,
@@ -57,7 +58,7 @@ impl RunConfig {
 
     /// The run's id, if the caller has one already; otherwise the run gets a new one.
     pub fn with_run_id(self, run_id: RunId) -> Self {
-        self.with(|said| said.run_id = Some(run_id))
+        Self { run_id: Some(run_id), ..self }
     }
 
     /// How long the run may take.
@@ -101,7 +102,7 @@ impl RunConfig {
     /// The run's id.
     #[must_use]
     pub fn run_id(&self) -> Option<RunId> {
-        self.said.as_ref()?.run_id
+        self.run_id
     }
 
     /// How long the run may take.

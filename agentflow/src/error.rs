@@ -1,6 +1,12 @@
 //! [`NodeError`]: why a node failed.
 
-use std::{any::Any, error::Error, fmt, time::Duration};
+use std::{
+    any::Any,
+    error::Error,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -49,8 +55,8 @@ impl NodeError {
     }
 
     /// What a node's panic becomes.
-    pub(crate) fn panicked(payload: &(dyn Any + Send)) -> Self {
-        Self(Box::new(Panicked { message: panic_message(payload).into() }))
+    pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self(Box::new(Panicked { message: panic_message(payload) }))
     }
 }
 
@@ -101,12 +107,21 @@ pub struct NoRoute {
 }
 
 /// The text that `panic!` was given: it arrives as `&str` or as `String`, depending on how it was formatted.
-pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
-    if let Some(text) = payload.downcast_ref::<&'static str>() {
-        text
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
+    let message = if let Some(text) = payload.downcast_ref::<&'static str>() {
+        (*text).into()
     } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
+        text.as_str().into()
     } else {
-        "(the panic carried no text)"
+        "(the panic carried no text)".into()
+    };
+    discard(payload);
+    message
+}
+
+/// Drops what was panicked with: it is the user's, and so is its destructor, which may panic as well.
+pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(payload);
     }
 }

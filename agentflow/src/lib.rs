@@ -76,11 +76,14 @@ pub mod __private;
 /// | `config` | [`&RunConfig`](RunConfig) | thread, run and user id, and the caller's own values |
 /// | `task_manager` | [`&BackgroundTaskManager`](BackgroundTaskManager) | the app's manager, labelled with this run and node |
 /// | `events` | [`&EventWriter`](EventWriter) | writes custom events |
-/// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token |
+/// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token, for what the node starts; the node itself is dropped at its await |
+/// | `attempt` | `u32` | which attempt of the node this is, from 1 |
+/// | `error` | [`Option<&NodeFailure>`](NodeFailure) | the failure for which the run came here, by another node's `on_error` |
 /// | `#[inject] db` | `&Db` | a service of the app's context: see [`Provide`] |
 ///
-/// A node without `state` runs on every state. What it returns: nothing, an update (`&S`) or the new state (`S`), each also
-/// as the `Ok` of a `Result` with any error that converts into [`NodeError`].
+/// A node without `state` runs on every state. What it returns: nothing, an update (`&S`) or the new state (`S`); where a
+/// decision follows, a [`Route`](derive@Route) instead of nothing, or beside the others in a tuple. Each of these may also
+/// be the `Ok` of a `Result` with any error that converts into [`NodeError`].
 ///
 /// ```
 /// use agentflow::{AgentState, Message, NodeError, node};
@@ -137,15 +140,21 @@ pub use agentflow_macros::node;
 /// | statement | meaning |
 /// |---|---|
 /// | `A -> B -> END` | after A, B; then the run is done |
+/// | `A -> { B, C -> D } -> E` | after A both branches side by side, then E, once; branches read the state and bring updates |
+/// | `A -> match next { Step::Again => A, Step::Done => END }` | goes where `next(&state)` says: Rust's own `match`, with all its patterns |
+/// | `A -> match { Step::Again => A, Step::Done => END }` | goes where A says, which returns a [`Route`](derive@Route) or a `bool` |
 /// | `START -> A` | runs begin at A; without it, at the first node of the first chain |
 /// | `node X = my_node;` | `my_node` under another name in this graph |
+/// | `node X = my_node { retry: 3, timeout: 30s };` | with [`NodeOptions`]: each key is a method, durations as in `compile` |
 /// | `node X = (value);` | any value that implements [`Node`]; a variable goes in parentheses |
+/// | `graph X { A -> B -> END }` | a graph inside this one, as its node X; it shares the state |
+/// | `node X = other_app();` | a compiled graph as a node; one with another state by [`map_state`](CompiledGraph::map_state) |
 /// | `type State = S;` | the state, where it cannot be told from the nodes |
 /// | `name = "support";` | what the graph is called in spans |
 /// | `compile { key: value }` | [`CompileOptions`]: each key is a method, a duration may be written `30s`, `1.5s`, `200ms`, `5m`, `1h` |
 /// | `crate = path;` | where a re-exported agentflow is |
 ///
-/// A node has one way on. The order of the statements has no meaning but the entry's. A graph with a name of its own is a
+/// A node has one way on: one edge, one `match` or one group. The order of the statements has no meaning but the entry's. A graph with a name of its own is a
 /// function that returns one.
 ///
 /// `graph!( .. )` and `graph![ .. ]` mean the same. `graph!< .. >` is not Rust: a macro call takes `()`, `[]` or `{}`.
@@ -242,7 +251,7 @@ pub use graph::{
     BuildError, CompileOptions, CompiledGraph, END, MappedGraph, NodeOptions, Problem, ProblemKind, START, Source,
     StateGraph, Target,
 };
-pub use message::{AgentState, Content, Message, MessageId, Role, ToolCall, ToolResult};
+pub use message::{AgentState, AgentStateUpdate, Content, Message, MessageId, Role, ToolCall, ToolResult};
 pub use node::{Node, NodeContext, ParallelContext, ParallelNode, Provide, Route};
 pub use retry::RetryPolicy;
 pub use run::{Event, EventKind, EventWriter, LastState, NodeFailure, RunError, RunErrorKind, RunStream};

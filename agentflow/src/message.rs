@@ -184,6 +184,18 @@ pub enum Role {
     Tool,
 }
 
+/// As in JSON: `assistant`. Heeds width and alignment, so that conversations can be printed in columns.
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        })
+    }
+}
+
 /// One part of a message; in JSON, `type` says which: `{"type": "text", "text": ".."}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

@@ -1,6 +1,12 @@
 //! [`Node`]: one step of a graph, and what it is given.
 
-use std::{future::Future, sync::Arc};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +78,8 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     message = "`{Self}` cannot run in a group on state `{S}`",
     label = "not a node that runs side by side with others",
     note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
-    note = "a node with `state: &mut {S}` goes before or after the group"
+    note = "a node with `state: &mut {S}` goes before or after the group",
+    note = "a graph goes into a group with `map_state`, which says what it brings"
 )]
 pub trait ParallelNode<S: State, C = ()>: Send + Sync + 'static {
     /// Runs the node once.
@@ -102,11 +109,12 @@ pub struct NodeContext<'a, S, C = ()> {
     pub config: &'a RunConfig,
     /// The app's services.
     pub context: &'a C,
-    /// Cancelled when the run is.
+    /// Cancelled when the run is: hand it to what the node starts. The node itself is dropped at its await then.
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
     pub events: &'a EventWriter,
     pub(crate) place: Place<'a>,
+    pub(crate) is_written: &'a AtomicBool,
 }
 
 /// What a node in a group is given when it runs.
@@ -119,7 +127,7 @@ pub struct ParallelContext<'a, S, C = ()> {
     pub config: &'a RunConfig,
     /// The app's services.
     pub context: &'a C,
-    /// Cancelled when the run is.
+    /// Cancelled when the run is: hand it to what the node starts. The node itself is dropped at its await then.
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
     pub events: &'a EventWriter,
@@ -178,7 +186,16 @@ impl<S: State, C> NodeContext<'_, S, C> {
     /// Merges an update into the state, and tells the run's stream which fields it changed.
     pub fn apply(&mut self, update: S::Update) {
         self.events.changed(|| S::changes(&update));
+        self.is_written.store(true, Ordering::Relaxed);
         self.state.apply(update);
+    }
+}
+
+impl<S, C> NodeContext<'_, S, C> {
+    /// For a state of any type: one that is no state is complained about elsewhere, once.
+    pub(crate) fn replace(self, state: S) {
+        self.is_written.store(true, Ordering::Relaxed);
+        *self.state = state;
     }
 }
 
@@ -227,6 +244,14 @@ impl<S: State, C> NodeContext<'_, S, C> {
 pub trait Provide<T: ?Sized> {
     /// The service.
     fn provide(&self) -> &T;
+}
+
+/// A context may be the one service that there is.
+#[diagnostic::do_not_recommend]
+impl<T: ?Sized> Provide<T> for T {
+    fn provide(&self) -> &T {
+        self
+    }
 }
 
 /// What a node can return for a decision to follow: see [`#[derive(Route)]`](derive@crate::Route). `bool` is one too.

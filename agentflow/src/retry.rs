@@ -35,7 +35,7 @@ pub struct RetryPolicy {
 impl RetryPolicy {
     /// Up to `retries` more attempts after the first, at once and after any error.
     pub fn new(retries: u32) -> Self {
-        let max_delay = Duration::from_secs(60);
+        let max_delay = Duration::from_mins(1);
         Self { retries, backoff: None, factor: 2.0, max_delay, jitter: false, when: None }
     }
 
@@ -57,7 +57,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Adds a random part to each wait, up to its own length, so that many who failed at once don't come back at once.
+    /// Adds a random part to each wait, up to its own length and up to [`max_delay`](Self::max_delay), so that many who
+    /// failed at once don't come back at once.
     pub fn jitter(mut self) -> Self {
         self.jitter = true;
         self
@@ -98,7 +99,9 @@ impl Delays<'_> {
             return None;
         }
         self.left = self.left.checked_sub(1)?;
-        Some(self.waits.as_mut().and_then(Iterator::next).unwrap_or_default())
+        let wait = self.waits.as_mut().and_then(Iterator::next).unwrap_or_default();
+        // The maximum is the backoff's for what it adds only: not for the first wait, and not for the jitter.
+        Some(wait.min(self.policy.max_delay))
     }
 }
 

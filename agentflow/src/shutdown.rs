@@ -26,6 +26,13 @@ use crate::{BackgroundTaskManager, CloseReport, RunId};
 /// # }
 /// ```
 ///
+/// From the first call on these signals no longer end the process by themselves. Call it again beside `aclose` to hear a
+/// second one, as example 03 does.
+///
+/// # Cancel safety
+///
+/// Safe to drop; a signal that comes while nobody waits is not told later.
+///
 /// # Errors
 ///
 /// Where the operating system refuses to install the handler.
@@ -96,7 +103,8 @@ impl fmt::Display for ShutdownReport {
         let RunsReport { ended, cut_off, still_running } = &self.runs;
         write!(f, "shut down in {:.1?}", self.elapsed)?;
         write!(f, "\n  runs:  {ended} ended, {} cut off, {} still running", cut_off.len(), still_running.len())?;
-        write!(f, "\n  tasks: {}", self.tasks)
+        // What was cut off belongs to the tasks, and stands below them.
+        write!(f, "\n  tasks: {}", self.tasks.to_string().replace('\n', "\n       "))
     }
 }
 
@@ -105,7 +113,13 @@ pub(crate) async fn shut_down(runs: &RunGate, manager: &BackgroundTaskManager, b
     let started = runs.close();
     manager.drain();
     let deadline = Instant::now().checked_add(bound);
-    if !runs.idle_by(deadline).await {
+    let drained = tokio::select! {
+        biased;
+        idle = runs.idle_by(deadline) => idle,
+        // Somebody else cut the runs off, and one that nobody polls doesn't end of it.
+        () = runs.cut_off.cancelled() => false,
+    };
+    if !drained {
         runs.cut_off_all();
     }
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -151,7 +165,7 @@ impl RunGate {
         if gate.closed_at.is_some() {
             return None;
         }
-        Some(RunTicket { runs: self, key: gate.live.insert(id) })
+        Some(RunTicket { runs: self, key: gate.live.insert(id), reached_end: false })
     }
 
     /// Cancelled when live runs are to end at once.
@@ -186,18 +200,18 @@ impl RunGate {
 
     fn cut_off_all(&self) {
         let mut gate = self.lock();
-        if !self.cut_off.is_cancelled() {
+        if gate.cut_off.is_empty() {
             gate.cut_off = gate.live.iter().map(|(_, id)| *id).collect();
-            drop(gate);
-            self.cut_off.cancel();
         }
+        drop(gate);
+        self.cut_off.cancel();
     }
 
     fn report(&self) -> RunsReport {
         let gate = self.lock();
         RunsReport {
             ended: gate.ended,
-            cut_off: gate.cut_off.clone(),
+            cut_off: gate.cut_off.iter().filter(|id| !gate.live.iter().any(|(_, live)| live == *id)).copied().collect(),
             still_running: gate.live.iter().map(|(_, id)| *id).collect(),
         }
     }
@@ -213,13 +227,26 @@ impl RunGate {
 pub(crate) struct RunTicket<'a> {
     runs: &'a RunGate,
     key: usize,
+    reached_end: bool,
+}
+
+impl RunTicket<'_> {
+    /// The run is over, and nothing cut it short.
+    pub(crate) fn reached_end(&mut self) {
+        self.reached_end = true;
+    }
 }
 
 impl Drop for RunTicket<'_> {
     fn drop(&mut self) {
         let mut gate = self.runs.lock();
-        gate.live.remove(self.key);
-        if gate.closed_at.is_some() && !self.runs.cut_off.is_cancelled() {
+        let id = gate.live.remove(self.key);
+        if self.reached_end {
+            // It came to its end in the moment in which it was to be cut off.
+            gate.cut_off.retain(|cut_off| *cut_off != id);
+        }
+        // Asked of what the lock guards, not of the token, which is cancelled a moment later.
+        if gate.closed_at.is_some() && !gate.cut_off.contains(&id) {
             gate.ended += 1;
         }
         let idle = gate.live.is_empty();

@@ -54,10 +54,11 @@ impl Tokens {
         taken
     }
 
-    /// What is left but a brace group at the end, if there is more than that group.
+    /// What is left but a brace group at the end, if there is more than that group. The braces of `graph! { .. }` belong to
+    /// it.
     pub(crate) fn before_last_brace(&mut self) -> TokenStream {
         let left = self.list.len() - self.at;
-        let is_braced = left > 1 && self.peek_group(left - 1, Delimiter::Brace);
+        let is_braced = left > 1 && self.peek_group(left - 1, Delimiter::Brace) && !self.peek_punct(left - 2, '!');
         let end = self.list.len() - usize::from(is_braced);
         let before = self.list[self.at..end].iter().cloned().collect();
         self.at = end;

@@ -25,6 +25,8 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     };
     let signature = check::check(&function, &mut errors);
     let item = syntax::without_helper_attributes(item);
+    // That a node is asynchronous is a rule of ours: clippy is not to blame the user for it.
+    let item = quote!(#[allow(clippy::unused_async)] #item);
     if errors.is_empty() {
         let handle = expand::handle(&args, &function, &signature);
         return quote!(#item #handle);

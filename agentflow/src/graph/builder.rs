@@ -120,6 +120,8 @@ pub(super) struct RouteDeclaration<S> {
     /// `None` where the node itself says which arm to take.
     pub(super) choose: Option<Box<dyn Choose<S>>>,
     pub(super) arms: Vec<(Arc<str>, Target)>,
+    /// Routes that more than one arm has.
+    pub(super) duplicates: Vec<Arc<str>>,
     pub(super) location: Caller,
 }
 
@@ -176,8 +178,9 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     {
         let name = name.into();
         let (routes, arms) = split_arms(arms);
+        let duplicates = duplicates(&routes);
         self.add_deciding(Arc::clone(&name), node, move |_, route| arm_of(&routes, &route));
-        self.add_arms(name, None, arms)
+        self.add_arms(name, None, arms, duplicates)
     }
 
     #[track_caller]
@@ -221,7 +224,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         self
     }
 
-    /// Sets what a node is run with: retries, a timeout, a fallback.
+    /// Sets what a node is run with: retries, a timeout, a fallback. A second call replaces what the first one said.
     #[track_caller]
     pub fn set_node_options(&mut self, node: impl Into<Arc<str>>, options: NodeOptions) -> &mut Self {
         self.options.push(OptionsDeclaration { node: node.into(), options, location: Location::caller() });
@@ -248,9 +251,10 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     where
         T: PartialEq + fmt::Debug + Send + Sync + 'static,
     {
-        let (routes, arms) = split_arms(arms);
-        let choose = move |state: &S| arm_of(&routes, &router(state));
-        self.add_arms(from.into(), Some(Box::new(choose)), arms)
+        let (known, arms) = split_arms(arms);
+        let duplicates = duplicates(&known);
+        let choose = move |state: &S| arm_of(&known, &router(state));
+        self.add_arms(from.into(), Some(Box::new(choose)), arms, duplicates)
     }
 
     #[track_caller]
@@ -259,8 +263,9 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         from: Arc<str>,
         choose: Option<Box<dyn Choose<S>>>,
         arms: Vec<(Arc<str>, Target)>,
+        duplicates: Vec<Arc<str>>,
     ) -> &mut Self {
-        self.routes.push(RouteDeclaration { from, choose, arms, location: Location::caller() });
+        self.routes.push(RouteDeclaration { from, choose, arms, duplicates, location: Location::caller() });
         self
     }
 
@@ -301,6 +306,11 @@ fn split_arms<T: fmt::Debug>(arms: impl IntoIterator<Item = (T, Target)>) -> (Ve
             (route, (label, target))
         })
         .unzip()
+}
+
+fn duplicates<T: PartialEq + fmt::Debug>(routes: &[T]) -> Vec<Arc<str>> {
+    let again = routes.iter().enumerate().filter(|(index, route)| routes[..*index].contains(route));
+    again.map(|(_, route)| format!("{route:?}").into()).collect()
 }
 
 fn arm_of<T: PartialEq + fmt::Debug>(routes: &[T], route: &T) -> Result<usize, NodeError> {

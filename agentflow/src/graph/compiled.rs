@@ -23,6 +23,8 @@ pub(crate) struct App<S: State, C> {
     pub(super) outline: Outline,
     pub(crate) context: C,
     pub(crate) recursion_limit: usize,
+    /// How many nodes the graph has, those of the graphs in it too.
+    pub(crate) nodes: usize,
     pub(crate) runs: RunGate,
     pub(crate) manager: BackgroundTaskManager,
     shutdown_timeout: Duration,
@@ -30,9 +32,11 @@ pub(crate) struct App<S: State, C> {
 
 impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     pub(super) fn new(name: Arc<str>, plan: Plan<S, C>, outline: Outline, options: CompileOptions<C>) -> Self {
+        let nodes = outline.nodes();
         let app = App {
             name,
-            recursion_limit: options.recursion_limit.unwrap_or_else(|| plan.steps.len().max(25)),
+            recursion_limit: options.recursion_limit.unwrap_or_else(|| nodes.max(25)),
+            nodes,
             plan,
             outline,
             context: options.context,
@@ -106,6 +110,8 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
 
     /// Shuts down in order: refuses new runs and tasks, waits up to `shutdown_timeout` for those that run, cancels the
     /// rest, and says what became of them.
+    ///
+    /// A node that calls it waits for its own run until the timeout, and is cut off then: spawn a task for it.
     ///
     /// It returns by `shutdown_timeout` and the manager's grace, whatever runs and tasks do. May be called more than
     /// once, at once too: every call returns when the app is down, with the same report.

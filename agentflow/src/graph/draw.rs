@@ -28,6 +28,16 @@ pub(super) enum Inside {
 }
 
 impl Outline {
+    /// How many nodes the graph has, those of the graphs in it too.
+    pub(crate) fn nodes(&self) -> usize {
+        let of_step = |step: &OutlineStep| match &step.inside {
+            Inside::Nothing => 1,
+            Inside::Branches(_) => 0,
+            Inside::Graph(inner) => 1 + inner.nodes(),
+        };
+        self.steps.iter().map(of_step).sum()
+    }
+
     /// A Mermaid flowchart.
     pub(super) fn mermaid(&self) -> String {
         let mut text = String::from("flowchart TD\n");
@@ -188,9 +198,10 @@ impl Dot<'_> {
                 }
                 for branch in branches {
                     for pair in branch.windows(2) {
-                        let (tail, _) = outline.last_of(pair[0], prefix);
-                        let (head, _) = outline.first_of(pair[1], prefix);
-                        line!(self, depth + 1, "{tail} -> {head};");
+                        let (tail, cluster) = outline.last_of(pair[0], prefix);
+                        let tail_attribute = cluster.map(|cluster| format!("ltail={cluster}")).unwrap_or_default();
+                        let to = Some(pair[1]);
+                        self.edge(&tail, &tail_attribute, outline, to, prefix, depth + 1, None);
                     }
                 }
                 line!(self, depth, "}}");
@@ -208,11 +219,11 @@ impl Dot<'_> {
 /// Graphviz draws edges between nodes only: one to a box is one to a node in it, cut off at the box.
 impl Outline {
     fn first_of(&self, step: usize, prefix: &str) -> (String, Option<String>) {
-        self.end_of(step, prefix, "_start", |branch| branch.first())
+        self.end_of(step, prefix, "_start", <[usize]>::first)
     }
 
     fn last_of(&self, step: usize, prefix: &str) -> (String, Option<String>) {
-        self.end_of(step, prefix, "_end", |branch| branch.last())
+        self.end_of(step, prefix, "_end", <[usize]>::last)
     }
 
     fn end_of(
@@ -239,6 +250,13 @@ fn quoted(text: &str) -> String {
 }
 
 fn mermaid_quoted(text: &str) -> String {
-    let text = text.replace('"', "#quot;").replace('<', "#lt;").replace('>', "#gt;").replace('\n', "<br/>");
+    // `#` and `&` first: what follows writes them.
+    let text = text
+        .replace('#', "#35;")
+        .replace('&', "#amp;")
+        .replace('"', "#quot;")
+        .replace('<', "#lt;")
+        .replace('>', "#gt;")
+        .replace('\n', "<br/>");
     format!("\"{text}\"")
 }

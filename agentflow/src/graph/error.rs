@@ -61,7 +61,7 @@ pub enum ProblemKind {
         name: Arc<str>,
     },
     /// An edge or the entry names a node that was not added.
-    #[error("there is no node `{name}`{}", did_you_mean(.suggestion.as_ref()))]
+    #[error("there is no node `{name}`{}", did_you_mean(.name, .suggestion.as_ref()))]
     UnknownNode {
         /// The name as it was written.
         name: Arc<str>,
@@ -114,6 +114,20 @@ pub enum ProblemKind {
         /// The node.
         node: Arc<str>,
     },
+    /// A decision has two arms for one route: the second would never be taken.
+    #[error("the decision after `{from}` has two arms for `{route}`")]
+    DuplicateArm {
+        /// The node or group that the decision follows.
+        from: Arc<str>,
+        /// The route.
+        route: Arc<str>,
+    },
+    /// A group is in a group that is in it.
+    #[error("group `{group}` is inside itself")]
+    GroupInItself {
+        /// The group.
+        group: Arc<str>,
+    },
     /// A group has no branches, or one without a node.
     #[error("group `{group}` has an empty branch, or none at all")]
     EmptyGroup {
@@ -164,7 +178,10 @@ pub enum ProblemKind {
     },
 }
 
-fn did_you_mean(suggestion: Option<&Arc<str>>) -> String {
+fn did_you_mean(name: &str, suggestion: Option<&Arc<str>>) -> String {
+    if name == "START" || name == "END" {
+        return format!("; did you mean the constant `{name}`, without quotes?");
+    }
     suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 

@@ -16,5 +16,5 @@ pub use compiled::CompiledGraph;
 pub use draw::Outline;
 pub use error::{BuildError, Problem, ProblemKind};
 pub use options::{CompileOptions, NodeOptions};
-pub(crate) use plan::{BoxFuture, ErasedNode, ErasedParallelNode, Plan, Step, Way, Work};
+pub(crate) use plan::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, Plan, Step, Way, Work};
 pub use subgraph::{MappedGraph, Subgraph};

@@ -94,14 +94,15 @@ impl NodeOptions {
     /// Tries again when an attempt fails, panics or times out: a number of retries, or a [`RetryPolicy`].
     ///
     /// Every attempt starts from the state as it was before the first one. For that the state is copied once, unless the
-    /// node only reads it.
+    /// node only reads it and no decision follows it: that a decision panics is the node's failure too.
     pub fn retry(mut self, retry: impl Into<RetryPolicy>) -> Self {
         self.retry = Some(retry.into());
         self
     }
 
     /// How long one attempt may take. Then it is dropped at its await and fails with
-    /// [`NodeTimedOut`](crate::NodeTimedOut). Zero times out at once.
+    /// [`NodeTimedOut`](crate::NodeTimedOut). Zero times out at once. In a [`stream`](crate::CompiledGraph::stream) the time
+    /// in which the node waits for the reader counts.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -115,7 +116,7 @@ impl NodeOptions {
 
     /// Where the run goes on when the last attempt has failed. That node sees the failure in
     /// [`NodeContext::error`](crate::NodeContext::error), or in its `error` parameter, and the state as it was before the
-    /// first attempt. For that the state is copied once, unless the node only reads it.
+    /// first attempt. For that the state is copied once, as for [`retry`](Self::retry).
     pub fn on_error(mut self, node: impl Into<Arc<str>>) -> Self {
         self.on_error = Some(node.into());
         self

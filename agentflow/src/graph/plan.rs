@@ -130,6 +130,11 @@ impl<S: State, C> Step<S, C> {
         }
     }
 
+    /// Whether a decision follows, which may fail when the work is done.
+    pub(crate) fn decides(&self) -> bool {
+        self.ways.first().is_some_and(|way| way.label.is_some())
+    }
+
     pub(crate) fn outline(&self) -> Option<&Outline> {
         match &self.work {
             Work::Node(node) => node.outline(),

@@ -83,6 +83,8 @@ where
     }
 }
 
+// Where something else is no node for a group, this one is not what rustc is to list.
+#[diagnostic::do_not_recommend]
 impl<S, C, T, D, I, B> ParallelNode<S, C> for MappedGraph<T, D, I, B>
 where
     S: State,
@@ -125,6 +127,8 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
 ) -> Result<(), NodeError> {
     let scope = place.scope.inside(place.path.clone());
     let result = walk(plan, context, &scope, state, &Progress::new(plan.entry)).await;
+    result?;
+    // A failed attempt is no part of the path: the next one starts where this one did.
     place.scope.join([&scope]);
-    result.map_err(NodeError::from)
+    Ok(())
 }

@@ -86,14 +86,14 @@ impl Problems {
 
 /// The steps by index and by name.
 struct Names {
-    names: Vec<Arc<str>>,
+    steps: Vec<Arc<str>>,
     locations: Vec<Caller>,
     index: HashMap<Arc<str>, usize>,
 }
 
 impl Names {
     fn collect<S: State, C>(graph: &StateGraph<S, C>, problems: &mut Problems) -> Self {
-        let mut names = Self { names: Vec::new(), locations: Vec::new(), index: HashMap::new() };
+        let mut names = Self { steps: Vec::new(), locations: Vec::new(), index: HashMap::new() };
         if graph.steps.is_empty() {
             problems.add(graph.created, ProblemKind::Empty);
         }
@@ -103,14 +103,14 @@ impl Names {
             } else {
                 names.index.insert(Arc::clone(name), index);
             }
-            names.names.push(Arc::clone(name));
+            names.steps.push(Arc::clone(name));
             names.locations.push(location);
         }
         names
     }
 
     fn of(&self, step: usize) -> Arc<str> {
-        Arc::clone(&self.names[step])
+        Arc::clone(&self.steps[step])
     }
 
     /// `None` is END.
@@ -121,14 +121,15 @@ impl Names {
     fn find(&self, name: &Arc<str>, location: Caller, problems: &mut Problems) -> Option<usize> {
         let found = self.index.get(name).copied();
         // In a graph without nodes, that it has none is the mistake.
-        if found.is_none() && !self.names.is_empty() {
-            let suggestion = closest(name, &self.names);
+        if found.is_none() && !self.steps.is_empty() {
+            let suggestion = closest(name, &self.steps);
             problems.add(location, ProblemKind::UnknownNode { name: Arc::clone(name), suggestion });
         }
         found
     }
 
     /// As [`find`](Self::find); `Some(None)` is END.
+    #[allow(clippy::option_option, reason = "a name that is unknown, and one that is END")]
     fn find_place(&self, name: Option<&Arc<str>>, location: Caller, problems: &mut Problems) -> Option<Option<usize>> {
         match name {
             None => Some(None),
@@ -167,13 +168,20 @@ fn groups<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut P
 
 /// The group that each step is in. No step is in two places.
 fn members(names: &Names, groups: &[Vec<Vec<usize>>], problems: &mut Problems) -> Vec<Option<usize>> {
-    let mut members = vec![None; names.names.len()];
+    let mut members = vec![None; names.steps.len()];
     for (group, branches) in groups.iter().enumerate() {
         for member in branches.iter().flatten() {
-            if members[*member].replace(group).is_some() || *member == group {
+            if members[*member].replace(group).is_some() {
                 let (node, group) = (names.of(*member), names.of(group));
                 problems.add(names.locations[*member], ProblemKind::TwoPlaces { node, group });
             }
+        }
+    }
+    for group in 0..groups.len() {
+        // Out of a group that is not inside itself there are at most as many steps as there are groups.
+        let around = std::iter::successors(members[group], |group| members[*group]).take(groups.len());
+        if around.into_iter().any(|around| around == group) {
+            problems.add(names.locations[group], ProblemKind::GroupInItself { group: names.of(group) });
         }
     }
     members
@@ -226,8 +234,11 @@ fn edges_of_members<S: State, C>(
         }
     }
     for declared in graph.options.iter().filter(|declared| declared.options.on_error.is_some()) {
-        if let Some(step) = names.index.get(&declared.node) {
-            report(*step, declared.location);
+        let to = declared.options.on_error.as_ref();
+        for step in [Some(&declared.node), to].into_iter().flatten() {
+            if let Some(step) = names.index.get(step) {
+                report(*step, declared.location);
+            }
         }
     }
 }
@@ -235,9 +246,13 @@ fn edges_of_members<S: State, C>(
 fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Problems) -> Option<usize> {
     let mut first: Option<usize> = None;
     let mut is_said = false;
+    let mut ends = Vec::new();
     for edge in graph.edges.iter().filter(|edge| edge.from.0.is_none()) {
-        // `START -> END` is no entry: there is nothing to run.
-        let Some(name) = &edge.to.0 else { continue };
+        // `START -> END` is no entry, there is nothing to run; beside one it is one too many.
+        let Some(name) = &edge.to.0 else {
+            ends.push(edge.location);
+            continue;
+        };
         is_said = true;
         match (names.find(name, edge.location, problems), first) {
             (Some(second), Some(first)) => {
@@ -248,7 +263,13 @@ fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Pr
             (None, Some(_)) => {}
         }
     }
-    if let (false, Some(candidate)) = (is_said, names.names.first()) {
+    if let Some(first) = first {
+        for end in ends {
+            let (first, second) = (names.of(first), "END".into());
+            problems.add(end, ProblemKind::SecondEntry { first, second });
+        }
+    }
+    if let (false, Some(candidate)) = (is_said, names.steps.first()) {
         problems.add(graph.created, ProblemKind::NoEntry { candidate: Arc::clone(candidate) });
     }
     first
@@ -262,7 +283,7 @@ struct Edge {
 
 /// The ways on from each step: one edge, or the arms of one decision.
 fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Problems) -> Vec<Vec<Edge>> {
-    let mut ways: Vec<Vec<Edge>> = names.names.iter().map(|_| Vec::new()).collect();
+    let mut ways: Vec<Vec<Edge>> = names.steps.iter().map(|_| Vec::new()).collect();
     for edge in &graph.edges {
         // START has no way on: it is the entry, which is another rule's.
         let Some(from) = &edge.from.0 else { continue };
@@ -286,6 +307,10 @@ fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut 
     }
     for route in &graph.routes {
         let from = names.find(&route.from, route.location, problems);
+        for label in &route.duplicates {
+            let kind = ProblemKind::DuplicateArm { from: Arc::clone(&route.from), route: Arc::clone(label) };
+            problems.add(route.location, kind);
+        }
         let arms: Vec<_> = route
             .arms
             .iter()
@@ -312,7 +337,7 @@ fn options<S: State, C>(
     names: &Names,
     problems: &mut Problems,
 ) -> Vec<(NodeOptions, Option<usize>)> {
-    let mut options: Vec<_> = names.names.iter().map(|_| (NodeOptions::new(), None)).collect();
+    let mut options: Vec<_> = names.steps.iter().map(|_| (NodeOptions::new(), None)).collect();
     for declared in &graph.options {
         let Some(step) = names.find(&declared.node, declared.location, problems) else {
             continue;
@@ -355,16 +380,23 @@ impl Topology<'_> {
 
     fn unreachable(&self, entry: usize, problems: &mut Problems) {
         let reached = self.reached_from(entry);
-        for step in self.top().filter(|step| !reached[*step]) {
+        let is_stray = |step: &usize| self.members[*step].is_none() || self.is_in_ring(*step);
+        for step in (0..self.members.len()).filter(|step| !reached[*step] && is_stray(step)) {
             let (node, entry) = (self.names.of(step), self.names.of(entry));
             problems.add(self.names.locations[step], ProblemKind::Unreachable { node, entry });
         }
     }
 
+    /// Whether the groups around the step are in each other, and so in none that a path could lead to.
+    fn is_in_ring(&self, step: usize) -> bool {
+        let outwards = std::iter::successors(Some(step), |step| self.members[*step]);
+        outwards.take(self.members.len() + 1).count() > self.members.len()
+    }
+
     /// Reports the loops that nothing leads out of, each once.
     fn endless_loops(&self, entry: usize, problems: &mut Problems) {
         let from_entry = self.reached_from(entry);
-        let mut reported = vec![false; self.names.names.len()];
+        let mut reported = vec![false; self.names.steps.len()];
         for step in self.top().filter(|step| from_entry[*step]) {
             let reached = self.reached_from(step);
             let reaches_end =
@@ -383,7 +415,7 @@ impl Topology<'_> {
 
     /// The steps that a run may come to from `start`, itself included.
     fn reached_from(&self, start: usize) -> Vec<bool> {
-        let mut reached = vec![false; self.names.names.len()];
+        let mut reached = vec![false; self.names.steps.len()];
         let mut open = vec![start];
         while let Some(step) = open.pop() {
             if !std::mem::replace(&mut reached[step], true) {

@@ -3,13 +3,18 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::{
+    task::unconstrained,
+    time::{Instant, sleep, sleep_until},
+};
 use tracing::Instrument;
 
 use super::{
@@ -19,8 +24,8 @@ use super::{
 };
 use crate::{
     NodeContext, NodeError, ParallelContext, State,
-    error::NodeTimedOut,
-    graph::{BoxFuture, ErasedNode, ErasedParallelNode, NodeOptions},
+    error::{NodeTimedOut, discard},
+    graph::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
 };
 
@@ -34,8 +39,16 @@ pub(super) trait Attempt: Send {
         place: Place<'a>,
     ) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
 
+    /// The decision that follows the node, if it is one from the state. That it cannot be taken is the node's error.
+    fn decide(&self, output: Self::Output) -> Result<Self::Output, NodeError> {
+        Ok(output)
+    }
+
     /// After a failed attempt: makes the state again what it was before the first one. Says whether it is that.
     fn roll_back(&mut self) -> bool;
+
+    /// Whether the node is a graph, whose own nodes commit what they do.
+    fn is_graph(&self) -> bool;
 }
 
 /// A node that changes the state.
@@ -44,6 +57,10 @@ pub(super) struct Sequential<'s, S, C> {
     pub(super) state: &'s mut S,
     /// The state as it was, where it may have to be that again.
     pub(super) before: Option<S>,
+    /// Whether a node that does not change the state in place has begun to change it.
+    pub(super) is_written: AtomicBool,
+    /// A decision from the state.
+    pub(super) router: Option<&'s dyn Choose<S>>,
     pub(super) context: &'s C,
 }
 
@@ -59,14 +76,24 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
             cancel: place.scope.signals.cancel,
             events,
             place,
+            is_written: &self.is_written,
         })
+    }
+
+    fn decide(&self, way: usize) -> Result<usize, NodeError> {
+        self.router.map_or(Ok(way), |router| chosen(router, self.state))
     }
 
     fn roll_back(&mut self) -> bool {
         if let Some(before) = &self.before {
             self.state.clone_from(before);
+            return true;
         }
-        self.before.is_some() || !self.node.is_in_place()
+        !self.node.is_in_place() && !self.is_written.load(Ordering::Relaxed)
+    }
+
+    fn is_graph(&self) -> bool {
+        self.node.outline().is_some()
     }
 }
 
@@ -98,6 +125,15 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Parallel<'_, S, C> {
     fn roll_back(&mut self) -> bool {
         true
     }
+
+    fn is_graph(&self) -> bool {
+        self.node.outline().is_some()
+    }
+}
+
+/// What a router says; its panic is an error.
+pub(super) fn chosen<S>(router: &dyn Choose<S>, state: &S) -> Result<usize, NodeError> {
+    catch_unwind(AssertUnwindSafe(|| router.choose(state))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
 }
 
 /// Runs the node until an attempt succeeds or its policy gives up.
@@ -117,23 +153,32 @@ pub(super) async fn attempts<A: Attempt>(
         let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
         let place = Place { scope, path, attempt, error };
         let result = guarded(node.start(&events, place), options.timeout).instrument(span).await;
-        let elapsed = started.elapsed();
-        let source = match result {
+        let source = match result.and_then(|output| node.decide(output)) {
             Ok(output) => {
                 if let Some(fields) = events.take_changes() {
                     scope.sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
                 }
-                scope.sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed }).await;
+                scope
+                    .sink
+                    .emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() })
+                    .await;
                 return Ok(output);
             }
             Err(source) => source,
         };
 
+        let elapsed = started.elapsed();
         let is_committed = node.roll_back();
-        let failure = Failure::of_node(NodeFailure { node: Arc::clone(path), attempt, elapsed, source }, is_committed);
+        let failure = Failure::of_node(
+            NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
+            is_committed,
+            node.is_graph(),
+        );
         // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.
         let delay = match &failure.kind {
-            RunErrorKind::Node(failed) => delays.as_mut().and_then(|delays| delays.after(failed.source.as_error())),
+            RunErrorKind::Node(failed) if is_committed => {
+                delays.as_mut().and_then(|delays| delays.after(failed.source.as_error()))
+            }
             _ => None,
         };
         let error = || match &failure.kind {
@@ -155,6 +200,8 @@ pub(super) async fn attempts<A: Attempt>(
         if !delay.is_zero() {
             sleep(delay).await;
         }
+        // A node that fails because its run is to end has not failed for a reason that may pass.
+        scope.check(path)?;
         attempt += 1;
     }
 }
@@ -167,22 +214,25 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
     }
     // Beyond what the clock can name is never.
     let deadline = timeout.and_then(|after| Instant::now().checked_add(after));
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut timer = None;
     let ended = poll_fn(|cx| {
         // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
         match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => return Poll::Ready(result),
-            Err(panic) => return Poll::Ready(Err(NodeError::panicked(&*panic))),
+            Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
             Ok(Poll::Pending) => {}
         }
         let (Some(after), Some(deadline)) = (timeout, deadline) else {
             return Poll::Pending;
         };
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        // Unconstrained, or a node that is never out of work leaves the timer no budget to be looked at.
+        let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
         timer.as_mut().poll(cx).map(|()| Err(timed_out(after)))
     })
     .await;
     // A destructor of the node's that panics must not take the node's own end away.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(node)));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(node))) {
+        discard(panic);
+    }
     ended
 }

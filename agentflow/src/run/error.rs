@@ -70,6 +70,8 @@ pub enum RunErrorKind {
         limit: usize,
         /// The node that would have been one too many.
         node: Arc<str>,
+        /// The nodes of the loop that leads to it; none where it was no loop, but a path longer than the limit.
+        nodes: Vec<Arc<str>>,
     },
 }
 
@@ -86,6 +88,14 @@ pub struct NodeFailure {
     /// What the node returned; [`Panicked`](crate::Panicked) where it panicked, [`NodeTimedOut`](crate::NodeTimedOut)
     /// where it took too long.
     pub source: NodeError,
+}
+
+impl NodeFailure {
+    /// The failure of a node's first attempt: for unit tests of a node that another one's `on_error` leads to.
+    #[must_use]
+    pub fn new(node: impl Into<Arc<str>>, source: impl Into<NodeError>) -> Self {
+        Self { node: node.into(), attempt: 1, elapsed: Duration::ZERO, source: source.into() }
+    }
 }
 
 impl fmt::Display for NodeFailure {
@@ -190,15 +200,16 @@ impl Failure {
     }
 
     /// What a node returned. What a subgraph returned is the failure of a node in it, or of the run, and remains that.
-    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool) -> Self {
-        let kind = match failure.source.downcast::<Self>() {
-            Ok(inner) => inner.kind,
+    ///
+    /// Where the node is a graph, what its own nodes committed counts.
+    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool, is_graph: bool) -> Self {
+        match failure.source.downcast::<Self>() {
+            Ok(inner) => Self { is_committed: is_committed || is_graph && inner.is_committed, kind: inner.kind },
             Err(source) => {
                 failure.source = source;
-                RunErrorKind::Node(failure)
+                Self { kind: RunErrorKind::Node(failure), is_committed }
             }
-        };
-        Self { kind, is_committed }
+        }
     }
 }
 
@@ -224,11 +235,13 @@ impl fmt::Display for RunErrorKind {
             Self::Cancelled { node } => write!(f, "cancelled at node `{node}`"),
             Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
             Self::ShutDown { node } => write!(f, "cut off at node `{node}`: the app was shut down"),
-            Self::RecursionLimit { limit, node } => write!(
-                f,
-                "the recursion limit of {limit} node runs was reached before node `{node}`; \
-                 raise it with `compile {{ recursion_limit: .. }}` if the path is meant to be that long"
-            ),
+            Self::RecursionLimit { limit, node, nodes } => {
+                write!(f, "the recursion limit of {limit} node runs was reached before node `{node}`")?;
+                if !nodes.is_empty() {
+                    write!(f, ", in the loop of `{}`", nodes.join("`, `"))?;
+                }
+                f.write_str("; raise it with `compile { recursion_limit: .. }` if the path is meant to be that long")
+            }
         }
     }
 }
@@ -248,7 +261,8 @@ impl fmt::Debug for RunError {
 impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self.kind() {
-            RunErrorKind::Node(failure) => Some(failure.source.as_error()),
+            // The node's own error stands in the text already.
+            RunErrorKind::Node(failure) => failure.source.as_error().source(),
             _ => None,
         }
     }

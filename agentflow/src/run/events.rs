@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{FieldChange, RunId};
+use crate::{FieldChange, RunId, TaskId, TaskOutcome, task::Watch};
 
 /// What happened in a run, and when.
 ///
@@ -87,7 +87,7 @@ pub enum EventKind {
         node: String,
         /// The pattern that matched.
         route: String,
-        /// Where the run goes on: a node, or `END`.
+        /// Where the run goes on: a node, or `END`; inside a subgraph `SUBGRAPH/END`.
         to: String,
     },
     /// The branches of a group begin.
@@ -175,6 +175,7 @@ mod optional_seconds {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+    #[allow(clippy::ref_option, reason = "serde calls it so")]
     pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
     }
@@ -182,6 +183,27 @@ mod optional_seconds {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let seconds = Option::<f64>::deserialize(deserializer)?;
         seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
+    }
+}
+
+impl EventKind {
+    /// The kind's name, as in the `type` of its JSON: what an SSE endpoint calls the event.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RunStarted { .. } => "run_started",
+            Self::NodeStarted { .. } => "node_started",
+            Self::NodeEnded { .. } => "node_ended",
+            Self::NodeFailed { .. } => "node_failed",
+            Self::Updated { .. } => "updated",
+            Self::RouteTaken { .. } => "route_taken",
+            Self::GroupStarted { .. } => "group_started",
+            Self::GroupJoined { .. } => "group_joined",
+            Self::Custom { .. } => "custom",
+            Self::TaskStarted { .. } => "task_started",
+            Self::TaskEnded { .. } => "task_ended",
+            Self::RunEnded { .. } => "run_ended",
+        }
     }
 }
 
@@ -235,10 +257,27 @@ impl Sink {
         }
     }
 
+    /// Who is told of the run's background tasks.
+    pub(super) fn watch(&self) -> Option<Arc<dyn Watch>> {
+        self.0.clone().map(|buffer| buffer as _)
+    }
+
     pub(super) fn writer(&self, node: &Arc<str>) -> EventWriter {
         EventWriter(self.0.as_ref().map(|buffer| {
             Box::new(Writer { sink: Self(Some(Arc::clone(buffer))), node: Arc::clone(node), fields: Mutex::default() })
         }))
+    }
+}
+
+/// The run's background tasks are told of without waiting for the reader: a task is never slowed by one.
+impl Watch for Buffer {
+    fn started(&self, node: &str, task: &str, id: TaskId) {
+        self.push(EventKind::TaskStarted { node: node.to_owned(), task: task.to_owned(), id: id.get() });
+    }
+
+    fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome) {
+        let outcome = outcome.as_str().to_owned();
+        self.push(EventKind::TaskEnded { node: node.to_owned(), task: task.to_owned(), id: id.get(), outcome });
     }
 }
 
@@ -258,6 +297,13 @@ impl Buffer {
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Nobody reads any more: what is written from now on, and what was, goes nowhere.
+    pub(super) fn close(&self) {
+        let mut queue = self.lock();
+        queue.is_closed = true;
+        drop(std::mem::take(&mut queue.events));
     }
 
     async fn has_room(&self) {
@@ -300,7 +346,9 @@ impl fmt::Debug for Buffer {
 /// Writes custom events from inside a node: progress, tokens, whatever the reader of
 /// [`stream`](crate::CompiledGraph::stream) is to see. Nobody reads those of [`invoke`](crate::CompiledGraph::invoke), and
 /// they cost nothing there.
-#[derive(Debug)]
+///
+/// `EventWriter::default()` has no reader: for unit tests of a node's function.
+#[derive(Debug, Default)]
 pub struct EventWriter(Option<Box<Writer>>);
 
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     State,
+    error::discard,
     graph::{BoxFuture, Plan, Work},
 };
 
@@ -43,8 +44,12 @@ pub(super) async fn group<S: State, C: Send + Sync + 'static>(
         scope.sink.note(&mut fields, || S::changes(&update));
         state.apply(update);
     }
-    scope.sink.emit(|| EventKind::GroupJoined { nodes: names(plan, branches, scope), fields }).await;
+    joined(plan, branches, scope, fields).await;
     Ok(())
+}
+
+async fn joined<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<usize>], scope: &Scope<'_>, fields: Vec<String>) {
+    scope.sink.emit(|| EventKind::GroupJoined { nodes: names(plan, branches, scope), fields }).await;
 }
 
 /// Runs the branches on the state as it is and gives what they bring, in written order.
@@ -69,7 +74,9 @@ async fn fork<S: State, C: Send + Sync + 'static>(
             Ok(updates) => brought[index] = updates,
             Err(failure) => {
                 // The siblings end here, each at its await; a destructor that panics takes nothing from the failure.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(running)));
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(running))) {
+                    discard(panic);
+                }
                 return Err(failure);
             }
         }
@@ -99,13 +106,20 @@ fn branch<'a, S: State, C: Send + Sync + 'static>(
             let view = own.as_ref().unwrap_or(state);
             let brought = match &step.work {
                 Work::Branch(node) => {
-                    scope.enter(&step.name)?;
-                    let path = scope.path(&step.name);
+                    let path = scope.enter(&step.name)?;
                     let mut node = Parallel { node: &**node, state: view, context };
                     let update = attempts(&mut node, &path, &step.options, scope, None).await?;
                     update.map(|update| Brought { node: path, update }).into_iter().collect()
                 }
-                Work::Group(branches) => fork(plan, branches, context, scope, view).await?,
+                Work::Group(branches) => {
+                    let brought = fork(plan, branches, context, scope, view).await?;
+                    let mut fields = Vec::new();
+                    for Brought { update, .. } in &brought {
+                        scope.sink.note(&mut fields, || S::changes(update));
+                    }
+                    joined(plan, branches, scope, fields).await;
+                    brought
+                }
                 // A branch is made of steps that read; the graph is not compiled otherwise.
                 Work::Node(_) => Vec::new(),
             };

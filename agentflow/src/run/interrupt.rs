@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep_until;
+use tokio::{task::unconstrained, time::sleep_until};
 
 use super::scope::{Interrupt, Signals, Timeout};
-use crate::NodeError;
+use crate::{NodeError, error::discard};
 
 /// How a walk through the graph ended.
 pub(super) enum Ended<T> {
@@ -21,27 +21,36 @@ pub(super) enum Ended<T> {
     Panicked(NodeError),
 }
 
-/// Polls `walk` until it ends or is interrupted.
+/// Polls `walk` until it ends or is interrupted, and drops it.
 ///
 /// Nobody is asked before a node has had to wait: a run whose nodes are ready at once registers no waker and no timer.
-pub(super) async fn interruptible<T>(
-    walk: Pin<&mut (impl Future<Output = T> + Send)>,
+pub(super) async fn interruptible<F: Future + Send>(
+    mut walk: Pin<&mut Option<F>>,
     signals: Signals<'_>,
-) -> Ended<T> {
-    let mut walk = walk;
-    let mut waiting: Option<Pin<Box<dyn Future<Output = Interrupt> + Send + '_>>> = None;
-    poll_fn(|cx: &mut Context<'_>| {
-        // What panicked is not polled again, so nobody sees what is half done in it.
-        match catch_unwind(AssertUnwindSafe(|| walk.as_mut().poll(cx))) {
-            Ok(Poll::Ready(output)) => Poll::Ready(Ended::Itself(output)),
-            Ok(Poll::Pending) => {
-                let waiting = waiting.get_or_insert_with(|| Box::pin(interrupted(signals)));
-                waiting.as_mut().poll(cx).map(Ended::Interrupted)
+) -> Ended<F::Output> {
+    let mut waiting = None;
+    let ended = poll_fn(|cx: &mut Context<'_>| {
+        let Some(walk) = walk.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        // What panicked is not polled again, so nobody sees what is half done in it. A timer panics too, on a runtime that
+        // has none.
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            if let Poll::Ready(output) = walk.poll(cx) {
+                return Poll::Ready(Ended::Itself(output));
             }
-            Err(panic) => Poll::Ready(Ended::Panicked(NodeError::panicked(&*panic))),
-        }
+            // Unconstrained, or a node that is never out of work leaves no budget to look at the signals.
+            let waiting = waiting.get_or_insert_with(|| Box::pin(unconstrained(interrupted(signals))));
+            waiting.as_mut().poll(cx).map(Ended::Interrupted)
+        }));
+        polled.unwrap_or_else(|panic| Poll::Ready(Ended::Panicked(NodeError::panicked(panic))))
     })
-    .await
+    .await;
+    // A destructor of a node's that panics must not take the run's own end away.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| walk.set(None))) {
+        discard(panic);
+    }
+    ended
 }
 
 async fn interrupted(signals: Signals<'_>) -> Interrupt {

@@ -18,11 +18,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{task::consume_budget, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use attempt::{Sequential, attempts};
+use attempt::{Sequential, attempts, chosen};
 pub(crate) use error::Failure;
 pub use error::{LastState, NodeFailure, RunError, RunErrorKind};
 pub(crate) use events::Sink;
@@ -30,11 +30,11 @@ pub use events::{Event, EventKind, EventWriter};
 use group::group;
 use interrupt::{Ended, interruptible};
 pub(crate) use scope::Scope;
-use scope::{Signals, Timeout};
+use scope::{Signals, Timeout, Trail};
 pub use stream::RunStream;
 
 use crate::{
-    NodeError, RunConfig, RunId, State,
+    RunConfig, RunId, State,
     graph::{App, Plan, Step, Way, Work},
 };
 
@@ -83,13 +83,28 @@ async fn run_with<S: State, C: Send + Sync + 'static>(
         sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
         let ended = admitted(app, state, run_id, config, sink).await;
         if let Err(error) = &ended {
-            tracing::error!(error = %error, "run failed");
+            // The text is a node's error's, which may panic when it is formatted.
+            let _ = catch_unwind(AssertUnwindSafe(|| log(error)));
         }
-        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(RunError::to_string) }).await;
+        let text = |error: &RunError| {
+            let text = catch_unwind(AssertUnwindSafe(|| error.to_string()));
+            text.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned())
+        };
+        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text) }).await;
         ended
     }
     .instrument(span)
     .await
+}
+
+/// Says once what ended a run, and as loudly as it deserves: a caller who cancels, or comes too late, knows.
+fn log(error: &RunError) {
+    match error.kind() {
+        RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
+        RunErrorKind::Closed => tracing::warn!(%error, "run rejected"),
+        RunErrorKind::ShutDown { .. } => tracing::warn!(%error, "run cut off"),
+        _ => tracing::error!(%error, "run failed"),
+    }
 }
 
 async fn admitted<S: State, C: Send + Sync + 'static>(
@@ -99,7 +114,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     config: &RunConfig,
     sink: &Sink,
 ) -> Result<S, RunError> {
-    let Some(_ticket) = app.runs.enter(run_id) else {
+    let Some(mut ticket) = app.runs.enter(run_id) else {
         return Err(RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state)));
     };
     let mut token = RunToken::new(config);
@@ -110,6 +125,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         cut_off: app.runs.cut_off(),
         timeout: timeout.map(|limit| Timeout { limit, deadline: Instant::now().checked_add(limit) }),
     };
+    let trail = Trail::new(app.nodes);
     let scope = Scope {
         run_id,
         config,
@@ -119,21 +135,23 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         subgraph: None,
         limit: app.recursion_limit,
         steps_left: AtomicUsize::new(app.recursion_limit),
+        trail: &trail,
     };
     let progress = Progress::new(app.plan.entry);
     let ended = {
-        let walk = pin!(walk(&app.plan, &app.context, &scope, &mut state, &progress));
+        let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
         interruptible(walk, signals).await
     };
     let failure = match ended {
         Ended::Itself(Ok(())) => {
             token.is_done = true;
+            ticket.reached_end();
             return Ok(state);
         }
         Ended::Itself(Err(failure)) => failure,
-        Ended::Interrupted(interrupt) => progress.failure(interrupt.at(progress.node(&app.plan))),
+        Ended::Interrupted(interrupt) => progress.failure(interrupt.at(trail.innermost(progress.node(&app.plan)))),
         Ended::Panicked(source) => {
-            let node = progress.node(&app.plan);
+            let node = trail.innermost(progress.node(&app.plan));
             let failure = NodeFailure { node, attempt: 1, elapsed: Duration::ZERO, source };
             Failure { kind: RunErrorKind::Node(failure), is_committed: false }
         }
@@ -194,6 +212,8 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         };
         error = None;
         progress.at(at, true);
+        // A loop of nodes that never wait lets others have the thread from time to time.
+        consume_budget().await;
         let Some(Way { label, to }) = step.ways.get(way) else {
             return Ok(());
         };
@@ -203,7 +223,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 .emit(|| EventKind::RouteTaken {
                     node: scope.path(&step.name).to_string(),
                     route: route.to_string(),
-                    to: to.map_or_else(|| "END".to_owned(), |to| scope.path(&plan.steps[to].name).to_string()),
+                    to: to.map_or_else(|| scope.end(), |to| scope.path(&plan.steps[to].name).to_string()),
                 })
                 .await;
         }
@@ -223,30 +243,32 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     state: &mut S,
     error: Option<&NodeFailure>,
 ) -> Result<usize, Failure> {
-    let way = match &step.work {
+    match &step.work {
         Work::Node(node) => {
-            scope.enter(&step.name)?;
-            let path = scope.path(&step.name);
+            let path = scope.enter(&step.name)?;
             let may_come_back = step.options.retry.is_some() || step.on_error.is_some();
-            let before = (may_come_back && node.is_in_place()).then(|| state.clone());
-            let mut node = Sequential { node: &**node, state, before, context };
-            attempts(&mut node, &path, &step.options, scope, error).await?
+            let may_be_changed = node.is_in_place() || step.decides();
+            let before = (may_come_back && may_be_changed).then(|| state.clone());
+            let mut node = Sequential {
+                node: &**node,
+                state,
+                before,
+                is_written: AtomicBool::new(false),
+                router: step.choose.as_deref(),
+                context,
+            };
+            attempts(&mut node, &path, &step.options, scope, error).await
         }
         Work::Group(branches) => {
             group(plan, branches, context, scope, state).await?;
-            0
-        }
-        // Runs in a group only; the graph is not compiled otherwise.
-        Work::Branch(_) => 0,
-    };
-    match &step.choose {
-        None => Ok(way),
-        Some(router) => catch_unwind(AssertUnwindSafe(|| router.choose(state)))
-            .unwrap_or_else(|panic| Err(NodeError::panicked(&*panic)))
-            .map_err(|source| {
+            let way = step.choose.as_deref().map_or(Ok(0), |router| chosen(router, state));
+            way.map_err(|source| {
                 let failure = NodeFailure { node: scope.path(&step.name), attempt: 1, elapsed: Duration::ZERO, source };
                 Failure::committed(RunErrorKind::Node(failure))
-            }),
+            })
+        }
+        // Runs in a group only; the graph is not compiled otherwise.
+        Work::Branch(_) => Ok(0),
     }
 }
 

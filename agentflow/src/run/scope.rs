@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -27,6 +27,58 @@ pub(crate) struct Scope<'a> {
     pub(crate) limit: usize,
     /// How many node runs the path may still have.
     pub(crate) steps_left: AtomicUsize,
+    pub(crate) trail: &'a Trail,
+}
+
+/// What a run remembers of its way, for its errors. Most runs remember nothing.
+#[derive(Debug)]
+pub(crate) struct Trail {
+    /// As many node runs before the limit the way is written down: enough for once round a loop.
+    length: usize,
+    steps: Mutex<Steps>,
+}
+
+#[derive(Debug, Default)]
+struct Steps {
+    visited: Vec<Arc<str>>,
+    /// The node inside a subgraph that ran last.
+    inner: Option<Arc<str>>,
+}
+
+impl Trail {
+    /// For a graph with so many nodes.
+    pub(crate) fn new(nodes: usize) -> Self {
+        Self { length: nodes.min(32), steps: Mutex::default() }
+    }
+
+    /// The nodes since the last visit of `node`, or those that were gone through again and again before it; none where
+    /// nothing was.
+    fn loop_to(&self, node: &Arc<str>) -> Vec<Arc<str>> {
+        let steps = self.lock();
+        let last = steps.visited.iter().rposition(|visited| visited == node);
+        let round = &steps.visited[last.unwrap_or(0)..];
+        let mut nodes: Vec<Arc<str>> = Vec::new();
+        for visited in round {
+            if !nodes.contains(visited) {
+                nodes.push(Arc::clone(visited));
+            }
+        }
+        if last.is_none() && nodes.len() == round.len() {
+            nodes.clear();
+        }
+        nodes
+    }
+
+    /// The node that the run is at, where `node` is the one of the outermost graph.
+    pub(crate) fn innermost(&self, node: Arc<str>) -> Arc<str> {
+        let is_inside = |inner: &Arc<str>| inner.strip_prefix(&*node).is_some_and(|rest| rest.starts_with('/'));
+        self.lock().inner.clone().filter(is_inside).unwrap_or(node)
+    }
+
+    /// Two lists of names are whole after every statement: a panic elsewhere doesn't spoil them.
+    fn lock(&self) -> MutexGuard<'_, Steps> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What can end a run from outside.
@@ -78,7 +130,7 @@ impl Signals<'_> {
     }
 }
 
-impl<'a> Scope<'a> {
+impl Scope<'_> {
     /// The same for a branch, whose steps are counted on their own.
     pub(crate) fn branch(&self) -> Self {
         self.derived(self.subgraph.clone())
@@ -96,6 +148,7 @@ impl<'a> Scope<'a> {
             config: self.config,
             manager: self.manager,
             sink: self.sink,
+            trail: self.trail,
             ..*self
         }
     }
@@ -116,21 +169,42 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Counts a node run in, unless the run is to end before it.
-    pub(crate) fn enter(&self, node: &Arc<str>) -> Result<(), Failure> {
-        if let Some(interrupt) = self.signals.check() {
-            return Err(Failure::committed(interrupt.at(self.path(node))));
-        }
+    /// What `END` is called on this path.
+    pub(crate) fn end(&self) -> String {
+        self.subgraph.as_ref().map_or_else(|| "END".to_owned(), |subgraph| format!("{subgraph}/END"))
+    }
+
+    /// Counts a node run in, unless the run is to end before it; gives the node's name on this path.
+    pub(crate) fn enter(&self, node: &Arc<str>) -> Result<Arc<str>, Failure> {
+        let path = self.path(node);
+        self.check(&path)?;
         // Only the path itself counts here, so nobody comes between the two.
         let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
-            let node = self.path(node);
-            return Err(Failure::committed(RunErrorKind::RecursionLimit { limit: self.limit, node }));
+            return Err(Failure::committed(RunErrorKind::RecursionLimit {
+                limit: self.limit,
+                nodes: self.trail.loop_to(&path),
+                node: path,
+            }));
         };
         self.steps_left.store(left, Ordering::Relaxed);
-        Ok(())
+        if left < self.trail.length {
+            self.trail.lock().visited.push(Arc::clone(&path));
+        }
+        if self.subgraph.is_some() {
+            self.trail.lock().inner = Some(Arc::clone(&path));
+        }
+        Ok(path)
+    }
+
+    /// Fails if the run is to end before the node `path` is run.
+    pub(crate) fn check(&self, path: &Arc<str>) -> Result<(), Failure> {
+        match self.signals.check() {
+            None => Ok(()),
+            Some(interrupt) => Err(Failure::committed(interrupt.at(Arc::clone(path)))),
+        }
     }
 
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
-        self.manager.labelled(self.run_id, Arc::clone(path))
+        self.manager.labelled(self.run_id, Arc::clone(path), self.sink.watch())
     }
 }

@@ -46,8 +46,17 @@ use crate::{Event, graph::BoxFuture};
 /// ```
 #[must_use = "nothing runs until the stream is read"]
 pub struct RunStream<S> {
-    buffer: Arc<Buffer>,
+    reader: Reader,
     run: Run<S>,
+}
+
+/// Background tasks of the run may outlive its reader, and go on writing.
+struct Reader(Arc<Buffer>);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 enum Run<S> {
@@ -57,7 +66,7 @@ enum Run<S> {
 
 impl<S> RunStream<S> {
     pub(super) fn new(buffer: Arc<Buffer>, run: BoxFuture<'static, Result<S, RunError>>) -> Self {
-        Self { buffer, run: Run::Running(run) }
+        Self { reader: Reader(buffer), run: Run::Running(run) }
     }
 }
 
@@ -76,12 +85,15 @@ impl<S> RunStream<S> {
     /// # Errors
     ///
     /// As [`invoke`](crate::CompiledGraph::invoke).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the run.
     pub async fn finish(mut self) -> Result<S, RunError> {
-        loop {
-            while self.next().await.is_some() {}
-            if let Run::Ended(result) = self.run {
-                return *result;
-            }
+        while self.next().await.is_some() {}
+        match self.run {
+            Run::Running(run) => run.await,
+            Run::Ended(result) => *result,
         }
     }
 }
@@ -91,7 +103,7 @@ impl<S> Stream for RunStream<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         loop {
-            if let Poll::Ready(event) = self.buffer.poll_pop(cx) {
+            if let Poll::Ready(event) = self.reader.0.poll_pop(cx) {
                 return Poll::Ready(Some(event));
             }
             let Run::Running(run) = &mut self.run else {
@@ -100,7 +112,7 @@ impl<S> Stream for RunStream<S> {
             match run.as_mut().poll(cx) {
                 Poll::Ready(result) => self.run = Run::Ended(Box::new(result)),
                 // What it wrote before it had to wait is read first.
-                Poll::Pending => return self.buffer.poll_pop(cx).map(Some),
+                Poll::Pending => return self.reader.0.poll_pop(cx).map(Some),
             }
         }
     }

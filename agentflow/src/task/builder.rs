@@ -23,7 +23,7 @@ use super::{
     manager::BackgroundTaskManager,
     outcome::{TaskOutcome, TaskOutput},
     record::{Request, Spec},
-    supervise::{Body, Supervise},
+    supervise::{self, Body, Supervise},
 };
 
 /// A task that is not spawned yet: give it a name, a timeout, context for the logs, and [`spawn`](Self::spawn) it.
@@ -69,7 +69,7 @@ pub(super) struct Kind<T, W> {
 /// A task that is admitted, and about to be handed to the runtime.
 struct Launchpad<'a> {
     runtime: &'a Handle,
-    current: Current,
+    admitted: Admitted,
     span: Span,
 }
 
@@ -138,9 +138,9 @@ impl<T, W> TaskBuilder<'_, T, W> {
             token: kind.listens.then(CancellationToken::new),
         };
         let task = registry.admit(spec, manager.lineage(), manager.origin())?;
-        let span = log::span(&task);
-        let current = Current { registry: Arc::clone(registry), task };
-        (kind.launch)(work, Launchpad { runtime, current, span })
+        let admitted = Admitted { current: Current { registry: Arc::clone(registry), task }, is_supervised: false };
+        let span = log::span(&admitted.current.task);
+        (kind.launch)(work, Launchpad { runtime, admitted, span })
     }
 }
 
@@ -162,7 +162,7 @@ where
 {
     Kind {
         launch: |future, pad| {
-            let body = CURRENT.scope(pad.current.clone(), future);
+            let body = CURRENT.scope(pad.admitted.current.clone(), future);
             pad.start(body)
         },
         type_name: type_name::<F>,
@@ -179,8 +179,8 @@ where
 {
     Kind {
         launch: |make, pad| {
-            let task = TaskContext::new(&pad.current);
-            let body = CURRENT.scope(pad.current.clone(), Lazy::Unmade { make: Some((make, task)) });
+            let task = TaskContext::new(&pad.admitted.current);
+            let body = CURRENT.scope(pad.admitted.current.clone(), Lazy::Unmade { make: Some((make, task)) });
             pad.start(body)
         },
         type_name: type_name::<C>,
@@ -196,7 +196,7 @@ where
 {
     Kind {
         launch: |run, pad| {
-            let (current, span) = (pad.current.clone(), pad.span.clone());
+            let (current, span) = (pad.admitted.current.clone(), pad.span.clone());
             if current.task.spec.timeout == Some(Duration::ZERO) {
                 current.task.ask(Request::Cancel);
             }
@@ -215,14 +215,31 @@ where
     }
 }
 
+/// A task that is counted and that nobody supervises yet: what panics in between, such as a subscriber to its span, must
+/// not leave it live for ever.
+struct Admitted {
+    current: Current,
+    is_supervised: bool,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if !self.is_supervised {
+            let Current { registry, task } = &self.current;
+            supervise::record(registry, task, TaskOutcome::Aborted, None);
+        }
+    }
+}
+
 impl Launchpad<'_> {
-    fn start<B>(self, body: B) -> Result<TaskHandle<<B::Output as TaskOutput>::Value>, SpawnError>
+    fn start<B>(mut self, body: B) -> Result<TaskHandle<<B::Output as TaskOutput>::Value>, SpawnError>
     where
         B: Body + Send + 'static,
     {
-        let Current { registry, task } = self.current;
+        let Current { registry, task } = self.admitted.current.clone();
         let supervise = Supervise::new(registry, Arc::clone(&task), body);
-        let join = self.runtime.spawn(supervise.instrument(self.span));
+        self.admitted.is_supervised = true;
+        let join = self.runtime.spawn(supervise.instrument(self.span.clone()));
         // A runtime that has shut down drops what it is given.
         if !task.was_polled() && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted) {
             return Err(SpawnError::Closed);

@@ -30,15 +30,34 @@ impl fmt::Display for TaskId {
 }
 
 /// Which run, and which of its nodes, spawned a task.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct TaskOrigin {
     run: RunId,
     node: Arc<str>,
+    watch: Option<Arc<dyn Watch>>,
+}
+
+/// Is told of the tasks of one run, by whoever spawns or ends them: it must be quick and never wait.
+pub(crate) trait Watch: fmt::Debug + Send + Sync {
+    fn started(&self, node: &str, task: &str, id: TaskId);
+    fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome);
 }
 
 impl TaskOrigin {
-    pub(super) fn new(run: RunId, node: Arc<str>) -> Self {
-        Self { run, node }
+    pub(super) fn new(run: RunId, node: Arc<str>, watch: Option<Arc<dyn Watch>>) -> Self {
+        Self { run, node, watch }
+    }
+
+    pub(super) fn started(&self, task: &str, id: TaskId) {
+        if let Some(watch) = &self.watch {
+            watch.started(&self.node, task, id);
+        }
+    }
+
+    pub(super) fn ended(&self, task: &str, id: TaskId, outcome: TaskOutcome) {
+        if let Some(watch) = &self.watch {
+            watch.ended(&self.node, task, id, outcome);
+        }
     }
 
     /// The run.
@@ -53,6 +72,15 @@ impl TaskOrigin {
         &self.node
     }
 }
+
+/// Who watches is no part of the origin.
+impl PartialEq for TaskOrigin {
+    fn eq(&self, other: &Self) -> bool {
+        (self.run, &self.node) == (other.run, &other.node)
+    }
+}
+
+impl Eq for TaskOrigin {}
 
 /// Whether a live task has been asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     builder::{self, TaskBuilder},
     context::{Current, TaskContext},
-    info::{TaskEnd, TaskInfo, TaskOrigin, TaskStats},
+    info::{TaskEnd, TaskInfo, TaskOrigin, TaskStats, Watch},
     outcome::TaskOutput,
     record::TaskRef,
     registry::{Lineage, Registry},
@@ -109,12 +109,13 @@ impl BackgroundTaskManager {
         Self { registry, _owner: owner, origin: None, lineage: Lineage::Owner }
     }
 
-    /// The same manager for a node of a run: what it spawns carries both names. It doesn't keep the manager alive.
-    pub(crate) fn labelled(&self, run: RunId, node: Arc<str>) -> Self {
+    /// The same manager for a node of a run: what it spawns carries both names, and who watches the run is told of it. It
+    /// doesn't keep the manager alive.
+    pub(crate) fn labelled(&self, run: RunId, node: Arc<str>, watch: Option<Arc<dyn Watch>>) -> Self {
         Self {
             registry: Arc::clone(&self.registry),
             _owner: None,
-            origin: Some(Arc::new(TaskOrigin::new(run, node))),
+            origin: Some(Arc::new(TaskOrigin::new(run, node, watch))),
             lineage: Lineage::Run,
         }
     }
@@ -269,7 +270,7 @@ mod tests {
     async fn a_nodes_tasks_carry_its_run_and_its_name_and_so_do_their_children() {
         let tasks = BackgroundTaskManager::new();
         let run = RunId::new();
-        let node = tasks.labelled(run, "SEND".into());
+        let node = tasks.labelled(run, "SEND".into(), None);
         let parent = |task: TaskContext| async move {
             task.manager().create_task(pending::<()>()).name("child").spawn()?;
             pending::<Result<(), SpawnError>>().await
@@ -286,7 +287,7 @@ mod tests {
     async fn what_an_ended_task_left_behind_still_carries_its_origin() {
         let tasks = BackgroundTaskManager::new();
         let run = RunId::new();
-        let node = tasks.labelled(run, "SEND".into());
+        let node = tasks.labelled(run, "SEND".into(), None);
         let parent = |task: TaskContext| async { Ok::<_, SpawnError>(task) };
         let ended = node.create_task_with(parent).spawn().expect("the manager is open").await;
         spawn(ended.expect("it returned").manager()).expect("the manager is open");
@@ -296,7 +297,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_draining_runs_may_spawn_and_others_may_not() {
         let tasks = BackgroundTaskManager::new();
-        let node = tasks.labelled(RunId::new(), "SEND".into());
+        let node = tasks.labelled(RunId::new(), "SEND".into(), None);
         tasks.drain();
         assert_eq!(spawn(&node), Ok(()));
         assert_eq!(spawn(&tasks), Err(SpawnError::Closed));
@@ -308,7 +309,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_nodes_manager_does_not_keep_the_manager_alive() {
         let tasks = BackgroundTaskManager::new();
-        let node = tasks.labelled(RunId::new(), "SEND".into()).clone();
+        let node = tasks.labelled(RunId::new(), "SEND".into(), None).clone();
         let handle = node.create_task(pending::<()>()).spawn().expect("the manager is open");
         drop(tasks);
         assert_eq!(spawn(&node), Err(SpawnError::Closed));

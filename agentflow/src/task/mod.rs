@@ -41,6 +41,7 @@ pub use builder::{SpawnError, TaskBuilder};
 pub use close::CloseReport;
 pub use context::TaskContext;
 pub use handle::TaskHandle;
+pub(crate) use info::Watch;
 pub use info::{TaskEnd, TaskId, TaskInfo, TaskOrigin, TaskState, TaskStats};
 pub use manager::{BackgroundTaskManager, TaskManagerOptions};
 pub use outcome::{TaskError, TaskOutcome, TaskOutput};

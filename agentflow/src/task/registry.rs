@@ -157,6 +157,10 @@ impl Registry {
         }
         state.last_id = id.0;
         state.live.insert(Arc::clone(&task));
+        drop(state);
+        if let Some(origin) = &task.origin {
+            origin.started(&task.spec.name, task.at.id);
+        }
         Ok(task)
     }
 
@@ -183,6 +187,9 @@ impl Registry {
         let awaited = state.waiting.count > 0 && state.live() <= state.waiting.at;
         drop(state);
         drop(forgotten);
+        if let Some(origin) = &task.origin {
+            origin.ended(&task.spec.name, task.at.id, outcome);
+        }
         if awaited {
             self.notify();
         }

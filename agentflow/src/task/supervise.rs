@@ -4,7 +4,6 @@
 //! the only timer is its own. Its destructor takes the place of an end if the runtime drops the task.
 
 use std::{
-    any::Any,
     fmt::Write,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
@@ -20,6 +19,7 @@ use super::{
     record::{End, Request, Task},
     registry::Registry,
 };
+use crate::error::panic_message;
 use pin_project_lite::pin_project;
 use tokio::{
     task::{JoinHandle, futures::TaskLocalFuture},
@@ -222,7 +222,7 @@ impl<B: Body> Future for Supervise<B> {
                     return Poll::Ready(self.end(Err(error)));
                 }
                 Err(payload) => {
-                    return Poll::Ready(self.end(Err(TaskError::Panicked { message: message(payload) })));
+                    return Poll::Ready(self.end(Err(TaskError::Panicked { message: panic_message(payload).into() })));
                 }
             }
         }
@@ -255,7 +255,7 @@ impl<B: Body> Future for Supervise<B> {
             Ok(poll) => ready!(poll),
             // The runtime has no timer, and tokio says so.
             Err(payload) => {
-                return Poll::Ready(self.end(Err(TaskError::Panicked { message: message(payload) })));
+                return Poll::Ready(self.end(Err(TaskError::Panicked { message: panic_message(payload).into() })));
             }
         }
         let timed_out = this.task.deadline().is_some_and(|deadline| deadline <= stop_at);
@@ -264,7 +264,7 @@ impl<B: Body> Future for Supervise<B> {
 }
 
 /// Logs the end, then counts it: whoever waited for the task may end the process, and the line must be out by then.
-fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<Arc<str>>) {
+pub(super) fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<Arc<str>>) {
     /// Counts the task out even if a subscriber panics.
     struct CountOut<'a> {
         registry: &'a Registry,
@@ -295,23 +295,7 @@ fn record(registry: &Registry, task: &Task, outcome: TaskOutcome, error: Option<
 /// Drops the body now, within the task; `Err` is what its destructor panicked with.
 fn drop_body<B>(body: Pin<&mut Option<B>>) -> Result<(), String> {
     let mut body = body;
-    catch_unwind(AssertUnwindSafe(|| body.set(None))).map_err(message)
-}
-
-/// What a panic said.
-fn message(payload: Box<dyn Any + Send>) -> String {
-    let message = if let Some(text) = payload.downcast_ref::<&'static str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "the panic's payload is not text".to_owned()
-    };
-    // The payload is the user's, and so is its destructor.
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(payload);
-    }
-    message
+    catch_unwind(AssertUnwindSafe(|| body.set(None))).map_err(|payload| panic_message(payload).into())
 }
 
 /// The error with its sources as one line, for the record; `None` if the outcome says it all.

@@ -1,0 +1,118 @@
+//! Pictures of graphs.
+
+use agentflow::{CompiledGraph, NodeFailure, Route, graph, node};
+
+use crate::support::{Say, Trip};
+
+#[derive(Route)]
+enum Step {
+    Wait { turns: u32 },
+    Name(&'static str),
+    Done,
+}
+
+#[node]
+async fn decide(state: &Trip) -> Step {
+    match state.count {
+        0 => Step::Done,
+        turns @ 1..=9 => Step::Wait { turns },
+        _ => Step::Name("b"),
+    }
+}
+
+#[node]
+async fn recover(state: &mut Trip, error: Option<&NodeFailure>) {
+    state.title = error.map(ToString::to_string).unwrap_or_default();
+}
+
+fn chain() -> CompiledGraph<Trip> {
+    graph! { name = "trip"; node A = (Say); node B = (Say); A -> B -> END }
+}
+
+fn decisions() -> CompiledGraph<Trip> {
+    graph! {
+        node A = (Say);
+        A -> match |state: &Trip| state.count { 0 | 1 => decide, n if n > 9 => A, _ => END };
+        decide -> match {
+            Step::Wait { turns: 1..=3 } => A,
+            Step::Name("<\"b\"> & #c") => A,
+            Step::Wait { .. } | Step::Name(_) | Step::Done => END,
+        }
+    }
+}
+
+fn groups() -> CompiledGraph<Trip> {
+    graph! {
+        node A = (Say);
+        node B = (Say);
+        node C = (Say);
+        node D = (Say);
+        node E = (Say);
+        A -> { B -> C, { D, E } -> F } -> match |_: &Trip| true { true => A, false => END };
+        node F = (Say);
+    }
+}
+
+fn subgraphs() -> CompiledGraph<Trip> {
+    graph! {
+        node A = (Say);
+        node OTHER = chain();
+        graph SUB {
+            node B = (Say);
+            B -> END
+        }
+        A -> SUB -> OTHER -> A2 -> END;
+        node A2 = (Say);
+    }
+}
+
+fn options() -> CompiledGraph<Trip> {
+    graph! {
+        node A = (Say) { retry: 3, timeout: 1.5s, on_error: recover };
+        node B = (Say) { label: "say \"<b>\"\nagain" };
+        A -> B -> END;
+        recover -> B
+    }
+}
+
+/// The files are what a viewer is shown: look at a picture there before its text is changed here.
+macro_rules! pictures {
+    ($($graph:ident)*) => {$(
+        #[test]
+        fn $graph() {
+            let app = super::$graph();
+            assert_eq!(app.mermaid(), include_str!(concat!("pictures/", stringify!($graph), ".mmd")));
+            assert_eq!(app.dot(), include_str!(concat!("pictures/", stringify!($graph), ".dot")));
+        }
+    )*};
+}
+
+mod shows {
+    pictures! { chain decisions groups subgraphs options }
+}
+
+#[test]
+fn text_is_shown_and_not_read_as_markup() {
+    let app: CompiledGraph<Trip> = graph! {
+        node A = (Say) { label: "\"a\" <b> &lt; #c; \\ \n end" };
+        A -> END
+    };
+    let mermaid = app.mermaid();
+    assert!(mermaid.contains("n0[\"#quot;a#quot; #lt;b#gt; #amp;lt; #35;c; \\ <br/> end\"]"), "{mermaid}");
+    let dot = app.dot();
+    assert!(dot.contains(r#"n0 [label="\"a\" <b> &lt; #c; \\ \n end"];"#), "{dot}");
+}
+
+#[test]
+fn a_graph_in_a_branch_is_shown_inside_the_group() {
+    let inner = chain();
+    let app: CompiledGraph<Trip> = graph! {
+        node A = (Say);
+        node SUB = inner.map_state(Trip::clone, |state: Trip| Trip::update().steps(state.steps));
+        START -> { SUB -> A } -> END
+    };
+    let dot = app.dot();
+    assert!(dot.contains("\n        n0__end -> n1 [ltail=cluster_n0];\n"), "{dot}");
+    assert!(dot.contains("\n    n_start -> n0__start [lhead=cluster_n2];\n"), "{dot}");
+    assert!(app.mermaid().contains("\n        n0 --> n1\n"), "{}", app.mermaid());
+}

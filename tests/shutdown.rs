@@ -1,0 +1,487 @@
+//! `aclose` and `stop`: runs first, then their tasks, within a bound, whatever they do.
+
+use std::{
+    future::pending,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use agentflow::{
+    AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, LastState, Message, NodeError, RunConfig,
+    RunError, RunErrorKind, RunId, RunsReport, ShutdownReport, SpawnError, TaskManagerOptions, graph, node,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    steps::{Counter, step},
+    support::settle,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How long a cancelled task may take, and how long it may take to notice that it is dropped.
+const GRACE: Duration = Duration::from_millis(1_100);
+
+/// A run of two seconds that leaves a task of three seconds behind.
+#[node]
+async fn work(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    sleep(2 * SECOND).await;
+    task_manager.create_task(sleep(3 * SECOND)).name("upload").spawn()?;
+    Ok(())
+}
+
+fn worker() -> CompiledGraph<AgentState> {
+    graph! { work -> END }
+}
+
+/// An app whose runs never end.
+fn stuck() -> CompiledGraph<AgentState> {
+    graph! {
+        node STUCK = (step(|_| pending()));
+        STUCK -> END;
+        compile { shutdown_timeout: 5s }
+    }
+}
+
+fn start(app: &CompiledGraph<AgentState>) -> (RunId, JoinHandle<Result<AgentState, RunError>>) {
+    let (app, run) = (app.clone(), RunId::new());
+    let config = RunConfig::new().with_run_id(run);
+    (run, tokio::spawn(async move { app.invoke(AgentState::default(), config).await }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_does_nothing_is_down_at_once() {
+    let began = Instant::now();
+    let report = worker().aclose().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(report.runs, RunsReport::default());
+    assert!(report.tasks.is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_is_about_what_was_live_when_the_shutdown_began() {
+    let app = worker();
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    app.task_manager().wait_for_all(None).await.unwrap();
+    let report = app.aclose().await;
+    assert_eq!((report.runs.ended, report.tasks.completed), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_are_drained_first_then_their_tasks() {
+    let app = worker();
+    let (_, run) = start(&app);
+    settle().await;
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 5 * SECOND, "two for the run, three for its task");
+    assert_eq!(report.elapsed, 5 * SECOND);
+    assert_eq!((report.runs.ended, report.tasks.completed), (1, 1));
+    assert!(report.runs.cut_off.is_empty() && report.tasks.is_clean());
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_run_may_start_tasks_while_the_app_drains_and_nobody_else_may() {
+    let app = worker();
+    let (_, run) = start(&app);
+    settle().await;
+    let closing = tokio::spawn({
+        let app = app.clone();
+        async move { app.aclose().await }
+    });
+    settle().await;
+    let refused = app.task_manager().create_task(async {}).spawn().unwrap_err();
+    assert_eq!(refused, SpawnError::Closed);
+
+    run.await.unwrap().unwrap();
+    assert_eq!(app.task_manager().task_info()[0].name(), "upload");
+    assert_eq!(closing.await.unwrap().tasks.completed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_takes_too_long_is_cut_off_and_named() {
+    let app = stuck();
+    let (id, run) = start(&app);
+    settle().await;
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 5 * SECOND);
+    assert_eq!((report.runs.ended, &report.runs.cut_off[..]), (0, &[id][..]));
+    assert!(report.runs.still_running.is_empty());
+
+    let mut error = run.await.unwrap().unwrap_err();
+    assert!(matches!(error.kind(), RunErrorKind::ShutDown { node } if &**node == "STUCK"));
+    assert!(error.take_state::<AgentState>().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_runs_are_refused_and_get_their_state_back() {
+    let app = worker();
+    let (_, live) = start(&app);
+    settle().await;
+    let closing = tokio::spawn({
+        let app = app.clone();
+        async move { app.aclose().await }
+    });
+    settle().await;
+    for closed in [false, true] {
+        if closed {
+            drop(app.aclose().await);
+        }
+        let state = AgentState::from_user("hello");
+        let mut error = app.invoke(state.clone(), RunConfig::new()).await.unwrap_err();
+        assert!(matches!(error.kind(), RunErrorKind::Closed));
+        assert_eq!(error.node(), None);
+        assert_eq!(error.take_state(), Some(LastState::Committed(state)));
+    }
+    live.await.unwrap().unwrap();
+    drop(closing.await.unwrap());
+}
+
+fn assert_same(one: &ShutdownReport, other: &ShutdownReport) {
+    assert_eq!(format!("{one:?}"), format!("{other:?}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_later_call_returns_at_once_with_the_same_report() {
+    let app = stuck();
+    drop(start(&app));
+    app.task_manager().create_task(pending::<()>()).name("stuck").spawn().unwrap();
+    settle().await;
+    let first = app.aclose().await;
+    assert_eq!((first.runs.cut_off.len(), first.tasks.cut_off.len()), (1, 1));
+
+    sleep(7 * SECOND).await;
+    let began = Instant::now();
+    assert_same(&app.aclose().await, &first);
+    assert_same(&app.stop().await, &first);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrent_calls_all_wait_and_get_the_same_report() {
+    let app = worker();
+    let (_, run) = start(&app);
+    settle().await;
+    let (one, two, three) = tokio::join!(app.aclose(), app.aclose(), async {
+        sleep(SECOND).await;
+        app.aclose().await
+    });
+    assert_eq!(one.tasks.completed, 1);
+    assert_same(&one, &two);
+    assert_same(&one, &three);
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_cuts_off_runs_and_tasks_at_once() {
+    let app = stuck();
+    let (id, run) = start(&app);
+    app.task_manager().create_task(pending::<()>()).name("stuck").spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    let report = app.stop().await;
+    assert!(began.elapsed() < GRACE);
+    assert_eq!(report.runs.cut_off, [id]);
+    assert_eq!(report.tasks.cut_off[0].name(), "stuck");
+    run.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_node_starts_once_its_run_is_cut_off() {
+    let (ready, later) = (Arc::new(Notify::new()), Counter::default());
+    let app: CompiledGraph<AgentState> = graph! {
+        node WAIT = (step({
+            let ready = Arc::clone(&ready);
+            move |_| {
+                let ready = Arc::clone(&ready);
+                async move {
+                    ready.notified().await;
+                    Ok(())
+                }
+            }
+        }));
+        node LATER = (step({
+            let later = later.clone();
+            move |_| {
+                later.add();
+                async { Ok(()) }
+            }
+        }));
+        WAIT -> LATER -> END
+    };
+    let (_, run) = start(&app);
+    settle().await;
+    let mut stopping = Box::pin(app.stop());
+    assert!(futures::poll!(stopping.as_mut()).is_pending());
+    // The node is done in the same moment, and wins; the run is cut off behind it.
+    ready.notify_one();
+    drop(stopping.await);
+    assert_eq!(run.await.unwrap().unwrap_err().node(), Some("LATER"));
+    assert_eq!(later.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_hastens_an_aclose_that_waits() {
+    let app = stuck();
+    let (id, run) = start(&app);
+    app.task_manager().create_task(pending::<()>()).name("stuck").spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    let (closed, stopped) = tokio::join!(app.aclose(), async {
+        sleep(SECOND).await;
+        app.stop().await
+    });
+    assert!(began.elapsed() < SECOND + GRACE, "{:?}", began.elapsed());
+    for report in [closed, stopped] {
+        assert_eq!(report.runs.cut_off, [id]);
+        assert_eq!(report.tasks.cut_off[0].name(), "stuck");
+    }
+    run.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_nobody_polls_does_not_hold_up_the_bound() {
+    let app = stuck();
+    let run_id = RunId::new();
+    let config = RunConfig::new().with_run_id(run_id);
+    let mut run = Box::pin(app.invoke(AgentState::default(), config));
+    assert!(futures::poll!(run.as_mut()).is_pending());
+
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert!(began.elapsed() >= 5 * SECOND);
+    assert!(began.elapsed() <= 5 * SECOND + GRACE, "{:?}", began.elapsed());
+    assert_eq!((&report.runs.cut_off[..], &report.runs.still_running[..]), (&[][..], &[run_id][..]));
+
+    // Polled again at last, it ends; and the report of the next call says so.
+    assert!(matches!(run.await.unwrap_err().kind(), RunErrorKind::ShutDown { .. }));
+    let report = app.aclose().await;
+    assert_eq!((&report.runs.cut_off[..], &report.runs.still_running[..]), (&[run_id][..], &[][..]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_hastens_an_aclose_that_waits_for_a_run_that_nobody_polls() {
+    let app = stuck();
+    let mut run = Box::pin(app.invoke(AgentState::default(), RunConfig::new()));
+    assert!(futures::poll!(run.as_mut()).is_pending());
+    let began = Instant::now();
+    tokio::join!(async { drop(app.aclose().await) }, async {
+        drop(app.stop().await);
+    });
+    assert!(began.elapsed() <= GRACE, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ends_by_itself_in_time_is_not_cut_off() {
+    let app = worker();
+    let (_, run) = start(&app);
+    settle().await;
+    let report = app.aclose().await;
+    assert_eq!((report.runs.ended, report.runs.cut_off.len()), (1, 0));
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_and_tasks_share_one_bound() {
+    // The run takes two seconds of the four; its task of three has the other two.
+    let app = graph! {
+        type State = AgentState;
+        work -> END;
+        compile { shutdown_timeout: 4s }
+    };
+    let (_, run) = start(&app);
+    settle().await;
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 4 * SECOND);
+    assert_eq!(report.tasks.cut_off[0].name(), "upload");
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_shutdown_timeout_everything_is_cut_off_at_once() {
+    let app = graph! { type State = AgentState; work -> END; compile { shutdown_timeout: 0s } };
+    let (id, run) = start(&app);
+    settle().await;
+    let began = Instant::now();
+    assert_eq!(app.aclose().await.runs.cut_off, [id]);
+    assert!(began.elapsed() < GRACE);
+    run.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_shutdown_timeout_waits_for_as_long_as_it_takes() {
+    let app = graph! {
+        type State = AgentState;
+        work -> END;
+        compile { shutdown_timeout: Duration::MAX }
+    };
+    let (_, run) = start(&app);
+    settle().await;
+    assert_eq!(app.aclose().await.tasks.completed, 1);
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_reads_as_text() {
+    let app = stuck();
+    drop(start(&app));
+    settle().await;
+    app.task_manager().create_task(pending::<()>()).name("upload").spawn().unwrap();
+    assert_eq!(
+        app.aclose().await.to_string(),
+        "shut down in 5.0s\n  \
+         runs:  0 ended, 1 cut off, 0 still running\n  \
+         tasks: closed in 5.0s: 0 completed, 1 cancelled\n         \
+         cut off: upload #1 (cancelled after 5.0s)"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_an_aclose_leaves_the_app_closed_and_another_call_goes_on() {
+    let app = worker();
+    let (_, run) = start(&app);
+    settle().await;
+    {
+        let mut closing = Box::pin(app.aclose());
+        assert!(futures::poll!(closing.as_mut()).is_pending());
+    }
+    let refused = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
+    assert!(matches!(refused.kind(), RunErrorKind::Closed));
+    let report = app.aclose().await;
+    assert_eq!((report.runs.ended, report.tasks.completed), (1, 1));
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_task_can_close_its_app_and_is_not_waited_for() {
+    let (sender, mut reports) = mpsc::unbounded_channel();
+    let app = worker();
+    let (_, run) = start(&app);
+    settle().await;
+    let closer = app.clone();
+    app.task_manager().create_task(async move { sender.send(closer.aclose().await) }).name("closer").spawn().unwrap();
+    let began = Instant::now();
+    let report = reports.recv().await.unwrap();
+    assert_eq!(began.elapsed(), 5 * SECOND);
+    assert_eq!((report.runs.ended, report.tasks.completed), (1, 1));
+    assert_eq!(report.tasks.still_running[0].name(), "closer");
+    run.await.unwrap().unwrap();
+
+    settle().await;
+    let report = app.aclose().await;
+    assert!(report.tasks.is_clean());
+    assert_eq!(report.tasks.completed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_closes_its_own_app_is_cut_off_at_the_bound() {
+    let slot: Arc<OnceLock<CompiledGraph<AgentState>>> = Arc::default();
+    let later = Counter::default();
+    let app: CompiledGraph<AgentState> = graph! {
+        node CLOSE = (step({
+            let slot = Arc::clone(&slot);
+            move |given| {
+                let slot = Arc::clone(&slot);
+                async move {
+                    given.tasks.create_task(pending::<()>()).name("stuck").spawn()?;
+                    if let Some(app) = slot.get() {
+                        drop(app.aclose().await);
+                    }
+                    Ok(())
+                }
+            }
+        }));
+        node LATER = (step({
+            let later = later.clone();
+            move |_| {
+                later.add();
+                async { Ok(()) }
+            }
+        }));
+        CLOSE -> LATER -> END;
+        compile { shutdown_timeout: 5s }
+    };
+    slot.set(app.clone()).unwrap();
+    let (id, run) = start(&app);
+    let began = Instant::now();
+    let error = run.await.unwrap().unwrap_err();
+    assert!(began.elapsed() <= 5 * SECOND + GRACE);
+    assert!(matches!(error.kind(), RunErrorKind::ShutDown { .. }));
+    assert_eq!(later.get(), 0);
+
+    let report = app.aclose().await;
+    assert_eq!(report.runs.cut_off, [id]);
+    assert_eq!(report.tasks.cut_off[0].name(), "stuck");
+    assert!(began.elapsed() <= 5 * SECOND + GRACE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_app_closes_a_manager_that_it_was_given() {
+    let manager = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(7 * SECOND));
+    let app = graph! {
+        type State = AgentState;
+        work -> END;
+        compile { task_manager: manager.clone(), shutdown_timeout: 1s }
+    };
+    manager
+        .create_task_with(|task| async move {
+            task.cancelled().await;
+            sleep(6 * SECOND).await;
+        })
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 7 * SECOND, "one to drain, six of its own grace");
+    assert_eq!(report.tasks.completed, 1);
+    assert_eq!(manager.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_was_committed_is_not_lost_when_its_run_is_cut_off() {
+    #[node]
+    async fn speak(state: &mut AgentState) {
+        state.context.push(Message::assistant("word"));
+    }
+    let app = graph! {
+        node STUCK = (step(|_| pending()));
+        speak -> STUCK -> END
+    };
+    let (_, run) = start(&app);
+    settle().await;
+    drop(app.stop().await);
+    let mut error = run.await.unwrap().unwrap_err();
+    let Some(LastState::Committed(state)) = error.take_state::<AgentState>() else {
+        panic!("the node that was cut off doesn't touch the state");
+    };
+    assert_eq!(state.context.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_reaches_its_end_as_it_is_cut_off_is_not_among_those_that_were() {
+    let cutting = CancellationToken::new();
+    // Ready in the very poll in which the shutdown has cancelled it.
+    let until = cutting.clone();
+    let last = step(move |_| {
+        let until = until.clone();
+        async move {
+            until.cancelled().await;
+            Ok(())
+        }
+    });
+    let app: CompiledGraph<AgentState> = graph! { node LAST = (last); LAST -> END; compile { shutdown_timeout: 1s } };
+    let mut run = Box::pin(app.invoke(AgentState::default(), RunConfig::new()));
+    assert!(futures::poll!(run.as_mut()).is_pending());
+    let mut closing = Box::pin(app.stop());
+    assert!(futures::poll!(closing.as_mut()).is_pending());
+    cutting.cancel();
+    run.await.unwrap();
+    let report = closing.await;
+    assert_eq!((report.runs.ended, report.runs.cut_off.len()), (1, 0));
+}

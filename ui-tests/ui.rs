@@ -27,6 +27,12 @@ fn graph() {
     check("graph");
 }
 
+/// What README.md shows; `tests/readme.rs` sees to it that it shows just that.
+#[test]
+fn readme() {
+    check("readme");
+}
+
 #[test]
 fn flow() {
     check("flow");
@@ -35,10 +41,4 @@ fn flow() {
 #[test]
 fn route() {
     check("route");
-}
-
-/// What README.md shows; `tests/readme.rs` sees to it that it shows just that.
-#[test]
-fn readme() {
-    check("readme");
 }

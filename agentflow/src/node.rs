@@ -182,20 +182,19 @@ macro_rules! place {
 place!(NodeContext);
 place!(ParallelContext);
 
+impl<S, C> NodeContext<'_, S, C> {
+    pub(crate) fn replace(self, state: S) {
+        self.is_written.store(true, Ordering::Relaxed);
+        *self.state = state;
+    }
+}
+
 impl<S: State, C> NodeContext<'_, S, C> {
     /// Merges an update into the state, and tells the run's stream which fields it changed.
     pub fn apply(&mut self, update: S::Update) {
         self.events.changed(|| S::changes(&update));
         self.is_written.store(true, Ordering::Relaxed);
         self.state.apply(update);
-    }
-}
-
-impl<S, C> NodeContext<'_, S, C> {
-    /// For a state of any type: one that is no state is complained about elsewhere, once.
-    pub(crate) fn replace(self, state: S) {
-        self.is_written.store(true, Ordering::Relaxed);
-        *self.state = state;
     }
 }
 

@@ -262,8 +262,8 @@ impl<'a, 'e> Builder<'a, 'e> {
             (None, Before::Start) => {
                 self.errors.spanning(&chain.stages[0], "`START` needs a node to start at: `START -> MAIN`");
             }
-            // The parser has said what is missing before a decision.
-            (None, _) | (Some(_), Before::Nothing) => {}
+            // Before a decision that follows nothing, the parser has said what is missing.
+            (Some(_), Before::Nothing) | (None, _) => {}
         }
         first
     }
@@ -272,13 +272,12 @@ impl<'a, 'e> Builder<'a, 'e> {
     fn link(&mut self, before: &Before, target: Target, stage: &'a Stage) {
         match (before, target) {
             (Before::Step(from), to) => self.model.steps[*from].exits.push(Exit::Edge { to, at: stage }),
-            (Before::Start, Target::Step(entry)) => {
-                if self.start.is_none() {
-                    (self.start, self.model.entry) = (Some(stage), Some(entry));
-                } else {
-                    let first = self.model.entry.map(|entry| self.model.steps[entry].text()).unwrap_or_default();
-                    self.errors.spanning(stage, format!("the graph starts at `{first}` already"));
-                }
+            (Before::Start, Target::Step(entry)) if self.start.is_none() => {
+                (self.start, self.model.entry) = (Some(stage), Some(entry));
+            }
+            (Before::Start, Target::Step(_)) => {
+                let first = self.model.entry.map(|entry| self.model.steps[entry].text()).unwrap_or_default();
+                self.errors.spanning(stage, format!("the graph starts at `{first}` already"));
             }
             (Before::Start, Target::End) => {
                 self.errors.spanning(stage, "a graph needs a node between `START` and `END`: `START -> MAIN -> END`");

@@ -1,6 +1,6 @@
 //! Pictures of graphs.
 
-use agentflow::{CompiledGraph, NodeFailure, Route, graph, node};
+use agentflow::{BackgroundTaskManager, CompiledGraph, NodeFailure, Route, SpawnError, graph, node};
 
 use crate::support::{Say, Trip};
 
@@ -115,4 +115,16 @@ fn a_graph_in_a_branch_is_shown_inside_the_group() {
     assert!(dot.contains("\n        n0__end -> n1 [ltail=cluster_n0];\n"), "{dot}");
     assert!(dot.contains("\n    n_start -> n0__start [lhead=cluster_n2];\n"), "{dot}");
     assert!(app.mermaid().contains("\n        n0 --> n1\n"), "{}", app.mermaid());
+}
+
+#[test]
+fn nodes_that_start_tasks_are_marked() {
+    #[node]
+    async fn notify(task_manager: &BackgroundTaskManager) -> Result<(), SpawnError> {
+        task_manager.create_task(async {}).spawn().map(drop)
+    }
+    let app: CompiledGraph<Trip> =
+        graph! { node LATER = notify; START -> { notify, LATER } -> LAST -> END; node LAST = notify };
+    let mermaid = app.mermaid();
+    assert_eq!(mermaid.matches("<br/>starts tasks").count(), 3, "{mermaid}");
 }

@@ -57,6 +57,9 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     /// `false` promises that the state is written only when the node has succeeded.
     const IN_PLACE: bool = true;
 
+    /// Whether the node starts tasks in the background, for pictures of the graph.
+    const STARTS_TASKS: bool = false;
+
     /// Runs the node once.
     ///
     /// # Cancel safety
@@ -82,6 +85,9 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     note = "a graph goes into a group with `map_state`, which says what it brings"
 )]
 pub trait ParallelNode<S: State, C = ()>: Send + Sync + 'static {
+    /// See [`Node::STARTS_TASKS`].
+    const STARTS_TASKS: bool = false;
+
     /// Runs the node once.
     ///
     /// # Cancel safety

@@ -215,6 +215,11 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         let is_wanted = |parameter: &Parameter| matches!(parameter, Parameter::Known(this, _) if *this == known);
         signature.parameters.iter().any(is_wanted)
     };
+    let starts_tasks = wanted(Known::TaskManager).then(|| {
+        quote!(
+            const STARTS_TASKS: bool = true;
+        )
+    });
     let taken: TokenStream =
         taken.into_iter().filter(|(known, _)| wanted(*known)).map(|(_, statement)| statement).collect();
     let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
@@ -230,6 +235,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
                 #state: __af::StateIn<__C>,
                 #result: __af::ReturnsUpdate<#state, __C>,
             {
+                #starts_tasks
                 async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #state, __C>) -> #update {
                     #taken
                     <#result as __af::ReturnsUpdate<#state, __C>>::into_update(#call)
@@ -245,6 +251,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds #result: #returns {
             type Output = <#result as #returns>::Route;
             const IN_PLACE: bool = #in_place;
+            #starts_tasks
             async fn run(&self, __cx: __af::NodeContext<'_, #state, __C>) -> #output {
                 #taken
                 <#result as #returns>::finish(#call, __cx)

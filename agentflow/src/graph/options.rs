@@ -123,10 +123,11 @@ impl NodeOptions {
     }
 
     /// How a picture names the node: `MODEL`, and below it what it is run with.
-    pub(crate) fn describe(&self, name: &str) -> String {
+    pub(crate) fn describe(&self, name: &str, starts_tasks: bool) -> String {
         let settings: Vec<_> = [
             self.retry.as_ref().map(RetryPolicy::to_string),
             self.timeout.map(|timeout| format!("timeout {timeout:?}")),
+            starts_tasks.then(|| "starts tasks".to_owned()),
         ]
         .into_iter()
         .flatten()

@@ -62,6 +62,9 @@ pub(crate) trait ErasedNode<S, C>: Send + Sync {
     /// See [`Node::IN_PLACE`].
     fn is_in_place(&self) -> bool;
 
+    /// See [`Node::STARTS_TASKS`].
+    fn starts_tasks(&self) -> bool;
+
     fn outline(&self) -> Option<&Outline>;
 }
 
@@ -91,6 +94,10 @@ where
         N::IN_PLACE
     }
 
+    fn starts_tasks(&self) -> bool {
+        N::STARTS_TASKS
+    }
+
     fn outline(&self) -> Option<&Outline> {
         self.node.outline()
     }
@@ -102,12 +109,19 @@ pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
     where
         S: State;
 
+    /// See [`Node::STARTS_TASKS`].
+    fn starts_tasks(&self) -> bool;
+
     fn outline(&self) -> Option<&Outline>;
 }
 
 impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNode<S, C> for N {
     fn run<'a>(&'a self, cx: ParallelContext<'a, S, C>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
         Box::pin(async move { self.run_parallel(cx).await })
+    }
+
+    fn starts_tasks(&self) -> bool {
+        N::STARTS_TASKS
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -133,6 +147,14 @@ impl<S: State, C> Step<S, C> {
     /// Whether a decision follows, which may fail when the work is done.
     pub(crate) fn decides(&self) -> bool {
         self.ways.first().is_some_and(|way| way.label.is_some())
+    }
+
+    pub(crate) fn starts_tasks(&self) -> bool {
+        match &self.work {
+            Work::Node(node) => node.starts_tasks(),
+            Work::Branch(node) => node.starts_tasks(),
+            Work::Group(_) => false,
+        }
     }
 
     pub(crate) fn outline(&self) -> Option<&Outline> {

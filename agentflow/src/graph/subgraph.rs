@@ -83,6 +83,7 @@ where
     }
 }
 
+// Where something else is no node for a group, this one is not what rustc is to list.
 #[diagnostic::do_not_recommend]
 impl<S, C, T, D, I, B> ParallelNode<S, C> for MappedGraph<T, D, I, B>
 where

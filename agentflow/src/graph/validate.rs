@@ -47,7 +47,7 @@ pub(super) fn validate<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, 
             (_, Some(outline)) => Inside::Graph(outline.clone()),
             _ => Inside::Nothing,
         };
-        let label = step.options.describe(&step.name);
+        let label = step.options.describe(&step.name, step.starts_tasks());
         OutlineStep { label, inside, ways: step.ways.clone(), on_error: step.on_error }
     };
     let steps: Vec<_> = steps

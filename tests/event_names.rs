@@ -16,6 +16,8 @@ fn a_kinds_name_is_its_type_in_json() {
         EventKind::RouteTaken { node: node(), route: node(), to: node() },
         EventKind::GroupStarted { nodes: vec![] },
         EventKind::GroupJoined { nodes: vec![], fields: vec![] },
+        EventKind::GroupFailed { nodes: vec![], error: node() },
+        EventKind::FallbackTaken { node: node(), to: node() },
         EventKind::Custom { node: node(), name: node(), data: json!(1) },
         EventKind::TaskStarted { node: node(), task: node(), id: 1 },
         EventKind::TaskEnded { node: node(), task: node(), id: 1, outcome: node() },

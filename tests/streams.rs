@@ -541,3 +541,42 @@ fn every_event_is_read_back_as_it_was_written() {
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_group_and_a_fallback_are_told() {
+    #[node]
+    async fn fails(_state: &Trip) -> Result<(), NodeError> {
+        Err("no way".into())
+    }
+    #[node]
+    async fn waits(_state: &Trip) {
+        std::future::pending().await
+    }
+    let app: CompiledGraph<Trip> = graph! { START -> { waits, fails } -> END };
+    let mut run = app.stream(Trip::default(), RunConfig::new());
+    let mut kinds = Vec::new();
+    while let Some(event) = run.next().await {
+        kinds.push(event.kind);
+    }
+    let told = kinds.iter().find_map(|kind| match kind {
+        EventKind::GroupFailed { nodes, error } => Some((nodes.join(", "), error.contains("no way"))),
+        _ => None,
+    });
+    assert_eq!(told, Some(("waits, fails".to_owned(), true)));
+    assert!(!kinds.iter().any(|kind| matches!(kind, EventKind::GroupJoined { .. })));
+
+    let app: CompiledGraph<Trip> = graph! {
+        node FAILS = fails { on_error: RESCUE };
+        node RESCUE = (Say);
+        FAILS -> END;
+        RESCUE -> END
+    };
+    let mut run = app.stream(Trip::default(), RunConfig::new());
+    let mut taken = Vec::new();
+    while let Some(event) = run.next().await {
+        if let EventKind::FallbackTaken { node, to } = event.kind {
+            taken.push((node, to));
+        }
+    }
+    assert_eq!(taken, [("FAILS".to_owned(), "RESCUE".to_owned())]);
+}

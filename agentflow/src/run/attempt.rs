@@ -19,7 +19,7 @@ use tracing::Instrument;
 
 use super::{
     Failure, NodeFailure, RunErrorKind,
-    events::{EventKind, EventWriter},
+    events::{EventKind, EventWriter, text_of},
     scope::Scope,
 };
 use crate::{
@@ -182,8 +182,8 @@ pub(super) async fn attempts<A: Attempt>(
             _ => None,
         };
         let error = || match &failure.kind {
-            RunErrorKind::Node(failed) if failed.node == *path => failed.source.to_string(),
-            kind => kind.to_string(),
+            RunErrorKind::Node(failed) if failed.node == *path => text_of(&failed.source),
+            kind => text_of(kind),
         };
         scope
             .sink

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
@@ -102,6 +103,21 @@ pub enum EventKind {
         /// The fields that changed.
         fields: Vec<String>,
     },
+    /// A branch failed, or two of them disagree: nothing of the group is merged. Nodes that had started and not ended
+    /// were dropped.
+    GroupFailed {
+        /// The first node of each branch.
+        nodes: Vec<String>,
+        /// Why.
+        error: String,
+    },
+    /// A node failed, and the run goes on with its `on_error`.
+    FallbackTaken {
+        /// The node that failed.
+        node: String,
+        /// Where the run goes on.
+        to: String,
+    },
     /// What a node wrote with [`EventWriter::emit`].
     Custom {
         /// The node.
@@ -199,12 +215,20 @@ impl EventKind {
             Self::RouteTaken { .. } => "route_taken",
             Self::GroupStarted { .. } => "group_started",
             Self::GroupJoined { .. } => "group_joined",
+            Self::GroupFailed { .. } => "group_failed",
+            Self::FallbackTaken { .. } => "fallback_taken",
             Self::Custom { .. } => "custom",
             Self::TaskStarted { .. } => "task_started",
             Self::TaskEnded { .. } => "task_ended",
             Self::RunEnded { .. } => "run_ended",
         }
     }
+}
+
+/// An error's text: it may be a user's, and panic when it is formatted.
+pub(super) fn text_of(error: &impl fmt::Display) -> String {
+    let text = catch_unwind(AssertUnwindSafe(|| error.to_string()));
+    text.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned())
 }
 
 /// How many events wait for the reader before the run waits for it too.

@@ -11,7 +11,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use super::{
     Failure, RunErrorKind,
     attempt::{Parallel, attempts},
-    events::EventKind,
+    events::{EventKind, text_of},
     scope::Scope,
 };
 use crate::{
@@ -61,6 +61,21 @@ async fn fork<S: State, C: Send + Sync + 'static>(
     state: &S,
 ) -> Branch<S> {
     scope.sink.emit(|| EventKind::GroupStarted { nodes: names(plan, branches, scope) }).await;
+    let brought = side_by_side(plan, branches, context, scope, state).await;
+    if let Err(failure) = &brought {
+        let failed = || EventKind::GroupFailed { nodes: names(plan, branches, scope), error: text_of(&failure.kind) };
+        scope.sink.emit(failed).await;
+    }
+    brought
+}
+
+async fn side_by_side<S: State, C: Send + Sync + 'static>(
+    plan: &Plan<S, C>,
+    branches: &[Vec<usize>],
+    context: &C,
+    scope: &Scope<'_>,
+    state: &S,
+) -> Branch<S> {
     let scopes: Vec<_> = branches.iter().map(|_| scope.branch()).collect();
     let mut running: FuturesUnordered<_> = branches
         .iter()

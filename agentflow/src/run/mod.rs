@@ -26,6 +26,7 @@ use attempt::{Sequential, attempts, chosen};
 pub(crate) use error::Failure;
 pub use error::{LastState, NodeFailure, RunError, RunErrorKind};
 pub(crate) use events::Sink;
+use events::text_of;
 pub use events::{Event, EventKind, EventWriter};
 use group::group;
 use interrupt::{Ended, interruptible};
@@ -86,11 +87,7 @@ async fn run_with<S: State, C: Send + Sync + 'static>(
             // The text is a node's error's, which may panic when it is formatted.
             let _ = catch_unwind(AssertUnwindSafe(|| log(error)));
         }
-        let text = |error: &RunError| {
-            let text = catch_unwind(AssertUnwindSafe(|| error.to_string()));
-            text.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned())
-        };
-        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text) }).await;
+        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) }).await;
         ended
     }
     .instrument(span)
@@ -206,6 +203,12 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 error = Some(failure);
                 // Checked in the guard.
                 at = step.on_error.unwrap_or(at);
+                let to = &plan.steps[at].name;
+                let taken = || EventKind::FallbackTaken {
+                    node: scope.path(&step.name).to_string(),
+                    to: scope.path(to).to_string(),
+                };
+                scope.sink.emit(taken).await;
                 continue;
             }
             Err(failure) => return Err(failure),

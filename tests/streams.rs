@@ -550,7 +550,7 @@ async fn a_failed_group_and_a_fallback_are_told() {
     }
     #[node]
     async fn waits(_state: &Trip) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
     let app: CompiledGraph<Trip> = graph! { START -> { waits, fails } -> END };
     let mut run = app.stream(Trip::default(), RunConfig::new());

@@ -18,6 +18,7 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     let has_errors = !errors.is_empty() || model.has_mistakes();
     let finish = if has_errors { quote!(poisoned) } else { quote!(compiled) };
     let errors = errors.into_tokens();
+    let hints = editor_hints(graph);
     let builder = builder(graph, model, has_errors, &errors);
     let settings = graph.compile.iter().map(|setting| option(setting, has_errors));
     let options = Ident::new("__options", Span::mixed_site());
@@ -25,6 +26,7 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     quote_spanned! {Span::mixed_site()=>
         {
             use #root::__private as __af;
+            #hints
             #builder
             #[allow(unused_parens)]
             let #options = __af::CompileOptions::new() #(#settings)*;
@@ -87,8 +89,7 @@ fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> TokenStream {
         is_first.then(|| expand_binding(binding, model.is_added(index), has_errors))
     });
     let mentions = graph.mentions.iter().map(|reference| mention(graph, reference));
-    let hints = editor_hints(graph, has_errors);
-    quote!(#(#bindings)* #(#mentions)* #hints)
+    quote!(#(#bindings)* #(#mentions)*)
 }
 
 /// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.
@@ -351,32 +352,56 @@ fn pattern_text(pattern: &TokenStream) -> String {
 }
 
 /// What rust-analyzer is to know and rustc never sees: `START` and `END` can be completed, a reference to a node is one
-/// to its function too, and after a mistake the patterns and routers are still there.
-fn editor_hints(graph: &Graph, is_poisoned: bool) -> TokenStream {
-    let root = &graph.root;
-    let functions = graph.mentions.iter().filter(|reference| !reference.is_start() && !reference.is_end());
-    let half_typed = &graph.half_typed;
-    let mut decisions = Vec::new();
-    if is_poisoned {
-        graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
-    }
-    let returned = [Ident::new("__returned", Span::mixed_site())];
-    let decisions = decisions.iter().map(|decision| choose(&whole(decision), &returned));
+/// to its function too, and options, patterns and routers are there whatever is wrong around them.
+///
+/// rust-analyzer expands the text as it is and the text with a word at the cursor, and looks in the first for what stands
+/// at the word's place in the second. So the hints come before all else, and their form does not depend on mistakes.
+fn editor_hints(graph: &Graph) -> TokenStream {
+    let hints = hints(graph);
     quote! {
         #[allow(unexpected_cfgs)]
         {
             #[cfg(rust_analyzer)]
             {
-                use #root::{END, START};
-                #(let _ = #functions;)*
-                #(let _: (#half_typed);)*
-                #(let _ = #decisions;)*
+                #hints
             }
         }
     }
 }
 
-/// The decision without the `::` that a half-typed path ends with: rustc parses also what it never sees.
+fn hints(graph: &Graph) -> TokenStream {
+    let Graph { root, state, written, .. } = graph;
+    let functions = graph.mentions.iter().filter(|reference| !reference.is_start() && !reference.is_end());
+    let node_options = graph.bindings.iter().map(|binding| {
+        let settings = binding.options.iter().map(|setting| option(setting, true));
+        quote!(let _ = __af::NodeOptions::new() #(#settings)*;)
+    });
+    let settings = graph.compile.iter().map(|setting| option(setting, true));
+    let mut decisions = Vec::new();
+    graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
+    let returned = [Ident::new("__returned", Span::mixed_site())];
+    let decisions = decisions.iter().map(|decision| choose(&whole(decision), &returned));
+    let inner = graph.bindings.iter().filter_map(|binding| match &binding.source {
+        Source::Graph(inner) => {
+            let (names, hints) = (names(inner, &Model::default(), true), hints(inner));
+            Some(quote!({ #names #hints }))
+        }
+        _ => None,
+    });
+    quote! {
+        use #root::{END, START};
+        let _: (#state);
+        #(let _: (#written);)*
+        #(#inner)*
+        #(let _ = #functions;)*
+        #(#node_options)*
+        let _ = __af::CompileOptions::new() #(#settings)*;
+        #(let _ = #decisions;)*
+    }
+}
+
+/// The decision without the `::` that a half-typed path ends with: rustc parses also what it never sees. What is not
+/// covered is said where the decision stands in the graph, not here.
 fn whole(decision: &Decision) -> Decision {
     let cut = |tokens: &TokenStream| {
         let mut list: Vec<_> = tokens.clone().into_iter().collect();
@@ -385,7 +410,14 @@ fn whole(decision: &Decision) -> Decision {
         }
         list.into_iter().collect::<TokenStream>()
     };
-    let arms = decision.arms.iter().map(|arm| Arm { pattern: cut(&arm.pattern), chain: Chain::default() });
+    // A path stays a path: one segment alone would be a new variable.
+    let pattern = |tokens: &TokenStream| {
+        let path = cut(tokens);
+        let is_cut = path.clone().into_iter().count() < tokens.clone().into_iter().count();
+        if is_cut { quote!(#path { .. }) } else { path }
+    };
+    let arms = decision.arms.iter().filter(|arm| !arm.pattern.is_empty()).map(|arm| pattern(&arm.pattern));
+    let arms = arms.chain([quote!(_)]).map(|pattern| Arm { pattern, chain: Chain::default() });
     Decision {
         keyword: decision.keyword.clone(),
         router: decision.router.as_ref().map(cut),

@@ -17,8 +17,9 @@ pub(crate) struct Graph {
     pub(crate) compile: Vec<Setting>,
     /// Every place where a node is named, in the order of the text, also where the graph around it is wrong.
     pub(crate) mentions: Vec<Reference>,
-    /// The beginnings of paths such as `other::`. For the editor only: a module in a node's place is an error more.
-    pub(crate) half_typed: Vec<Reference>,
+    /// `mentions`, and between them the beginnings of paths such as `other::`. For the editor only: a module in a node's
+    /// place is an error more.
+    pub(crate) written: Vec<Reference>,
     /// Whether this is a part of another graph.
     pub(crate) is_inner: bool,
 }
@@ -239,6 +240,7 @@ impl Graph {
         let Some(name) = name else {
             // Without a name it is no node, and what it names is mentioned all the same.
             self.mentions.append(&mut inner.mentions);
+            self.written.append(&mut inner.written);
             return;
         };
         self.bindings.push(Binding { name, source: Source::Graph(inner), options: Vec::new(), on_error: None });
@@ -485,9 +487,9 @@ impl Graph {
     }
 
     fn mention(&mut self, reference: &Reference, dangling: Option<Dangling>, errors: &mut Errors) {
+        self.written.push(reference.clone());
         if let Some((place, expected)) = dangling {
             errors.spanning(place, expected);
-            self.half_typed.push(reference.clone());
         } else {
             self.mentions.push(reference.clone());
         }

@@ -28,6 +28,13 @@ fn the_picture_is_the_examples() {
 }
 
 #[test]
+fn the_whole_service_is_the_example() {
+    let code = include_str!("../examples/10_ticket_triage.rs");
+    let (_, code) = code.split_once("\n\n").unwrap();
+    assert!(shows("rust", code), "README.md does not show examples/10_ticket_triage.rs as it is");
+}
+
+#[test]
 fn every_example_is_listed() {
     let examples = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).unwrap();
     let names = examples.map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -323,6 +323,7 @@ pub const fn mistake(text: &str) {
 pub type Arm = (&'static str, Option<&'static str>);
 
 /// Methods, so that the graph's state is known before a node's is looked at.
+#[doc(hidden)]
 impl<S, C: Context> StateGraph<S, C> {
     /// An empty graph with `type State = ..`. The state comes by way of its update: a type that is no state has none, and
     /// rustc, not knowing the graph's state then, takes no offence at the calls behind.

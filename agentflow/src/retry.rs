@@ -101,7 +101,10 @@ impl Delays<'_> {
         self.left = self.left.checked_sub(1)?;
         let wait = self.waits.as_mut().and_then(Iterator::next).unwrap_or_default();
         // The maximum is the backoff's for what it adds only: not for the first wait, and not for the jitter.
-        Some(wait.min(self.policy.max_delay))
+        let wait = wait.min(self.policy.max_delay);
+        // Its factor is a float, and what it multiplies is off by some nanoseconds.
+        let micros = u64::try_from((wait.as_nanos() + 500) / 1_000).unwrap_or(u64::MAX);
+        Some(Duration::from_micros(micros))
     }
 }
 
@@ -127,5 +130,19 @@ impl fmt::Debug for RetryPolicy {
 impl fmt::Display for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "retry {}", self.retries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_and_stay_round() {
+        let policy = RetryPolicy::new(4).backoff(Duration::from_millis(20)).max_delay(Duration::from_millis(100));
+        let mut delays = policy.delays();
+        let error = std::io::Error::other("busy");
+        let waits: Vec<_> = std::iter::from_fn(|| delays.after(&error)).map(|wait| wait.as_micros()).collect();
+        assert_eq!(waits, [20_000, 40_000, 80_000, 100_000]);
     }
 }

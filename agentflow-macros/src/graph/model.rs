@@ -411,7 +411,7 @@ impl<'a, 'e> Builder<'a, 'e> {
                 continue;
             };
             if self.model.steps[index].group.is_some() {
-                let text = "a node in a group has no way of its own, after a failure neither";
+                let text = "`on_error` does not reach out of a group: make the group a graph of its own and give that one the fallback, `node NAME = app { on_error: .. }`";
                 self.errors.spanning(fallback, text);
             } else if fallback.is_start() || fallback.is_end() {
                 self.errors.spanning(

@@ -58,7 +58,7 @@ pub(super) fn abandoned(tasks: &[Arc<Task>]) {
         target: "agentflow::task",
         count = tasks.len(),
         tasks = %Names(tasks),
-        "the task manager was dropped without being closed: its tasks are cancelled"
+        "the task manager was dropped without being closed: its tasks are cancelled; call `close`, or the app's `aclose`"
     );
 }
 

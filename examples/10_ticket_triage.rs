@@ -24,6 +24,7 @@ struct Orders;
 
 impl Orders {
     async fn find(&self, ticket: &str) -> Result<String, NodeError> {
+        tokio::time::sleep(Duration::from_millis(5)).await; // a database
         ticket.contains("order").then(|| "order 7 is on its way".to_owned()).ok_or_else(|| "no such order".into())
     }
 }

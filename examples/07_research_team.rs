@@ -121,13 +121,13 @@ fn research_team() -> CompiledGraph<Report> {
 /// One line of the log; `None` for what it leaves out.
 fn line(event: EventKind) -> Option<String> {
     Some(match event {
-        EventKind::NodeStarted { node, attempt: 1 } => format!("{node} starts"),
-        EventKind::NodeStarted { node, attempt } => format!("{node} starts again, attempt {attempt}"),
+        EventKind::NodeStarted { node, attempt: 1, .. } => format!("{node} starts"),
+        EventKind::NodeStarted { node, attempt, .. } => format!("{node} starts again, attempt {attempt}"),
         EventKind::NodeEnded { node, .. } => format!("{node} is done"),
         EventKind::NodeFailed { node, error, .. } => format!("{node} failed: {error}"),
-        EventKind::GroupStarted { nodes } => format!("side by side: {}", nodes.join(", ")),
+        EventKind::GroupStarted { nodes, .. } => format!("side by side: {}", nodes.join(", ")),
         EventKind::GroupJoined { fields, .. } => format!("joined, new: {}", fields.join(", ")),
-        EventKind::RouteTaken { node, route, to } => format!("{node}: {route}, on to {to}"),
+        EventKind::RouteTaken { node, route, to, .. } => format!("{node}: {route}, on to {to}"),
         _ => return None,
     })
 }

@@ -116,7 +116,7 @@ async fn main() -> Result<(), agentflow::RunError> {
     while let Some(event) = run.next().await {
         match event.kind {
             EventKind::NodeStarted { node, .. } => println!("{node}"),
-            EventKind::RouteTaken { node, route, to } => println!("{node}: {route} => {to}"),
+            EventKind::RouteTaken { node, route, to, .. } => println!("{node}: {route} => {to}"),
             _ => {}
         }
     }

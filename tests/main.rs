@@ -9,7 +9,6 @@ mod builder;
 mod builder_flow;
 mod concurrency;
 mod decisions;
-mod event_names;
 mod groups;
 mod isolation;
 mod messages;

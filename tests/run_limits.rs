@@ -184,7 +184,7 @@ async fn with_a_token_that_is_cancelled_already_no_node_starts() {
     token.cancel();
     let app = graph! { speak -> END };
     let mut error = invoke(&app, RunConfig::new().with_cancellation_token(token)).await.unwrap_err();
-    assert!(matches!(error.kind(), RunErrorKind::Cancelled { node } if &**node == "speak"));
+    assert!(matches!(error.kind(), RunErrorKind::Cancelled { node, .. } if &**node == "speak"));
     assert_eq!(error.take_state(), Some(LastState::Committed(AgentState::default())));
 }
 

@@ -114,7 +114,7 @@ async fn a_run_that_takes_too_long_is_cut_off_and_named() {
     assert!(report.runs.still_running.is_empty());
 
     let mut error = run.await.unwrap().unwrap_err();
-    assert!(matches!(error.kind(), RunErrorKind::ShutDown { node } if &**node == "STUCK"));
+    assert!(matches!(error.kind(), RunErrorKind::ShutDown { node, .. } if &**node == "STUCK"));
     assert!(error.take_state::<AgentState>().is_some());
 }
 

@@ -37,21 +37,21 @@ async fn told(app: &CompiledGraph<Trip>) -> Vec<String> {
 
 fn short(kind: &EventKind) -> String {
     match kind {
-        EventKind::RunStarted { graph } => format!("run {graph}"),
-        EventKind::NodeStarted { node, attempt } => format!("{node} {attempt}"),
+        EventKind::RunStarted { graph, .. } => format!("run {graph}"),
+        EventKind::NodeStarted { node, attempt, .. } => format!("{node} {attempt}"),
         EventKind::NodeEnded { node, attempt, .. } => format!("{node} {attempt} ended"),
         EventKind::NodeFailed { node, attempt, error, retry_in, .. } => {
             format!("{node} {attempt} failed: {error}, again in {retry_in:?}")
         }
-        EventKind::Updated { node, fields } => format!("{node} set {}", fields.join(" ")),
-        EventKind::RouteTaken { node, route, to } => format!("{node} = {route} -> {to}"),
-        EventKind::GroupStarted { nodes } => format!("fork {}", nodes.join(" ")),
-        EventKind::GroupJoined { nodes, fields } => {
+        EventKind::Updated { node, fields, .. } => format!("{node} set {}", fields.join(" ")),
+        EventKind::RouteTaken { node, route, to, .. } => format!("{node} = {route} -> {to}"),
+        EventKind::GroupStarted { nodes, .. } => format!("fork {}", nodes.join(" ")),
+        EventKind::GroupJoined { nodes, fields, .. } => {
             format!("join {} set {}", nodes.join(" "), fields.join(" "))
         }
-        EventKind::Custom { node, name, data } => format!("{node}: {name} {data}"),
-        EventKind::RunEnded { error: None } => "end".into(),
-        EventKind::RunEnded { error: Some(error) } => format!("end: {error}"),
+        EventKind::Custom { node, name, data, .. } => format!("{node}: {name} {data}"),
+        EventKind::RunEnded { error: None, .. } => "end".into(),
+        EventKind::RunEnded { error: Some(error), .. } => format!("end: {error}"),
         other => format!("{other:?}"),
     }
 }
@@ -559,7 +559,7 @@ async fn a_failed_group_and_a_fallback_are_told() {
         kinds.push(event.kind);
     }
     let told = kinds.iter().find_map(|kind| match kind {
-        EventKind::GroupFailed { nodes, error } => Some((nodes.join(", "), error.contains("no way"))),
+        EventKind::GroupFailed { nodes, error, .. } => Some((nodes.join(", "), error.contains("no way"))),
         _ => None,
     });
     assert_eq!(told, Some(("waits, fails".to_owned(), true)));
@@ -574,7 +574,7 @@ async fn a_failed_group_and_a_fallback_are_told() {
     let mut run = app.stream(Trip::default(), RunConfig::new());
     let mut taken = Vec::new();
     while let Some(event) = run.next().await {
-        if let EventKind::FallbackTaken { node, to } = event.kind {
+        if let EventKind::FallbackTaken { node, to, .. } = event.kind {
             taken.push((node, to));
         }
     }

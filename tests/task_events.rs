@@ -31,7 +31,7 @@ async fn a_stream_tells_of_the_tasks_that_start_and_end_while_the_run_lasts() {
         kinds.push(event.kind);
     }
     assert_eq!(tasks_of(&kinds), ["starts started quick", "starts started slow", "starts's quick completed"]);
-    assert!(matches!(kinds.last(), Some(EventKind::RunEnded { error: None })));
+    assert!(matches!(kinds.last(), Some(EventKind::RunEnded { error: None, .. })));
 
     // What ends after the run is not told: the run's last event was its end.
     GO.notify_one();

@@ -41,6 +41,7 @@ pub enum RunErrorKind {
     /// A node returned an error, panicked or timed out.
     Node(NodeFailure),
     /// Two branches of a group replaced one field: one of the values would be lost. Nothing of the group is merged.
+    #[non_exhaustive]
     Conflict {
         /// The field.
         field: &'static str,
@@ -48,11 +49,13 @@ pub enum RunErrorKind {
         nodes: [Arc<str>; 2],
     },
     /// The caller's token was cancelled.
+    #[non_exhaustive]
     Cancelled {
         /// The node that ran, or would have been next.
         node: Arc<str>,
     },
     /// The run took longer than its `run_timeout`.
+    #[non_exhaustive]
     TimedOut {
         /// The timeout.
         limit: Duration,
@@ -60,11 +63,13 @@ pub enum RunErrorKind {
         node: Arc<str>,
     },
     /// The app was shut down, and the run did not end within the `shutdown_timeout`.
+    #[non_exhaustive]
     ShutDown {
         /// The node that ran, or would have been next.
         node: Arc<str>,
     },
     /// The path has more node runs than the graph's `recursion_limit`.
+    #[non_exhaustive]
     RecursionLimit {
         /// The limit.
         limit: usize,

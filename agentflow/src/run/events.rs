@@ -39,11 +39,13 @@ pub struct Event {
 #[non_exhaustive]
 pub enum EventKind {
     /// The first event.
+    #[non_exhaustive]
     RunStarted {
         /// What the graph is called.
         graph: String,
     },
     /// An attempt of a node begins.
+    #[non_exhaustive]
     NodeStarted {
         /// The node.
         node: String,
@@ -51,6 +53,7 @@ pub enum EventKind {
         attempt: u32,
     },
     /// A node succeeded, and its changes count.
+    #[non_exhaustive]
     NodeEnded {
         /// The node.
         node: String,
@@ -61,6 +64,7 @@ pub enum EventKind {
         elapsed: Duration,
     },
     /// An attempt of a node failed, panicked or timed out.
+    #[non_exhaustive]
     NodeFailed {
         /// The node.
         node: String,
@@ -76,6 +80,7 @@ pub enum EventKind {
         retry_in: Option<Duration>,
     },
     /// A node's update was merged into the state. A node in a group is merged with the others, at the join.
+    #[non_exhaustive]
     Updated {
         /// The node.
         node: String,
@@ -83,6 +88,7 @@ pub enum EventKind {
         fields: Vec<String>,
     },
     /// A decision was taken.
+    #[non_exhaustive]
     RouteTaken {
         /// The node, or group, that the decision follows.
         node: String,
@@ -92,11 +98,13 @@ pub enum EventKind {
         to: String,
     },
     /// The branches of a group begin.
+    #[non_exhaustive]
     GroupStarted {
         /// The first node of each branch.
         nodes: Vec<String>,
     },
     /// The branches of a group have all ended, and their updates are merged.
+    #[non_exhaustive]
     GroupJoined {
         /// The first node of each branch.
         nodes: Vec<String>,
@@ -105,6 +113,7 @@ pub enum EventKind {
     },
     /// A branch failed, or two of them disagree: nothing of the group is merged. Nodes that had started and not ended
     /// were dropped.
+    #[non_exhaustive]
     GroupFailed {
         /// The first node of each branch.
         nodes: Vec<String>,
@@ -112,6 +121,7 @@ pub enum EventKind {
         error: String,
     },
     /// A node failed, and the run goes on with its `on_error`.
+    #[non_exhaustive]
     FallbackTaken {
         /// The node that failed.
         node: String,
@@ -119,6 +129,7 @@ pub enum EventKind {
         to: String,
     },
     /// What a node wrote with [`EventWriter::emit`].
+    #[non_exhaustive]
     Custom {
         /// The node.
         node: String,
@@ -128,6 +139,7 @@ pub enum EventKind {
         data: serde_json::Value,
     },
     /// A node started a task in the background.
+    #[non_exhaustive]
     TaskStarted {
         /// The node.
         node: String,
@@ -137,6 +149,7 @@ pub enum EventKind {
         id: u64,
     },
     /// A task ended that the run had started. Ends after the run's own are not told here.
+    #[non_exhaustive]
     TaskEnded {
         /// The node.
         node: String,
@@ -148,6 +161,7 @@ pub enum EventKind {
         outcome: String,
     },
     /// The last event.
+    #[non_exhaustive]
     RunEnded {
         /// Why the run did not reach `END`; `None` if it did.
         error: Option<String>,
@@ -414,5 +428,37 @@ impl EventWriter {
         let Writer { fields, .. } = self.0.as_deref()?;
         let fields = std::mem::take(&mut *fields.lock().unwrap_or_else(PoisonError::into_inner));
         (!fields.is_empty()).then_some(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_kinds_name_is_its_type_in_json() {
+        let node = || "A".to_owned();
+        let zero = std::time::Duration::ZERO;
+        let kinds = [
+            EventKind::RunStarted { graph: node() },
+            EventKind::NodeStarted { node: node(), attempt: 1 },
+            EventKind::NodeEnded { node: node(), attempt: 1, elapsed: zero },
+            EventKind::NodeFailed { node: node(), attempt: 1, elapsed: zero, error: node(), retry_in: None },
+            EventKind::Updated { node: node(), fields: vec![] },
+            EventKind::RouteTaken { node: node(), route: node(), to: node() },
+            EventKind::GroupStarted { nodes: vec![] },
+            EventKind::GroupJoined { nodes: vec![], fields: vec![] },
+            EventKind::GroupFailed { nodes: vec![], error: node() },
+            EventKind::FallbackTaken { node: node(), to: node() },
+            EventKind::Custom { node: node(), name: node(), data: json!(1) },
+            EventKind::TaskStarted { node: node(), task: node(), id: 1 },
+            EventKind::TaskEnded { node: node(), task: node(), id: 1, outcome: node() },
+            EventKind::RunEnded { error: None },
+        ];
+        for kind in kinds {
+            assert_eq!(serde_json::to_value(&kind).expect("JSON")["type"], kind.name());
+        }
     }
 }

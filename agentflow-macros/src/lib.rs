@@ -3,6 +3,7 @@
 mod errors;
 mod graph;
 mod node;
+mod printing;
 mod root;
 mod route;
 mod state;

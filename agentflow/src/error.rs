@@ -119,8 +119,15 @@ pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
     message
 }
 
+/// Does what may run a destructor of the user's: one that panics is to take nothing away from whoever goes on.
+pub(crate) fn quietly(dropping: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(dropping)) {
+        discard(payload);
+    }
+}
+
 /// Drops what was panicked with: it is the user's, and so is its destructor, which may panic as well.
-pub(crate) fn discard(payload: Box<dyn Any + Send>) {
+fn discard(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);
     }

@@ -11,7 +11,7 @@ use super::{
     model::{Exit, Model, Step, Target, Work},
     syntax::{Arm, Binding, Chain, Decision, Graph, Reference, Setting, Source, Stage},
 };
-use crate::errors::Errors;
+use crate::{errors::Errors, printing::parenthesized};
 
 pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenStream {
     let root = &graph.root;
@@ -76,8 +76,7 @@ fn empty(state: &TokenStream) -> TokenStream {
     let span = state.span();
     let open = quote_spanned!(span=> <);
     let close = quote_spanned!(span=> >);
-    let mut arguments = Group::new(Delimiter::Parenthesis, TokenStream::new());
-    arguments.set_span(span);
+    let arguments = parenthesized(span, TokenStream::new());
     quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
 }
 
@@ -134,8 +133,7 @@ fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> 
 /// `KEY: VALUE` as a call. rustc shows what is wrong with the call as a whole at the key: the parentheses stand there.
 fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
     let value = if value.is_empty() && has_errors { quote!(__af::missing()) } else { value.clone() };
-    let mut arguments = Group::new(Delimiter::Parenthesis, value);
-    arguments.set_span(key.span());
+    let arguments = parenthesized(key.span(), value);
     quote!(.#key #arguments)
 }
 
@@ -154,10 +152,8 @@ fn mistake(graph: &Graph, place: &TokenStream, text: &str) -> TokenStream {
         }
     });
     // rustc takes a call to stand where its first and last token do.
-    let mut function = Group::new(Delimiter::Parenthesis, quote!(__af::mistake));
-    let mut arguments = Group::new(Delimiter::Parenthesis, Literal::string(text).to_token_stream());
-    function.set_span(place.span());
-    arguments.set_span(place.span());
+    let function = parenthesized(place.span(), quote!(__af::mistake));
+    let arguments = parenthesized(place.span(), Literal::string(text));
     quote! {
         #[allow(unused_parens)]
         const _: () = {
@@ -281,18 +277,13 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let state = Ident::new("__state", Span::mixed_site());
     // rustc takes a call to stand where its first and last token do, and says there that the patterns are not exhaustive.
     let at = |span: Span, function: TokenStream, argument: TokenStream| {
-        let [function, argument] = [function, argument].map(|tokens| {
-            let mut parentheses = Group::new(Delimiter::Parenthesis, tokens);
-            parentheses.set_span(span);
-            parentheses
-        });
+        let [function, argument] = [function, argument].map(|tokens| parenthesized(span, tokens));
         quote!(#function #argument)
     };
     let scrutinee = match (&decision.router, returned) {
         (Some(router), _) => {
             // As with the call: rustc says at the argument that the router takes another state.
-            let mut borrowed = Group::new(Delimiter::Parenthesis, quote!(&#state));
-            borrowed.set_span(router.span());
+            let borrowed = parenthesized(router.span(), quote!(&#state));
             at(router.span(), router.clone(), quote_spanned!(router.span()=> *#borrowed))
         }
         (None, [returned, ..]) => at(decision.keyword.span(), quote!(__af::itself), returned.to_token_stream()),
@@ -301,10 +292,7 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     // One without a pattern has been complained about.
     let arms = decision.arms.iter().enumerate().filter(|(_, arm)| !arm.pattern.is_empty());
     let arms = arms.map(|(index, Arm { pattern, chain })| {
-        let mut index = Group::new(Delimiter::Parenthesis, Literal::usize_suffixed(index).to_token_stream());
-        if let Some(end) = chain.end() {
-            index.set_span(end);
-        }
+        let index = parenthesized(chain.end().unwrap_or_else(Span::call_site), Literal::usize_suffixed(index));
         quote!(#pattern => #index,)
     });
     // Where rustc's suggestion writes the arms that are missing.

@@ -4,7 +4,11 @@ use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree
 use quote::{ToTokens, quote, quote_spanned};
 
 use super::tokens::Tokens;
-use crate::{errors::Errors, root::Root};
+use crate::{
+    errors::Errors,
+    printing::{parenthesized, text},
+    root::Root,
+};
 
 /// What stands between the braces of `graph! { .. }`, or of `graph NAME { .. }` inside it.
 #[derive(Default)]
@@ -150,7 +154,7 @@ impl Reference {
 
     /// Two references with one text are one node.
     pub(crate) fn text(&self) -> String {
-        self.path.to_string().replace(' ', "").replace(',', ", ")
+        text(&self.path).replace(',', ", ")
     }
 }
 
@@ -657,8 +661,7 @@ fn duration(literal: &Literal) -> Option<TokenStream> {
     let nanos = Literal::u64_suffixed(nanos);
     // rustc takes an expression to stand where its first and last token do: what is wrong with it is shown at the
     // literal. Parentheses alone don't count.
-    let mut expression = Group::new(Delimiter::Parenthesis, quote!(&__af::Duration::from_nanos(#nanos)));
-    expression.set_span(literal.span());
+    let expression = parenthesized(literal.span(), quote!(&__af::Duration::from_nanos(#nanos)));
     Some(quote_spanned!(literal.span()=> *#expression))
 }
 

@@ -7,7 +7,7 @@ use quote::ToTokens;
 use syn::{FnArg, GenericParam, Ident, Pat, PatType, ReturnType, Safety, Type, TypeReference};
 
 use super::syntax::{Function, is_inject};
-use crate::{errors::Errors, suggest::closest};
+use crate::{errors::Errors, printing::text, suggest::closest};
 
 /// What the signature asks of the runtime.
 #[derive(Default)]
@@ -161,8 +161,8 @@ fn unknown(ident: &Ident, name: &str, ty: &Type, errors: &mut Errors) {
         format!("unknown node parameter `{ident}`; did you mean `{close}`?")
     } else {
         let service = match ty {
-            Type::Reference(reference) => super::syntax::text(&reference.elem),
-            ty => super::syntax::text(ty),
+            Type::Reference(reference) => text(&reference.elem),
+            ty => text(ty),
         };
         format!(
             "unknown node parameter `{ident}`: a node takes `state`, `config`, `task_manager`, `events`, `cancel`, \
@@ -184,14 +184,11 @@ fn injected(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Type> {
     match ty {
         Type::Reference(TypeReference { mutability: None, elem, .. }) => Some((**elem).clone()),
         Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => {
-            errors.spanning(
-                ty,
-                format!("a service is shared by all runs: write `{ident}: &{}`", super::syntax::text(elem)),
-            );
+            errors.spanning(ty, format!("a service is shared by all runs: write `{ident}: &{}`", text(elem)));
             None
         }
         ty => {
-            errors.spanning(ty, format!("a service is lent, not given: write `{ident}: &{}`", super::syntax::text(ty)));
+            errors.spanning(ty, format!("a service is lent, not given: write `{ident}: &{}`", text(ty)));
             None
         }
     }

@@ -1,6 +1,6 @@
 //! What `#[node]` writes beside the function: the handle, and how the runtime calls it.
 
-use proc_macro2::{Delimiter, Group, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{Attribute, GenericParam, Ident, ReturnType};
 
@@ -8,6 +8,7 @@ use super::{
     check::{Known, Parameter, Signature, State},
     syntax::{Function, NodeArgs},
 };
+use crate::printing::parenthesized;
 
 /// The handle type and its impls.
 pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
@@ -224,8 +225,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         taken.into_iter().filter(|(known, _)| wanted(*known)).map(|(_, statement)| statement).collect();
     let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
     // Where rustc points when the future is not `Send`.
-    let mut output = Group::new(Delimiter::Parenthesis, quote!(__af::Result<Self::Output, __af::NodeError>));
-    output.set_span(sig.ident.span());
+    let output = parenthesized(sig.ident.span(), quote!(__af::Result<Self::Output, __af::NodeError>));
     let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
         // The same for a group: a result that is no update makes no node for one, and no error here.
         let update = quote!(__af::Result<__af::Option<<#state as __af::State>::Update>, __af::NodeError>);

@@ -1,13 +1,13 @@
 //! Tokens → [`NodeArgs`] and [`Function`].
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
-use quote::{ToTokens, quote};
+use quote::quote;
 use syn::{
     Attribute, Ident, Path, Result, Signature, Token, Visibility,
     parse::{Parse, ParseStream, Parser},
 };
 
-use crate::{errors::Errors, root::Root};
+use crate::{errors::Errors, printing::parenthesized, root::Root};
 
 /// `#[node]`, `#[node(MAIN)]`, `#[node(MAIN, crate = path)]`.
 #[derive(Default)]
@@ -99,9 +99,7 @@ fn without_inject(parameters: Group) -> Group {
         return parameters;
     }
     let kept = (0..list.len()).filter(|at| !is_attribute(*at) && !at.checked_sub(1).is_some_and(is_attribute));
-    let mut without = Group::new(Delimiter::Parenthesis, kept.map(|at| list[at].clone()).collect());
-    without.set_span(parameters.span());
-    without
+    parenthesized(parameters.span(), kept.map(|at| list[at].clone()).collect::<TokenStream>())
 }
 
 impl Parse for Function {
@@ -114,9 +112,4 @@ impl Parse for Function {
 
 pub(crate) fn is_inject(attr: &Attribute) -> bool {
     attr.path().is_ident("inject")
-}
-
-/// Everything that `tokens` covers, as text without the spaces that printing adds.
-pub(crate) fn text(tokens: &impl ToTokens) -> String {
-    tokens.to_token_stream().to_string().replace(' ', "")
 }

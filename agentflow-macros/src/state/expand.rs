@@ -1,13 +1,16 @@
 //! [`State`] → the update type, its setters, and the merge.
 
-use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream};
-use quote::{ToTokens, format_ident, quote, quote_spanned};
+use proc_macro2::{Group, Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{GenericArgument, Generics, Path, PathArguments, Type, TypePath, parse_quote};
+use syn::{GenericArgument, Generics, PathArguments, Type, TypePath, parse_quote};
 
 use super::check::{Merge, State, StateField};
-use crate::root::Root;
+use crate::{
+    printing::{parenthesized, text},
+    root::Root,
+};
 
 pub(crate) fn expand(state: &State) -> TokenStream {
     let State { root, vis, ident, generics, fields } = state;
@@ -155,9 +158,7 @@ impl StateField {
 
     /// In parentheses that make rustc look at the field's type.
     fn at_type(&self, tokens: TokenStream) -> Group {
-        let mut group = Group::new(Delimiter::Parenthesis, tokens);
-        group.set_span(self.ty.span());
-        group
+        parenthesized(self.ty.span(), tokens)
     }
 
     fn setter(&self) -> TokenStream {
@@ -166,7 +167,7 @@ impl StateField {
             Merge::Replace => ("Replaces the field.".to_owned(), one_of(ty)),
             Merge::Append => ("Appends to the field; a second call appends more.".to_owned(), many_of(ty)),
             Merge::With(path) => {
-                let doc = format!("Merges into the field with `{}`; a second call merges again.", text_of(path));
+                let doc = format!("Merges into the field with `{}`; a second call merges again.", text(path));
                 (doc, one_of(ty))
             }
         };
@@ -231,9 +232,4 @@ fn bare(ty: &Type) -> &Type {
         Type::Group(group) => bare(&group.elem),
         ty => ty,
     }
-}
-
-/// As it is written: `quote` puts spaces around `::`.
-fn text_of(path: &Path) -> String {
-    path.to_token_stream().to_string().replace(' ', "")
 }

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     NodeContext, NodeError, ParallelContext, State,
-    error::{NodeTimedOut, discard},
+    error::{NodeTimedOut, quietly},
     graph::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
 };
@@ -231,8 +231,6 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
     })
     .await;
     // A destructor of the node's that panics must not take the node's own end away.
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(node))) {
-        discard(panic);
-    }
+    quietly(|| drop(node));
     ended
 }

@@ -1,10 +1,6 @@
 //! Groups: branches side by side in the run's own task, and the join that merges what they bring.
 
-use std::{
-    collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
@@ -16,7 +12,7 @@ use super::{
 };
 use crate::{
     State,
-    error::discard,
+    error::quietly,
     graph::{BoxFuture, Plan, Work},
 };
 
@@ -39,13 +35,21 @@ pub(super) async fn group<S: State, C: Send + Sync + 'static>(
     state: &mut S,
 ) -> Result<(), Failure> {
     let brought = fork(plan, branches, context, scope, state).await?;
-    let mut fields: Vec<String> = Vec::new();
+    let fields = fields(scope, &brought);
     for Brought { update, .. } in brought {
-        scope.sink.note(&mut fields, || S::changes(&update));
         state.apply(update);
     }
     joined(plan, branches, scope, fields).await;
     Ok(())
+}
+
+/// The fields that the updates change, where somebody reads.
+fn fields<S: State>(scope: &Scope<'_>, brought: &[Brought<S>]) -> Vec<String> {
+    let mut fields = Vec::new();
+    for Brought { update, .. } in brought {
+        scope.sink.note(&mut fields, || S::changes(update));
+    }
+    fields
 }
 
 async fn joined<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<usize>], scope: &Scope<'_>, fields: Vec<String>) {
@@ -89,9 +93,7 @@ async fn side_by_side<S: State, C: Send + Sync + 'static>(
             Ok(updates) => brought[index] = updates,
             Err(failure) => {
                 // The siblings end here, each at its await; a destructor that panics takes nothing from the failure.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(running))) {
-                    discard(panic);
-                }
+                quietly(|| drop(running));
                 return Err(failure);
             }
         }
@@ -128,11 +130,7 @@ fn branch<'a, S: State, C: Send + Sync + 'static>(
                 }
                 Work::Group(branches) => {
                     let brought = fork(plan, branches, context, scope, view).await?;
-                    let mut fields = Vec::new();
-                    for Brought { update, .. } in &brought {
-                        scope.sink.note(&mut fields, || S::changes(update));
-                    }
-                    joined(plan, branches, scope, fields).await;
+                    joined(plan, branches, scope, fields(scope, &brought)).await;
                     brought
                 }
                 // A branch is made of steps that read; the graph is not compiled otherwise.

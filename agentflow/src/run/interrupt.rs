@@ -11,7 +11,7 @@ use std::{
 use tokio::{task::unconstrained, time::sleep_until};
 
 use super::scope::{Interrupt, Signals, Timeout};
-use crate::{NodeError, error::discard};
+use crate::{NodeError, error::quietly};
 
 /// How a walk through the graph ended.
 pub(super) enum Ended<T> {
@@ -47,9 +47,7 @@ pub(super) async fn interruptible<F: Future + Send>(
     })
     .await;
     // A destructor of a node's that panics must not take the run's own end away.
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| walk.set(None))) {
-        discard(panic);
-    }
+    quietly(|| walk.set(None));
     ended
 }
 

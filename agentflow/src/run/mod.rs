@@ -15,7 +15,6 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::{task::consume_budget, time::Instant};
@@ -149,7 +148,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         Ended::Interrupted(interrupt) => progress.failure(interrupt.at(trail.innermost(progress.node(&app.plan)))),
         Ended::Panicked(source) => {
             let node = trail.innermost(progress.node(&app.plan));
-            let failure = NodeFailure { node, attempt: 1, elapsed: Duration::ZERO, source };
+            let failure = NodeFailure::new(node, source);
             Failure { kind: RunErrorKind::Node(failure), is_committed: false }
         }
     };
@@ -266,8 +265,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
             group(plan, branches, context, scope, state).await?;
             let way = step.choose.as_deref().map_or(Ok(0), |router| chosen(router, state));
             way.map_err(|source| {
-                let failure = NodeFailure { node: scope.path(&step.name), attempt: 1, elapsed: Duration::ZERO, source };
-                Failure::committed(RunErrorKind::Node(failure))
+                Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name), source)))
             })
         }
         // Runs in a group only; the graph is not compiled otherwise.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use agentflow::{
-    CancellationToken, CompiledGraph, LastState, Node, NodeContext, NodeError, NodeFailure, NodeTimedOut, Panicked,
+    AttemptTimedOut, CancellationToken, CompiledGraph, LastState, Node, NodeContext, NodeError, NodeFailure, Panicked,
     RetryPolicy, RunConfig, RunErrorKind, graph, node,
 };
 use futures::FutureExt;
@@ -168,7 +168,7 @@ async fn panics_and_timeouts_are_tried_again() {
         }
     }
 
-    let policy = RetryPolicy::new(2).when(|error| error.is::<Panicked>() || error.is::<NodeTimedOut>());
+    let policy = RetryPolicy::new(2).when(|error| error.is::<Panicked>() || error.is::<AttemptTimedOut>());
     let app = graph! {
         node FLAKY = flaky { retry: policy, timeout: 2s };
         FLAKY -> END
@@ -209,7 +209,7 @@ mod timeouts {
     use super::*;
 
     fn after(error: &agentflow::RunError) -> Option<Duration> {
-        error.downcast_ref::<NodeTimedOut>().map(|timed_out| timed_out.after)
+        error.downcast_ref::<AttemptTimedOut>().map(|timed_out| timed_out.after)
     }
 
     #[tokio::test(start_paused = true)]

@@ -87,12 +87,13 @@ pub struct Panicked {
     pub message: Box<str>,
 }
 
-/// An attempt of a node took longer than the node's `timeout`; this is its error, found with
-/// [`NodeError::downcast_ref`]. A timeout of the node's own is another type.
+/// An attempt took longer than it may: a node's `timeout`, or a task's
+/// [`attempt_timeout`](crate::TaskBuilder::attempt_timeout). A node's error is found with [`NodeError::downcast_ref`], and
+/// both are what [`RetryPolicy::when`](crate::RetryPolicy::when) is asked about. A timeout of the node's own is another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("timed out after {after:?}")]
 #[non_exhaustive]
-pub struct NodeTimedOut {
+pub struct AttemptTimedOut {
     /// The timeout.
     pub after: Duration,
 }

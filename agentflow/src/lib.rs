@@ -246,7 +246,7 @@ pub use agentflow_macros::State;
 pub use agentflow_macros::Route;
 
 pub use config::{RunConfig, ValueError};
-pub use error::{NoRoute, NodeError, NodeTimedOut, Panicked};
+pub use error::{AttemptTimedOut, NoRoute, NodeError, Panicked};
 pub use graph::{
     BuildError, CompileOptions, CompiledGraph, END, MappedGraph, NodeOptions, Problem, ProblemKind, START, Source,
     StateGraph, Target,
@@ -259,7 +259,8 @@ pub use run_id::{InvalidRunId, RunId};
 pub use shutdown::{RunsReport, ShutdownReport};
 pub use state::{FieldChange, State, Update};
 pub use task::{
-    BackgroundTaskManager, CancelReport, CancellationToken, CloseReport, SpawnError, StillRunning, TaskBuilder,
-    TaskContext, TaskEnd, TaskError, TaskHandle, TaskId, TaskInfo, TaskManagerOptions, TaskOrigin, TaskOutcome,
-    TaskOutput, TaskState, TaskStats,
+    BackgroundTaskManager, CancelReport, CancellationToken, CloseReport, OnRunEnd, Retrying, SpawnError, StillRunning,
+    TaskBuilder, TaskContext, TaskEnd, TaskError, TaskEvent, TaskEvents, TaskHandle, TaskId, TaskInfo,
+    TaskManagerOptions, TaskOrigin, TaskOutcome, TaskOutput, TaskProgress, TaskState, TaskStats, TimeLimit, WhenBusy,
+    WhenFull,
 };

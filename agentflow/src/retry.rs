@@ -3,6 +3,7 @@
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::Instant;
 
 type Judge = Arc<dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync>;
 
@@ -29,6 +30,7 @@ pub struct RetryPolicy {
     factor: f32,
     max_delay: Duration,
     jitter: bool,
+    max_total: Option<Duration>,
     when: Option<Judge>,
 }
 
@@ -36,7 +38,7 @@ impl RetryPolicy {
     /// Up to `retries` more attempts after the first, at once and after any error.
     pub fn new(retries: u32) -> Self {
         let max_delay = Duration::from_mins(1);
-        Self { retries, backoff: None, factor: 2.0, max_delay, jitter: false, when: None }
+        Self { retries, backoff: None, factor: 2.0, max_delay, jitter: false, max_total: None, when: None }
     }
 
     /// Waits before a retry: `first` before the first one, twice as long before each further one.
@@ -64,14 +66,21 @@ impl RetryPolicy {
         self
     }
 
+    /// No attempt begins later than this after the first one did; no limit unless told. An attempt that has begun is not
+    /// cut short: that is what timeouts are for.
+    pub fn max_total(mut self, total: Duration) -> Self {
+        self.max_total = Some(total);
+        self
+    }
+
     /// Tries again only after errors for which this holds; a panic and a timeout are errors too
-    /// ([`Panicked`](crate::Panicked), [`NodeTimedOut`](crate::NodeTimedOut)).
+    /// ([`Panicked`](crate::Panicked), [`AttemptTimedOut`](crate::AttemptTimedOut)).
     pub fn when(mut self, retryable: impl Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static) -> Self {
         self.when = Some(Arc::new(retryable));
         self
     }
 
-    /// The waits before the retries.
+    /// The waits before the retries, for the first attempt beginning now.
     pub(crate) fn delays(&self) -> Delays<'_> {
         let waits = self.backoff.map(|first| {
             let builder = ExponentialBuilder::new()
@@ -81,7 +90,8 @@ impl RetryPolicy {
                 .without_max_times();
             if self.jitter { builder.with_jitter().build() } else { builder.build() }
         });
-        Delays { policy: self, left: self.retries, waits }
+        let until = self.max_total.and_then(|total| Instant::now().checked_add(total));
+        Delays { policy: self, left: self.retries, until, waits }
     }
 }
 
@@ -89,6 +99,8 @@ impl RetryPolicy {
 pub(crate) struct Delays<'a> {
     policy: &'a RetryPolicy,
     left: u32,
+    /// When the last attempt may begin.
+    until: Option<Instant>,
     waits: Option<backon::ExponentialBackoff>,
 }
 
@@ -104,7 +116,10 @@ impl Delays<'_> {
         let wait = wait.min(self.policy.max_delay);
         // Its factor is a float, and what it multiplies is off by some nanoseconds.
         let micros = u64::try_from((wait.as_nanos() + 500) / 1_000).unwrap_or(u64::MAX);
-        Some(Duration::from_micros(micros))
+        let wait = Duration::from_micros(micros);
+        // Rather no wait than one after which there is no attempt.
+        let in_time = self.until.is_none_or(|until| Instant::now().checked_add(wait).is_some_and(|next| next <= until));
+        in_time.then_some(wait)
     }
 }
 
@@ -122,6 +137,7 @@ impl fmt::Debug for RetryPolicy {
             .field("factor", &self.factor)
             .field("max_delay", &self.max_delay)
             .field("jitter", &self.jitter)
+            .field("max_total", &self.max_total)
             .finish_non_exhaustive()
     }
 }

@@ -101,7 +101,7 @@ impl NodeOptions {
     }
 
     /// How long one attempt may take. Then it is dropped at its await and fails with
-    /// [`NodeTimedOut`](crate::NodeTimedOut). Zero times out at once. In a [`stream`](crate::CompiledGraph::stream) the time
+    /// [`AttemptTimedOut`](crate::AttemptTimedOut). Zero times out at once. In a [`stream`](crate::CompiledGraph::stream) the time
     /// in which the node waits for the reader counts.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     NodeContext, NodeError, ParallelContext, State,
-    error::{NodeTimedOut, quietly},
+    error::{AttemptTimedOut, quietly},
     graph::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
 };
@@ -208,7 +208,7 @@ pub(super) async fn attempts<A: Attempt>(
 
 /// Polls a node until it ends or its time is over; a panic is the node's error.
 async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Option<Duration>) -> Result<T, NodeError> {
-    let timed_out = |after| NodeError::from(NodeTimedOut { after });
+    let timed_out = |after| NodeError::from(AttemptTimedOut { after });
     if timeout == Some(Duration::ZERO) {
         return Err(timed_out(Duration::ZERO));
     }

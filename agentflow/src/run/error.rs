@@ -90,7 +90,7 @@ pub struct NodeFailure {
     pub attempt: u32,
     /// How long that attempt took.
     pub elapsed: Duration,
-    /// What the node returned; [`Panicked`](crate::Panicked) where it panicked, [`NodeTimedOut`](crate::NodeTimedOut)
+    /// What the node returned; [`Panicked`](crate::Panicked) where it panicked, [`AttemptTimedOut`](crate::AttemptTimedOut)
     /// where it took too long.
     pub source: NodeError,
 }

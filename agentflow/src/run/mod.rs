@@ -12,7 +12,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -36,6 +36,7 @@ pub use stream::RunStream;
 use crate::{
     RunConfig, RunId, State,
     graph::{App, Plan, Step, Way, Work},
+    task::RunTasks,
 };
 
 /// Runs the graph once. Every run has its own state, token and id; it shares the app's manager and context.
@@ -122,6 +123,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         timeout: timeout.map(|limit| Timeout { limit, deadline: Instant::now().checked_add(limit) }),
     };
     let trail = Trail::new(app.nodes);
+    let tasks = OwnTasks::default();
     let scope = Scope {
         run_id,
         config,
@@ -132,11 +134,16 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         limit: app.recursion_limit,
         steps_left: AtomicUsize::new(app.recursion_limit),
         trail: &trail,
+        tasks: &tasks.0,
     };
     let progress = Progress::new(app.plan.entry);
     let ended = {
         let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
-        interruptible(walk, signals).await
+        let ended = interruptible(walk, signals).await;
+        if matches!(ended, Ended::Itself(_)) {
+            tasks.wait(signals).await;
+        }
+        ended
     };
     let failure = match ended {
         Ended::Itself(Ok(())) => {
@@ -270,6 +277,28 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
         }
         // Runs in a group only; the graph is not compiled otherwise.
         Work::Branch(_) => Ok(0),
+    }
+}
+
+/// The tasks that the run answers for. Those that are to end with it are cancelled when it has ended, or is dropped.
+#[derive(Default)]
+struct OwnTasks(OnceLock<Arc<RunTasks>>);
+
+impl OwnTasks {
+    /// Waits for those that the run is to wait for, unless it is interrupted. What the run brought stands either way.
+    async fn wait(&self, signals: Signals<'_>) {
+        if let Some(tasks) = self.0.get() {
+            let waiting = pin!(Some(tasks.wait()));
+            interruptible(waiting, signals).await;
+        }
+    }
+}
+
+impl Drop for OwnTasks {
+    fn drop(&mut self) {
+        if let Some(tasks) = self.0.get() {
+            tasks.run_ended();
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, RunErrorKind, events::Sink};
-use crate::{BackgroundTaskManager, RunConfig, RunId};
+use crate::{BackgroundTaskManager, RunConfig, RunId, task::RunTasks};
 
 /// What the nodes on one path of a run have in common.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct Scope<'a> {
     /// How many node runs the path may still have.
     pub(crate) steps_left: AtomicUsize,
     pub(crate) trail: &'a Trail,
+    /// Made when a node is first given the manager.
+    pub(crate) tasks: &'a OnceLock<Arc<RunTasks>>,
 }
 
 /// What a run remembers of its way, for its errors. Most runs remember nothing.
@@ -149,6 +151,7 @@ impl Scope<'_> {
             manager: self.manager,
             sink: self.sink,
             trail: self.trail,
+            tasks: self.tasks,
             ..*self
         }
     }
@@ -205,6 +208,7 @@ impl Scope<'_> {
     }
 
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
-        self.manager.labelled(self.run_id, Arc::clone(path), self.sink.watch())
+        let tasks = Arc::clone(self.tasks.get_or_init(Arc::default));
+        self.manager.labelled(self.run_id, Arc::clone(path), self.sink.watch(), Some(tasks))
     }
 }

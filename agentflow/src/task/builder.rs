@@ -1,30 +1,24 @@
 //! [`TaskBuilder`]: what is said of a task before it is spawned.
 
-use std::{
-    any::type_name,
-    borrow::Cow,
-    fmt,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{any::type_name, borrow::Cow, fmt, pin::pin, sync::Arc, time::Duration};
 
-use pin_project_lite::pin_project;
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    context::{CURRENT, Current, TaskContext},
+    body::{Blocking, Body, Lazy, Plain, Retries, Whole, retrying},
+    context::{Current, TaskContext},
     handle::TaskHandle,
     log,
     manager::BackgroundTaskManager,
     outcome::{TaskOutcome, TaskOutput},
-    record::{Request, Spec},
-    supervise::{self, Body, Supervise},
+    owner::OnRunEnd,
+    record::{Extras, Spec, Task},
+    supervise::{self, Supervise},
 };
+use crate::RetryPolicy;
 
 /// A task that is not spawned yet: give it a name, a timeout, context for the logs, and [`spawn`](Self::spawn) it.
 ///
@@ -54,6 +48,7 @@ pub struct TaskBuilder<'m, T, W> {
     name: Option<Cow<'static, str>>,
     timeout: Option<Duration>,
     context: Vec<(Cow<'static, str>, Value)>,
+    extras: Option<Box<Extras>>,
 }
 
 /// What is known of a `W` where it is known to be a future or a closure.
@@ -64,6 +59,7 @@ pub(super) struct Kind<T, W> {
     launch: fn(W, Launchpad<'_>) -> Result<TaskHandle<T>, SpawnError>,
     type_name: fn() -> &'static str,
     listens: bool,
+    blocks: bool,
 }
 
 /// A task that is admitted, and about to be handed to the runtime.
@@ -85,11 +81,59 @@ pub enum SpawnError {
     /// within one.
     #[error("there is no tokio runtime here: make the task manager, or spawn the task, within one")]
     NoRuntime,
+    /// There are [as many tasks as there may be](crate::TaskManagerOptions::max_tasks).
+    #[error("the task manager is full: wait for room with `spawn_wait`, or let it drop the oldest task")]
+    Full,
+    /// There is a task with this key already: see [`WhenBusy::Skip`].
+    #[error("a task with this key is there already")]
+    Busy,
+}
+
+impl SpawnError {
+    /// The reason as one word for logs and metrics, such as `full`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::NoRuntime => "no_runtime",
+            Self::Full => "full",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// What happens to the spawn of a task whose [key](TaskBuilder::key) another live one has.
+///
+/// Either way no two tasks of one key run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenBusy {
+    /// The others are cancelled, and the new one runs when they have ended: debouncing.
+    Replace,
+    /// The new one is refused with [`SpawnError::Busy`]: a singleton.
+    Skip,
+    /// The new one waits for its turn, [`Queued`](crate::TaskState::Queued): one after the other.
+    Queue,
+}
+
+/// A closure that makes the future of each attempt: what
+/// [`create_task_retrying`](BackgroundTaskManager::create_task_retrying) is given, with its policy.
+#[derive(Debug)]
+pub struct Retrying<M> {
+    make: M,
+    retries: Retries,
+}
+
+impl<M> Retrying<M> {
+    pub(super) fn new(make: M) -> Self {
+        let policy = RetryPolicy::new(3).backoff(Duration::from_millis(100)).jitter();
+        Self { make, retries: Retries { policy, attempt_timeout: None } }
+    }
 }
 
 impl<'m, T, W> TaskBuilder<'m, T, W> {
     pub(super) fn new(manager: &'m BackgroundTaskManager, work: W, kind: Kind<T, W>) -> Self {
-        Self { manager, work, kind, name: None, timeout: None, context: Vec::new() }
+        Self { manager, work, kind, name: None, timeout: None, context: Vec::new(), extras: None }
     }
 
     /// The task's name, in logs and reports. Unless told, the name of the function that made the future.
@@ -98,8 +142,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self
     }
 
-    /// How long the task may take, counted from its spawn, in steps of a millisecond. When the time is over, the
-    /// task is dropped where it awaits, and a warning is logged.
+    /// How long the task may take, counted from its spawn, in steps of a millisecond: waiting for its turn and all its
+    /// attempts included. When the time is over, the task is dropped where it awaits, and a warning is logged.
     ///
     /// A task that is done when its time is over is done, even if it noticed late because it blocked its thread: then
     /// the warning says by how much. With `Duration::ZERO` the task times out without being polled.
@@ -117,30 +161,193 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         }
         self
     }
+
+    /// How long the task may wait for its turn, counted from its spawn: then it is timed out without having begun. It
+    /// replaces the manager's [`queue_timeout`](crate::TaskManagerOptions::queue_timeout).
+    pub fn queue_timeout(self, timeout: Duration) -> Self {
+        self.with(|extras| extras.queue_timeout = Some(timeout))
+    }
+
+    /// How long the task may go without a sign of life: then it is timed out. Its beginning is the first one; the others
+    /// are its calls of [`heartbeat`](TaskContext::heartbeat) and [`progress`](TaskContext::progress).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let import = tasks
+    ///     .create_task_with(|task| async move {
+    ///         for row in 0..10 {
+    ///             tokio::time::sleep(Duration::from_millis(1)).await;
+    ///             task.progress(f64::from(row) / 10.0, "importing");
+    ///         }
+    ///     })
+    ///     .idle_timeout(Duration::from_secs(5))
+    ///     .spawn()?;
+    /// import.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn idle_timeout(self, timeout: Duration) -> Self {
+        self.with(|extras| extras.idle_timeout = Some(timeout))
+    }
+
+    /// How long the task may take to end by itself when it is cancelled, if it listens to its token. It replaces the
+    /// manager's [`grace`](crate::TaskManagerOptions::grace).
+    pub fn shutdown_grace(self, grace: Duration) -> Self {
+        self.with(|extras| extras.shutdown_grace = Some(grace))
+    }
+
+    /// When the manager closes, the task is cancelled last: after all others have ended, or have used up their grace.
+    /// Then it has its own grace, whether it listens to its token or not. It is never dropped to make room for another
+    /// one.
+    pub fn must_finish(self) -> Self {
+        self.with(|extras| extras.must_finish = true)
+    }
+
+    /// What becomes of the task when the run that spawned it ends; it lives on unless told.
+    pub fn on_run_end(self, on_run_end: OnRunEnd) -> Self {
+        self.with(|extras| extras.on_run_end = on_run_end)
+    }
+
+    /// Of the tasks with one key no two run at once; what happens to this one if there is another is for `when_busy` to
+    /// say.
+    ///
+    /// ```
+    /// use agentflow::{SpawnError, WhenBusy};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let index = || tasks.create_task(async {}).name("index").key("user-7", WhenBusy::Skip);
+    /// index().spawn()?;
+    /// assert_eq!(index().spawn().unwrap_err(), SpawnError::Busy);
+    /// # tasks.wait_for_all(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn key(self, key: impl Into<Arc<str>>, when_busy: WhenBusy) -> Self {
+        self.with(|extras| extras.key = Some((key.into(), when_busy)))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Extras)) -> Self {
+        set(self.extras.get_or_insert_default());
+        self
+    }
 }
 
-impl<T, W> TaskBuilder<'_, T, W> {
+impl<T, M> TaskBuilder<'_, T, Retrying<M>> {
+    /// How often, when and after which errors to try again; three times unless told, with a pause of 100 ms that doubles,
+    /// and jitter.
+    pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self {
+        self.work.retries.policy = policy.into();
+        self
+    }
+
+    /// How long each attempt may take. One that takes longer has failed with
+    /// [`AttemptTimedOut`](crate::AttemptTimedOut), which the policy may try again after.
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.work.retries.attempt_timeout = Some(timeout);
+        self
+    }
+}
+
+impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// Starts the task. From any thread, and without waiting.
     pub fn spawn(self) -> Result<TaskHandle<T>, SpawnError> {
-        let Self { manager, work, kind, name, timeout, context } = self;
+        let mut candidate = self.candidate()?;
+        match candidate.admit() {
+            Ok(()) => candidate.launch(),
+            Err(why) => Err(candidate.reject(why)),
+        }
+    }
+
+    /// Starts the task as soon as there is room for it: where [`spawn`](Self::spawn) would give
+    /// [`SpawnError::Full`], this waits, for as long as it takes. Those who wait get room one after the other.
+    ///
+    /// Cancel safe: dropping it drops the task unspawned and uncounted. A task that waits here for room that only its own
+    /// end would make waits until it is stopped.
+    ///
+    /// ```
+    /// use agentflow::{BackgroundTaskManager, TaskManagerOptions};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(10));
+    /// for _ in 0..100 {
+    ///     tasks.create_task(async {}).spawn_wait().await?; // never more than ten at once
+    /// }
+    /// # tasks.wait_for_all(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn spawn_wait(self) -> Result<TaskHandle<T>, SpawnError> {
+        let registry = Arc::clone(&self.manager.registry);
+        let mut candidate = self.candidate()?;
+        loop {
+            // Made before the look: room that gets free between the two is not missed.
+            let mut room = pin!(registry.room());
+            room.as_mut().enable();
+            match candidate.admit() {
+                Ok(()) => return candidate.launch(),
+                Err(SpawnError::Full) => room.await,
+                Err(why) => return Err(candidate.reject(why)),
+            }
+        }
+    }
+
+    fn candidate(self) -> Result<Candidate<'m, T, W>, SpawnError> {
+        let Self { manager, work, kind, name, timeout, context, mut extras } = self;
         let registry = &manager.registry;
-        let here;
-        let runtime = if let Some(runtime) = &registry.runtime {
-            runtime
-        } else {
-            here = Handle::try_current().map_err(|_| registry.reject(SpawnError::NoRuntime))?;
-            &here
-        };
+        let name = name.unwrap_or_else(|| Cow::Borrowed(default_name((kind.type_name)())));
+        let here = if registry.runtime.is_some() { None } else { Handle::try_current().ok() };
+        if registry.runtime.is_none() && here.is_none() {
+            return Err(registry.reject(&name, SpawnError::NoRuntime));
+        }
+        if kind.blocks {
+            extras.get_or_insert_default().is_blocking = true;
+        }
         let spec = Spec {
-            name: name.unwrap_or_else(|| Cow::Borrowed(default_name((kind.type_name)()))),
+            name,
             timeout,
             context: context.into_boxed_slice(),
             token: kind.listens.then(CancellationToken::new),
+            extras,
         };
-        let task = registry.admit(spec, manager.lineage(), manager.origin())?;
-        let admitted = Admitted { current: Current { registry: Arc::clone(registry), task }, is_supervised: false };
+        Ok(Candidate { manager, here, task: Arc::new(Task::new(spec, manager.origin())), work, launch: kind.launch })
+    }
+}
+
+/// A task that asks to be admitted.
+struct Candidate<'m, T, W> {
+    manager: &'m BackgroundTaskManager,
+    /// The runtime here, if the manager has none of its own.
+    here: Option<Handle>,
+    task: Arc<Task>,
+    work: W,
+    launch: fn(W, Launchpad<'_>) -> Result<TaskHandle<T>, SpawnError>,
+}
+
+impl<T, W> Candidate<'_, T, W> {
+    fn admit(&mut self) -> Result<(), SpawnError> {
+        self.manager.registry.admit(&mut self.task, self.manager.lineage())
+    }
+
+    fn reject(self, why: SpawnError) -> SpawnError {
+        self.manager.registry.reject(&self.task.spec.name, why)
+    }
+
+    /// Hands the task to the runtime, once it is admitted.
+    fn launch(self) -> Result<TaskHandle<T>, SpawnError> {
+        let Self { manager, here, task, work, launch } = self;
+        let Some(runtime) = manager.registry.runtime.as_ref().or(here.as_ref()) else {
+            return Err(SpawnError::NoRuntime);
+        };
+        let current = Current { registry: Arc::clone(&manager.registry), task };
+        let admitted = Admitted { current, is_supervised: false };
         let span = log::span(&admitted.current.task);
-        (kind.launch)(work, Launchpad { runtime, admitted, span })
+        launch(work, Launchpad { runtime, admitted, span })
     }
 }
 
@@ -150,6 +357,7 @@ impl<T, W> fmt::Debug for TaskBuilder<'_, T, W> {
             .field("name", &self.name)
             .field("timeout", &self.timeout)
             .field("context", &self.context)
+            .field("extras", &self.extras)
             .finish_non_exhaustive()
     }
 }
@@ -160,14 +368,7 @@ where
     F: Future + Send + 'static,
     F::Output: TaskOutput,
 {
-    Kind {
-        launch: |future, pad| {
-            let body = CURRENT.scope(pad.admitted.current.clone(), future);
-            pad.start(body)
-        },
-        type_name: type_name::<F>,
-        listens: false,
-    }
+    Kind { launch: |future, pad| pad.start(Plain { future }), type_name: type_name::<F>, listens: false, blocks: false }
 }
 
 /// A closure from the task's context to a future.
@@ -178,13 +379,10 @@ where
     F::Output: TaskOutput,
 {
     Kind {
-        launch: |make, pad| {
-            let task = TaskContext::new(&pad.admitted.current);
-            let body = CURRENT.scope(pad.admitted.current.clone(), Lazy::Unmade { make: Some((make, task)) });
-            pad.start(body)
-        },
+        launch: |make, pad| pad.start(Lazy::Unmade { make: Some(make) }),
         type_name: type_name::<C>,
         listens: true,
+        blocks: false,
     }
 }
 
@@ -196,22 +394,27 @@ where
 {
     Kind {
         launch: |run, pad| {
-            let (current, span) = (pad.admitted.current.clone(), pad.span.clone());
-            if current.task.spec.timeout == Some(Duration::ZERO) {
-                current.task.ask(Request::Cancel);
-            }
-            let body = pad.runtime.spawn_blocking(move || {
-                // It may have waited for a thread for longer than somebody wanted it.
-                if current.task.request() != Request::None {
-                    return None;
-                }
-                let task = TaskContext::new(&current);
-                Some(span.in_scope(|| CURRENT.sync_scope(current, || run(task))))
-            });
-            pad.start(body)
+            let span = pad.span.clone();
+            pad.start(Blocking::Unmade(Some((run, span))))
         },
         type_name: type_name::<C>,
         listens: true,
+        blocks: true,
+    }
+}
+
+/// A closure from the number of an attempt to its future.
+pub(super) fn in_attempts<M, F>() -> Kind<<F::Output as TaskOutput>::Value, Retrying<M>>
+where
+    M: FnMut(u32) -> F + Send + 'static,
+    F: Future + Send + 'static,
+    F::Output: TaskOutput,
+{
+    Kind {
+        launch: |Retrying { make, retries }, pad| pad.start(Whole { future: retrying(make, retries) }),
+        type_name: type_name::<M>,
+        listens: false,
+        blocks: false,
     }
 }
 
@@ -225,19 +428,20 @@ struct Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         if !self.is_supervised {
-            let Current { registry, task } = &self.current;
-            supervise::record(registry, task, TaskOutcome::Aborted, None);
+            supervise::record(&self.current, TaskOutcome::Aborted, None, None);
         }
     }
 }
 
 impl Launchpad<'_> {
-    fn start<B>(mut self, body: B) -> Result<TaskHandle<<B::Output as TaskOutput>::Value>, SpawnError>
+    fn start<B>(mut self, body: B) -> Result<TaskHandle<B::Value>, SpawnError>
     where
         B: Body + Send + 'static,
+        B::Value: Send + 'static,
     {
-        let Current { registry, task } = self.admitted.current.clone();
-        let supervise = Supervise::new(registry, Arc::clone(&task), body);
+        let current = self.admitted.current.clone();
+        let task = Arc::clone(&current.task);
+        let supervise = Supervise::new(current, body);
         self.admitted.is_supervised = true;
         let join = self.runtime.spawn(supervise.instrument(self.span.clone()));
         // A runtime that has shut down drops what it is given.
@@ -245,39 +449,6 @@ impl Launchpad<'_> {
             return Err(SpawnError::Closed);
         }
         Ok(TaskHandle::new(task, join))
-    }
-}
-
-pin_project! {
-    /// A closure until the first poll, its future from then on, in the same place.
-    #[project = LazyProjection]
-    enum Lazy<C, F> {
-        Unmade { make: Option<(C, TaskContext)> },
-        Made { #[pin] future: F },
-    }
-}
-
-impl<C, F> Future for Lazy<C, F>
-where
-    C: FnOnce(TaskContext) -> F,
-    F: Future,
-{
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        loop {
-            match self.as_mut().project() {
-                LazyProjection::Unmade { make } => match make.take() {
-                    Some((make, task)) => {
-                        let future = make(task);
-                        self.set(Self::Made { future });
-                    }
-                    // The closure panicked, and nobody polls a task again that did.
-                    None => return Poll::Pending,
-                },
-                LazyProjection::Made { future } => return future.poll(cx),
-            }
-        }
     }
 }
 

@@ -12,8 +12,8 @@ use super::{
     manager::BackgroundTaskManager,
     outcome::TaskOutcome,
     record::{Request, Task, TaskRef},
-    registry::{self, Phase, Registry},
-    wait::SETTLE,
+    registry::{self, Phase, Registry, State},
+    wait::{SETTLE, longest_grace},
 };
 
 /// What all who close the manager share.
@@ -24,10 +24,25 @@ pub(super) struct Closing {
     before: TaskStats,
     /// When draining ends, by the shortest bound that anybody gave.
     deadline: Option<Instant>,
-    /// When cancelled tasks are aborted.
-    grace_over: Option<Instant>,
+    /// When the tasks that were cancelled are aborted, those of each [`Turn`].
+    grace_over: [Option<Instant>; 2],
     cut_off: Vec<TaskEnd>,
     elapsed: Option<Duration>,
+}
+
+/// Who is cancelled when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// When the bound is over.
+    First,
+    /// When the others have ended, or have used up their grace: those that must finish.
+    Last,
+}
+
+impl Turn {
+    fn of(task: &Task) -> Self {
+        if task.spec.must_finish() { Self::Last } else { Self::First }
+    }
 }
 
 impl Closing {
@@ -48,10 +63,13 @@ impl BackgroundTaskManager {
     /// 1. From the call on, only work that is under way may spawn: live tasks their children, and live runs. Other
     ///    spawns get [`SpawnError::Closed`](crate::SpawnError::Closed).
     /// 2. When all tasks have ended, or the bound is over, nothing may be spawned any more. `None` is no bound.
-    /// 3. What still runs is cancelled; after the [grace](crate::TaskManagerOptions::grace) it is aborted.
+    /// 3. What still runs is cancelled; after the [grace](crate::TaskManagerOptions::grace), or its
+    ///    [own](crate::TaskBuilder::shutdown_grace), it is aborted.
+    /// 4. Then the same is done to the tasks that [must finish](crate::TaskBuilder::must_finish), if there are any.
     ///
-    /// It returns at the latest when the bound, the grace and a tenth of a second are over, whatever the tasks do: a
-    /// task that blocks its thread is reported as still running.
+    /// It returns at the latest when the bound, the longest grace and a tenth of a second are over, whatever the tasks
+    /// do: a task that blocks its thread is reported as still running. Where tasks must finish, their longest grace and
+    /// another tenth of a second are added.
     ///
     /// Any number of callers may close at once, and each gets the whole truth; the shortest bound holds for all, and
     /// stays even if its caller goes away. So `close(Some(Duration::ZERO))` hastens a close that is under way.
@@ -79,18 +97,9 @@ impl BackgroundTaskManager {
         let here = self.here();
         registry.begin_closing(registry::deadline(bound));
 
-        let drained = registry.drain_before_deadline(&here).await;
-        if !drained {
-            registry.cut_off(&here);
-            let grace_over = registry.lock().closing.as_ref().and_then(|closing| closing.grace_over);
-            if !registry.wait_for_others(&here, grace_over).await {
-                let stubborn: Vec<_> = registry.lock().tasks_except(&here).cloned().collect();
-                for task in stubborn {
-                    task.ask(Request::Abort);
-                }
-                let settled = grace_over.and_then(|over| over.checked_add(SETTLE));
-                registry.wait_for_others(&here, settled).await;
-            }
+        if !registry.drain_before_deadline(&here).await {
+            registry.cut_off(&here, Turn::First).await;
+            registry.cut_off(&here, Turn::Last).await;
         }
         registry.report()
     }
@@ -111,7 +120,7 @@ impl Registry {
                 began: Instant::now(),
                 before,
                 deadline: None,
-                grace_over: None,
+                grace_over: [None; 2],
                 cut_off: Vec::new(),
                 elapsed: None,
             });
@@ -134,6 +143,8 @@ impl Registry {
                 if drained || !in_time {
                     // Under the lock that found it empty: no task slips in between.
                     state.phase = Phase::Closed;
+                    drop(state);
+                    self.closed();
                     return drained;
                 }
                 state.closing.as_ref().and_then(|closing| closing.deadline)
@@ -142,20 +153,54 @@ impl Registry {
         }
     }
 
-    /// Cancels what is left. Whoever comes second finds nothing that has not been cancelled already.
-    fn cut_off(&self, except: &[TaskRef]) {
-        let cut: Vec<_> = {
+    /// Cancels what is left of those whose turn it is, waits for them as long as they have grace, and aborts the rest.
+    /// Whoever comes second finds nothing that has not been cancelled already, and waits as long as the first.
+    async fn cut_off(&self, except: &[TaskRef], turn: Turn) {
+        let grace_over = self.cancel(except, turn);
+        if self.wait_for_turn(except, turn, grace_over).await {
+            return;
+        }
+        let is_due = |task: &&Arc<Task>| Turn::of(task) == turn;
+        let stubborn: Vec<_> = self.lock().tasks_except(except).filter(is_due).cloned().collect();
+        for task in stubborn {
+            task.ask(Request::Abort);
+        }
+        let settled = grace_over.and_then(|over| over.checked_add(SETTLE));
+        self.wait_for_turn(except, turn, settled).await;
+    }
+
+    /// Gives when their grace is over.
+    fn cancel(&self, except: &[TaskRef], turn: Turn) -> Option<Instant> {
+        let (cut, grace_over) = {
             let mut state = self.lock();
-            let cut: Vec<_> = state.tasks_except(except).filter(|task| task.mark_cut_off()).cloned().collect();
-            if !cut.is_empty()
-                && let Some(closing) = &mut state.closing
-            {
-                closing.grace_over = registry::deadline(Some(self.options.grace));
-            }
-            cut
+            let is_due = |task: &&Arc<Task>| Turn::of(task) == turn && task.mark_cut_off();
+            let cut: Vec<_> = state.tasks_except(except).filter(is_due).cloned().collect();
+            let grace = longest_grace(&cut, self.options.grace);
+            let grace_over = state.closing.as_mut().and_then(|closing| {
+                let over = &mut closing.grace_over[turn as usize];
+                if !cut.is_empty() {
+                    *over = registry::deadline(Some(grace));
+                }
+                *over
+            });
+            (cut, grace_over)
         };
         for task in cut {
             task.ask(Request::Cancel);
+        }
+        grace_over
+    }
+
+    /// Waits until none of those lives whose turn it is.
+    async fn wait_for_turn(&self, except: &[TaskRef], turn: Turn, until: Option<Instant>) -> bool {
+        let last = |state: &State| state.must_finish_except(except);
+        match turn {
+            Turn::First => {
+                let at = except.len() + last(&self.lock());
+                self.wait_until(until, at, |state| state.live_except(except) == last(state)).await
+            }
+            // Others may still live that ignored their turn.
+            Turn::Last => self.wait_until(until, usize::MAX, |state| last(state) == 0).await,
         }
     }
 
@@ -178,6 +223,7 @@ impl Registry {
             timed_out: now.timed_out - before.timed_out,
             cancelled: now.cancelled - before.cancelled,
             aborted: now.aborted - before.aborted,
+            evicted: now.evicted - before.evicted,
             cut_off,
             still_running,
             elapsed,
@@ -201,6 +247,8 @@ pub struct CloseReport {
     pub cancelled: u64,
     /// Tasks that were aborted since closing began, by whomever.
     pub aborted: u64,
+    /// Tasks that were dropped since closing began, to make room for others.
+    pub evicted: u64,
     /// The tasks that were cancelled or aborted because the bound was over, in the order of their ends.
     pub cut_off: Vec<TaskEnd>,
     /// The tasks that still run: blocking ones, those that block their thread, and those that closed the manager
@@ -228,6 +276,7 @@ impl fmt::Display for CloseReport {
             (self.timed_out, TaskOutcome::TimedOut),
             (self.cancelled, TaskOutcome::Cancelled),
             (self.aborted, TaskOutcome::Aborted),
+            (self.evicted, TaskOutcome::Evicted),
         ] {
             if count > 0 {
                 write!(f, ", {count} {outcome}")?;

@@ -1,19 +1,20 @@
 //! [`TaskContext`]: what a task knows of itself.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    info::TaskId,
+    info::{TaskId, TaskProgress},
     manager::BackgroundTaskManager,
     record::{Task, TaskRef},
     registry::Registry,
+    sync,
 };
 
-tokio::task_local! {
-    /// Which task is running here. Set around every poll and the drop of a task, and in its blocking closure.
-    pub(super) static CURRENT: Current;
+sync::thread_local! {
+    /// Which task is running here: set around every poll and the drop of a task, and in its blocking closure.
+    static HERE: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
 #[derive(Clone, Debug)]
@@ -23,15 +24,44 @@ pub(super) struct Current {
 }
 
 impl Current {
+    /// Does something as this task.
+    pub(super) fn scope<T>(current: &mut Option<Self>, run: impl FnOnce() -> T) -> T {
+        /// Swaps back, even if there is a panic.
+        struct Left<'a>(&'a mut Option<Current>);
+
+        impl Drop for Left<'_> {
+            fn drop(&mut self) {
+                swap(self.0);
+            }
+        }
+
+        // A thread that ends has no place for it any more; and nobody to ask for it.
+        fn swap(current: &mut Option<Current>) {
+            let _ = HERE.try_with(|here| std::mem::swap(&mut *here.borrow_mut(), current));
+        }
+
+        swap(current);
+        let _left = Left(current);
+        run()
+    }
+
+    pub(super) fn here() -> Option<Self> {
+        HERE.try_with(|here| here.borrow().clone()).ok().flatten()
+    }
+
     /// The task of this registry that is running here: the task of another manager is no relative.
     pub(super) fn task_of(registry: &Arc<Registry>) -> Option<TaskRef> {
-        CURRENT.try_with(|current| Arc::ptr_eq(&current.registry, registry).then_some(current.task.at)).ok().flatten()
+        let task = |here: &RefCell<Option<Self>>| {
+            let here = here.borrow();
+            here.as_ref().filter(|current| Arc::ptr_eq(&current.registry, registry)).map(|current| current.task.at)
+        };
+        HERE.try_with(task).ok().flatten()
     }
 }
 
 /// What a task is given that was made with [`create_task_with`](BackgroundTaskManager::create_task_with) or
-/// [`create_blocking_task`](BackgroundTaskManager::create_blocking_task): its cancellation, its id, and a manager to
-/// spawn children with.
+/// [`create_blocking_task`](BackgroundTaskManager::create_blocking_task): its cancellation, its progress, its id, and a
+/// manager to spawn children with. Any other task finds it with [`current`](Self::current).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -50,7 +80,7 @@ impl Current {
 /// ```
 #[derive(Clone, Debug)]
 pub struct TaskContext {
-    id: TaskId,
+    task: Arc<Task>,
     token: CancellationToken,
     manager: BackgroundTaskManager,
 }
@@ -58,17 +88,67 @@ pub struct TaskContext {
 impl TaskContext {
     pub(super) fn new(current: &Current) -> Self {
         Self {
-            id: current.task.at.id,
-            // Every task that gets a context has a token; see `Spec::token`.
+            task: Arc::clone(&current.task),
             token: current.task.spec.token.clone().unwrap_or_default(),
             manager: BackgroundTaskManager::within(current),
         }
     }
 
+    /// The context of the task that this is called in; `None` outside of a task, and in what a task spawned past the
+    /// manager.
+    ///
+    /// A task that was not made with a context is dropped when it is cancelled: its token is never cancelled.
+    ///
+    /// ```
+    /// use agentflow::TaskContext;
+    ///
+    /// async fn upload(chunks: u32) {
+    ///     for chunk in 1..=chunks {
+    ///         if let Some(task) = TaskContext::current() {
+    ///             task.progress(f64::from(chunk) / f64::from(chunks), "uploading");
+    ///         }
+    ///     }
+    /// }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # assert!(TaskContext::current().is_none());
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// tasks.create_task(upload(3)).spawn()?.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        Current::here().as_ref().map(Self::new)
+    }
+
     /// The task's id.
     #[must_use]
     pub fn id(&self) -> TaskId {
-        self.id
+        self.task.at.id
+    }
+
+    /// Which attempt this is, from 1. More than 1 is for tasks that
+    /// [retry](BackgroundTaskManager::create_task_retrying).
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.task.attempt()
+    }
+
+    /// Tells how far the task is: `task.progress(0.4, "uploading")`. It is seen in
+    /// [`task_info`](BackgroundTaskManager::task_info) and by those who [watch](BackgroundTaskManager::watch), and is a
+    /// [`heartbeat`](Self::heartbeat).
+    ///
+    /// `fraction` is from 0 to 1; what lies beyond counts as the nearest.
+    pub fn progress(&self, fraction: f64, message: impl Into<String>) {
+        if self.task.sign(Some(TaskProgress::new(fraction, message.into()))) {
+            self.manager.registry.progressed(&self.task);
+        }
+    }
+
+    /// Says that the task is alive, for its [`idle_timeout`](crate::TaskBuilder::idle_timeout).
+    pub fn heartbeat(&self) {
+        self.task.sign(None);
     }
 
     /// Resolves when the task is cancelled, for whatever reason, or its timeout is over. Cancel safe.

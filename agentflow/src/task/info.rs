@@ -6,7 +6,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    outcome::TaskOutcome,
+    outcome::{TaskOutcome, TimeLimit},
+    owner::RunTasks,
     record::{End, Fields, Request, Task},
 };
 use crate::RunId;
@@ -35,6 +36,7 @@ pub struct TaskOrigin {
     run: RunId,
     node: Arc<str>,
     watch: Option<Arc<dyn Watch>>,
+    tasks: Option<Arc<RunTasks>>,
 }
 
 /// Is told of the tasks of one run, by whoever spawns or ends them: it must be quick and never wait.
@@ -44,8 +46,13 @@ pub(crate) trait Watch: fmt::Debug + Send + Sync {
 }
 
 impl TaskOrigin {
-    pub(super) fn new(run: RunId, node: Arc<str>, watch: Option<Arc<dyn Watch>>) -> Self {
-        Self { run, node, watch }
+    pub(super) fn new(run: RunId, node: Arc<str>, watch: Option<Arc<dyn Watch>>, tasks: Option<Arc<RunTasks>>) -> Self {
+        Self { run, node, watch, tasks }
+    }
+
+    /// The run's own list of its tasks, if it keeps one.
+    pub(super) fn run_tasks(&self) -> Option<&RunTasks> {
+        self.tasks.as_deref()
     }
 
     pub(super) fn started(&self, task: &str, id: TaskId) {
@@ -82,11 +89,14 @@ impl PartialEq for TaskOrigin {
 
 impl Eq for TaskOrigin {}
 
-/// Whether a live task has been asked to stop.
+/// What a live task is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskState {
-    /// Nobody asked it to stop.
+    /// It waits for its turn: see [`TaskManagerOptions::max_running`](crate::TaskManagerOptions::max_running) and
+    /// [`TaskBuilder::key`](crate::TaskBuilder::key).
+    Queued,
+    /// It runs, and nobody asked it to stop.
     Running,
     /// It was cancelled, or timed out, and has not ended yet.
     Cancelling,
@@ -95,9 +105,35 @@ pub enum TaskState {
 impl fmt::Display for TaskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Queued => "queued",
             Self::Running => "running",
             Self::Cancelling => "cancelling",
         })
+    }
+}
+
+/// How far a task is, in its own words: see [`TaskContext::progress`](crate::TaskContext::progress).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TaskProgress {
+    /// From 0 to 1.
+    pub fraction: f64,
+    /// What it is at.
+    pub message: Box<str>,
+}
+
+impl TaskProgress {
+    /// Less than 0 counts as 0, more than 1 as 1, and what is no number as 0.
+    pub(super) fn new(fraction: f64, message: String) -> Self {
+        let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
+        Self { fraction, message: message.into() }
+    }
+}
+
+/// `40 % uploading`
+impl fmt::Display for TaskProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} % {}", self.fraction * 100.0, self.message)
     }
 }
 
@@ -109,15 +145,18 @@ pub struct TaskInfo {
     task: Arc<Task>,
     age: Duration,
     state: TaskState,
+    attempt: u32,
+    progress: Option<Arc<TaskProgress>>,
 }
 
 impl TaskInfo {
     pub(super) fn new(task: &Arc<Task>, now: Instant) -> Self {
         let state = match task.request() {
+            Request::None if !task.may_run() => TaskState::Queued,
             Request::None => TaskState::Running,
-            Request::Cancel | Request::Abort => TaskState::Cancelling,
+            Request::Cancel | Request::Abort | Request::Evict => TaskState::Cancelling,
         };
-        Self { task: Arc::clone(task), age: task.age(now), state }
+        Self { task: Arc::clone(task), age: task.age(now), state, attempt: task.attempt(), progress: task.progress() }
     }
 
     /// The task's id.
@@ -162,10 +201,29 @@ impl TaskInfo {
         self.task.origin.as_deref()
     }
 
-    /// Whether the task has been asked to stop.
+    /// What the task is at.
     #[must_use]
     pub fn state(&self) -> TaskState {
         self.state
+    }
+
+    /// Which attempt the task is at, from 1; 0 if it has not begun yet. More than 1 is for tasks that
+    /// [retry](crate::BackgroundTaskManager::create_task_retrying).
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// What the task said last of how far it is.
+    #[must_use]
+    pub fn progress(&self) -> Option<&TaskProgress> {
+        self.progress.as_deref()
+    }
+
+    /// The task's key.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.task.spec.key().map(|key| &**key)
     }
 }
 
@@ -180,14 +238,25 @@ impl fmt::Debug for TaskInfo {
             .field("context", &Json(&self.task.spec.context))
             .field("origin", &self.origin())
             .field("state", &self.state)
+            .field("attempt", &self.attempt)
+            .field("progress", &self.progress)
+            .field("key", &self.key())
             .finish()
     }
 }
 
-/// `upload #7 (for 1.2s) {"user":"ada"}`
+/// `upload #7 (for 1.2s, 40 % sending) {"user":"ada"}`
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} #{} (for {:.1?})", self.name(), self.id(), self.age)?;
+        write!(f, "{} #{} (", self.name(), self.id())?;
+        if self.state == TaskState::Queued {
+            f.write_str("queued ")?;
+        }
+        write!(f, "for {:.1?}", self.age)?;
+        if let Some(progress) = &self.progress {
+            write!(f, ", {progress}")?;
+        }
+        f.write_str(")")?;
         write_context(f, &self.task.spec.context)
     }
 }
@@ -229,6 +298,19 @@ impl TaskEnd {
         self.end.error.as_deref()
     }
 
+    /// Which limit was over, if the task timed out.
+    #[must_use]
+    pub fn limit(&self) -> Option<TimeLimit> {
+        self.end.limit
+    }
+
+    /// How many attempts the task made: 1, unless it [retries](crate::BackgroundTaskManager::create_task_retrying); 0 if
+    /// it never began.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.task.attempt()
+    }
+
     /// How old the task was when it ended.
     #[must_use]
     pub fn age(&self) -> Duration {
@@ -261,6 +343,8 @@ impl fmt::Debug for TaskEnd {
             .field("name", &self.name())
             .field("outcome", &self.end.outcome)
             .field("error", &self.error())
+            .field("limit", &self.end.limit)
+            .field("attempts", &self.attempts())
             .field("age", &self.end.age)
             .field("timeout", &self.timeout())
             .field("context", &Json(&self.task.spec.context))
@@ -285,6 +369,8 @@ pub struct TaskStats {
     pub spawned: u64,
     /// Tasks that have not ended.
     pub active: u64,
+    /// Those of the active ones that wait for their turn.
+    pub queued: u64,
     /// Tasks that ended [`Completed`](TaskOutcome::Completed).
     pub completed: u64,
     /// Tasks that ended [`Failed`](TaskOutcome::Failed).
@@ -297,6 +383,10 @@ pub struct TaskStats {
     pub cancelled: u64,
     /// Tasks that ended [`Aborted`](TaskOutcome::Aborted).
     pub aborted: u64,
+    /// Tasks that ended [`Evicted`](TaskOutcome::Evicted).
+    pub evicted: u64,
+    /// Attempts beyond a task's first.
+    pub retries: u64,
     /// Spawns that were refused with a [`SpawnError`](crate::SpawnError); they are not in `spawned`.
     pub rejected: u64,
 }
@@ -310,11 +400,12 @@ impl TaskStats {
             TaskOutcome::TimedOut => &mut self.timed_out,
             TaskOutcome::Cancelled => &mut self.cancelled,
             TaskOutcome::Aborted => &mut self.aborted,
+            TaskOutcome::Evicted => &mut self.evicted,
         } += 1;
     }
 
     /// Each outcome with its count.
-    pub(super) fn outcomes(&self) -> [(TaskOutcome, u64); 6] {
+    pub(super) fn outcomes(&self) -> [(TaskOutcome, u64); 7] {
         [
             (TaskOutcome::Completed, self.completed),
             (TaskOutcome::Failed, self.failed),
@@ -322,6 +413,7 @@ impl TaskStats {
             (TaskOutcome::TimedOut, self.timed_out),
             (TaskOutcome::Cancelled, self.cancelled),
             (TaskOutcome::Aborted, self.aborted),
+            (TaskOutcome::Evicted, self.evicted),
         ]
     }
 }
@@ -330,6 +422,9 @@ impl TaskStats {
 impl fmt::Display for TaskStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} spawned: {} active", self.spawned, self.active)?;
+        if self.queued > 0 {
+            write!(f, " ({} queued)", self.queued)?;
+        }
         for (outcome, count) in self.outcomes() {
             if count > 0 {
                 write!(f, ", {count} {outcome}")?;

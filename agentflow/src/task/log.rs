@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc, time::Duration};
 use tracing::{Span, field};
 
 use super::{
+    builder::SpawnError,
     info::Json,
-    outcome::TaskOutcome,
+    outcome::{TaskOutcome, TimeLimit},
     record::{End, Task},
 };
 
@@ -34,6 +35,9 @@ pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
                 context = (!task.spec.context.is_empty()).then(|| field::display(Json(&task.spec.context))),
                 error = end.error.as_deref(),
                 timeout = task.spec.timeout.map(field::debug),
+                limit = end.limit.map(TimeLimit::as_str),
+                attempts = (task.attempt() > 1).then(|| task.attempt()),
+                key = task.spec.key().map(|key| field::display(Arc::clone(key))),
                 overrun = overrun.map(field::debug),
                 $($message)+
             )
@@ -46,10 +50,37 @@ pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
         TaskOutcome::Completed => line!(debug, "background task completed"),
         TaskOutcome::Failed => line!(error, "background task failed"),
         TaskOutcome::Panicked => line!(error, "background task panicked"),
-        TaskOutcome::TimedOut => line!(warn, "background task timed out"),
+        TaskOutcome::TimedOut => match end.limit {
+            Some(TimeLimit::Attempt) => line!(warn, "background task timed out in its last attempt"),
+            Some(TimeLimit::Idle) => line!(warn, "background task timed out without a sign of life"),
+            Some(TimeLimit::Queue) => line!(warn, "background task timed out in the queue"),
+            Some(TimeLimit::Total) | None => line!(warn, "background task timed out"),
+        },
         TaskOutcome::Cancelled => line!(debug, "background task cancelled"),
         TaskOutcome::Aborted => line!(debug, "background task aborted"),
+        TaskOutcome::Evicted => line!(warn, "background task dropped to make room for another one"),
     }
+}
+
+/// An attempt failed, and there will be another one.
+pub(super) fn attempt_failed(task: &Task, attempt: u32, error: &str, retry_in: Duration) {
+    tracing::warn!(
+        target: "agentflow::task",
+        name = %task.spec.name,
+        id = task.at.id.get(),
+        attempt,
+        retry_in = ?retry_in,
+        error,
+        run = task.origin.as_ref().map(|origin| field::display(origin.run())),
+        node = task.origin.as_ref().map(|origin| field::display(origin.node())),
+        context = (!task.spec.context.is_empty()).then(|| field::display(Json(&task.spec.context))),
+        "background task failed, and will be tried again"
+    );
+}
+
+/// A spawn came to nothing. The caller has the error, so this is for whoever looks for what is missing.
+pub(super) fn rejected(name: &str, why: SpawnError) {
+    tracing::debug!(target: "agentflow::task", name, reason = %why, "background task rejected");
 }
 
 /// The manager is gone, and these tasks with it.

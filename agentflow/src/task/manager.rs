@@ -3,10 +3,12 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
-    builder::{self, TaskBuilder},
+    builder::{self, Retrying, TaskBuilder},
     context::{Current, TaskContext},
     info::{TaskEnd, TaskInfo, TaskOrigin, TaskStats, Watch},
+    options::TaskManagerOptions,
     outcome::TaskOutput,
+    owner::RunTasks,
     record::TaskRef,
     registry::{Lineage, Registry},
 };
@@ -50,50 +52,6 @@ impl Drop for Owner {
     }
 }
 
-/// How a [`BackgroundTaskManager`] behaves.
-///
-/// ```
-/// use std::time::Duration;
-/// use agentflow::{BackgroundTaskManager, TaskManagerOptions};
-///
-/// let options = TaskManagerOptions::new().history(1_000).grace(Duration::from_secs(5));
-/// let tasks = BackgroundTaskManager::with_options(options);
-/// ```
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct TaskManagerOptions {
-    pub(super) history: usize,
-    pub(super) grace: Duration,
-}
-
-impl TaskManagerOptions {
-    /// The defaults.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { history: 256, grace: Duration::from_secs(1) }
-    }
-
-    /// How many ends [`recent`](BackgroundTaskManager::recent) remembers; 256 unless told.
-    #[must_use]
-    pub fn history(mut self, ends: usize) -> Self {
-        self.history = ends;
-        self
-    }
-
-    /// How long a cancelled task that listens to its token may take to end by itself; one second unless told.
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
-        self
-    }
-}
-
-impl Default for TaskManagerOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl BackgroundTaskManager {
     /// A manager with the default options. Needs no runtime yet.
     #[must_use]
@@ -111,11 +69,17 @@ impl BackgroundTaskManager {
 
     /// The same manager for a node of a run: what it spawns carries both names, and who watches the run is told of it. It
     /// doesn't keep the manager alive.
-    pub(crate) fn labelled(&self, run: RunId, node: Arc<str>, watch: Option<Arc<dyn Watch>>) -> Self {
+    pub(crate) fn labelled(
+        &self,
+        run: RunId,
+        node: Arc<str>,
+        watch: Option<Arc<dyn Watch>>,
+        tasks: Option<Arc<RunTasks>>,
+    ) -> Self {
         Self {
             registry: Arc::clone(&self.registry),
             _owner: None,
-            origin: Some(Arc::new(TaskOrigin::new(run, node, watch))),
+            origin: Some(Arc::new(TaskOrigin::new(run, node, watch, tasks))),
             lineage: Lineage::Run,
         }
     }
@@ -185,6 +149,46 @@ impl BackgroundTaskManager {
         TaskBuilder::new(self, task, builder::blocking())
     }
 
+    /// A task that is tried again when it fails: `attempt` gets the number of the attempt, from 1, and gives its future.
+    ///
+    /// After a `Result::Err`, a panic, or an [`attempt_timeout`](TaskBuilder::attempt_timeout) the
+    /// [policy](TaskBuilder::retry) says whether and when there is another attempt; the end of the last one is the
+    /// task's. The [`timeout`](TaskBuilder::timeout) covers all attempts and the pauses between them. Each failed attempt
+    /// that is not the last is a warning in the log.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use agentflow::RetryPolicy;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let webhook = tasks
+    ///     .create_task_retrying(|attempt| async move {
+    ///         if attempt < 3 { Err(format!("attempt {attempt}: no answer")) } else { Ok(attempt) }
+    ///     })
+    ///     .name("webhook")
+    ///     .retry(RetryPolicy::new(5).backoff(Duration::from_millis(1)).jitter())
+    ///     .attempt_timeout(Duration::from_secs(5))
+    ///     .timeout(Duration::from_secs(60))
+    ///     .spawn()?;
+    /// assert_eq!(webhook.await?, 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[inline]
+    pub fn create_task_retrying<M, F>(
+        &self,
+        attempt: M,
+    ) -> TaskBuilder<'_, <F::Output as TaskOutput>::Value, Retrying<M>>
+    where
+        M: FnMut(u32) -> F + Send + 'static,
+        F: Future + Send + 'static,
+        F::Output: TaskOutput,
+    {
+        TaskBuilder::new(self, Retrying::new(attempt), builder::in_attempts())
+    }
+
     /// How many tasks have not ended.
     #[must_use]
     pub fn task_count(&self) -> usize {
@@ -195,6 +199,14 @@ impl BackgroundTaskManager {
     #[must_use]
     pub fn task_info(&self) -> Vec<TaskInfo> {
         self.registry.lock().infos(&[])
+    }
+
+    /// The tasks of this run that have not ended, oldest first: those that its nodes spawned, and those that these did.
+    #[must_use]
+    pub fn tasks_of(&self, run: RunId) -> Vec<TaskInfo> {
+        let mut tasks = self.task_info();
+        tasks.retain(|task| task.origin().is_some_and(|origin| origin.run() == run));
+        tasks
     }
 
     /// The latest ends, oldest first; how many is an [option](TaskManagerOptions::history).
@@ -270,7 +282,7 @@ mod tests {
     async fn a_nodes_tasks_carry_its_run_and_its_name_and_so_do_their_children() {
         let tasks = BackgroundTaskManager::new();
         let run = RunId::new();
-        let node = tasks.labelled(run, "SEND".into(), None);
+        let node = tasks.labelled(run, "SEND".into(), None, None);
         let parent = |task: TaskContext| async move {
             task.manager().create_task(pending::<()>()).name("child").spawn()?;
             pending::<Result<(), SpawnError>>().await
@@ -287,7 +299,7 @@ mod tests {
     async fn what_an_ended_task_left_behind_still_carries_its_origin() {
         let tasks = BackgroundTaskManager::new();
         let run = RunId::new();
-        let node = tasks.labelled(run, "SEND".into(), None);
+        let node = tasks.labelled(run, "SEND".into(), None, None);
         let parent = |task: TaskContext| async { Ok::<_, SpawnError>(task) };
         let ended = node.create_task_with(parent).spawn().expect("the manager is open").await;
         spawn(ended.expect("it returned").manager()).expect("the manager is open");
@@ -297,7 +309,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_draining_runs_may_spawn_and_others_may_not() {
         let tasks = BackgroundTaskManager::new();
-        let node = tasks.labelled(RunId::new(), "SEND".into(), None);
+        let node = tasks.labelled(RunId::new(), "SEND".into(), None, None);
         tasks.drain();
         assert_eq!(spawn(&node), Ok(()));
         assert_eq!(spawn(&tasks), Err(SpawnError::Closed));
@@ -309,7 +321,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_nodes_manager_does_not_keep_the_manager_alive() {
         let tasks = BackgroundTaskManager::new();
-        let node = tasks.labelled(RunId::new(), "SEND".into(), None).clone();
+        let node = tasks.labelled(RunId::new(), "SEND".into(), None, None).clone();
         let handle = node.create_task(pending::<()>()).spawn().expect("the manager is open");
         drop(tasks);
         assert_eq!(spawn(&node), Err(SpawnError::Closed));

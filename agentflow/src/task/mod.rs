@@ -24,26 +24,37 @@
 //! # }
 //! ```
 
+mod body;
 mod builder;
 mod close;
 mod context;
+mod events;
 mod handle;
 mod info;
 mod log;
 mod manager;
+mod metrics;
+mod options;
 mod outcome;
+mod owner;
+mod queue;
 mod record;
 mod registry;
 mod supervise;
+mod sync;
 mod wait;
 
-pub use builder::{SpawnError, TaskBuilder};
+pub use builder::{Retrying, SpawnError, TaskBuilder, WhenBusy};
 pub use close::CloseReport;
 pub use context::TaskContext;
+pub use events::{TaskEvent, TaskEvents};
 pub use handle::TaskHandle;
 pub(crate) use info::Watch;
-pub use info::{TaskEnd, TaskId, TaskInfo, TaskOrigin, TaskState, TaskStats};
-pub use manager::{BackgroundTaskManager, TaskManagerOptions};
-pub use outcome::{TaskError, TaskOutcome, TaskOutput};
+pub use info::{TaskEnd, TaskId, TaskInfo, TaskOrigin, TaskProgress, TaskState, TaskStats};
+pub use manager::BackgroundTaskManager;
+pub use options::{TaskManagerOptions, WhenFull};
+pub use outcome::{TaskError, TaskOutcome, TaskOutput, TimeLimit};
+pub use owner::OnRunEnd;
+pub(crate) use owner::RunTasks;
 pub use tokio_util::sync::CancellationToken;
 pub use wait::{CancelReport, StillRunning};

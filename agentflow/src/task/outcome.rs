@@ -1,6 +1,12 @@
 //! How a task ends: [`TaskOutcome`], [`TaskError`], and what a task may return, [`TaskOutput`].
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How a task ended. Every task that was spawned gets exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -12,13 +18,15 @@ pub enum TaskOutcome {
     Failed,
     /// It panicked, or its destructor did when it was dropped.
     Panicked,
-    /// It was dropped because its timeout was over.
+    /// It was dropped because its time was over: see [`TimeLimit`].
     TimedOut,
     /// It was cancelled, and dropped where it awaited.
     Cancelled,
     /// It was dropped without being asked first, or because it ignored its cancellation token for longer than the
     /// grace, or because the runtime shut down.
     Aborted,
+    /// It was dropped to make room for another one: see [`WhenFull::DropOldest`](crate::WhenFull::DropOldest).
+    Evicted,
 }
 
 impl TaskOutcome {
@@ -32,6 +40,7 @@ impl TaskOutcome {
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
             Self::Aborted => "aborted",
+            Self::Evicted => "evicted",
         }
     }
 }
@@ -59,12 +68,14 @@ pub enum TaskError {
         /// What the panic said.
         message: String,
     },
-    /// The task's timeout was over before it was done.
-    #[error("the background task timed out after {after:?}")]
+    /// The task's time was over before it was done.
+    #[error("the background task {limit} {after:?}")]
     #[non_exhaustive]
     TimedOut {
-        /// The task's timeout.
+        /// How much time it had.
         after: Duration,
+        /// For what.
+        limit: TimeLimit,
     },
     /// The task was cancelled.
     #[error("the background task was cancelled")]
@@ -72,6 +83,48 @@ pub enum TaskError {
     /// The task was dropped from outside: see [`TaskOutcome::Aborted`].
     #[error("the background task was aborted")]
     Aborted,
+    /// The task was dropped to make room for another one.
+    #[error("the background task was dropped to make room for another one")]
+    Evicted,
+}
+
+/// What a task that timed out had no more time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TimeLimit {
+    /// For all of its life: [`timeout`](crate::TaskBuilder::timeout).
+    Total,
+    /// For its last attempt: [`attempt_timeout`](crate::TaskBuilder::attempt_timeout).
+    Attempt,
+    /// Until its next sign of life: [`idle_timeout`](crate::TaskBuilder::idle_timeout).
+    Idle,
+    /// To wait for its turn: [`queue_timeout`](crate::TaskBuilder::queue_timeout).
+    Queue,
+}
+
+impl TimeLimit {
+    /// The limit as one word for logs and metrics, such as `idle`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Attempt => "attempt",
+            Self::Idle => "idle",
+            Self::Queue => "queue",
+        }
+    }
+}
+
+/// `timed out after`, as the beginning of a sentence that ends with the time.
+impl fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Total => "timed out after",
+            Self::Attempt => "timed out: its last attempt took longer than",
+            Self::Idle => "timed out: it gave no sign of life for",
+            Self::Queue => "timed out: its turn did not come within",
+        })
+    }
 }
 
 impl TaskError {
@@ -84,6 +137,35 @@ impl TaskError {
             Self::TimedOut { .. } => TaskOutcome::TimedOut,
             Self::Cancelled => TaskOutcome::Cancelled,
             Self::Aborted => TaskOutcome::Aborted,
+            Self::Evicted => TaskOutcome::Evicted,
+        }
+    }
+
+    /// What the error or the panic said, with its sources, as one line; `None` if the outcome says it all.
+    pub(super) fn text(&self) -> Option<Arc<str>> {
+        let source = match self {
+            Self::Failed(source) => source,
+            Self::Panicked { message } => return Some(message.as_str().into()),
+            _ => return None,
+        };
+        let chain = || {
+            let mut text = source.to_string();
+            let mut cause = source.source();
+            while let Some(error) = cause {
+                // Writing to a string can't fail.
+                let _ = write!(text, ": {error}");
+                cause = error.source();
+            }
+            text
+        };
+        let chain = catch_unwind(AssertUnwindSafe(chain));
+        Some(chain.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned()).into())
+    }
+
+    pub(super) const fn limit(&self) -> Option<TimeLimit> {
+        match self {
+            Self::TimedOut { limit, .. } => Some(*limit),
+            _ => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     task::Waker,
     time::Duration,
@@ -14,8 +14,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::info::{TaskId, TaskOrigin};
-use super::outcome::TaskOutcome;
+use super::{
+    builder::WhenBusy,
+    info::{TaskId, TaskOrigin, TaskProgress},
+    outcome::{TaskOutcome, TimeLimit},
+    owner::OnRunEnd,
+    queue::Place,
+};
 
 /// A task's own fields for the logs, in the order in which they were given.
 pub(super) type Fields = Box<[(Cow<'static, str>, Value)]>;
@@ -28,13 +33,28 @@ pub(super) struct Spec {
     pub(super) context: Fields,
     /// Present if the task listens to its own cancellation.
     pub(super) token: Option<CancellationToken>,
+    /// In a box because most tasks have nothing of it.
+    pub(super) extras: Option<Box<Extras>>,
 }
 
-/// A task by its place in the registry. A place is used again; an id is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What few tasks are given.
+#[derive(Debug, Default)]
+pub(super) struct Extras {
+    pub(super) key: Option<(Arc<str>, WhenBusy)>,
+    pub(super) queue_timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) shutdown_grace: Option<Duration>,
+    pub(super) must_finish: bool,
+    /// It can't be dropped where it awaits.
+    pub(super) is_blocking: bool,
+    pub(super) on_run_end: OnRunEnd,
+}
+
+/// A task by its place in the registry. A place is used again; an id is not. The older task is the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TaskRef {
-    pub(super) slot: usize,
     pub(super) id: TaskId,
+    pub(super) slot: usize,
 }
 
 #[derive(Debug)]
@@ -46,16 +66,29 @@ pub(super) struct Task {
     pub(super) ancestors: Box<[TaskRef]>,
     pub(super) spawned: Instant,
     request: AtomicU8,
+    may_run: AtomicBool,
     polled: AtomicBool,
     cut_off: AtomicBool,
+    /// Zero until it begins to run.
+    attempt: AtomicU32,
     life: Mutex<Life>,
 }
 
 #[derive(Debug)]
 enum Life {
-    /// With what wakes it, once it waits.
-    Live(Option<Waker>),
+    Live {
+        /// What wakes it, once it waits.
+        waker: Option<Waker>,
+        signs: Option<Box<Signs>>,
+    },
     Ended(End),
+}
+
+/// What the task has said of itself.
+#[derive(Debug)]
+struct Signs {
+    progress: Option<Arc<TaskProgress>>,
+    last: Instant,
 }
 
 /// What somebody wants of a running task; a later request can only be a stronger one.
@@ -65,6 +98,8 @@ pub(super) enum Request {
     None,
     Cancel,
     Abort,
+    /// To make room for another one.
+    Evict,
 }
 
 #[derive(Clone, Debug)]
@@ -72,22 +107,53 @@ pub(super) struct End {
     pub(super) outcome: TaskOutcome,
     pub(super) age: Duration,
     pub(super) error: Option<Arc<str>>,
+    /// Which limit was over, if one was.
+    pub(super) limit: Option<TimeLimit>,
+}
+
+impl Spec {
+    pub(super) fn key(&self) -> Option<&Arc<str>> {
+        self.extras.as_ref()?.key.as_ref().map(|(key, _)| key)
+    }
+
+    pub(super) fn must_finish(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.must_finish)
+    }
+
+    pub(super) fn may_be_evicted(&self) -> bool {
+        self.extras.as_ref().is_none_or(|extras| !extras.must_finish && !extras.is_blocking)
+    }
+
+    pub(super) fn on_run_end(&self) -> OnRunEnd {
+        self.extras.as_ref().map_or(OnRunEnd::Detach, |extras| extras.on_run_end)
+    }
+
+    /// How long it may take to end when it is cancelled.
+    pub(super) fn grace(&self, default: Duration) -> Duration {
+        self.extras.as_ref().and_then(|extras| extras.shutdown_grace).unwrap_or(default)
+    }
 }
 
 impl Task {
-    /// A task that is not in the registry yet; that gives it its place.
+    /// A task that is not in the registry yet; that gives it its place, and counts its age from then on.
     pub(super) fn new(spec: Spec, origin: Option<Arc<TaskOrigin>>) -> Self {
         Self {
-            at: TaskRef { slot: usize::MAX, id: TaskId(0) },
+            at: TaskRef { id: TaskId(0), slot: usize::MAX },
             spec,
             origin,
             ancestors: Box::default(),
             spawned: Instant::now(),
             request: AtomicU8::new(Request::None as u8),
+            may_run: AtomicBool::new(false),
             polled: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
-            life: Mutex::new(Life::Live(None)),
+            attempt: AtomicU32::new(0),
+            life: Mutex::new(Life::Live { waker: None, signs: None }),
         }
+    }
+
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { task: self.at, name: &self.spec.name, key: self.spec.key() }
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {
@@ -109,12 +175,22 @@ impl Task {
         if self.has_ended() {
             return;
         }
-        self.request.fetch_max(request as u8, Ordering::AcqRel);
+        self.mark(request);
         if let Some(token) = &self.spec.token {
             token.cancel();
         }
+        self.wake();
+    }
+
+    /// Only notes what is asked: for whoever holds the registry's lock, and wakes the task later.
+    pub(super) fn mark(&self, request: Request) {
+        self.request.fetch_max(request as u8, Ordering::AcqRel);
+    }
+
+    /// The caller must not hold the registry's lock.
+    pub(super) fn wake(&self) {
         let waker = match &*self.life() {
-            Life::Live(waker) => waker.clone(),
+            Life::Live { waker, .. } => waker.clone(),
             Life::Ended(_) => None,
         };
         if let Some(waker) = waker {
@@ -126,15 +202,64 @@ impl Task {
         match self.request.load(Ordering::Acquire) {
             0 => Request::None,
             1 => Request::Cancel,
-            _ => Request::Abort,
+            2 => Request::Abort,
+            _ => Request::Evict,
         }
     }
 
-    /// Whoever asks before this lock is seen by the [`Task::request`] after it; whoever asks later finds the waker.
-    pub(super) fn set_waker(&self, waker: &Waker) {
+    /// Whoever asks before this lock is seen by what is read after it; whoever asks later finds the waker.
+    pub(super) fn set_waker(&self, new: &Waker) {
         let mut life = self.life();
-        if let Life::Live(old) = &mut *life {
-            *old = Some(waker.clone());
+        if let Life::Live { waker, .. } = &mut *life {
+            *waker = Some(new.clone());
+        }
+    }
+
+    /// Its turn has come.
+    pub(super) fn let_run(&self) {
+        self.may_run.store(true, Ordering::Release);
+    }
+
+    pub(super) fn may_run(&self) -> bool {
+        self.may_run.load(Ordering::Acquire)
+    }
+
+    pub(super) fn begin_attempt(&self) -> u32 {
+        self.attempt.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Which attempt it is at, from 1; 0 if it has not begun.
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt.load(Ordering::Acquire)
+    }
+
+    /// The task says that it is alive, and perhaps how far it is; false if it has ended.
+    pub(super) fn sign(&self, progress: Option<TaskProgress>) -> bool {
+        let new = progress.map(Arc::new);
+        let last = Instant::now();
+        match &mut *self.life() {
+            Life::Ended(_) => return false,
+            Life::Live { signs: Some(signs), .. } => {
+                signs.last = last;
+                signs.progress = new.or(signs.progress.take());
+            }
+            Life::Live { signs, .. } => *signs = Some(Box::new(Signs { progress: new, last })),
+        }
+        true
+    }
+
+    /// When it last gave a sign of life.
+    pub(super) fn last_sign(&self) -> Option<Instant> {
+        match &*self.life() {
+            Life::Live { signs, .. } => signs.as_ref().map(|signs| signs.last),
+            Life::Ended(_) => None,
+        }
+    }
+
+    pub(super) fn progress(&self) -> Option<Arc<TaskProgress>> {
+        match &*self.life() {
+            Life::Live { signs, .. } => signs.as_ref()?.progress.clone(),
+            Life::Ended(_) => None,
         }
     }
 
@@ -167,7 +292,7 @@ impl Task {
 
     pub(super) fn end(&self) -> Option<End> {
         match &*self.life() {
-            Life::Live(_) => None,
+            Life::Live { .. } => None,
             Life::Ended(end) => Some(end.clone()),
         }
     }

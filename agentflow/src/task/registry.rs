@@ -4,25 +4,35 @@
 //! numbers agree at any moment. Nothing of the user's and nothing of tokio's runs while it is held.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use slab::Slab;
 use tokio::{
     runtime::Handle,
-    sync::{Notify, futures::Notified},
+    sync::{Notify, broadcast, futures::Notified},
     time::Instant,
 };
 
 use super::{
-    builder::SpawnError,
+    builder::{SpawnError, WhenBusy},
     close::Closing,
     context::Current,
-    info::{TaskEnd, TaskId, TaskInfo, TaskOrigin, TaskStats},
-    manager::TaskManagerOptions,
-    record::{End, Request, Spec, Task, TaskRef},
+    events::TaskEvent,
+    info::{TaskEnd, TaskId, TaskInfo, TaskStats},
+    log,
+    metrics::{Change, Metrics},
+    options::{TaskManagerOptions, WhenFull},
+    outcome::TaskError,
+    owner::OnRunEnd,
+    queue::Queue,
+    record::{End, Request, Task, TaskRef},
+    sync::Mutex,
 };
 
 #[derive(Debug)]
@@ -30,6 +40,11 @@ pub(super) struct Registry {
     state: Mutex<State>,
     /// Told at the ends that somebody waits for, and when a close is hastened.
     changed: Notify,
+    /// Told of each place that gets free, one waiting spawn for each.
+    room: Notify,
+    /// Whether there is anybody to tell of events.
+    is_watched: AtomicBool,
+    metrics: Metrics,
     pub(super) runtime: Option<Handle>,
     pub(super) options: TaskManagerOptions,
 }
@@ -61,11 +76,19 @@ pub(super) struct State {
     pub(super) phase: Phase,
     last_id: u64,
     live: Slab<Arc<Task>>,
-    /// `spawned` and `active` stay zero here: they follow from the rest.
+    queue: Queue,
+    /// The tasks that may be dropped for another one, kept only where that is asked for.
+    evictable: BTreeSet<TaskRef>,
+    /// Live tasks that were dropped for another one, which has their place already.
+    evicted: usize,
+    /// Live tasks that are cancelled last.
+    must_finish: usize,
+    /// `spawned`, `active` and `queued` stay zero here: they follow from the rest.
     ended: TaskStats,
     history: VecDeque<Arc<Task>>,
     pub(super) closing: Option<Closing>,
     waiting: Waiting,
+    events: Option<broadcast::Sender<TaskEvent>>,
 }
 
 /// Who waits, so that an end wakes nobody who would only find that there are more to come.
@@ -96,12 +119,20 @@ impl Registry {
                 phase: Phase::Open,
                 last_id: 0,
                 live: Slab::new(),
+                queue: Queue::new(options.max_running, &options.max_running_named),
+                evictable: BTreeSet::new(),
+                evicted: 0,
+                must_finish: 0,
                 ended: TaskStats::default(),
                 history: VecDeque::new(),
                 closing: None,
                 waiting: Waiting::default(),
+                events: None,
             }),
             changed: Notify::new(),
+            room: Notify::new(),
+            is_watched: AtomicBool::new(false),
+            metrics: Metrics::default(),
             runtime: Handle::try_current().ok(),
             options,
         }
@@ -116,82 +147,153 @@ impl Registry {
         self.runtime.clone().or_else(|| Handle::try_current().ok())
     }
 
-    pub(super) fn reject(&self, why: SpawnError) -> SpawnError {
+    /// Counts and logs a spawn that comes to nothing.
+    pub(super) fn reject(&self, name: &str, why: SpawnError) -> SpawnError {
         self.lock().ended.rejected += 1;
+        log::rejected(name, why);
+        self.metrics.record(name, Change::Rejected(why));
         why
     }
 
-    /// Counts the task in, or refuses it.
-    pub(super) fn admit(
-        self: &Arc<Self>,
-        spec: Spec,
-        lineage: Lineage,
-        origin: Option<Arc<TaskOrigin>>,
-    ) -> Result<Arc<Task>, SpawnError> {
+    /// Counts the task in and gives it its place, or says why not; then it is as it was.
+    ///
+    /// [`SpawnError::Full`] may pass: see [`Registry::room`].
+    pub(super) fn admit(self: &Arc<Self>, task: &mut Arc<Task>, lineage: Lineage) -> Result<(), SpawnError> {
         let spawner = match lineage {
             Lineage::Task(task) => Some(task),
             Lineage::Owner | Lineage::Run => Current::task_of(self),
         };
-        // Made before the lock is taken, and only placed under it.
-        let mut task = Arc::new(Task::new(spec, origin));
-
-        let mut state = self.lock();
-        let parent = spawner.and_then(|spawner| state.get(spawner));
-        let admitted = match state.phase {
-            Phase::Open => true,
-            Phase::Draining => parent.is_some() || matches!(lineage, Lineage::Run),
-            Phase::Closed => false,
+        let asked = {
+            let mut state = self.lock();
+            let parent = spawner.and_then(|spawner| state.get(spawner)).cloned();
+            let is_under_way = parent.is_some() || matches!(lineage, Lineage::Run);
+            state.place(task, parent.as_deref(), is_under_way, &self.options)?
         };
-        if !admitted {
-            state.ended.rejected += 1;
-            return Err(SpawnError::Closed);
+        for (other, request) in asked {
+            other.ask(request);
         }
-        let id = TaskId(state.last_id + 1);
-        if let Some(new) = Arc::get_mut(&mut task) {
-            new.at = TaskRef { slot: state.live.vacant_key(), id };
-            if let Some(parent) = parent {
-                // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
-                new.ancestors = state.with_ancestors(parent);
-                new.origin = new.origin.take().or_else(|| parent.origin.clone());
-            }
-        }
-        state.last_id = id.0;
-        state.live.insert(Arc::clone(&task));
-        drop(state);
         if let Some(origin) = &task.origin {
             origin.started(&task.spec.name, task.at.id);
+            if task.spec.on_run_end() != OnRunEnd::Detach
+                && let Some(tasks) = origin.run_tasks()
+            {
+                tasks.adopt(task);
+            }
         }
-        Ok(task)
+        self.emit(|| Some(TaskEvent::Spawned(TaskInfo::new(task, Instant::now()))));
+        self.metrics.record(&task.spec.name, Change::Spawned);
+        Ok(())
+    }
+
+    /// Resolves when there may be room for another task, if it was made before there was none.
+    pub(super) fn room(&self) -> Notified<'_> {
+        self.room.notified()
+    }
+
+    /// The task's turn has come, and it begins.
+    pub(super) fn started(&self, task: &Arc<Task>) {
+        task.begin_attempt();
+        if task.spec.extras.as_ref().is_some_and(|extras| extras.idle_timeout.is_some()) {
+            task.sign(None);
+        }
+        self.emit(|| Some(TaskEvent::Started(TaskInfo::new(task, Instant::now()))));
+        if cfg!(feature = "metrics") {
+            self.metrics.record(&task.spec.name, Change::Started { waited: task.spawned.elapsed() });
+        }
+    }
+
+    /// An attempt failed, and there will be another one.
+    pub(super) fn attempt_failed(&self, task: &Arc<Task>, attempt: u32, error: &TaskError, retry_in: Duration) {
+        self.lock().ended.retries += 1;
+        let error = error.text().unwrap_or_else(|| error.to_string().into());
+        log::attempt_failed(task, attempt, &error, retry_in);
+        self.emit(|| {
+            let task = TaskInfo::new(task, Instant::now());
+            Some(TaskEvent::AttemptFailed { task, attempt, error: Arc::clone(&error), retry_in })
+        });
+        self.metrics.record(&task.spec.name, Change::Retried);
+    }
+
+    /// The task told how far it is.
+    pub(super) fn progressed(&self, task: &Arc<Task>) {
+        self.emit(|| Some(TaskEvent::Progress(TaskInfo::new(task, Instant::now()))));
     }
 
     /// Counts the task out and tells whoever waits.
-    pub(super) fn ended(&self, task: &Task, end: End) {
-        let outcome = end.outcome;
+    pub(super) fn ended(&self, task: &Arc<Task>, end: End) {
+        let End { outcome, age, .. } = end;
         task.set_end(end);
         let mut forgotten = None;
         let mut state = self.lock();
+        let next = state.take_out(task);
         state.ended.count(outcome);
-        if let Some(task) = state.live.try_remove(task.at.slot) {
-            if let Some(closing) = &mut state.closing {
-                closing.record(&task);
+        if let Some(closing) = &mut state.closing {
+            closing.record(task);
+        }
+        if self.options.history > 0 {
+            if state.history.len() >= self.options.history {
+                forgotten = state.history.pop_front();
             }
-            if self.options.history == 0 {
-                forgotten = Some(task);
-            } else {
-                if state.history.len() >= self.options.history {
-                    forgotten = state.history.pop_front();
-                }
-                state.history.push_back(task);
-            }
+            state.history.push_back(Arc::clone(task));
         }
         let awaited = state.waiting.count > 0 && state.live() <= state.waiting.at;
+        let has_room = self.options.max_tasks.is_some_and(|max| state.in_flight() < max);
+        let events = state.is_over().then(|| state.events.take()).flatten();
         drop(state);
+
         drop(forgotten);
+        for task in next {
+            task.wake();
+        }
         if let Some(origin) = &task.origin {
             origin.ended(&task.spec.name, task.at.id, outcome);
+            if task.spec.on_run_end() != OnRunEnd::Detach
+                && let Some(tasks) = origin.run_tasks()
+            {
+                tasks.let_go(task);
+            }
         }
+        let ended = || TaskEnd::of(task).map(TaskEvent::Ended);
+        match events {
+            // The last one: the stream ends with it.
+            Some(events) => drop(ended().map(|ended| events.send(ended))),
+            None => self.emit(ended),
+        }
+        self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         if awaited {
             self.notify();
+        }
+        if has_room {
+            self.room.notify_one();
+        }
+    }
+
+    /// The events from now on; `None` if there will be none.
+    pub(super) fn watch(&self) -> Option<broadcast::Receiver<TaskEvent>> {
+        let mut state = self.lock();
+        if state.is_over() {
+            return None;
+        }
+        self.is_watched.store(true, Ordering::Release);
+        let buffer = self.options.event_buffer;
+        Some(state.events.get_or_insert_with(|| broadcast::Sender::new(buffer)).subscribe())
+    }
+
+    /// Tells whoever watches. Nobody is waited for.
+    fn emit(&self, event: impl FnOnce() -> Option<TaskEvent>) {
+        if !self.is_watched.load(Ordering::Acquire) {
+            return;
+        }
+        let (events, unwatched) = {
+            let mut state = self.lock();
+            let is_watched = state.events.as_ref().is_some_and(|events| events.receiver_count() > 0);
+            self.is_watched.store(is_watched, Ordering::Release);
+            if is_watched { (state.events.clone(), None) } else { (None, state.events.take()) }
+        };
+        drop(unwatched);
+        if let Some((events, event)) = events.zip(event()) {
+            // The last watcher may have gone since.
+            let _ = events.send(event);
         }
     }
 
@@ -264,6 +366,16 @@ impl Registry {
         }
     }
 
+    /// Nothing may be spawned any more: tells those who wait for room, and those who watch if nothing is left.
+    pub(super) fn closed(&self) {
+        let events = {
+            let mut state = self.lock();
+            state.is_over().then(|| state.events.take()).flatten()
+        };
+        drop(events);
+        self.room.notify_waiters();
+    }
+
     /// The last owner is gone: nothing may be spawned, and what runs is cancelled.
     pub(super) fn abandon(&self) {
         let orphans: Vec<_> = {
@@ -272,10 +384,11 @@ impl Registry {
             // Whoever was asked already has been answered for, by a close or by hand.
             state.tasks().filter(|task| task.request() == Request::None).cloned().collect()
         };
+        self.closed();
         if orphans.is_empty() {
             return;
         }
-        super::log::abandoned(&orphans);
+        log::abandoned(&orphans);
         for task in orphans {
             task.ask(Request::Cancel);
         }
@@ -283,6 +396,107 @@ impl Registry {
 }
 
 impl State {
+    /// Counts the task in and gives it its place, or says why not. What is to be asked of others for it is left to the
+    /// caller, who holds the lock.
+    fn place(
+        &mut self,
+        task: &mut Arc<Task>,
+        parent: Option<&Task>,
+        is_under_way: bool,
+        options: &TaskManagerOptions,
+    ) -> Result<Vec<(Arc<Task>, Request)>, SpawnError> {
+        let admitted = match self.phase {
+            Phase::Open => true,
+            Phase::Draining => is_under_way,
+            Phase::Closed => false,
+        };
+        if !admitted {
+            return Err(SpawnError::Closed);
+        }
+        let mut asked = Vec::new();
+        if let Some((key, when_busy)) = task.spec.extras.as_ref().and_then(|extras| extras.key.as_ref()) {
+            let others = self.queue.of_key(key);
+            match when_busy {
+                WhenBusy::Queue => {}
+                WhenBusy::Skip if others.is_empty() => {}
+                WhenBusy::Skip => return Err(SpawnError::Busy),
+                WhenBusy::Replace => {
+                    asked.extend(
+                        others.iter().filter_map(|other| self.get(*other)).map(|t| (Arc::clone(t), Request::Cancel)),
+                    );
+                }
+            }
+        }
+        if options.max_tasks.is_some_and(|max| self.in_flight() >= max) {
+            asked.push((self.evict().ok_or(SpawnError::Full)?, Request::Evict));
+        }
+
+        let Some(new) = Arc::get_mut(task) else {
+            // Nobody else has it before it has its place.
+            return Err(SpawnError::Closed);
+        };
+        self.last_id += 1;
+        new.at = TaskRef { id: TaskId(self.last_id), slot: self.live.vacant_key() };
+        new.spawned = Instant::now();
+        if let Some(parent) = parent {
+            // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
+            new.ancestors = self.with_ancestors(parent);
+            new.origin = new.origin.take().or_else(|| parent.origin.clone());
+        }
+        if self.queue.enter(new.place()) {
+            new.let_run();
+        }
+        self.must_finish += usize::from(new.spec.must_finish());
+        if options.max_tasks.is_some() && options.when_full == WhenFull::DropOldest && new.spec.may_be_evicted() {
+            self.evictable.insert(new.at);
+        }
+        self.live.insert(Arc::clone(task));
+        Ok(asked)
+    }
+
+    /// Gives the place of the oldest task away: of those that wait for their turn, or else of all.
+    fn evict(&mut self) -> Option<Arc<Task>> {
+        let waits = |task: &&TaskRef| self.get(**task).is_some_and(|task| !task.may_run());
+        let waiting = if self.queue.waiting() > 0 { self.evictable.iter().find(waits) } else { None };
+        let oldest = *waiting.or_else(|| self.evictable.first())?;
+        self.evictable.remove(&oldest);
+        self.evicted += 1;
+        let task = Arc::clone(self.get(oldest)?);
+        task.mark(Request::Evict);
+        Some(task)
+    }
+
+    /// Takes a task out that has ended; gives those whose turn has come.
+    fn take_out(&mut self, task: &Task) -> Vec<Arc<Task>> {
+        let Some(task) = self.live.try_remove(task.at.slot) else {
+            return Vec::new();
+        };
+        self.must_finish -= usize::from(task.spec.must_finish());
+        self.evicted -= usize::from(task.request() == Request::Evict);
+        self.evictable.remove(&task.at);
+        let next = self.queue.leave(task.place(), task.may_run());
+        let next: Vec<_> = next.into_iter().filter_map(|next| self.get(next)).cloned().collect();
+        for task in &next {
+            task.let_run();
+        }
+        next
+    }
+
+    /// The tasks that take up a place.
+    fn in_flight(&self) -> usize {
+        self.live() - self.evicted
+    }
+
+    /// Nothing lives, and nothing will.
+    fn is_over(&self) -> bool {
+        self.phase == Phase::Closed && self.live() == 0
+    }
+
+    /// How many live tasks are cancelled last, besides those in `except`.
+    pub(super) fn must_finish_except(&self, except: &[TaskRef]) -> usize {
+        self.must_finish - except.iter().filter(|task| self.get(**task).is_some_and(|t| t.spec.must_finish())).count()
+    }
+
     pub(super) fn get(&self, task: TaskRef) -> Option<&Arc<Task>> {
         self.live.get(task.slot).filter(|live| live.at == task)
     }
@@ -330,7 +544,7 @@ impl State {
     pub(super) fn stats(&self) -> TaskStats {
         let active = self.live() as u64;
         let ended: u64 = self.ended.outcomes().iter().map(|(_, count)| count).sum();
-        TaskStats { spawned: active + ended, active, ..self.ended }
+        TaskStats { spawned: active + ended, active, queued: self.queue.waiting() as u64, ..self.ended }
     }
 }
 

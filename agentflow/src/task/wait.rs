@@ -1,15 +1,16 @@
 //! Waiting for tasks, and cancelling them all.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    info::{TaskEnd, TaskInfo},
+    info::{TaskEnd, TaskId, TaskInfo},
     manager::BackgroundTaskManager,
-    record::Request,
+    record::{Request, Task},
     registry::{self, State},
 };
+use crate::RunId;
 
 /// How long a wait goes on after the grace: tasks that ignored their cancellation are dropped when the grace is over,
 /// and this is the time for that to happen.
@@ -48,7 +49,7 @@ impl BackgroundTaskManager {
     }
 
     /// Cancels all tasks, and returns when they have ended, or when the manager's
-    /// [grace](crate::TaskManagerOptions::grace) and a tenth of a second are over.
+    /// [grace](crate::TaskManagerOptions::grace), or the longest of the tasks' own, and a tenth of a second are over.
     ///
     /// The manager stays open. Tasks spawned after the call are left alone. Called from inside a task it spares that
     /// task and those that spawned it. Cancel safe: the tasks are cancelled at the first poll, and dropping the
@@ -72,7 +73,8 @@ impl BackgroundTaskManager {
         for task in &tasks {
             task.ask(Request::Cancel);
         }
-        let deadline = registry::deadline(self.registry.options.grace.checked_add(SETTLE));
+        let grace = longest_grace(&tasks, self.registry.options.grace);
+        let deadline = registry::deadline(grace.checked_add(SETTLE));
         // Each end is looked at once: what is before `left` has not been seen to end yet.
         let mut left = tasks.len();
         let done = |_: &State| {
@@ -93,6 +95,38 @@ impl BackgroundTaskManager {
         }
         report
     }
+}
+
+#[allow(clippy::must_use_candidate, reason = "they are called for what they do")]
+impl BackgroundTaskManager {
+    /// Cancels the task with this id; says whether it was live. Like [`TaskHandle::cancel`](crate::TaskHandle::cancel) it
+    /// returns at once.
+    pub fn cancel(&self, id: TaskId) -> bool {
+        self.cancel_those(|task| task.at.id == id) > 0
+    }
+
+    /// Cancels the tasks of this name; says how many were live. Returns at once.
+    pub fn cancel_named(&self, name: &str) -> usize {
+        self.cancel_those(|task| task.spec.name == name)
+    }
+
+    /// Cancels the tasks [of this run](Self::tasks_of); says how many were live. Returns at once.
+    pub fn cancel_tasks_of(&self, run: RunId) -> usize {
+        self.cancel_those(|task| task.origin.as_ref().is_some_and(|origin| origin.run() == run))
+    }
+
+    fn cancel_those(&self, which: impl Fn(&Task) -> bool) -> usize {
+        let tasks: Vec<_> = self.registry.lock().tasks().filter(|task| which(task)).cloned().collect();
+        for task in &tasks {
+            task.ask(Request::Cancel);
+        }
+        tasks.len()
+    }
+}
+
+/// How long the last of these tasks may take to end when it is cancelled.
+pub(super) fn longest_grace(tasks: &[Arc<Task>], default: Duration) -> Duration {
+    tasks.iter().map(|task| task.spec.grace(default)).max().unwrap_or_default()
 }
 
 /// A bounded wait was over before all tasks were.

@@ -1,0 +1,124 @@
+//! [`TaskEvents`]: what happens to tasks, as it happens, for whoever watches.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_core::Stream;
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::{
+    info::{TaskEnd, TaskInfo},
+    manager::BackgroundTaskManager,
+};
+
+/// Something that happened to a task.
+///
+/// The events of one task come in order: spawned, started, its attempts and its progress, ended. Cheap to clone.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum TaskEvent {
+    /// It was accepted. It may have to wait for its turn.
+    Spawned(TaskInfo),
+    /// It began to run.
+    Started(TaskInfo),
+    /// An attempt failed, and there will be another one.
+    #[non_exhaustive]
+    AttemptFailed {
+        /// The task.
+        task: TaskInfo,
+        /// Which attempt it was, from 1.
+        attempt: u32,
+        /// What the attempt's error said, with its sources.
+        error: Arc<str>,
+        /// The pause before the next attempt.
+        retry_in: Duration,
+    },
+    /// It told its [progress](TaskInfo::progress).
+    Progress(TaskInfo),
+    /// It ended.
+    Ended(TaskEnd),
+    /// The watcher was too slow, and did not get this many events.
+    Missed(u64),
+}
+
+/// What happens to a manager's tasks from [`watch`](BackgroundTaskManager::watch) on: a [`Stream`] of [`TaskEvent`]s.
+///
+/// It ends when the manager is closed and its last task has ended.
+#[must_use = "events are kept for this watcher until it reads them"]
+pub struct TaskEvents(Pin<Box<dyn Stream<Item = TaskEvent> + Send + Sync>>);
+
+impl BackgroundTaskManager {
+    /// What happens to all tasks from now on.
+    ///
+    /// A task never waits for a watcher: one that is more than
+    /// [`event_buffer`](crate::TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with their
+    /// number, and goes on with the oldest that are kept. While nobody watches, events cost nothing.
+    ///
+    /// ```
+    /// use agentflow::TaskEvent;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let mut events = tasks.watch();
+    /// tasks
+    ///     .create_task_with(|task| async move { task.progress(0.5, "half-way") })
+    ///     .name("upload")
+    ///     .spawn()?;
+    /// tasks.close(None).await;
+    ///
+    /// let mut seen = Vec::new();
+    /// while let Some(event) = events.next().await {
+    ///     seen.push(match event {
+    ///         TaskEvent::Spawned(task) => format!("{} spawned", task.name()),
+    ///         TaskEvent::Started(task) => format!("{} started", task.name()),
+    ///         TaskEvent::Progress(task) => format!("{}", task.progress().unwrap()),
+    ///         TaskEvent::Ended(end) => format!("{} {}", end.name(), end.outcome()),
+    ///         other => format!("{other:?}"),
+    ///     });
+    /// }
+    /// assert_eq!(seen, ["upload spawned", "upload started", "50 % half-way", "upload completed"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch(&self) -> TaskEvents {
+        let receiver = self.registry.watch();
+        let events = stream::unfold(receiver, |receiver| async {
+            let mut receiver = receiver?;
+            let event = match receiver.recv().await {
+                Ok(event) => event,
+                Err(RecvError::Lagged(missed)) => TaskEvent::Missed(missed),
+                Err(RecvError::Closed) => return None,
+            };
+            Some((event, Some(receiver)))
+        });
+        TaskEvents(Box::pin(events.fuse()))
+    }
+}
+
+impl TaskEvents {
+    /// The next event; `None` when the manager is closed and its last task has ended. Cancel safe.
+    pub async fn next(&mut self) -> Option<TaskEvent> {
+        self.0.next().await
+    }
+}
+
+impl Stream for TaskEvents {
+    type Item = TaskEvent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<TaskEvent>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for TaskEvents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskEvents").finish_non_exhaustive()
+    }
+}

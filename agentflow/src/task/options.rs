@@ -1,0 +1,134 @@
+//! [`TaskManagerOptions`]: how a manager behaves.
+
+use std::{borrow::Cow, time::Duration};
+
+/// How a [`BackgroundTaskManager`](crate::BackgroundTaskManager) behaves.
+///
+/// ```
+/// use std::time::Duration;
+/// use agentflow::{BackgroundTaskManager, TaskManagerOptions, WhenFull};
+///
+/// let options = TaskManagerOptions::new()
+///     .max_tasks(1_000) // in flight: 990 wait while 10 run
+///     .when_full(WhenFull::Reject)
+///     .max_running(10)
+///     .max_running_named("send_email", 2)
+///     .history(1_000)
+///     .grace(Duration::from_secs(5));
+/// let tasks = BackgroundTaskManager::with_options(options);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TaskManagerOptions {
+    pub(super) history: usize,
+    pub(super) grace: Duration,
+    pub(super) max_tasks: Option<usize>,
+    pub(super) when_full: WhenFull,
+    pub(super) max_running: Option<usize>,
+    pub(super) max_running_named: Vec<(Cow<'static, str>, usize)>,
+    pub(super) queue_timeout: Option<Duration>,
+    pub(super) event_buffer: usize,
+}
+
+/// What happens to a spawn when there are [as many tasks as there may be](TaskManagerOptions::max_tasks).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// The new task is refused: [`spawn`](crate::TaskBuilder::spawn) gives
+    /// [`SpawnError::Full`](crate::SpawnError::Full), and [`spawn_wait`](crate::TaskBuilder::spawn_wait) waits for room.
+    #[default]
+    Reject,
+    /// The oldest task is dropped to make room for the new one: the one that has waited longest for its turn, or, if
+    /// none waits, the one that was spawned first. Its outcome is [`Evicted`](crate::TaskOutcome::Evicted).
+    ///
+    /// Tasks that [must finish](crate::TaskBuilder::must_finish) and blocking tasks are never dropped for another one;
+    /// if there are no others, the new one is refused.
+    DropOldest,
+}
+
+impl TaskManagerOptions {
+    /// The defaults: no limits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            history: 256,
+            grace: Duration::from_secs(1),
+            max_tasks: None,
+            when_full: WhenFull::Reject,
+            max_running: None,
+            max_running_named: Vec::new(),
+            queue_timeout: None,
+            event_buffer: 1024,
+        }
+    }
+
+    /// How many ends [`recent`](crate::BackgroundTaskManager::recent) remembers; 256 unless told.
+    #[must_use]
+    pub fn history(mut self, ends: usize) -> Self {
+        self.history = ends;
+        self
+    }
+
+    /// How long a cancelled task that listens to its token may take to end by itself; one second unless told.
+    /// [`TaskBuilder::shutdown_grace`](crate::TaskBuilder::shutdown_grace) says it for one task.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// How many tasks there may be at once, those that wait for their turn included; no limit unless told.
+    #[must_use]
+    pub fn max_tasks(mut self, tasks: usize) -> Self {
+        self.max_tasks = Some(tasks);
+        self
+    }
+
+    /// What happens to a spawn beyond [`max_tasks`](Self::max_tasks); it is refused unless told.
+    #[must_use]
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
+        self
+    }
+
+    /// How many tasks may run at once; no limit unless told. The others wait for their turn in the order in which they
+    /// were spawned, [`Queued`](crate::TaskState::Queued). How many may wait follows from
+    /// [`max_tasks`](Self::max_tasks). Zero counts as one.
+    #[must_use]
+    pub fn max_running(mut self, tasks: usize) -> Self {
+        self.max_running = Some(tasks.max(1));
+        self
+    }
+
+    /// How many tasks of this name may run at once, within [`max_running`](Self::max_running). They don't hold up the
+    /// tasks of other names. Zero counts as one.
+    #[must_use]
+    pub fn max_running_named(mut self, name: impl Into<Cow<'static, str>>, tasks: usize) -> Self {
+        let name = name.into();
+        self.max_running_named.retain(|(known, _)| *known != name);
+        self.max_running_named.push((name, tasks.max(1)));
+        self
+    }
+
+    /// How long a task may wait for its turn before it is timed out; no limit unless told.
+    /// [`TaskBuilder::queue_timeout`](crate::TaskBuilder::queue_timeout) says it for one task.
+    #[must_use]
+    pub fn queue_timeout(mut self, timeout: Duration) -> Self {
+        self.queue_timeout = Some(timeout);
+        self
+    }
+
+    /// How many events a [watcher](crate::BackgroundTaskManager::watch) may be behind before it misses some; 1,024
+    /// unless told. Nothing is kept while nobody watches.
+    #[must_use]
+    pub fn event_buffer(mut self, events: usize) -> Self {
+        self.event_buffer = events.max(1);
+        self
+    }
+}
+
+impl Default for TaskManagerOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -20,7 +20,7 @@ pub(super) enum Change {
 
 #[cfg(not(feature = "metrics"))]
 #[derive(Debug, Default)]
-pub(super) struct Metrics;
+pub(super) struct Metrics(());
 
 #[cfg(not(feature = "metrics"))]
 impl Metrics {

@@ -291,7 +291,10 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
             room.as_mut().enable();
             match candidate.admit() {
                 Ok(()) => return candidate.launch(),
-                Err(SpawnError::Full) => room.await,
+                Err(SpawnError::Full) => {
+                    room.await;
+                    candidate.task.renew();
+                }
                 Err(why) => return Err(candidate.reject(why)),
             }
         }

@@ -135,7 +135,7 @@ impl Spec {
 }
 
 impl Task {
-    /// A task that is not in the registry yet; that gives it its place, and counts its age from then on.
+    /// A task that is not in the registry yet; that gives it its place. Its age counts from now.
     pub(super) fn new(spec: Spec, origin: Option<Arc<TaskOrigin>>) -> Self {
         Self {
             at: TaskRef { id: TaskId(0), slot: usize::MAX },
@@ -149,6 +149,13 @@ impl Task {
             cut_off: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
             life: Mutex::new(Life::Live { waker: None, signs: None }),
+        }
+    }
+
+    /// Its age counts from now: it had to wait for its place. Without effect on a task that has it.
+    pub(super) fn renew(self: &mut Arc<Self>) {
+        if let Some(task) = Arc::get_mut(self) {
+            task.spawned = Instant::now();
         }
     }
 

@@ -437,7 +437,6 @@ impl State {
         };
         self.last_id += 1;
         new.at = TaskRef { id: TaskId(self.last_id), slot: self.live.vacant_key() };
-        new.spawned = Instant::now();
         if let Some(parent) = parent {
             // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
             new.ancestors = self.with_ancestors(parent);

@@ -95,7 +95,7 @@ where
 
 /// A closure that blocks its thread: it is handed to the runtime's threads for that when its turn has come.
 pub(super) enum Blocking<C, O> {
-    Unmade(Option<(C, Span)>),
+    Unmade(Option<C>),
     Running(JoinHandle<Option<O>>),
 }
 
@@ -117,7 +117,7 @@ where
         loop {
             match &mut *self {
                 Self::Unmade(make) => match make.take().zip(Current::here()) {
-                    Some(((run, span), current)) => *self = Self::Running(spawn_blocking(run, span, current)),
+                    Some((run, current)) => *self = Self::Running(spawn_blocking(run, current)),
                     None => return Poll::Pending,
                 },
                 Self::Running(join) => {
@@ -133,11 +133,12 @@ where
     }
 }
 
-fn spawn_blocking<C, O>(run: C, span: Span, current: Current) -> JoinHandle<Option<O>>
+fn spawn_blocking<C, O>(run: C, current: Current) -> JoinHandle<Option<O>>
 where
     C: FnOnce(TaskContext) -> O + Send + 'static,
     O: TaskOutput,
 {
+    let span = Span::current();
     Handle::current().spawn_blocking(move || {
         // It may have waited for a thread for longer than somebody wanted it.
         if current.task.request() != Request::None {

@@ -5,7 +5,7 @@ use std::{any::type_name, borrow::Cow, fmt, pin::pin, sync::Arc, time::Duration}
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span};
+use tracing::Instrument as _;
 
 use super::{
     body::{Blocking, Body, Lazy, Plain, Retries, Whole, retrying},
@@ -16,7 +16,7 @@ use super::{
     outcome::{TaskOutcome, TaskOutput},
     owner::OnRunEnd,
     record::{Extras, Spec, Task},
-    supervise::{self, Supervise},
+    supervise::Supervise,
 };
 use crate::RetryPolicy;
 
@@ -65,8 +65,7 @@ pub(super) struct Kind<T, W> {
 /// A task that is admitted, and about to be handed to the runtime.
 struct Launchpad<'a> {
     runtime: &'a Handle,
-    admitted: Admitted,
-    span: Span,
+    current: Current,
 }
 
 /// Why a task was not spawned. Its future was dropped without being polled.
@@ -348,9 +347,7 @@ impl<T, W> Candidate<'_, T, W> {
             return Err(SpawnError::NoRuntime);
         };
         let current = Current { registry: Arc::clone(&manager.registry), task };
-        let admitted = Admitted { current, is_supervised: false };
-        let span = log::span(&admitted.current.task);
-        launch(work, Launchpad { runtime, admitted, span })
+        launch(work, Launchpad { runtime, current })
     }
 }
 
@@ -396,10 +393,7 @@ where
     O: TaskOutput,
 {
     Kind {
-        launch: |run, pad| {
-            let span = pad.span.clone();
-            pad.start(Blocking::Unmade(Some((run, span))))
-        },
+        launch: |run, pad| pad.start(Blocking::Unmade(Some(run))),
         type_name: type_name::<C>,
         listens: true,
         blocks: true,
@@ -421,34 +415,21 @@ where
     }
 }
 
-/// A task that is counted and that nobody supervises yet: what panics in between, such as a subscriber to its span, must
-/// not leave it live for ever.
-struct Admitted {
-    current: Current,
-    is_supervised: bool,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        if !self.is_supervised {
-            supervise::record(&self.current, TaskOutcome::Aborted, None, None);
-        }
-    }
-}
-
 impl Launchpad<'_> {
-    fn start<B>(mut self, body: B) -> Result<TaskHandle<B::Value>, SpawnError>
+    fn start<B>(self, body: B) -> Result<TaskHandle<B::Value>, SpawnError>
     where
         B: Body + Send + 'static,
         B::Value: Send + 'static,
     {
-        let current = self.admitted.current.clone();
+        let Self { runtime, current } = self;
         let task = Arc::clone(&current.task);
+        // From here on the task ends with this, even if those who are told of it panic.
         let supervise = Supervise::new(current, body);
-        self.admitted.is_supervised = true;
-        let join = self.runtime.spawn(supervise.instrument(self.span.clone()));
+        supervise.announce();
+        let join = runtime.spawn(supervise.instrument(log::span(&task)));
         // A runtime that has shut down drops what it is given.
-        if !task.was_polled() && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted) {
+        if join.is_finished() && !task.was_polled() && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted)
+        {
             return Err(SpawnError::Closed);
         }
         Ok(TaskHandle::new(task, join))

@@ -172,6 +172,11 @@ impl Registry {
         for (other, request) in asked {
             other.ask(request);
         }
+        Ok(())
+    }
+
+    /// Tells those who want to know of a task that was admitted.
+    pub(super) fn spawned(&self, task: &Arc<Task>) {
         if let Some(origin) = &task.origin {
             origin.started(&task.spec.name, task.at.id);
             if task.spec.on_run_end() != OnRunEnd::Detach
@@ -182,7 +187,6 @@ impl Registry {
         }
         self.emit(|| Some(TaskEvent::Spawned(TaskInfo::new(task, Instant::now()))));
         self.metrics.record(&task.spec.name, Change::Spawned);
-        Ok(())
     }
 
     /// Resolves when there may be room for another task, if it was made before there was none.

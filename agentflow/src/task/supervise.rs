@@ -116,6 +116,11 @@ impl<B: Body> Supervise<B> {
         };
         Self { current, life }
     }
+
+    /// Tells those who want to know that the task was spawned.
+    pub(super) fn announce(&self) {
+        self.current.registry.spawned(&self.current.task);
+    }
 }
 
 impl<B: Body> Future for Supervise<B> {

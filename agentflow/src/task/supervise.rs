@@ -133,16 +133,13 @@ impl<B: Body> Future for Supervise<B> {
 }
 
 impl<B: Body> Life<B> {
-    /// Lets it begin, if its turn has come.
+    /// Its turn has come.
     fn begin(self: Pin<&mut Self>, current: &Current) {
         let this = self.project();
-        *this.phase = Phase::Queued;
-        if current.task.may_run() {
-            *this.phase = Phase::Running;
-            // Its timer was for the queue.
-            *this.sleep = None;
-            current.registry.started(&current.task);
-        }
+        *this.phase = Phase::Running;
+        // Its timer was for the queue.
+        *this.sleep = None;
+        current.registry.started(&current.task);
     }
 
     /// What is asked of the task, if it is to be stopped for that now.
@@ -274,7 +271,6 @@ impl<B: Body> Life<B> {
             if task.spec.timeout == Some(Duration::ZERO) {
                 return self.stop(current, Stop::TimedOut { limit: TimeLimit::Total, after: Duration::ZERO });
             }
-            self.as_mut().begin(current);
         }
         loop {
             let request = task.request();
@@ -285,8 +281,10 @@ impl<B: Body> Life<B> {
             {
                 return Poll::Ready(result);
             }
-            if self.phase == Phase::Queued && may_run {
-                self.as_mut().begin(current);
+            match self.phase {
+                Phase::New | Phase::Queued if may_run => self.as_mut().begin(current),
+                Phase::New => *self.as_mut().project().phase = Phase::Queued,
+                _ => {}
             }
             // The body first: if it is done and its time is over at once, it is done.
             if self.phase != Phase::Queued

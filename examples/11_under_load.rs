@@ -1,0 +1,135 @@
+//! Background tasks under load: a limit of tasks in flight and of tasks that run, retries, keys, progress, a watcher, and
+//! a task that is cancelled last.
+//!
+//! ```console
+//! $ cargo run -p agentflow-examples --example 11_under_load
+//! full: 8 spawned: 8 active (4 queued); 1 rejected
+//!   import #1 begins
+//!   webhook #2 begins
+//!   index #3 cancelled
+//!   index #4 cancelled
+//!   index #5 begins
+//!   email #6 begins
+//! there was room: 9 spawned: 7 active (3 queued), 2 cancelled; 1 rejected
+//!   email #6 completed
+//!   import #1 20 % importing
+//!   webhook #2 again in 20ms (attempt 1: no answer)
+//!   indexed "agent"
+//!   index #5 completed
+//!   email #7 begins
+//!   email #7 completed
+//!   email #8 begins
+//!   email #8 completed
+//!   email #9 begins
+//!   email #9 completed
+//!   import #1 40 % importing
+//!   webhook #2 again in 40ms (attempt 2: no answer)
+//!   import #1 60 % importing
+//!   import #1 80 % importing
+//!   webhook #2 completed
+//!   import #1 100 % importing
+//!   import #1 completed
+//!   stuck #11 begins
+//!   flush #10 begins
+//!   stuck #11 cancelled
+//!   flushed, after all others
+//!   flush #10 completed
+//! closed in 56.8ms: 1 completed, 1 cancelled
+//!   cut off: stuck #11 (cancelled after 56.6ms)
+//! ```
+
+use std::time::Duration;
+
+use agentflow::{BackgroundTaskManager, RetryPolicy, SpawnError, TaskContext, TaskEvent, TaskManagerOptions, WhenBusy};
+use tokio::time::sleep;
+
+const TICK: Duration = Duration::from_millis(50);
+
+/// Says how far it is, and so that it is alive.
+async fn import(task: TaskContext) {
+    for row in 1..=5 {
+        sleep(TICK).await;
+        task.progress(f64::from(row) / 5.0, "importing");
+    }
+}
+
+/// Answers the third time.
+async fn call_webhook(attempt: u32) -> Result<(), String> {
+    sleep(TICK).await;
+    if attempt < 3 { Err(format!("attempt {attempt}: no answer")) } else { Ok(()) }
+}
+
+fn line(event: &TaskEvent) -> Option<String> {
+    Some(match event {
+        TaskEvent::Started(task) => format!("{} #{} begins", task.name(), task.id()),
+        TaskEvent::AttemptFailed { task, error, retry_in, .. } => {
+            format!("{} #{} again in {retry_in:?} ({error})", task.name(), task.id())
+        }
+        TaskEvent::Progress(task) => format!("{} #{} {}", task.name(), task.id(), task.progress()?),
+        TaskEvent::Ended(end) => format!("{} #{} {}", end.name(), end.id(), end.outcome()),
+        TaskEvent::Missed(count) => format!("({count} events missed)"),
+        _ => return None,
+    })
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = TaskManagerOptions::new()
+        .max_tasks(8) // in flight: those that wait for their turn count
+        .max_running(4)
+        .max_running_named("email", 1);
+    let tasks = BackgroundTaskManager::with_options(options);
+
+    let mut events = tasks.watch();
+    let watcher = tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if let Some(line) = line(&event) {
+                println!("  {line}");
+            }
+        }
+    });
+
+    // Without a sign of life for two seconds it is taken for dead.
+    tasks.create_task_with(import).name("import").idle_timeout(Duration::from_secs(2)).spawn()?;
+
+    tasks
+        .create_task_retrying(call_webhook)
+        .name("webhook")
+        .retry(RetryPolicy::new(5).backoff(Duration::from_millis(20)))
+        .attempt_timeout(Duration::from_secs(1))
+        .timeout(Duration::from_secs(30))
+        .spawn()?;
+
+    // A user who types: only the last one counts, and no two run at once.
+    for text in ["a", "ag", "agent"] {
+        let index = async move {
+            sleep(TICK).await;
+            println!("  indexed {text:?}");
+        };
+        tasks.create_task(index).name("index").key("user-7", WhenBusy::Replace).spawn()?;
+    }
+
+    // Three fit in, one at a time; the fourth is refused, or waits here for room.
+    let email = || tasks.create_task(sleep(TICK)).name("email");
+    for _ in 0..3 {
+        email().spawn()?;
+    }
+    if let Err(SpawnError::Full) = email().spawn() {
+        println!("full: {}", tasks.stats());
+        email().spawn_wait().await?;
+        println!("there was room: {}", tasks.stats());
+    }
+    tasks.wait_for_all(None).await?;
+
+    // It keeps the others' log, so it goes last.
+    let flush = |task: TaskContext| async move {
+        task.cancelled().await;
+        println!("  flushed, after all others");
+    };
+    tasks.create_task_with(flush).name("flush").must_finish().spawn()?;
+    tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
+    let report = tasks.close(Some(TICK)).await;
+    watcher.await?;
+    println!("{report}");
+    Ok(())
+}

@@ -53,6 +53,14 @@ fn two_nodes_cannot_have_one_name() {
 }
 
 #[test]
+fn a_name_can_be_told_from_nothing_and_from_a_path_into_a_subgraph() {
+    let mut graph = nodes(&["", "RESEARCH/PLAN"]);
+    graph.add_edge("", "RESEARCH/PLAN").add_edge("RESEARCH/PLAN", END);
+    let rule = "is no name for a node: it has at least one character, and no `/`, which leads into a subgraph";
+    assert_eq!(problems(graph), [format!("`` {rule}"), format!("`RESEARCH/PLAN` {rule}")]);
+}
+
+#[test]
 fn an_edge_leads_from_and_to_nodes_that_are_there() {
     let mut graph = nodes(&["research", "answer"]);
     graph.add_edge("reserch", "answer").add_edge("ANSWER", "publish");

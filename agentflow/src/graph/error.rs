@@ -54,6 +54,12 @@ pub enum ProblemKind {
     /// There is no node at all.
     #[error("a graph needs at least one node: `add_node(\"MAIN\", main_node {{}})`")]
     Empty,
+    /// A node's name is empty, or has a slash.
+    #[error("`{name}` is no name for a node: it has at least one character, and no `/`, which leads into a subgraph")]
+    BadName {
+        /// The name.
+        name: Arc<str>,
+    },
     /// Two nodes have one name.
     #[error("two nodes are named `{name}`")]
     DuplicateNode {

@@ -98,6 +98,9 @@ impl Names {
             problems.add(graph.created, ProblemKind::Empty);
         }
         for (index, StepDeclaration { name, location, .. }) in graph.steps.iter().enumerate() {
+            if name.is_empty() || name.contains('/') {
+                problems.add(location, ProblemKind::BadName { name: Arc::clone(name) });
+            }
             if names.index.contains_key(name) {
                 problems.add(location, ProblemKind::DuplicateNode { name: Arc::clone(name) });
             } else {

@@ -55,3 +55,32 @@ async fn nothing_is_kept_for_a_reader_that_is_gone() {
     let report = app.stop().await;
     assert_eq!((report.runs.still_running.len(), report.tasks.cancelled), (0, 1));
 }
+
+/// More than a stream keeps for a reader that doesn't read.
+const MANY: usize = 2_000;
+
+#[node]
+async fn starts_many(_state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), SpawnError> {
+    for _ in 0..MANY {
+        task_manager.create_task(async {}).spawn()?;
+    }
+    let _ = task_manager.wait_for_all(None).await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_far_behind_is_told_how_many_tasks_it_missed() {
+    let app = graph! { starts_many -> END };
+    let mut run = app.stream(AgentState::default(), RunConfig::new());
+    let (mut told, mut missed) = (0, 0);
+    while let Some(event) = run.next().await {
+        match event.kind {
+            EventKind::TaskStarted { .. } | EventKind::TaskEnded { .. } => told += 1,
+            EventKind::TasksMissed { count, .. } => missed += count,
+            _ => {}
+        }
+    }
+    // All are spawned before the reader's turn comes.
+    assert!(missed > 900, "{missed}");
+    assert_eq!(told + missed, 2 * MANY as u64);
+}

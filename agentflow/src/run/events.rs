@@ -160,6 +160,12 @@ pub enum EventKind {
         /// How it ended: `completed`, `failed`, ….
         outcome: String,
     },
+    /// The reader is so far behind that it is not told of this many starts and ends of tasks.
+    #[non_exhaustive]
+    TasksMissed {
+        /// How many there were.
+        count: u64,
+    },
     /// The last event.
     #[non_exhaustive]
     RunEnded {
@@ -234,6 +240,7 @@ impl EventKind {
             Self::Custom { .. } => "custom",
             Self::TaskStarted { .. } => "task_started",
             Self::TaskEnded { .. } => "task_ended",
+            Self::TasksMissed { .. } => "tasks_missed",
             Self::RunEnded { .. } => "run_ended",
         }
     }
@@ -247,6 +254,9 @@ pub(super) fn text_of(error: &impl fmt::Display) -> String {
 
 /// How many events wait for the reader before the run waits for it too.
 const CAPACITY: usize = 64;
+
+/// How many events wait for the reader before tasks, which never wait, are left out and only counted.
+const MOST: usize = 1024;
 
 /// Where a run's events go: nowhere for `invoke`, which pays a look at an `Option` for each.
 #[derive(Clone, Debug, Default)]
@@ -264,6 +274,8 @@ pub(super) struct Buffer {
 struct Queue {
     events: VecDeque<Event>,
     next: u64,
+    /// How many of the tasks' events were left out.
+    missed: u64,
     reader: Option<Waker>,
     /// The last event is written.
     is_closed: bool,
@@ -310,12 +322,17 @@ impl Sink {
 /// The run's background tasks are told of without waiting for the reader: a task is never slowed by one.
 impl Watch for Buffer {
     fn started(&self, node: &str, task: &str, id: TaskId) {
-        self.push(EventKind::TaskStarted { node: node.to_owned(), task: task.to_owned(), id: id.get() });
+        self.push_of_task(|| EventKind::TaskStarted { node: node.to_owned(), task: task.to_owned(), id: id.get() });
     }
 
     fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome) {
         let outcome = outcome.as_str().to_owned();
-        self.push(EventKind::TaskEnded { node: node.to_owned(), task: task.to_owned(), id: id.get(), outcome });
+        self.push_of_task(|| EventKind::TaskEnded {
+            node: node.to_owned(),
+            task: task.to_owned(),
+            id: id.get(),
+            outcome,
+        });
     }
 }
 
@@ -327,14 +344,30 @@ impl Buffer {
             return;
         }
         queue.is_closed = matches!(kind, EventKind::RunEnded { .. });
-        let sequence = queue.next;
-        queue.next += 1;
-        queue.events.push_back(Event { sequence, time: SystemTime::now(), run: self.run, kind });
+        let missed = std::mem::take(&mut queue.missed);
+        let missed = (missed > 0).then_some(EventKind::TasksMissed { count: missed });
+        for kind in missed.into_iter().chain([kind]) {
+            let sequence = queue.next;
+            queue.next += 1;
+            queue.events.push_back(Event { sequence, time: SystemTime::now(), run: self.run, kind });
+        }
         let reader = queue.reader.take();
         drop(queue);
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Writes an event of a task, unless the reader is too far behind: then it is told later how many there were.
+    fn push_of_task(&self, kind: impl FnOnce() -> EventKind) {
+        {
+            let mut queue = self.lock();
+            if queue.events.len() >= MOST {
+                queue.missed += 1;
+                return;
+            }
+        }
+        self.push(kind());
     }
 
     /// Nobody reads any more: what is written from now on, and what was, goes nowhere.
@@ -455,6 +488,7 @@ mod tests {
             EventKind::Custom { node: node(), name: node(), data: json!(1) },
             EventKind::TaskStarted { node: node(), task: node(), id: 1 },
             EventKind::TaskEnded { node: node(), task: node(), id: 1, outcome: node() },
+            EventKind::TasksMissed { count: 1 },
             EventKind::RunEnded { error: None },
         ];
         for kind in kinds {

@@ -100,7 +100,8 @@ fn nanoseconds(elapsed: Duration, per: u64) -> f64 {
 }
 
 /// The middle one; of an even number, the mean of both in the middle.
-fn median(mut samples: Vec<f64>) -> f64 {
+#[must_use]
+pub fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);
     let middle = samples.len() / 2;
     match samples.len() {

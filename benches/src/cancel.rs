@@ -13,7 +13,7 @@ use agentflow::{AgentState, BackgroundTaskManager, CompiledGraph, TaskManagerOpt
 use tokio::task::{JoinSet, yield_now};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Contest, Scale, Side, runtime, spawn::on_worker};
+use crate::{Contest, Scale, Side, row::thousands, runtime, spawn::on_worker};
 
 /// Tasks that are to be found waiting: each counts itself in when it is first polled.
 #[derive(Clone, Debug, Default)]
@@ -120,7 +120,7 @@ pub fn contests(scale: Scale) -> Vec<Contest> {
     let set = || (on_worker(&runtime, "JoinSet::shutdown", move || shutdown_set(tasks)), None);
     let tracker = || (on_worker(&runtime, "TaskTracker and a token", move || close_tracker(tasks)), None);
     let contest = |what: &str, ours: Side| Contest {
-        name: format!("{what} of {tasks}, 2 workers, per task"),
+        name: format!("{what} of {} tasks, 2 workers", thousands(tasks)),
         per: tasks,
         ours,
         floors: vec![set(), tracker()],

@@ -113,21 +113,21 @@ fn floor(runtime: &Arc<Runtime>, name: &str, groups: u64, group: impl AsyncFn(&m
 pub fn contests() -> Vec<Contest> {
     let runtime = Arc::new(runtime::current_thread());
     let small = |kind: &str, app, floor| Contest {
-        name: format!("group of 5, branches {kind}, per group"),
+        name: format!("group of 5, {kind}"),
         per: 100,
         ours: ours(&runtime, app),
         floors: vec![(floor, Some(Bar::Times(SMALL_GROUP)))],
     };
     let large = |kind: &str, app, floor| Contest {
-        name: format!("group of 100, branches {kind}, per group"),
+        name: format!("group of 100, {kind}"),
         per: 10,
         ours: ours(&runtime, app),
         floors: vec![(floor, None)],
     };
     vec![
-        small("wait once", groups(100, 5, || waiting {}), floor(&runtime, "join!", 100, join_five!(waiting))),
+        small("waiting once", groups(100, 5, || waiting {}), floor(&runtime, "join!", 100, join_five!(waiting))),
         small("ready at once", groups(100, 5, || ready {}), floor(&runtime, "join!", 100, join_five!(ready))),
-        large("wait once", groups(10, 100, || waiting {}), floor(&runtime, "join_all", 10, join_hundred!(waiting))),
+        large("waiting once", groups(10, 100, || waiting {}), floor(&runtime, "join_all", 10, join_hundred!(waiting))),
         large("ready at once", groups(10, 100, || ready {}), floor(&runtime, "join_all", 10, join_hundred!(ready))),
     ]
 }

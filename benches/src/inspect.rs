@@ -12,7 +12,7 @@ use agentflow::BackgroundTaskManager;
 use tokio::runtime::Runtime;
 use tokio_util::task::TaskTracker;
 
-use crate::{Bar, Contest, Scale, Side, runtime, spawn::TIMEOUT};
+use crate::{Bar, Contest, Scale, Side, row::thousands, runtime, spawn::TIMEOUT};
 
 /// What a list of all active tasks may cost, in nanoseconds.
 const LIST: f64 = 1e6;
@@ -101,7 +101,7 @@ pub fn contests(scale: Scale) -> Vec<Contest> {
     let ledger = Ledger::of(active);
     vec![
         Contest {
-            name: format!("task_info() of {active}"),
+            name: format!("task_info() of {}", thousands(active)),
             per: 1,
             ours: repeated("manager", move || {
                 let _ = &list_runtime;
@@ -110,7 +110,7 @@ pub fn contests(scale: Scale) -> Vec<Contest> {
             floors: vec![(repeated("HashMap in a Mutex", move || ledger.list()), Some(Bar::AtMost(LIST)))],
         },
         Contest {
-            name: format!("task_count() of {active}"),
+            name: format!("task_count() of {}", thousands(active)),
             per: 1,
             ours: repeated("manager", move || {
                 let _ = &count_runtime;

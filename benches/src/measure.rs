@@ -72,10 +72,15 @@ impl Contest {
         let iterations: Vec<_> = sides.iter_mut().map(|side| iterations(side, effort.sample)).collect();
         let mut samples: Vec<Vec<f64>> = sides.iter().map(|_| Vec::new()).collect();
         let began = Instant::now();
-        while samples[0].len() < effort.min_rounds || began.elapsed() < effort.budget {
-            for ((side, iterations), samples) in sides.iter_mut().zip(&iterations).zip(&mut samples) {
-                samples.push(nanoseconds(side.time(*iterations), iterations * self.per));
+        let mut round = 0;
+        while round < effort.min_rounds || began.elapsed() < effort.budget {
+            for turn in 0..sides.len() {
+                // Each round begins with another one, so that none always finds what the same one left behind.
+                let at = (round + turn) % sides.len();
+                let elapsed = sides[at].time(iterations[at]);
+                samples[at].push(nanoseconds(elapsed, iterations[at] * self.per));
             }
+            round += 1;
         }
         let mut medians: Vec<_> = samples.into_iter().map(median).collect();
         let ours = medians.pop().unwrap_or_default();

@@ -88,7 +88,7 @@ macro_rules! mean_bytes {
 
 fn task_bytes() -> Vec<Row> {
     let row = |with: &str, floor_is: &str, floor, ours| Row {
-        what: format!("waiting task{with}, beyond its future"),
+        what: format!("bytes of a waiting task{with}"),
         floor_is: floor_is.to_owned(),
         unit: Unit::Bytes,
         floor,
@@ -103,13 +103,13 @@ fn task_bytes() -> Vec<Row> {
             mean_bytes!(|with, future| with.manager.create_task(future).name("idle").spawn()),
         ),
         row(
-            " with a timeout",
+            ", timeout",
             "TaskTracker, timeout",
             mean_bytes!(|with, future| with.tracker.spawn(timeout(TIMEOUT, future))),
             mean_bytes!(|with, future| with.manager.create_task(future).name("idle").timeout(TIMEOUT).spawn()),
         ),
         row(
-            " with a token",
+            ", token",
             "TaskTracker, child token",
             mean_bytes!(|with, future| {
                 let token = with.token.child_token();
@@ -182,7 +182,7 @@ fn task_allocations() -> Vec<Row> {
         row("", "tokio::spawn", per_task(&runtime, || with_tokio(TASKS, plain)), ours(Body::Ready, None)),
         row("", "TaskTracker", per_task(&runtime, || with_tracker(TASKS, plain)), ours(Body::Ready, None)),
         row(
-            " that waits once, timeout",
+            ", waiting once, timeout",
             "TaskTracker, timeout",
             per_task(&runtime, || with_tracker(TASKS, waits)),
             ours(Body::Waits, Some(TIMEOUT)),

@@ -1,7 +1,5 @@
 //! [`Row`]: a line of the table, and the [`Bar`] that it is held to.
 
-use std::fmt;
-
 /// What a figure is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -78,23 +76,15 @@ impl Row {
         match self.bar {
             None => String::new(),
             Some(Bar::Times(times)) => format!("<= {times}x"),
-            Some(Bar::Above(more)) => format!("<= floor + {}", self.unit.show(more)),
+            Some(Bar::Above(more)) => format!("<= {} more", self.unit.show(more)),
             Some(Bar::AtMost(most)) => format!("<= {}", self.unit.show(most)),
         }
     }
 }
 
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} beside {} ({})",
-            self.what,
-            self.unit.show(self.ours),
-            self.unit.show(self.floor),
-            self.floor_is
-        )
-    }
+/// A round number in short: `10k` for 10,000.
+pub(crate) fn thousands(number: u64) -> String {
+    if number.is_multiple_of(1_000) { format!("{}k", number / 1_000) } else { number.to_string() }
 }
 
 #[cfg(test)]

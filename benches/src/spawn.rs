@@ -13,7 +13,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::{Bar, Contest, Scale, Side, runtime};
+use crate::{Bar, Contest, Scale, Side, row::thousands, runtime};
 
 /// How many times what a tracked task with a timeout costs one of ours may cost.
 const TASK: f64 = 1.5;
@@ -124,12 +124,12 @@ fn contest(workers: usize, tasks: u64, body: Body, bound: Option<Duration>) -> C
     };
     let waits = match body {
         Body::Ready => "",
-        Body::Waits => " that wait once",
+        Body::Waits => ", waiting once",
     };
     let limit = bound.map_or("", |_| ", timeout");
     let plural = if workers == 1 { "" } else { "s" };
     Contest {
-        name: format!("{tasks} tasks{waits}{limit}, {workers} worker{plural}, per task"),
+        name: format!("{} tasks{waits}{limit}, {workers} worker{plural}", thousands(tasks)),
         per: tasks,
         ours,
         floors,

@@ -7,7 +7,7 @@
 
 use std::{error::Error, thread::available_parallelism};
 
-use benches::{Effort, Row, Scale, contests, memory};
+use benches::{Contest, Effort, Row, Scale, contests, memory};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::ProgressBar;
 use lexopt::{
@@ -19,12 +19,14 @@ const USAGE: &str = "\
 Prints what agentflow costs beside the same work written by hand.
 
   --filter TEXT   only what has TEXT in its name
+  --bars          only what has a bar to hold
   --quick         little work and few repetitions: shows that it runs, not what it costs
 ";
 
 #[derive(Debug, Default)]
 struct Options {
     filter: String,
+    only_bars: bool,
     is_quick: bool,
 }
 
@@ -36,6 +38,7 @@ impl Options {
         while let Some(argument) = arguments.next()? {
             match argument {
                 Long("filter") => options.filter = arguments.value()?.string()?,
+                Long("bars") => options.only_bars = true,
                 Long("quick") => options.is_quick = true,
                 Long("help") | Short('h') => return Ok(None),
                 other => return Err(other.unexpected()),
@@ -44,31 +47,37 @@ impl Options {
         Ok(Some(options))
     }
 
-    fn wants(&self, what: &str) -> bool {
-        what.contains(&self.filter)
+    /// Whether the figures count.
+    fn is_judged(&self) -> bool {
+        !self.is_quick && !cfg!(debug_assertions)
+    }
+
+    fn wants(&self, what: &str, has_bar: bool) -> bool {
+        what.contains(&self.filter) && (has_bar || !self.only_bars)
     }
 }
 
 fn measured(options: &Options) -> Vec<Row> {
     let (scale, effort) = if options.is_quick { (Scale::QUICK, Effort::QUICK) } else { (Scale::FULL, Effort::FULL) };
     // Counted while nothing else is there to allocate.
-    let counted = memory::rows().into_iter().filter(|row| options.wants(&row.what));
-    let counted: Vec<_> = counted.collect();
-    let contests: Vec<_> = contests(scale).into_iter().filter(|contest| options.wants(&contest.name)).collect();
+    let counted = memory::rows();
+    let wanted = |contest: &Contest| options.wants(&contest.name, contest.floors.iter().any(|(_, bar)| bar.is_some()));
+    let contests: Vec<_> = contests(scale).into_iter().filter(wanted).collect();
     // Shown on a terminal only.
     let progress = ProgressBar::new(contests.len() as u64);
     let mut rows = Vec::new();
     for mut contest in contests {
         progress.set_message(contest.name.clone());
-        progress.inc(1);
         rows.extend(contest.measure(effort));
+        progress.inc(1);
     }
     progress.finish_and_clear();
     rows.extend(counted);
+    rows.retain(|row| options.wants(&row.what, row.bar.is_some()));
     rows
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[Row], is_judged: bool) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["", "floor", "floor is", "ours", "ratio", "bar", "holds"]);
     for row in rows {
@@ -79,7 +88,7 @@ fn table(rows: &[Row]) -> Table {
             row.unit.show(row.ours),
             row.ratio().map(|ratio| format!("{ratio:.2}x")).unwrap_or_default(),
             row.show_bar(),
-            row.holds().map_or("", |holds| if holds { "yes" } else { "MISSED" }).to_owned(),
+            row.holds().filter(|_| is_judged).map_or("", |holds| if holds { "yes" } else { "MISSED" }).to_owned(),
         ]);
     }
     for figure in [1, 3, 4] {
@@ -95,18 +104,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         print!("{USAGE}");
         return Ok(());
     };
-    let cores = available_parallelism()?;
-    println!("{cores} cores; medians of samples that were taken in turns\n");
     let rows = measured(&options);
-    println!("{}\n", table(&rows).trim_fmt());
-    let with_bar = rows.iter().filter(|row| row.bar.is_some()).count();
-    let missed: Vec<_> = rows.iter().filter(|row| row.holds() == Some(false)).collect();
-    println!("{} of {with_bar} bars hold", with_bar - missed.len());
-    for row in missed {
-        println!("  MISSED: {row}; the bar is {}", row.show_bar());
+    println!("{}\n", table(&rows, options.is_judged()).trim_fmt());
+    let bars = rows.iter().filter_map(Row::holds).count();
+    let held = rows.iter().filter_map(Row::holds).filter(|holds| *holds).count();
+    if options.is_judged() {
+        println!("{held} of {bars} bars hold, {} are MISSED", bars - held);
+    } else {
+        println!("not judged: a quick run, or one without optimisation, does not show what anything costs");
     }
-    if options.is_quick || cfg!(debug_assertions) {
-        println!("a quick run, or one without optimisation, shows nothing of what anything costs");
-    }
+    println!("{} cores; medians of samples taken in turns; times per step, group or task", available_parallelism()?);
     Ok(())
 }

@@ -124,25 +124,25 @@ fn floor(runtime: &Arc<Runtime>, mut once: impl AsyncFnMut(&mut Notebook) + 'sta
 pub fn contests() -> Vec<Contest> {
     let runtime = Arc::new(runtime::current_thread());
     let chains = [10, 100, 1_000].map(|nodes| Contest {
-        name: format!("chain of {nodes}, per step"),
+        name: format!("chain of {nodes}"),
         per: nodes,
         ours: ours(&runtime, "graph", chain(nodes), Notebook::default()),
         floors: vec![(floor(&runtime, async move |state| by_hand(state, nodes).await), Some(Bar::Above(STEP)))],
     });
     let single = Contest {
-        name: "chain of 1, per run".into(),
+        name: "chain of 1".into(),
         per: 1,
         ours: ours(&runtime, "graph", chain(1), Notebook::default()),
         floors: vec![(floor(&runtime, async |state| by_hand(state, 1).await), None)],
     };
     let to_and_fro = Contest {
-        name: "loop of 2, 10k steps, per step".into(),
+        name: "loop of 2, 10k steps".into(),
         per: LOOP_STEPS,
         ours: ours(&runtime, "graph", to_and_fro(), Notebook::default()),
         floors: vec![(floor(&runtime, async |state| to_and_fro_by_hand(state).await), Some(Bar::Above(STEP)))],
     };
     let large_state = Contest {
-        name: "chain of 100, state of 1 MB, per step".into(),
+        name: "chain of 100, state of 1 MB".into(),
         per: 100,
         ours: ours(&runtime, "1 MB", chain(100), Notebook::with_notes(1024)),
         floors: vec![(ours(&runtime, "state of 1 KB", chain(100), Notebook::with_notes(1)), Some(Bar::Times(FLAT)))],

@@ -9,7 +9,7 @@ use std::{error::Error, thread::available_parallelism};
 
 use benches::{Contest, Effort, Row, Scale, contests, memory};
 use comfy_table::{CellAlignment, Table, presets};
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use lexopt::{
     Arg::{Long, Short},
     Parser, ValueExt as _,
@@ -57,14 +57,15 @@ impl Options {
     }
 }
 
-fn measured(options: &Options) -> Vec<Row> {
+fn measured(options: &Options) -> Result<Vec<Row>, Box<dyn Error>> {
     let (scale, effort) = if options.is_quick { (Scale::QUICK, Effort::QUICK) } else { (Scale::FULL, Effort::FULL) };
     // Counted while nothing else is there to allocate.
     let counted = memory::rows();
     let wanted = |contest: &Contest| options.wants(&contest.name, contest.floors.iter().any(|(_, bar)| bar.is_some()));
     let contests: Vec<_> = contests(scale).into_iter().filter(wanted).collect();
     // Shown on a terminal only.
-    let progress = ProgressBar::new(contests.len() as u64);
+    let progress = ProgressBar::new(contests.len() as u64)
+        .with_style(ProgressStyle::with_template("{pos} of {len} measured; now {wide_msg}")?);
     let mut rows = Vec::new();
     for mut contest in contests {
         progress.set_message(contest.name.clone());
@@ -74,7 +75,7 @@ fn measured(options: &Options) -> Vec<Row> {
     progress.finish_and_clear();
     rows.extend(counted);
     rows.retain(|row| options.wants(&row.what, row.bar.is_some()));
-    rows
+    Ok(rows)
 }
 
 fn table(rows: &[Row], is_judged: bool) -> Table {
@@ -104,7 +105,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         print!("{USAGE}");
         return Ok(());
     };
-    let rows = measured(&options);
+    let rows = measured(&options)?;
     println!("{}\n", table(&rows, options.is_judged()).trim_fmt());
     let bars = rows.iter().filter_map(Row::holds).count();
     let held = rows.iter().filter_map(Row::holds).filter(|holds| *holds).count();

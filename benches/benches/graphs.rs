@@ -1,0 +1,9 @@
+//! Chains, loops and groups beside the same work written by hand.
+
+use benches::{chain, group};
+
+mod contest;
+
+fn main() {
+    contest::bench(chain::contests().into_iter().chain(group::contests()));
+}

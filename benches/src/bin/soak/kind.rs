@@ -1,0 +1,207 @@
+//! [`Kind`]: the sorts of tasks that a soak is mixed of.
+
+use std::{future::pending, thread, time::Duration};
+
+use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskHandle, TaskOutcome};
+use tokio::{sync::OwnedSemaphorePermit, task::yield_now, time::sleep};
+
+/// What the panics of the tasks say, so that the hook knows them from others.
+pub(crate) const PANIC: &str = "a task of the soak panics";
+
+/// A timeout that is never over.
+const NEVER_OVER: Duration = Duration::from_hours(1);
+
+/// A sort of task: how it is spawned, and how it must end.
+///
+/// A new one is a variant, a line in [`MIX`], and an arm in each method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Done when it is polled.
+    Ready,
+    /// Waits a little, with a timeout that is never over.
+    Sleeps,
+    /// Returns an error.
+    Fails,
+    /// Panics while it runs.
+    Panics,
+    /// Is cancelled, and panics when it is dropped for that.
+    PanicsWhenDropped,
+    /// Takes longer than its timeout.
+    TimesOut,
+    /// Has no time at all.
+    HasNoTime,
+    /// Is cancelled while it waits, or before it began.
+    IsCancelled,
+    /// Is aborted, because its handle is dropped.
+    IsAborted,
+    /// Is cancelled, listens, and ends by itself.
+    Listens,
+    /// Is cancelled, is told so, and doesn't care until its grace is over.
+    DoesNotListen,
+    /// Spawns a child that completes and one that fails.
+    HasChildren,
+    /// Blocks a thread.
+    Blocks,
+}
+
+/// How many there are of each in a [`deck`].
+pub(crate) const MIX: &[(Kind, usize)] = &[
+    (Kind::Ready, 200),
+    (Kind::Sleeps, 240),
+    (Kind::Fails, 100),
+    (Kind::Panics, 50),
+    (Kind::PanicsWhenDropped, 10),
+    (Kind::TimesOut, 90),
+    (Kind::HasNoTime, 20),
+    (Kind::IsCancelled, 80),
+    (Kind::IsAborted, 48),
+    (Kind::Listens, 70),
+    (Kind::DoesNotListen, 10),
+    (Kind::HasChildren, 80),
+    (Kind::Blocks, 2),
+];
+
+/// The kinds in the order in which they are spawned, again and again: well mixed, and each as often as [`MIX`] says.
+pub(crate) fn deck() -> Vec<Kind> {
+    let mut rest: Vec<_> = MIX.iter().map(|&(kind, count)| (kind, count, 0)).collect();
+    let size = MIX.iter().map(|(_, count)| count).sum();
+    let mut deck = Vec::with_capacity(size);
+    while deck.len() < size {
+        // Each gains what its share is, and the one that has most comes next and pays for it.
+        for (_, share, credit) in &mut rest {
+            *credit += share.cast_signed();
+        }
+        if let Some((kind, _, credit)) = rest.iter_mut().max_by_key(|(_, _, credit)| *credit) {
+            deck.push(*kind);
+            *credit -= size.cast_signed();
+        }
+    }
+    deck
+}
+
+impl Kind {
+    /// How it ends, and how its children do.
+    pub(crate) const fn outcomes(self) -> &'static [(TaskOutcome, u64)] {
+        match self {
+            Self::Ready | Self::Sleeps | Self::Listens | Self::Blocks => &[(TaskOutcome::Completed, 1)],
+            Self::Fails => &[(TaskOutcome::Failed, 1)],
+            Self::Panics | Self::PanicsWhenDropped => &[(TaskOutcome::Panicked, 1)],
+            Self::TimesOut | Self::HasNoTime => &[(TaskOutcome::TimedOut, 1)],
+            Self::IsCancelled => &[(TaskOutcome::Cancelled, 1)],
+            Self::IsAborted | Self::DoesNotListen => &[(TaskOutcome::Aborted, 1)],
+            Self::HasChildren => &[(TaskOutcome::Completed, 2), (TaskOutcome::Failed, 1)],
+        }
+    }
+
+    /// Spawns one, which holds the permit for as long as it or a child of it is there.
+    pub(crate) fn spawn(
+        self,
+        tasks: &BackgroundTaskManager,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<TaskHandle<()>, SpawnError> {
+        let waiting = async move |permit: OwnedSemaphorePermit| {
+            let _permit = permit;
+            pending::<()>().await;
+        };
+        match self {
+            Self::Ready => tasks.create_task(async move { drop(permit) }).name("ready").spawn(),
+            Self::Sleeps => {
+                let sleeps = async move {
+                    sleep(Duration::from_millis(2)).await;
+                    drop(permit);
+                };
+                tasks.create_task(sleeps).name("sleeps").timeout(NEVER_OVER).context("why", "to be woken").spawn()
+            }
+            Self::Fails => tasks.create_task(fails(permit)).name("fails").spawn(),
+            Self::Panics => tasks.create_task(panics(permit)).name("panics").spawn(),
+            Self::PanicsWhenDropped => {
+                // Made here, so that it is there even if the task is cancelled before it begins.
+                let bomb = Bomb;
+                let dropped = async move {
+                    let _bomb = bomb;
+                    waiting(permit).await;
+                };
+                tasks.create_task(dropped).name("panics when dropped").spawn()
+            }
+            Self::TimesOut => {
+                tasks.create_task(waiting(permit)).name("times out").timeout(Duration::from_millis(3)).spawn()
+            }
+            Self::HasNoTime => tasks.create_task(waiting(permit)).name("has no time").timeout(Duration::ZERO).spawn(),
+            Self::IsCancelled => tasks.create_task(waiting(permit)).name("is cancelled").spawn(),
+            Self::IsAborted => tasks.create_task(waiting(permit)).name("is aborted").spawn(),
+            Self::Listens => {
+                let listens = |task: TaskContext| async move {
+                    task.cancelled().await;
+                    drop(permit);
+                };
+                tasks.create_task_with(listens).name("listens").spawn()
+            }
+            Self::DoesNotListen => tasks.create_task_with(move |_| waiting(permit)).name("does not listen").spawn(),
+            Self::HasChildren => {
+                let has_children = |task: TaskContext| async move {
+                    task.manager().create_task(yield_now()).name("child").spawn()?;
+                    task.manager().create_task(fails(permit)).name("failing child").spawn()?;
+                    Ok::<_, SpawnError>(())
+                };
+                tasks.create_task_with(has_children).name("has children").spawn()
+            }
+            Self::Blocks => {
+                let blocks = |_| {
+                    thread::sleep(Duration::from_millis(1));
+                    drop(permit);
+                };
+                tasks.create_blocking_task(blocks).name("blocks").spawn()
+            }
+        }
+    }
+
+    /// What becomes of its handle, some time after the spawn.
+    pub(crate) fn let_go(self, handle: TaskHandle<()>) {
+        match self {
+            Self::IsCancelled | Self::PanicsWhenDropped | Self::Listens | Self::DoesNotListen => handle.cancel(),
+            Self::IsAborted => drop(handle.abort_on_drop()),
+            Self::Ready
+            | Self::Sleeps
+            | Self::Fails
+            | Self::Panics
+            | Self::TimesOut
+            | Self::HasNoTime
+            | Self::HasChildren
+            | Self::Blocks => drop(handle),
+        }
+    }
+}
+
+async fn fails(permit: OwnedSemaphorePermit) -> Result<(), String> {
+    yield_now().await;
+    drop(permit);
+    Err("it was to fail".to_owned())
+}
+
+async fn panics(permit: OwnedSemaphorePermit) {
+    let _permit = permit;
+    yield_now().await;
+    panic!("{PANIC}");
+}
+
+/// Panics when it is dropped.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("{PANIC}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deck_has_each_kind_as_often_as_the_mix_says() {
+        let deck = deck();
+        for (kind, count) in MIX {
+            assert_eq!(deck.iter().filter(|other| *other == kind).count(), *count, "{kind:?}");
+        }
+    }
+}

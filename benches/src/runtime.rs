@@ -1,0 +1,13 @@
+//! The runtimes that contests run on.
+
+use tokio::runtime::{Builder, Runtime};
+
+/// Everything on the calling thread.
+pub(crate) fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime can be made")
+}
+
+/// Worker threads beside the calling one.
+pub(crate) fn workers(count: usize) -> Runtime {
+    Builder::new_multi_thread().worker_threads(count).enable_all().build().expect("a runtime can be made")
+}

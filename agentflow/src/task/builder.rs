@@ -5,13 +5,11 @@ use std::{any::type_name, borrow::Cow, fmt, pin::pin, sync::Arc, time::Duration}
 use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::{
     body::{Blocking, Body, Lazy, Plain, Retries, Whole, retrying},
     context::{Current, TaskContext},
     handle::TaskHandle,
-    log,
     manager::BackgroundTaskManager,
     outcome::{TaskOutcome, TaskOutput},
     owner::OnRunEnd,
@@ -333,7 +331,7 @@ struct Candidate<'m, T, W> {
 
 impl<T, W> Candidate<'_, T, W> {
     fn admit(&mut self) -> Result<(), SpawnError> {
-        self.manager.registry.admit(&mut self.task, self.manager.lineage())
+        self.manager.registry.admit(&mut self.task, self.manager.spawner())
     }
 
     fn reject(self, why: SpawnError) -> SpawnError {
@@ -424,9 +422,9 @@ impl Launchpad<'_> {
         let Self { runtime, current } = self;
         let task = Arc::clone(&current.task);
         // From here on the task ends with this, even if those who are told of it panic.
-        let supervise = Supervise::new(current, body);
+        let mut supervise = Supervise::new(current, body);
         supervise.announce();
-        let join = runtime.spawn(supervise.instrument(log::span(&task)));
+        let join = runtime.spawn(supervise);
         // A runtime that has shut down drops what it is given.
         if join.is_finished() && !task.was_polled() && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted)
         {

@@ -9,8 +9,8 @@ use super::{
     options::TaskManagerOptions,
     outcome::TaskOutput,
     owner::RunTasks,
-    record::TaskRef,
-    registry::{Lineage, Registry},
+    record::{Task, TaskRef},
+    registry::{Registry, Spawner},
 };
 use crate::RunId;
 
@@ -38,10 +38,18 @@ use crate::RunId;
 #[derive(Clone)]
 pub struct BackgroundTaskManager {
     pub(super) registry: Arc<Registry>,
-    /// Held only to be dropped last.
-    _owner: Option<Arc<Owner>>,
-    origin: Option<Arc<TaskOrigin>>,
-    lineage: Lineage,
+    holder: Holder,
+}
+
+/// Who holds a handle: it says whether the handle keeps the manager alive, and by what right it spawns.
+#[derive(Clone)]
+enum Holder {
+    /// Whoever made the manager. Held only to be dropped last.
+    Owner(#[allow(dead_code, reason = "what counts is its destructor")] Arc<Owner>),
+    /// A node of a run.
+    Run(Arc<TaskOrigin>),
+    /// A task: one that held its own manager alive would keep itself going.
+    Task(Arc<Task>),
 }
 
 struct Owner(Arc<Registry>);
@@ -63,8 +71,8 @@ impl BackgroundTaskManager {
     #[must_use]
     pub fn with_options(options: TaskManagerOptions) -> Self {
         let registry = Arc::new(Registry::new(options));
-        let owner = Some(Arc::new(Owner(Arc::clone(&registry))));
-        Self { registry, _owner: owner, origin: None, lineage: Lineage::Owner }
+        let owner = Arc::new(Owner(Arc::clone(&registry)));
+        Self { registry, holder: Holder::Owner(owner) }
     }
 
     /// The same manager for a node of a run: what it spawns carries both names, and who watches the run is told of it. It
@@ -76,23 +84,13 @@ impl BackgroundTaskManager {
         watch: Option<Arc<dyn Watch>>,
         tasks: Option<Arc<RunTasks>>,
     ) -> Self {
-        Self {
-            registry: Arc::clone(&self.registry),
-            _owner: None,
-            origin: Some(Arc::new(TaskOrigin::new(run, node, watch, tasks))),
-            lineage: Lineage::Run,
-        }
+        let origin = Arc::new(TaskOrigin::new(run, node, watch, tasks));
+        Self { registry: Arc::clone(&self.registry), holder: Holder::Run(origin) }
     }
 
-    /// The same manager for a task. It doesn't keep the manager alive: a task that holds its own manager would
-    /// otherwise keep itself going.
+    /// The same manager for a task. It doesn't keep the manager alive.
     pub(super) fn within(current: &Current) -> Self {
-        Self {
-            registry: Arc::clone(&current.registry),
-            _owner: None,
-            origin: current.task.origin.clone(),
-            lineage: Lineage::Task(current.task.at),
-        }
+        Self { registry: Arc::clone(&current.registry), holder: Holder::Task(Arc::clone(&current.task)) }
     }
 
     /// A task that runs this future, from the moment when it is spawned.
@@ -227,20 +225,24 @@ impl BackgroundTaskManager {
     }
 
     pub(super) fn origin(&self) -> Option<Arc<TaskOrigin>> {
-        self.origin.clone()
+        match &self.holder {
+            Holder::Owner(_) => None,
+            Holder::Run(origin) => Some(Arc::clone(origin)),
+            Holder::Task(task) => task.origin.clone(),
+        }
     }
 
-    pub(super) fn lineage(&self) -> Lineage {
-        self.lineage
+    pub(super) fn spawner(&self) -> Spawner {
+        let task = match &self.holder {
+            Holder::Task(task) => Some(task.at),
+            Holder::Owner(_) | Holder::Run(_) => Current::task_of(&self.registry),
+        };
+        Spawner { task, is_run: matches!(self.holder, Holder::Run(_)) }
     }
 
     /// The tasks that would wait for themselves if a wait that is called here waited for them.
     pub(super) fn here(&self) -> Box<[TaskRef]> {
-        let here = match self.lineage {
-            Lineage::Task(task) => Some(task),
-            Lineage::Owner | Lineage::Run => Current::task_of(&self.registry),
-        };
-        here.map_or_else(Box::default, |task| self.registry.lock().lineage(task))
+        self.spawner().task.map_or_else(Box::default, |task| self.registry.lock().lineage(task))
     }
 }
 
@@ -259,7 +261,7 @@ impl fmt::Debug for BackgroundTaskManager {
         f.debug_struct("BackgroundTaskManager")
             .field("phase", &phase)
             .field("stats", &stats)
-            .field("origin", &self.origin)
+            .field("origin", &self.origin())
             .finish_non_exhaustive()
     }
 }

@@ -22,7 +22,6 @@ use tokio::{
 use super::{
     builder::{SpawnError, WhenBusy},
     close::Closing,
-    context::Current,
     events::TaskEvent,
     info::{TaskEnd, TaskId, TaskInfo, TaskStats},
     log,
@@ -60,15 +59,13 @@ pub(super) enum Phase {
     Closed,
 }
 
-/// By what right a handle spawns.
+/// Who spawns a task.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Lineage {
-    /// It keeps the manager alive.
-    Owner,
-    /// It belongs to a run of a graph.
-    Run,
-    /// It belongs to a task.
-    Task(TaskRef),
+pub(super) struct Spawner {
+    /// The task that spawns a child.
+    pub(super) task: Option<TaskRef>,
+    /// Whether it is a run of a graph.
+    pub(super) is_run: bool,
 }
 
 #[derive(Debug)]
@@ -158,15 +155,11 @@ impl Registry {
     /// Counts the task in and gives it its place, or says why not; then it is as it was.
     ///
     /// [`SpawnError::Full`] may pass: see [`Registry::room`].
-    pub(super) fn admit(self: &Arc<Self>, task: &mut Arc<Task>, lineage: Lineage) -> Result<(), SpawnError> {
-        let spawner = match lineage {
-            Lineage::Task(task) => Some(task),
-            Lineage::Owner | Lineage::Run => Current::task_of(self),
-        };
+    pub(super) fn admit(&self, task: &mut Arc<Task>, spawner: Spawner) -> Result<(), SpawnError> {
         let asked = {
             let mut state = self.lock();
-            let parent = spawner.and_then(|spawner| state.get(spawner)).cloned();
-            let is_under_way = parent.is_some() || matches!(lineage, Lineage::Run);
+            let parent = spawner.task.and_then(|spawner| state.get(spawner)).cloned();
+            let is_under_way = parent.is_some() || spawner.is_run;
             state.place(task, parent.as_deref(), is_under_way, &self.options)?
         };
         for (other, request) in asked {

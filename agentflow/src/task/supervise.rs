@@ -13,6 +13,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
+use tracing::Span;
 
 use super::{
     body::Body,
@@ -33,6 +34,8 @@ pin_project! {
         B: Body,
     {
         current: Current,
+        // In a box, and only where somebody listens.
+        span: Option<Box<Span>>,
         #[pin]
         life: Life<B>,
     }
@@ -43,6 +46,7 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
+            let _entered = this.span.as_deref().map(Span::enter);
             if this.life.phase != Phase::Ended {
                 this.life.dropped_from_outside(this.current);
             }
@@ -61,10 +65,8 @@ pin_project! {
         here: Option<Current>,
         phase: Phase,
         has_waker: bool,
-        // Why the body was told to stop, if it can't be dropped.
-        told: Option<Stop>,
-        // When its grace is over.
-        grace_over: Option<Instant>,
+        // In a box because most tasks are never told to end.
+        ending: Option<Box<Ending>>,
         // Made when the body is first found waiting; in a box because most tasks are done by then.
         sleep: Option<Pin<Box<Sleep>>>,
     }
@@ -79,6 +81,15 @@ enum Phase {
     /// It was told to end, and its grace has begun.
     Cancelling,
     Ended,
+}
+
+/// How far a task is with ending that was told to.
+#[derive(Default)]
+struct Ending {
+    /// When its grace is over.
+    grace_over: Option<Instant>,
+    /// Why its body was told to stop, which can't be dropped.
+    told: Option<Stop>,
 }
 
 /// Why a task is stopped.
@@ -110,16 +121,17 @@ impl<B: Body> Supervise<B> {
             here: Some(current.clone()),
             phase: Phase::New,
             has_waker: false,
-            told: None,
-            grace_over: None,
+            ending: None,
             sleep: None,
         };
-        Self { current, life }
+        Self { current, span: None, life }
     }
 
     /// Tells those who want to know that the task was spawned.
-    pub(super) fn announce(&self) {
+    pub(super) fn announce(&mut self) {
         self.current.registry.spawned(&self.current.task);
+        let span = log::span(&self.current.task);
+        self.span = (!span.is_disabled()).then(|| Box::new(span));
     }
 }
 
@@ -128,6 +140,7 @@ impl<B: Body> Future for Supervise<B> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskResult<B>> {
         let this = self.project();
+        let _entered = this.span.as_deref().map(Span::enter);
         this.life.poll(cx, this.current)
     }
 }
@@ -140,6 +153,10 @@ impl<B: Body> Life<B> {
         // Its timer was for the queue.
         *this.sleep = None;
         current.registry.started(&current.task);
+    }
+
+    fn told(&self) -> Option<Stop> {
+        self.ending.as_ref()?.told
     }
 
     /// What is asked of the task, if it is to be stopped for that now.
@@ -163,7 +180,7 @@ impl<B: Body> Life<B> {
             }
             return Poll::Ready(self.end(current, Err(why.error())));
         }
-        this.told.get_or_insert(why);
+        this.ending.get_or_insert_default().told.get_or_insert(why);
         *this.phase = Phase::Cancelling;
         *this.sleep = None;
         current.task.ask(Request::Cancel);
@@ -172,9 +189,9 @@ impl<B: Body> Life<B> {
 
     /// Polls the body; its panic is the task's end.
     fn poll_body(self: Pin<&mut Self>, cx: &mut Context<'_>, current: &Current) -> Poll<TaskResult<B>> {
+        let told = self.told();
         let mut this = self.project();
-        let (told, body) = (*this.told, this.body.as_mut().as_pin_mut());
-        let Some(body) = body else {
+        let Some(body) = this.body.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
         match catch_unwind(AssertUnwindSafe(|| Current::scope(this.here, || body.poll(cx)))) {
@@ -192,7 +209,7 @@ impl<B: Body> Life<B> {
 
     /// When the task is to be stopped if nothing else happens, and why.
     fn next_stop(&self, task: &Task, options: &TaskManagerOptions) -> Option<(Instant, Stop)> {
-        if self.told.is_some() {
+        if self.told().is_some() {
             return None;
         }
         let extras = task.spec.extras.as_deref();
@@ -210,7 +227,10 @@ impl<B: Body> Life<B> {
                 // Its beginning was its first sign of life.
                 timed_out(TimeLimit::Idle, task.last_sign()?, Some(limit))
             }),
-            Phase::Cancelling => self.grace_over.map(|over| (over, Stop::Aborted)),
+            Phase::Cancelling => {
+                let over = self.ending.as_ref().and_then(|ending| ending.grace_over);
+                over.map(|over| (over, Stop::Aborted))
+            }
             Phase::New | Phase::Ended => None,
         };
         // The timeout first, where both are over at once.
@@ -275,7 +295,7 @@ impl<B: Body> Life<B> {
         loop {
             let request = task.request();
             let may_run = task.may_run();
-            if self.told.is_none()
+            if self.told().is_none()
                 && let Some(why) = self.requested(task)
                 && let Poll::Ready(result) = self.as_mut().stop(current, why)
             {
@@ -308,7 +328,8 @@ impl<B: Body> Life<B> {
         if task.request() != Request::None && self.phase == Phase::Running {
             let this = self.as_mut().project();
             *this.phase = Phase::Cancelling;
-            *this.grace_over = Instant::now().checked_add(task.spec.grace(current.registry.options.grace));
+            let grace = task.spec.grace(current.registry.options.grace);
+            this.ending.get_or_insert_default().grace_over = Instant::now().checked_add(grace);
         }
         let stop = catch_unwind(AssertUnwindSafe(|| self.as_mut().poll_stop(cx, current)));
         match stop {

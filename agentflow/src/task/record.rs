@@ -48,6 +48,8 @@ pub(super) struct Extras {
     /// It can't be dropped where it awaits.
     pub(super) is_blocking: bool,
     pub(super) on_run_end: OnRunEnd,
+    /// The tasks that spawned this one, directly or not, and that were still alive when they did.
+    pub(super) ancestors: Box<[TaskRef]>,
 }
 
 /// A task by its place in the registry. A place is used again; an id is not. The older task is the lesser.
@@ -62,8 +64,6 @@ pub(super) struct Task {
     pub(super) at: TaskRef,
     pub(super) spec: Spec,
     pub(super) origin: Option<Arc<TaskOrigin>>,
-    /// The tasks that spawned this one, directly or not, and that were still alive when they did.
-    pub(super) ancestors: Box<[TaskRef]>,
     pub(super) spawned: Instant,
     request: AtomicU8,
     may_run: AtomicBool,
@@ -116,6 +116,10 @@ impl Spec {
         self.extras.as_ref()?.key.as_ref().map(|(key, _)| key)
     }
 
+    pub(super) fn ancestors(&self) -> &[TaskRef] {
+        self.extras.as_ref().map_or(&[], |extras| &extras.ancestors)
+    }
+
     pub(super) fn must_finish(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.must_finish)
     }
@@ -141,7 +145,6 @@ impl Task {
             at: TaskRef { id: TaskId(0), slot: usize::MAX },
             spec,
             origin,
-            ancestors: Box::default(),
             spawned: Instant::now(),
             request: AtomicU8::new(Request::None as u8),
             may_run: AtomicBool::new(false),

@@ -436,7 +436,7 @@ impl State {
         new.at = TaskRef { id: TaskId(self.last_id), slot: self.live.vacant_key() };
         if let Some(parent) = parent {
             // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
-            new.ancestors = self.with_ancestors(parent);
+            new.spec.extras.get_or_insert_default().ancestors = self.with_ancestors(parent);
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
         }
         if self.queue.enter(new.place()) {
@@ -507,7 +507,7 @@ impl State {
     }
 
     fn with_ancestors(&self, task: &Task) -> Box<[TaskRef]> {
-        let ancestors = task.ancestors.iter().copied().filter(|ancestor| self.get(*ancestor).is_some());
+        let ancestors = task.spec.ancestors().iter().copied().filter(|ancestor| self.get(*ancestor).is_some());
         std::iter::once(task.at).chain(ancestors).collect()
     }
 

@@ -126,8 +126,7 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     place: Place<'_>,
 ) -> Result<(), NodeError> {
     let scope = place.scope.inside(place.path.clone());
-    let result = walk(plan, context, &scope, state, &Progress::new(plan.entry)).await;
-    result?;
+    walk(plan, context, &scope, state, &Progress::new(plan.entry)).await.map_err(|failure| *failure)?;
     // A failed attempt is no part of the path: the next one starts where this one did.
     place.scope.join([&scope]);
     Ok(())

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +16,7 @@ use tokio::{
     task::unconstrained,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::Instrument;
+use tracing::{Instrument, instrument::Instrumented};
 
 use super::{
     Failure, NodeFailure, RunErrorKind,
@@ -143,7 +144,7 @@ pub(super) async fn attempts<A: Attempt>(
     options: &NodeOptions,
     scope: &Scope<'_>,
     error: Option<&NodeFailure>,
-) -> Result<A::Output, Failure> {
+) -> Result<A::Output, Box<Failure>> {
     let mut delays = options.retry.as_ref().map(crate::RetryPolicy::delays);
     let mut attempt = 1;
     loop {
@@ -152,7 +153,7 @@ pub(super) async fn attempts<A: Attempt>(
         let started = Instant::now();
         let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
         let place = Place { scope, path, attempt, error };
-        let result = guarded(node.start(&events, place), options.timeout).instrument(span).await;
+        let result = guarded(node.start(&events, place).instrument(span), options.timeout).await;
         let source = match result.and_then(|output| node.decide(output)) {
             Ok(output) => {
                 if let Some(fields) = events.take_changes() {
@@ -207,7 +208,10 @@ pub(super) async fn attempts<A: Attempt>(
 }
 
 /// Polls a node until it ends or its time is over; a panic is the node's error.
-async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Option<Duration>) -> Result<T, NodeError> {
+async fn guarded<T>(
+    mut node: Instrumented<BoxFuture<'_, Result<T, NodeError>>>,
+    timeout: Option<Duration>,
+) -> Result<T, NodeError> {
     let timed_out = |after| NodeError::from(NodeTimedOut { after });
     if timeout == Some(Duration::ZERO) {
         return Err(timed_out(Duration::ZERO));
@@ -217,7 +221,7 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
     let mut timer = None;
     let ended = poll_fn(|cx| {
         // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
-        match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut node).poll(cx))) {
             Ok(Poll::Ready(result)) => return Poll::Ready(result),
             Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
             Ok(Poll::Pending) => {}

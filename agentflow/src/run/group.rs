@@ -22,7 +22,7 @@ struct Brought<S: State> {
     update: S::Update,
 }
 
-type Branch<S> = Result<Vec<Brought<S>>, Failure>;
+type Branch<S> = Result<Vec<Brought<S>>, Box<Failure>>;
 
 /// Runs the branches and merges their updates into the state, in the order in which the branches are written.
 ///
@@ -33,7 +33,7 @@ pub(super) async fn group<S: State, C: Send + Sync + 'static>(
     context: &C,
     scope: &Scope<'_>,
     state: &mut S,
-) -> Result<(), Failure> {
+) -> Result<(), Box<Failure>> {
     let brought = fork(plan, branches, context, scope, state).await?;
     let fields = fields(scope, &brought);
     for Brought { update, .. } in brought {
@@ -126,7 +126,7 @@ fn branch<'a, S: State, C: Send + Sync + 'static>(
                     let path = scope.enter(&step.name)?;
                     let mut node = Parallel { node: &**node, state: view, context };
                     let update = attempts(&mut node, &path, &step.options, scope, None).await?;
-                    update.map(|update| Brought { node: path, update }).into_iter().collect()
+                    update.map(|update| Brought { node: path.into_owned(), update }).into_iter().collect()
                 }
                 Work::Group(branches) => {
                     let brought = fork(plan, branches, context, scope, view).await?;
@@ -149,7 +149,7 @@ fn branch<'a, S: State, C: Send + Sync + 'static>(
 }
 
 /// Two branches that replace one field cannot both be right.
-fn agree<S: State>(branches: &[Vec<Brought<S>>]) -> Result<(), Failure> {
+fn agree<S: State>(branches: &[Vec<Brought<S>>]) -> Result<(), Box<Failure>> {
     let mut replaced: HashMap<&'static str, (usize, &Arc<str>)> = HashMap::new();
     for (branch, brought) in branches.iter().enumerate() {
         for Brought { node, update } in brought {

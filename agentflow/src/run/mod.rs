@@ -149,7 +149,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         Ended::Panicked(source) => {
             let node = trail.innermost(progress.node(&app.plan));
             let failure = NodeFailure::new(node, source);
-            Failure { kind: RunErrorKind::Node(failure), is_committed: false }
+            Failure::new(RunErrorKind::Node(failure), false)
         }
     };
     let last = if failure.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
@@ -177,8 +177,8 @@ impl Progress {
         Arc::clone(&plan.steps[self.step.load(Ordering::Relaxed)].name)
     }
 
-    fn failure(&self, kind: RunErrorKind) -> Failure {
-        Failure { kind, is_committed: self.is_committed.load(Ordering::Relaxed) }
+    fn failure(&self, kind: RunErrorKind) -> Box<Failure> {
+        Failure::new(kind, self.is_committed.load(Ordering::Relaxed))
     }
 }
 
@@ -189,7 +189,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     scope: &Scope<'_>,
     state: &mut S,
     progress: &Progress,
-) -> Result<(), Failure> {
+) -> Result<(), Box<Failure>> {
     let mut at = plan.entry;
     let mut error: Option<NodeFailure> = None;
     loop {
@@ -197,11 +197,12 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         progress.at(at, !step.is_in_place());
         let way = match run_step(plan, step, context, scope, state, error.as_ref()).await {
             Ok(way) => way,
-            Err(Failure { kind: RunErrorKind::Node(failure), is_committed: true }) if step.on_error.is_some() => {
+            Err(failure) => {
+                let Some(fallback) = step.on_error else { return Err(failure) };
+                let failure = failure.into_recoverable()?;
                 tracing::warn!(node = &*step.name, error = %failure, "node failed, going on with its fallback");
                 error = Some(failure);
-                // Checked in the guard.
-                at = step.on_error.unwrap_or(at);
+                at = fallback;
                 let to = &plan.steps[at].name;
                 let taken = || EventKind::FallbackTaken {
                     node: scope.path(&step.name).to_string(),
@@ -210,7 +211,6 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 scope.sink.emit(taken).await;
                 continue;
             }
-            Err(failure) => return Err(failure),
         };
         error = None;
         progress.at(at, true);
@@ -244,7 +244,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     scope: &Scope<'_>,
     state: &mut S,
     error: Option<&NodeFailure>,
-) -> Result<usize, Failure> {
+) -> Result<usize, Box<Failure>> {
     match &step.work {
         Work::Node(node) => {
             let path = scope.enter(&step.name)?;
@@ -265,7 +265,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
             group(plan, branches, context, scope, state).await?;
             let way = step.choose.as_deref().map_or(Ok(0), |router| chosen(router, state));
             way.map_err(|source| {
-                Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name), source)))
+                Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))
             })
         }
         // Runs in a group only; the graph is not compiled otherwise.

@@ -1,6 +1,7 @@
 //! [`Scope`]: what all nodes of a run have in common, as far as they are on one path.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -162,10 +163,10 @@ impl Scope<'_> {
     }
 
     /// The name of a node of this path, with the names of the subgraphs around it.
-    pub(crate) fn path(&self, node: &Arc<str>) -> Arc<str> {
+    pub(crate) fn path<'n>(&self, node: &'n Arc<str>) -> Cow<'n, Arc<str>> {
         match &self.subgraph {
-            None => Arc::clone(node),
-            Some(subgraph) => format!("{subgraph}/{node}").into(),
+            None => Cow::Borrowed(node),
+            Some(subgraph) => Cow::Owned(format!("{subgraph}/{node}").into()),
         }
     }
 
@@ -175,7 +176,7 @@ impl Scope<'_> {
     }
 
     /// Counts a node run in, unless the run is to end before it; gives the node's name on this path.
-    pub(crate) fn enter(&self, node: &Arc<str>) -> Result<Arc<str>, Failure> {
+    pub(crate) fn enter<'n>(&self, node: &'n Arc<str>) -> Result<Cow<'n, Arc<str>>, Box<Failure>> {
         let path = self.path(node);
         self.check(&path)?;
         // Only the path itself counts here, so nobody comes between the two.
@@ -183,7 +184,7 @@ impl Scope<'_> {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
                 limit: self.limit,
                 nodes: self.trail.loop_to(&path),
-                node: path,
+                node: path.into_owned(),
             }));
         };
         self.steps_left.store(left, Ordering::Relaxed);
@@ -197,7 +198,7 @@ impl Scope<'_> {
     }
 
     /// Fails if the run is to end before the node `path` is run.
-    pub(crate) fn check(&self, path: &Arc<str>) -> Result<(), Failure> {
+    pub(crate) fn check(&self, path: &Arc<str>) -> Result<(), Box<Failure>> {
         match self.signals.check() {
             None => Ok(()),
             Some(interrupt) => Err(Failure::committed(interrupt.at(Arc::clone(path)))),

@@ -16,15 +16,15 @@ use tokio::{
     task::unconstrained,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{Instrument, instrument::Instrumented};
+use tracing::Instrument;
 
 use super::{
     Failure, NodeFailure, RunErrorKind,
-    events::{EventKind, EventWriter, text_of},
+    events::{EventKind, text_of},
     scope::Scope,
 };
 use crate::{
-    NodeContext, NodeError, ParallelContext, State,
+    NodeError, State,
     error::{NodeTimedOut, quietly},
     graph::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
@@ -34,11 +34,7 @@ use crate::{
 pub(super) trait Attempt: Send {
     type Output: Send;
 
-    fn start<'a>(
-        &'a mut self,
-        events: &'a EventWriter,
-        place: Place<'a>,
-    ) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
+    fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
 
     /// The decision that follows the node, if it is one from the state. That it cannot be taken is the node's error.
     fn decide(&self, output: Self::Output) -> Result<Self::Output, NodeError> {
@@ -69,16 +65,8 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
     /// The index of the way on.
     type Output = usize;
 
-    fn start<'a>(&'a mut self, events: &'a EventWriter, place: Place<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
-        self.node.run(NodeContext {
-            state: self.state,
-            config: place.scope.config,
-            context: self.context,
-            cancel: place.scope.signals.cancel,
-            events,
-            place,
-            is_written: &self.is_written,
-        })
+    fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
+        self.node.run(self.state, self.context, place, &self.is_written)
     }
 
     fn decide(&self, way: usize) -> Result<usize, NodeError> {
@@ -108,19 +96,8 @@ pub(super) struct Parallel<'s, S: State, C> {
 impl<S: State, C: Send + Sync + 'static> Attempt for Parallel<'_, S, C> {
     type Output = Option<S::Update>;
 
-    fn start<'a>(
-        &'a mut self,
-        events: &'a EventWriter,
-        place: Place<'a>,
-    ) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
-        self.node.run(ParallelContext {
-            state: self.state,
-            config: place.scope.config,
-            context: self.context,
-            cancel: place.scope.signals.cancel,
-            events,
-            place,
-        })
+    fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
+        self.node.run(self.state, self.context, place)
     }
 
     fn roll_back(&mut self) -> bool {
@@ -148,15 +125,17 @@ pub(super) async fn attempts<A: Attempt>(
     let mut delays = options.retry.as_ref().map(crate::RetryPolicy::delays);
     let mut attempt = 1;
     loop {
-        let events = scope.sink.writer(path);
         scope.sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
         let started = Instant::now();
         let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
-        let place = Place { scope, path, attempt, error };
-        let result = guarded(node.start(&events, place).instrument(span), options.timeout).await;
+        let place = Place { scope, path, attempt, error, events: scope.sink.writer(path) };
+        let mut running = node.start(&place).instrument(span);
+        let result = guarded(&mut running, options.timeout).await;
+        // A destructor of the node's that panics must not take the node's own end away.
+        quietly(|| drop(running));
         let source = match result.and_then(|output| node.decide(output)) {
             Ok(output) => {
-                if let Some(fields) = events.take_changes() {
+                if let Some(fields) = place.events.take_changes() {
                     scope.sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
                 }
                 scope
@@ -209,7 +188,7 @@ pub(super) async fn attempts<A: Attempt>(
 
 /// Polls a node until it ends or its time is over; a panic is the node's error.
 async fn guarded<T>(
-    mut node: Instrumented<BoxFuture<'_, Result<T, NodeError>>>,
+    node: &mut (impl Future<Output = Result<T, NodeError>> + Unpin),
     timeout: Option<Duration>,
 ) -> Result<T, NodeError> {
     let timed_out = |after| NodeError::from(NodeTimedOut { after });
@@ -219,9 +198,9 @@ async fn guarded<T>(
     // Beyond what the clock can name is never.
     let deadline = timeout.and_then(|after| Instant::now().checked_add(after));
     let mut timer = None;
-    let ended = poll_fn(|cx| {
+    poll_fn(|cx| {
         // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
-        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut node).poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *node).poll(cx))) {
             Ok(Poll::Ready(result)) => return Poll::Ready(result),
             Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
             Ok(Poll::Pending) => {}
@@ -233,8 +212,5 @@ async fn guarded<T>(
         let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
         timer.as_mut().poll(cx).map(|()| Err(timed_out(after)))
     })
-    .await;
-    // A destructor of the node's that panics must not take the node's own end away.
-    quietly(|| drop(node));
-    ended
+    .await
 }

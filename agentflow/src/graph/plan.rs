@@ -118,14 +118,15 @@ where
     }
 }
 
-/// [`ParallelNode`] as an object.
+/// [`ParallelNode`] as an object: it writes what it brings into `update`.
 pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
     fn run<'a>(
         &'a self,
         state: &'a S,
         context: &'a C,
         place: &'a Place<'a>,
-    ) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>>
+        update: &'a mut Option<S::Update>,
+    ) -> BoxFuture<'a, Result<(), NodeError>>
     where
         S: State;
 
@@ -141,8 +142,12 @@ impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNo
         state: &'a S,
         context: &'a C,
         place: &'a Place<'a>,
-    ) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
-        Box::pin(self.run_parallel(ParallelContext::new(state, context, place)))
+        update: &'a mut Option<S::Update>,
+    ) -> BoxFuture<'a, Result<(), NodeError>> {
+        Box::pin(async move {
+            *update = self.run_parallel(ParallelContext::new(state, context, place)).await?;
+            Ok(())
+        })
     }
 
     fn starts_tasks(&self) -> bool {

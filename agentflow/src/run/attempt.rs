@@ -91,13 +91,15 @@ pub(super) struct Parallel<'s, S: State, C> {
     pub(super) node: &'s dyn ErasedParallelNode<S, C>,
     pub(super) state: &'s S,
     pub(super) context: &'s C,
+    /// Where it puts what it brings: what futures return is moved by each of them.
+    pub(super) update: &'s mut Option<S::Update>,
 }
 
 impl<S: State, C: Send + Sync + 'static> Attempt for Parallel<'_, S, C> {
-    type Output = Option<S::Update>;
+    type Output = ();
 
-    fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
-        self.node.run(self.state, self.context, place)
+    fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<(), NodeError>> {
+        self.node.run(self.state, self.context, place, self.update)
     }
 
     fn roll_back(&mut self) -> bool {
@@ -181,7 +183,7 @@ pub(super) async fn attempts<A: Attempt>(
             sleep(delay).await;
         }
         // A node that fails because its run is to end has not failed for a reason that may pass.
-        scope.check(path)?;
+        scope.check(|| Arc::clone(path))?;
         attempt += 1;
     }
 }

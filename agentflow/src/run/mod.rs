@@ -5,6 +5,7 @@ mod error;
 mod events;
 mod group;
 mod interrupt;
+mod join;
 mod scope;
 mod stream;
 

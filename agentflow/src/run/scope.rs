@@ -119,6 +119,7 @@ impl Interrupt {
 
 impl Signals<'_> {
     /// Whether the run is to end before its next node.
+    #[inline]
     fn check(&self) -> Option<Interrupt> {
         if self.cancel.is_cancelled() {
             return Some(Interrupt::Cancelled);
@@ -163,6 +164,7 @@ impl Scope<'_> {
     }
 
     /// The name of a node of this path, with the names of the subgraphs around it.
+    #[inline]
     pub(crate) fn path<'n>(&self, node: &'n Arc<str>) -> Cow<'n, Arc<str>> {
         match &self.subgraph {
             None => Cow::Borrowed(node),
@@ -176,9 +178,16 @@ impl Scope<'_> {
     }
 
     /// Counts a node run in, unless the run is to end before it; gives the node's name on this path.
+    #[inline]
     pub(crate) fn enter<'n>(&self, node: &'n Arc<str>) -> Result<Cow<'n, Arc<str>>, Box<Failure>> {
+        self.check(|| self.path(node).into_owned())?;
+        self.count(node)
+    }
+
+    /// Counts a node run in; gives the node's name on this path.
+    #[inline]
+    pub(crate) fn count<'n>(&self, node: &'n Arc<str>) -> Result<Cow<'n, Arc<str>>, Box<Failure>> {
         let path = self.path(node);
-        self.check(&path)?;
         // Only the path itself counts here, so nobody comes between the two.
         let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
@@ -198,10 +207,11 @@ impl Scope<'_> {
     }
 
     /// Fails if the run is to end before the node `path` is run.
-    pub(crate) fn check(&self, path: &Arc<str>) -> Result<(), Box<Failure>> {
+    #[inline]
+    pub(crate) fn check(&self, path: impl FnOnce() -> Arc<str>) -> Result<(), Box<Failure>> {
         match self.signals.check() {
             None => Ok(()),
-            Some(interrupt) => Err(Failure::committed(interrupt.at(Arc::clone(path)))),
+            Some(interrupt) => Err(Failure::committed(interrupt.at(path()))),
         }
     }
 

@@ -171,7 +171,7 @@ macro_rules! place {
             /// Which run this is.
             #[must_use]
             pub fn run_id(&self) -> RunId {
-                self.place.scope.run_id
+                self.place.scope.run.id
             }
 
             /// Which attempt this is, from 1.
@@ -194,7 +194,8 @@ place!(ParallelContext);
 impl<'a, S, C> NodeContext<'a, S, C> {
     pub(crate) fn new(state: &'a mut S, context: &'a C, place: &'a Place<'a>, is_written: &'a AtomicBool) -> Self {
         let Place { scope, events, .. } = place;
-        Self { state, config: scope.config, context, cancel: scope.signals.cancel, events, place, is_written }
+        let run = scope.run;
+        Self { state, config: run.config, context, cancel: run.signals.cancel, events, place, is_written }
     }
 
     pub(crate) fn replace(self, state: S) {
@@ -206,7 +207,8 @@ impl<'a, S, C> NodeContext<'a, S, C> {
 impl<'a, S, C> ParallelContext<'a, S, C> {
     pub(crate) fn new(state: &'a S, context: &'a C, place: &'a Place<'a>) -> Self {
         let Place { scope, events, .. } = place;
-        Self { state, config: scope.config, context, cancel: scope.signals.cancel, events, place }
+        let run = scope.run;
+        Self { state, config: run.config, context, cancel: run.signals.cancel, events, place }
     }
 }
 

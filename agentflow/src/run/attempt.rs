@@ -24,10 +24,11 @@ use super::{
     scope::Scope,
 };
 use crate::{
-    NodeError, State,
+    NodeError, RetryPolicy, State,
     error::{NodeTimedOut, quietly},
     graph::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
+    retry::Delays,
 };
 
 /// A node with what it is run on.
@@ -116,6 +117,12 @@ pub(super) fn chosen<S>(router: &dyn Choose<S>, state: &S) -> Result<usize, Node
     catch_unwind(AssertUnwindSafe(|| router.choose(state))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
 }
 
+/// An attempt that failed.
+struct Failed {
+    source: NodeError,
+    elapsed: Duration,
+}
+
 /// Runs the node until an attempt succeeds or its policy gives up.
 pub(super) async fn attempts<A: Attempt>(
     node: &mut A,
@@ -124,67 +131,89 @@ pub(super) async fn attempts<A: Attempt>(
     scope: &Scope<'_>,
     error: Option<&NodeFailure>,
 ) -> Result<A::Output, Box<Failure>> {
-    let mut delays = options.retry.as_ref().map(crate::RetryPolicy::delays);
-    let mut attempt = 1;
-    loop {
-        scope.sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
-        let started = Instant::now();
-        let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
-        let place = Place { scope, path, attempt, error, events: scope.sink.writer(path) };
-        let mut running = node.start(&place).instrument(span);
-        let result = guarded(&mut running, options.timeout).await;
-        // A destructor of the node's that panics must not take the node's own end away.
-        quietly(|| drop(running));
-        let source = match result.and_then(|output| node.decide(output)) {
-            Ok(output) => {
-                if let Some(fields) = place.events.take_changes() {
-                    scope.sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
-                }
-                scope
-                    .sink
-                    .emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() })
-                    .await;
-                return Ok(output);
-            }
-            Err(source) => source,
-        };
+    let place = Place { scope, path, attempt: 1, error, events: scope.run.sink.writer(path) };
+    match attempt(node, &place, options.timeout).await {
+        Ok(output) => Ok(output),
+        // In a box: most nodes succeed, and each step's future would be as large as if they did not.
+        Err(failed) => Box::pin(more_attempts(node, failed, place, options)).await,
+    }
+}
 
-        let elapsed = started.elapsed();
-        let is_committed = node.roll_back();
-        let failure = Failure::of_node(
-            NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
-            is_committed,
-            node.is_graph(),
-        );
-        // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.
-        let delay = match &failure.kind {
-            RunErrorKind::Node(failed) if is_committed => {
-                delays.as_mut().and_then(|delays| delays.after(failed.source.as_error()))
-            }
-            _ => None,
-        };
-        let error = || match &failure.kind {
-            RunErrorKind::Node(failed) if failed.node == *path => text_of(&failed.source),
-            kind => text_of(kind),
-        };
-        scope
-            .sink
-            .emit(|| EventKind::NodeFailed {
-                node: path.to_string(),
-                attempt,
-                elapsed,
-                error: error(),
-                retry_in: delay,
-            })
-            .await;
-        let Some(delay) = delay else { return Err(failure) };
-        tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed");
+/// Goes on after the first attempt has failed.
+async fn more_attempts<A: Attempt>(
+    node: &mut A,
+    mut failed: Failed,
+    mut place: Place<'_>,
+    options: &NodeOptions,
+) -> Result<A::Output, Box<Failure>> {
+    let Place { scope, path, .. } = place;
+    let mut delays = options.retry.as_ref().map(RetryPolicy::delays);
+    loop {
+        let delay = give_up(node, failed, &place, delays.as_mut()).await?;
         if !delay.is_zero() {
             sleep(delay).await;
         }
         // A node that fails because its run is to end has not failed for a reason that may pass.
         scope.check(|| Arc::clone(path))?;
-        attempt += 1;
+        place.attempt += 1;
+        place.events = scope.run.sink.writer(path);
+        match attempt(node, &place, options.timeout).await {
+            Ok(output) => return Ok(output),
+            Err(next) => failed = next,
+        }
+    }
+}
+
+/// Says how long to wait before the next attempt, unless there is to be none.
+async fn give_up<A: Attempt>(
+    node: &mut A,
+    Failed { source, elapsed }: Failed,
+    place: &Place<'_>,
+    delays: Option<&mut Delays<'_>>,
+) -> Result<Duration, Box<Failure>> {
+    let Place { scope, path, attempt, .. } = *place;
+    let is_committed = node.roll_back();
+    let failure = Failure::of_node(
+        NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
+        is_committed,
+        node.is_graph(),
+    );
+    // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.
+    let delay = match &failure.kind {
+        RunErrorKind::Node(failed) if is_committed => delays.and_then(|delays| delays.after(failed.source.as_error())),
+        _ => None,
+    };
+    let error = || match &failure.kind {
+        RunErrorKind::Node(failed) if failed.node == *path => text_of(&failed.source),
+        kind => text_of(kind),
+    };
+    let failed = || EventKind::NodeFailed { node: path.to_string(), attempt, elapsed, error: error(), retry_in: delay };
+    scope.run.sink.emit(failed).await;
+    let Some(delay) = delay else { return Err(failure) };
+    tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed");
+    Ok(delay)
+}
+
+/// Runs the node once, with the decision that follows it.
+async fn attempt<A: Attempt>(node: &mut A, place: &Place<'_>, timeout: Option<Duration>) -> Result<A::Output, Failed> {
+    let Place { scope, path, attempt, .. } = *place;
+    let sink = scope.run.sink;
+    sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
+    let started = Instant::now();
+    let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
+    let mut running = node.start(place).instrument(span);
+    let result = guarded(&mut running, timeout).await;
+    // A destructor of the node's that panics must not take the node's own end away.
+    quietly(|| drop(running));
+    match result.and_then(|output| node.decide(output)) {
+        Ok(output) => {
+            if let Some(fields) = place.events.take_changes() {
+                sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
+            }
+            sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() }).await;
+            Ok(output)
+        }
+        Err(source) => Err(Failed { source, elapsed: started.elapsed() }),
     }
 }
 

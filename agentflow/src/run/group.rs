@@ -64,13 +64,13 @@ fn slots_of<S: State, C>(plan: &Plan<S, C>, steps: &[usize]) -> usize {
 fn fields<S: State>(scope: &Scope<'_>, slots: &[Slot<'_, S>]) -> Vec<String> {
     let mut fields = Vec::new();
     for update in slots.iter().filter_map(|slot| slot.update.as_ref()) {
-        scope.sink.note(&mut fields, || S::changes(update));
+        scope.run.sink.note(&mut fields, || S::changes(update));
     }
     fields
 }
 
 async fn joined<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<usize>], scope: &Scope<'_>, fields: Vec<String>) {
-    scope.sink.emit(|| EventKind::GroupJoined { nodes: names(plan, branches, scope), fields }).await;
+    scope.run.sink.emit(|| EventKind::GroupJoined { nodes: names(plan, branches, scope), fields }).await;
 }
 
 /// Runs the branches on the state as it is; what they bring is in the slots then.
@@ -82,11 +82,11 @@ async fn fork<S: State, C: Send + Sync + 'static>(
     state: &S,
     slots: &mut [Slot<'_, S>],
 ) -> Result<(), Box<Failure>> {
-    scope.sink.emit(|| EventKind::GroupStarted { nodes: names(plan, branches, scope) }).await;
+    scope.run.sink.emit(|| EventKind::GroupStarted { nodes: names(plan, branches, scope) }).await;
     let ended = side_by_side(plan, branches, context, scope, state, slots).await;
     if let Err(failure) = &ended {
         let failed = || EventKind::GroupFailed { nodes: names(plan, branches, scope), error: text_of(&failure.kind) };
-        scope.sink.emit(failed).await;
+        scope.run.sink.emit(failed).await;
     }
     ended
 }

@@ -31,7 +31,7 @@ pub use events::{Event, EventKind, EventWriter};
 use group::group;
 use interrupt::{Ended, interruptible};
 pub(crate) use scope::Scope;
-use scope::{Signals, Timeout, Trail};
+use scope::{Common, Signals, Timeout, Trail};
 pub use stream::RunStream;
 
 use crate::{
@@ -122,18 +122,16 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         cut_off: app.runs.cut_off(),
         timeout: timeout.map(|limit| Timeout { limit, deadline: Instant::now().checked_add(limit) }),
     };
-    let trail = Trail::new(app.nodes);
-    let scope = Scope {
-        run_id,
+    let common = Common {
+        id: run_id,
         config,
         signals,
         manager: &app.manager,
         sink,
-        subgraph: None,
         limit: app.recursion_limit,
-        steps_left: AtomicUsize::new(app.recursion_limit),
-        trail: &trail,
+        trail: Trail::new(app.nodes),
     };
+    let scope = Scope::new(&common);
     let progress = Progress::new(app.plan.entry);
     let ended = {
         let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
@@ -146,9 +144,11 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
             return Ok(state);
         }
         Ended::Itself(Err(failure)) => failure,
-        Ended::Interrupted(interrupt) => progress.failure(interrupt.at(trail.innermost(progress.node(&app.plan)))),
+        Ended::Interrupted(interrupt) => {
+            progress.failure(interrupt.at(common.trail.innermost(progress.node(&app.plan))))
+        }
         Ended::Panicked(source) => {
-            let node = trail.innermost(progress.node(&app.plan));
+            let node = common.trail.innermost(progress.node(&app.plan));
             let failure = NodeFailure::new(node, source);
             Failure::new(RunErrorKind::Node(failure), false)
         }
@@ -209,7 +209,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                     node: scope.path(&step.name).to_string(),
                     to: scope.path(to).to_string(),
                 };
-                scope.sink.emit(taken).await;
+                scope.run.sink.emit(taken).await;
                 continue;
             }
         };
@@ -222,6 +222,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         };
         if let Some(route) = label {
             scope
+                .run
                 .sink
                 .emit(|| EventKind::RouteTaken {
                     node: scope.path(&step.name).to_string(),

@@ -15,20 +15,27 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, RunErrorKind, events::Sink};
 use crate::{BackgroundTaskManager, RunConfig, RunId};
 
-/// What the nodes on one path of a run have in common.
+/// What all nodes of a run have in common.
 #[derive(Debug)]
-pub(crate) struct Scope<'a> {
-    pub(crate) run_id: RunId,
+pub(crate) struct Common<'a> {
+    pub(crate) id: RunId,
     pub(crate) config: &'a RunConfig,
     pub(crate) signals: Signals<'a>,
     pub(crate) manager: &'a BackgroundTaskManager,
     pub(crate) sink: &'a Sink,
-    /// The subgraph that the path is in, if it is in one.
-    pub(crate) subgraph: Option<Arc<str>>,
+    /// How many node runs a path may have.
     pub(crate) limit: usize,
+    pub(crate) trail: Trail,
+}
+
+/// What the nodes on one path of a run have in common.
+#[derive(Debug)]
+pub(crate) struct Scope<'a> {
+    pub(crate) run: &'a Common<'a>,
+    /// The subgraph that the path is in, if it is in one.
+    subgraph: Option<Arc<str>>,
     /// How many node runs the path may still have.
-    pub(crate) steps_left: AtomicUsize,
-    pub(crate) trail: &'a Trail,
+    steps_left: AtomicUsize,
 }
 
 /// What a run remembers of its way, for its errors. Most runs remember nothing.
@@ -132,7 +139,12 @@ impl Signals<'_> {
     }
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// For the path on which a run begins.
+    pub(crate) fn new(run: &'a Common<'a>) -> Self {
+        Self { run, subgraph: None, steps_left: AtomicUsize::new(run.limit) }
+    }
+
     /// The same for a branch, whose steps are counted on their own.
     pub(crate) fn branch(&self) -> Self {
         self.derived(self.subgraph.clone())
@@ -144,15 +156,7 @@ impl Scope<'_> {
     }
 
     fn derived(&self, subgraph: Option<Arc<str>>) -> Self {
-        Self {
-            subgraph,
-            steps_left: AtomicUsize::new(self.steps_left.load(Ordering::Relaxed)),
-            config: self.config,
-            manager: self.manager,
-            sink: self.sink,
-            trail: self.trail,
-            ..*self
-        }
+        Self { run: self.run, subgraph, steps_left: AtomicUsize::new(self.steps_left.load(Ordering::Relaxed)) }
     }
 
     /// Goes on where those that came from this path have come to: the longest of them counts.
@@ -191,17 +195,17 @@ impl Scope<'_> {
         // Only the path itself counts here, so nobody comes between the two.
         let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
-                limit: self.limit,
-                nodes: self.trail.loop_to(&path),
+                limit: self.run.limit,
+                nodes: self.run.trail.loop_to(&path),
                 node: path.into_owned(),
             }));
         };
         self.steps_left.store(left, Ordering::Relaxed);
-        if left < self.trail.length {
-            self.trail.lock().visited.push(Arc::clone(&path));
+        if left < self.run.trail.length {
+            self.run.trail.lock().visited.push(Arc::clone(&path));
         }
         if self.subgraph.is_some() {
-            self.trail.lock().inner = Some(Arc::clone(&path));
+            self.run.trail.lock().inner = Some(Arc::clone(&path));
         }
         Ok(path)
     }
@@ -209,13 +213,13 @@ impl Scope<'_> {
     /// Fails if the run is to end before the node `path` is run.
     #[inline]
     pub(crate) fn check(&self, path: impl FnOnce() -> Arc<str>) -> Result<(), Box<Failure>> {
-        match self.signals.check() {
+        match self.run.signals.check() {
             None => Ok(()),
             Some(interrupt) => Err(Failure::committed(interrupt.at(path()))),
         }
     }
 
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
-        self.manager.labelled(self.run_id, Arc::clone(path), self.sink.watch())
+        self.run.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch())
     }
 }

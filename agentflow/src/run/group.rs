@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     State,
-    graph::{BoxFuture, Plan, Work},
+    graph::{BoxFuture, Plan, Step, Work},
 };
 
 /// Where a node of a group puts what it brings to the join. A group has one for each of its nodes, those of the groups
@@ -124,41 +124,67 @@ fn branch<'r, S: State, C: Send + Sync + 'static>(
     context: &'r C,
     scope: &'r Scope<'_>,
     state: &'r S,
-    mut slots: &'r mut [Slot<'_, S>],
+    slots: &'r mut [Slot<'_, S>],
 ) -> BoxFuture<'r, Result<(), Box<Failure>>> {
-    Box::pin(async move {
-        // Copied when a later step is to see an earlier one's update, not before.
-        let mut own: Option<S> = None;
-        for (position, index) in steps.iter().enumerate() {
-            let step = &plan.steps[*index];
-            let view = own.as_ref().unwrap_or(state);
-            let (brought, left) = take(&mut slots).split_at_mut(slots_of(plan, &[*index]));
-            slots = left;
-            match &step.work {
-                Work::Branch(node) => {
-                    // Branches begin together: whether they may has been asked once.
-                    let path = if position == 0 { scope.count(&step.name)? } else { scope.enter(&step.name)? };
-                    for Slot { update, .. } in &mut *brought {
-                        let mut node = Parallel { node: &**node, state: view, context, update };
-                        attempts(&mut node, &path, &step.options, scope, None).await?;
-                    }
-                }
-                // In a box, or each branch would be as large as if it held one.
-                Work::Group(branches) => {
-                    Box::pin(fork(plan, branches, context, scope, view, brought)).await?;
-                    joined(plan, branches, scope, fields(scope, brought)).await;
-                }
-                // A branch is made of steps that read; the graph is not compiled otherwise.
-                Work::Node(_) => {}
-            }
-            if position + 1 < steps.len() {
-                for update in brought.iter().filter_map(|slot| slot.update.as_ref()) {
-                    own.get_or_insert_with(|| state.clone()).apply(update.clone());
-                }
+    match steps {
+        // The usual branch, which needs a smaller future.
+        [step] => Box::pin(run_step(plan, &plan.steps[*step], context, scope, state, slots, true)),
+        _ => Box::pin(run_steps(plan, steps, context, scope, state, slots)),
+    }
+}
+
+async fn run_steps<S: State, C: Send + Sync + 'static>(
+    plan: &Plan<S, C>,
+    steps: &[usize],
+    context: &C,
+    scope: &Scope<'_>,
+    state: &S,
+    mut slots: &mut [Slot<'_, S>],
+) -> Result<(), Box<Failure>> {
+    // Copied when a later step is to see an earlier one's update, not before.
+    let mut own: Option<S> = None;
+    for (position, index) in steps.iter().enumerate() {
+        let (brought, left) = take(&mut slots).split_at_mut(slots_of(plan, &[*index]));
+        slots = left;
+        let view = own.as_ref().unwrap_or(state);
+        run_step(plan, &plan.steps[*index], context, scope, view, brought, position == 0).await?;
+        if !slots.is_empty() {
+            for update in brought.iter().filter_map(|slot| slot.update.as_ref()) {
+                own.get_or_insert_with(|| state.clone()).apply(update.clone());
             }
         }
-        Ok(())
-    })
+    }
+    Ok(())
+}
+
+/// Runs one step of a branch; what it brings is in the slots then.
+async fn run_step<S: State, C: Send + Sync + 'static>(
+    plan: &Plan<S, C>,
+    step: &Step<S, C>,
+    context: &C,
+    scope: &Scope<'_>,
+    state: &S,
+    slots: &mut [Slot<'_, S>],
+    is_first: bool,
+) -> Result<(), Box<Failure>> {
+    match &step.work {
+        Work::Branch(node) => {
+            // Branches begin together: whether they may has been asked once.
+            let path = if is_first { scope.count(&step.name)? } else { scope.enter(&step.name)? };
+            for Slot { update, .. } in slots {
+                let mut node = Parallel { node: &**node, state, context, update };
+                attempts(&mut node, &path, &step.options, scope, None).await?;
+            }
+        }
+        // In a box, or the future of each node would be as large as that of a group.
+        Work::Group(branches) => {
+            Box::pin(fork(plan, branches, context, scope, state, slots)).await?;
+            joined(plan, branches, scope, fields(scope, slots)).await;
+        }
+        // A branch is made of steps that read; the graph is not compiled otherwise.
+        Work::Node(_) => {}
+    }
+    Ok(())
 }
 
 /// Two branches that replace one field cannot both be right.

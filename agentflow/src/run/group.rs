@@ -195,7 +195,7 @@ fn agree<S: State, C>(
     mut slots: &[Slot<'_, S>],
 ) -> Result<(), Box<Failure>> {
     // No longer than the state has fields: the second branch that replaces one is an error.
-    let mut replaced: Vec<(&'static str, usize, &Arc<str>)> = Vec::new();
+    let mut replaced: Vec<(&'static str, usize, &Arc<str>)> = Vec::with_capacity(slots.len());
     for (branch, steps) in branches.iter().enumerate() {
         let (own, others) = slots.split_at(slots_of(plan, steps));
         slots = others;

@@ -201,6 +201,7 @@ pub(crate) struct Failure {
     pub(crate) is_committed: bool,
 }
 
+#[allow(clippy::unnecessary_box_returns, reason = "a failure is handed on in its box")]
 impl Failure {
     pub(super) fn new(kind: RunErrorKind, is_committed: bool) -> Box<Self> {
         Box::new(Self { kind, is_committed })
@@ -227,8 +228,8 @@ impl Failure {
     }
 
     /// The node's failure, where a fallback can go on with the state.
-    pub(super) fn into_recoverable(self: Box<Self>) -> Result<NodeFailure, Box<Self>> {
-        match *self {
+    pub(super) fn into_recoverable(self) -> Result<NodeFailure, Box<Self>> {
+        match self {
             Self { kind: RunErrorKind::Node(failure), is_committed: true } => Ok(failure),
             other => Err(Box::new(other)),
         }

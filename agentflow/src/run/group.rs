@@ -51,7 +51,7 @@ fn add_slots<'a, S: State, C>(plan: &'a Plan<S, C>, branches: &'a [Vec<usize>], 
     }
 }
 
-/// Takes the slots of these steps, which are the first ones of those that are left.
+/// How many slots these steps have.
 fn slots_of<S: State, C>(plan: &Plan<S, C>, steps: &[usize]) -> usize {
     let slots = steps.iter().map(|step| match &plan.steps[*step].work {
         Work::Group(branches) => branches.iter().map(|steps| slots_of(plan, steps)).sum(),
@@ -201,16 +201,13 @@ fn agree<S: State, C>(
         slots = others;
         for Slot { node, update } in own {
             let changes = update.as_ref().map_or_else(Vec::new, S::changes);
-            for change in &changes {
-                if !change.replaces {
-                    continue;
-                }
+            for change in changes.iter().filter(|change| change.replaces) {
                 match replaced.iter_mut().find(|(field, ..)| *field == change.field) {
                     None => replaced.push((change.field, branch, node)),
                     Some((_, other, last)) if *other == branch => *last = node,
                     Some((field, _, first)) => {
                         let nodes = [*first, node].map(|node| scope.path(node).into_owned());
-                        return Err(Failure::committed(RunErrorKind::Conflict { field: *field, nodes }));
+                        return Err(Failure::committed(RunErrorKind::Conflict { field, nodes }));
                     }
                 }
             }

@@ -145,7 +145,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         }
         Ended::Itself(Err(failure)) => failure,
         Ended::Interrupted(interrupt) => {
-            progress.failure(interrupt.at(common.trail.innermost(progress.node(&app.plan))))
+            Failure::new(interrupt.at(common.trail.innermost(progress.node(&app.plan))), progress.is_committed())
         }
         Ended::Panicked(source) => {
             let node = common.trail.innermost(progress.node(&app.plan));
@@ -178,8 +178,8 @@ impl Progress {
         Arc::clone(&plan.steps[self.step.load(Ordering::Relaxed)].name)
     }
 
-    fn failure(&self, kind: RunErrorKind) -> Box<Failure> {
-        Failure::new(kind, self.is_committed.load(Ordering::Relaxed))
+    fn is_committed(&self) -> bool {
+        self.is_committed.load(Ordering::Relaxed)
     }
 }
 

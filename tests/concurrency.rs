@@ -131,10 +131,23 @@ async fn a_cancelled_run_starts_no_further_node_even_if_nothing_awaits() {
         state.count += 1;
     }
 
+    #[node]
+    async fn cancels_beside(cancel: &CancellationToken) {
+        cancel.cancel();
+    }
+
     let app = graph! { node A = (Say); cancels -> A -> END };
     let mut error = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
     assert_eq!(error.node(), Some("A"));
     assert_eq!(committed(&mut error).count, 1);
+
+    // Neither a group nor a branch goes on.
+    let app = graph! { node A = (Say); node B = (Say); cancels -> { A, B } -> END };
+    let error = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
+    assert_eq!(error.node(), Some("A"));
+    let app = graph! { node A = (Say); node B = (Say); START -> { cancels_beside -> A, B } -> END };
+    let error = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
+    assert_eq!(error.node(), Some("A"));
 
     // The last node's end is the run's.
     let app = graph! { cancels -> END };

@@ -170,6 +170,74 @@ async fn a_slow_branch_delays_no_node_but_the_join() {
 }
 
 #[tokio::test]
+async fn a_branch_that_is_never_out_of_work_does_not_starve_those_behind_it() {
+    /// Uses up all that tokio lets a task do at once, until the other one has had its turn.
+    struct Greedy(Arc<AtomicBool>);
+    impl ParallelNode<Trip> for Greedy {
+        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+            for _ in 0..10_000 {
+                if self.0.load(Ordering::SeqCst) {
+                    return Ok(None);
+                }
+                tokio::task::consume_budget().await;
+            }
+            Err("the other branch starves".into())
+        }
+    }
+
+    struct Modest(Arc<AtomicBool>);
+    impl ParallelNode<Trip> for Modest {
+        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+            tokio::task::consume_budget().await;
+            self.0.store(true, Ordering::SeqCst);
+            Ok(None)
+        }
+    }
+
+    let had_its_turn = Arc::new(AtomicBool::new(false));
+    let app = graph! {
+        type State = Trip;
+        node GREEDY = (Greedy(had_its_turn.clone()));
+        node MODEST = (Modest(had_its_turn.clone()));
+        START -> { GREEDY, MODEST } -> END
+    };
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+}
+
+/// A group of so many branches of one node, `0`, `1`, ….
+fn wide<N: ParallelNode<Trip>>(branches: usize, node: impl Fn(usize) -> N) -> CompiledGraph<Trip> {
+    let mut graph = StateGraph::new();
+    for branch in 0..branches {
+        graph.add_branch_node(branch.to_string(), node(branch));
+    }
+    graph.add_group("ALL", (0..branches).map(|branch| [branch.to_string()]));
+    graph.set_entry_point("ALL");
+    graph.add_edge("ALL", END);
+    graph.compile(CompileOptions::new()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_of_many_branches_is_joined_in_the_order_in_which_they_are_written() {
+    for branches in [1, 31, 32, 33, 100] {
+        let app = wide(branches, |branch| Late(SECOND * u32::try_from(branches - branch).unwrap()));
+        let began = Instant::now();
+        let names: Vec<_> = (0..branches).map(|branch| branch.to_string()).collect();
+        assert_eq!(steps(&app).await, names);
+        assert_eq!(began.elapsed().as_secs(), branches as u64);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_failure_ends_many_branches_too() {
+    for branches in [2, 100] {
+        let app = wide(branches, |branch| Fails(SECOND * u32::try_from(branches - branch).unwrap()));
+        let began = Instant::now();
+        assert_eq!(failure(&app).await.node(), Some((branches - 1).to_string().as_str()));
+        assert_eq!(began.elapsed(), SECOND);
+    }
+}
+
+#[tokio::test]
 async fn branches_run_in_the_runs_own_task() {
     #[node]
     async fn before(state: &mut Trip) {
@@ -358,6 +426,14 @@ async fn a_destructor_that_panics_takes_nothing_from_the_failure() {
     let mut error = app.invoke(before(), RunConfig::new()).await.unwrap_err();
     assert_eq!(error.node(), Some("FAILS"));
     assert_eq!(committed(&mut error), before());
+
+    // Each alone: a second panic during the first one's would end the process.
+    for branches in [3, 100] {
+        let app = wide(branches, |_| Bomb);
+        let config = RunConfig::new().with_run_timeout(Duration::from_millis(1));
+        let error = app.invoke(before(), config).await.unwrap_err();
+        assert!(matches!(error.kind(), RunErrorKind::TimedOut { .. }));
+    }
 }
 
 #[tokio::test]

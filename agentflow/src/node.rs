@@ -119,7 +119,7 @@ pub struct NodeContext<'a, S, C = ()> {
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
     pub events: &'a EventWriter,
-    pub(crate) place: Place<'a>,
+    pub(crate) place: &'a Place<'a>,
     pub(crate) is_written: &'a AtomicBool,
 }
 
@@ -137,17 +137,20 @@ pub struct ParallelContext<'a, S, C = ()> {
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
     pub events: &'a EventWriter,
-    pub(crate) place: Place<'a>,
+    pub(crate) place: &'a Place<'a>,
 }
 
 /// Where in a run a node is.
-#[derive(Clone, Copy, Debug)]
+///
+/// Contexts borrow it: what is handed through several futures is copied by each.
+#[derive(Debug)]
 pub(crate) struct Place<'a> {
     pub(crate) scope: &'a Scope<'a>,
     /// The node's name, with the names of the subgraphs that it is in.
     pub(crate) path: &'a Arc<str>,
     pub(crate) attempt: u32,
     pub(crate) error: Option<&'a NodeFailure>,
+    pub(crate) events: EventWriter,
 }
 
 macro_rules! place {
@@ -168,7 +171,7 @@ macro_rules! place {
             /// Which run this is.
             #[must_use]
             pub fn run_id(&self) -> RunId {
-                self.place.scope.run_id
+                self.place.scope.run.id
             }
 
             /// Which attempt this is, from 1.
@@ -188,10 +191,24 @@ macro_rules! place {
 place!(NodeContext);
 place!(ParallelContext);
 
-impl<S, C> NodeContext<'_, S, C> {
+impl<'a, S, C> NodeContext<'a, S, C> {
+    pub(crate) fn new(state: &'a mut S, context: &'a C, place: &'a Place<'a>, is_written: &'a AtomicBool) -> Self {
+        let Place { scope, events, .. } = place;
+        let run = scope.run;
+        Self { state, config: run.config, context, cancel: run.signals.cancel, events, place, is_written }
+    }
+
     pub(crate) fn replace(self, state: S) {
         self.is_written.store(true, Ordering::Relaxed);
         *self.state = state;
+    }
+}
+
+impl<'a, S, C> ParallelContext<'a, S, C> {
+    pub(crate) fn new(state: &'a S, context: &'a C, place: &'a Place<'a>) -> Self {
+        let Place { scope, events, .. } = place;
+        let run = scope.run;
+        Self { state, config: run.config, context, cancel: run.signals.cancel, events, place }
     }
 }
 

@@ -181,7 +181,13 @@ pub mod generated {
     /// The fields that are set.
     #[must_use]
     pub fn changes(fields: &[(FieldChange, bool)]) -> Vec<FieldChange> {
-        fields.iter().filter(|(_, is_set)| *is_set).map(|(change, _)| *change).collect()
+        let mut changes = Vec::new();
+        for (FieldChange { field, replaces }, is_set) in fields {
+            if *is_set {
+                changes.push(FieldChange { field, replaces: *replaces });
+            }
+        }
+        changes
     }
 
     /// `ReportUpdate { title: .., notes: .. }`: the values need not be `Debug`.

@@ -1,9 +1,13 @@
 //! [`Plan`]: a graph with all names resolved, as the executor walks it.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use super::{NodeOptions, draw::Outline};
-use crate::{Node, NodeContext, NodeError, ParallelContext, ParallelNode, State};
+use crate::{Node, NodeContext, NodeError, ParallelContext, ParallelNode, State, node::Place};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -57,7 +61,13 @@ impl<S, F: Fn(&S) -> Result<usize, NodeError> + Send + Sync> Choose<S> for F {
 
 /// [`Node`] without the parts that keep a trait from being an object: it gives the index of the way to take.
 pub(crate) trait ErasedNode<S, C>: Send + Sync {
-    fn run<'a>(&'a self, cx: NodeContext<'a, S, C>) -> BoxFuture<'a, Result<usize, NodeError>>;
+    fn run<'a>(
+        &'a self,
+        state: &'a mut S,
+        context: &'a C,
+        place: &'a Place<'a>,
+        is_written: &'a AtomicBool,
+    ) -> BoxFuture<'a, Result<usize, NodeError>>;
 
     /// See [`Node::IN_PLACE`].
     fn is_in_place(&self) -> bool;
@@ -82,10 +92,15 @@ where
     N: Node<S, C>,
     F: Fn(&S, N::Output) -> Result<usize, NodeError> + Send + Sync,
 {
-    fn run<'a>(&'a self, cx: NodeContext<'a, S, C>) -> BoxFuture<'a, Result<usize, NodeError>> {
+    fn run<'a>(
+        &'a self,
+        state: &'a mut S,
+        context: &'a C,
+        place: &'a Place<'a>,
+        is_written: &'a AtomicBool,
+    ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let NodeContext { state, .. } = cx;
-            let output = self.node.run(NodeContext { state: &mut *state, ..cx }).await?;
+            let output = self.node.run(NodeContext::new(state, context, place, is_written)).await?;
             (self.choose)(state, output)
         })
     }
@@ -103,9 +118,15 @@ where
     }
 }
 
-/// [`ParallelNode`] as an object.
+/// [`ParallelNode`] as an object: it writes what it brings into `update`.
 pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
-    fn run<'a>(&'a self, cx: ParallelContext<'a, S, C>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>>
+    fn run<'a>(
+        &'a self,
+        state: &'a S,
+        context: &'a C,
+        place: &'a Place<'a>,
+        update: &'a mut Option<S::Update>,
+    ) -> BoxFuture<'a, Result<(), NodeError>>
     where
         S: State;
 
@@ -116,8 +137,17 @@ pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
 }
 
 impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNode<S, C> for N {
-    fn run<'a>(&'a self, cx: ParallelContext<'a, S, C>) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
-        Box::pin(async move { self.run_parallel(cx).await })
+    fn run<'a>(
+        &'a self,
+        state: &'a S,
+        context: &'a C,
+        place: &'a Place<'a>,
+        update: &'a mut Option<S::Update>,
+    ) -> BoxFuture<'a, Result<(), NodeError>> {
+        Box::pin(async move {
+            *update = self.run_parallel(ParallelContext::new(state, context, place)).await?;
+            Ok(())
+        })
     }
 
     fn starts_tasks(&self) -> bool {

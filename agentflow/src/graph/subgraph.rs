@@ -105,7 +105,7 @@ where
 }
 
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
-    async fn run_mapped(&self, mut state: T, place: Place<'_>) -> Result<T, NodeError> {
+    async fn run_mapped(&self, mut state: T, place: &Place<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
         run_inside(&app.plan, &app.context, &mut state, place).await?;
         Ok(state)
@@ -123,11 +123,10 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     context: &C,
     state: &mut S,
-    place: Place<'_>,
+    place: &Place<'_>,
 ) -> Result<(), NodeError> {
     let scope = place.scope.inside(place.path.clone());
-    let result = walk(plan, context, &scope, state, &Progress::new(plan.entry)).await;
-    result?;
+    walk(plan, context, &scope, state, &Progress::new(plan.entry)).await.map_err(|failure| *failure)?;
     // A failed attempt is no part of the path: the next one starts where this one did.
     place.scope.join([&scope]);
     Ok(())

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,25 +20,22 @@ use tracing::Instrument;
 
 use super::{
     Failure, NodeFailure, RunErrorKind,
-    events::{EventKind, EventWriter, text_of},
+    events::{EventKind, text_of},
     scope::Scope,
 };
 use crate::{
-    NodeContext, NodeError, ParallelContext, State,
+    NodeError, RetryPolicy, State,
     error::{AttemptTimedOut, quietly},
     graph::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, NodeOptions},
     node::Place,
+    retry::Delays,
 };
 
 /// A node with what it is run on.
 pub(super) trait Attempt: Send {
     type Output: Send;
 
-    fn start<'a>(
-        &'a mut self,
-        events: &'a EventWriter,
-        place: Place<'a>,
-    ) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
+    fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
 
     /// The decision that follows the node, if it is one from the state. That it cannot be taken is the node's error.
     fn decide(&self, output: Self::Output) -> Result<Self::Output, NodeError> {
@@ -68,16 +66,8 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
     /// The index of the way on.
     type Output = usize;
 
-    fn start<'a>(&'a mut self, events: &'a EventWriter, place: Place<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
-        self.node.run(NodeContext {
-            state: self.state,
-            config: place.scope.config,
-            context: self.context,
-            cancel: place.scope.signals.cancel,
-            events,
-            place,
-            is_written: &self.is_written,
-        })
+    fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
+        self.node.run(self.state, self.context, place, &self.is_written)
     }
 
     fn decide(&self, way: usize) -> Result<usize, NodeError> {
@@ -102,24 +92,15 @@ pub(super) struct Parallel<'s, S: State, C> {
     pub(super) node: &'s dyn ErasedParallelNode<S, C>,
     pub(super) state: &'s S,
     pub(super) context: &'s C,
+    /// Where it puts what it brings: what futures return is moved by each of them.
+    pub(super) update: &'s mut Option<S::Update>,
 }
 
 impl<S: State, C: Send + Sync + 'static> Attempt for Parallel<'_, S, C> {
-    type Output = Option<S::Update>;
+    type Output = ();
 
-    fn start<'a>(
-        &'a mut self,
-        events: &'a EventWriter,
-        place: Place<'a>,
-    ) -> BoxFuture<'a, Result<Option<S::Update>, NodeError>> {
-        self.node.run(ParallelContext {
-            state: self.state,
-            config: place.scope.config,
-            context: self.context,
-            cancel: place.scope.signals.cancel,
-            events,
-            place,
-        })
+    fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<(), NodeError>> {
+        self.node.run(self.state, self.context, place, self.update)
     }
 
     fn roll_back(&mut self) -> bool {
@@ -136,6 +117,12 @@ pub(super) fn chosen<S>(router: &dyn Choose<S>, state: &S) -> Result<usize, Node
     catch_unwind(AssertUnwindSafe(|| router.choose(state))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
 }
 
+/// An attempt that failed.
+struct Failed {
+    source: NodeError,
+    elapsed: Duration,
+}
+
 /// Runs the node until an attempt succeeds or its policy gives up.
 pub(super) async fn attempts<A: Attempt>(
     node: &mut A,
@@ -143,71 +130,98 @@ pub(super) async fn attempts<A: Attempt>(
     options: &NodeOptions,
     scope: &Scope<'_>,
     error: Option<&NodeFailure>,
-) -> Result<A::Output, Failure> {
-    let mut delays = options.retry.as_ref().map(crate::RetryPolicy::delays);
-    let mut attempt = 1;
-    loop {
-        let events = scope.sink.writer(path);
-        scope.sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
-        let started = Instant::now();
-        let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
-        let place = Place { scope, path, attempt, error };
-        let result = guarded(node.start(&events, place), options.timeout).instrument(span).await;
-        let source = match result.and_then(|output| node.decide(output)) {
-            Ok(output) => {
-                if let Some(fields) = events.take_changes() {
-                    scope.sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
-                }
-                scope
-                    .sink
-                    .emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() })
-                    .await;
-                return Ok(output);
-            }
-            Err(source) => source,
-        };
+) -> Result<A::Output, Box<Failure>> {
+    let place = Place { scope, path, attempt: 1, error, events: scope.run.sink.writer(path) };
+    match attempt(node, &place, options.timeout).await {
+        Ok(output) => Ok(output),
+        // In a box: most nodes succeed, and each step's future would be as large as if they did not.
+        Err(failed) => Box::pin(more_attempts(node, failed, place, options)).await,
+    }
+}
 
-        let elapsed = started.elapsed();
-        let is_committed = node.roll_back();
-        let failure = Failure::of_node(
-            NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
-            is_committed,
-            node.is_graph(),
-        );
-        // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.
-        let delay = match &failure.kind {
-            RunErrorKind::Node(failed) if is_committed => {
-                delays.as_mut().and_then(|delays| delays.after(failed.source.as_error()))
-            }
-            _ => None,
-        };
-        let error = || match &failure.kind {
-            RunErrorKind::Node(failed) if failed.node == *path => text_of(&failed.source),
-            kind => text_of(kind),
-        };
-        scope
-            .sink
-            .emit(|| EventKind::NodeFailed {
-                node: path.to_string(),
-                attempt,
-                elapsed,
-                error: error(),
-                retry_in: delay,
-            })
-            .await;
-        let Some(delay) = delay else { return Err(failure) };
-        tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed");
+/// Goes on after the first attempt has failed.
+async fn more_attempts<A: Attempt>(
+    node: &mut A,
+    mut failed: Failed,
+    mut place: Place<'_>,
+    options: &NodeOptions,
+) -> Result<A::Output, Box<Failure>> {
+    let Place { scope, path, .. } = place;
+    let mut delays = options.retry.as_ref().map(RetryPolicy::delays);
+    loop {
+        let delay = give_up(node, failed, &place, delays.as_mut()).await?;
         if !delay.is_zero() {
             sleep(delay).await;
         }
         // A node that fails because its run is to end has not failed for a reason that may pass.
-        scope.check(path)?;
-        attempt += 1;
+        scope.check(|| Arc::clone(path))?;
+        place.attempt += 1;
+        place.events = scope.run.sink.writer(path);
+        match attempt(node, &place, options.timeout).await {
+            Ok(output) => return Ok(output),
+            Err(next) => failed = next,
+        }
+    }
+}
+
+/// Says how long to wait before the next attempt, unless there is to be none.
+async fn give_up<A: Attempt>(
+    node: &mut A,
+    Failed { source, elapsed }: Failed,
+    place: &Place<'_>,
+    delays: Option<&mut Delays<'_>>,
+) -> Result<Duration, Box<Failure>> {
+    let Place { scope, path, attempt, .. } = *place;
+    let is_committed = node.roll_back();
+    let failure = Failure::of_node(
+        NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
+        is_committed,
+        node.is_graph(),
+    );
+    // What ends the run from outside, or is a mistake of the graph, is no failure of this attempt.
+    let delay = match &failure.kind {
+        RunErrorKind::Node(failed) if is_committed => delays.and_then(|delays| delays.after(failed.source.as_error())),
+        _ => None,
+    };
+    let error = || match &failure.kind {
+        RunErrorKind::Node(failed) if failed.node == *path => text_of(&failed.source),
+        kind => text_of(kind),
+    };
+    let failed = || EventKind::NodeFailed { node: path.to_string(), attempt, elapsed, error: error(), retry_in: delay };
+    scope.run.sink.emit(failed).await;
+    let Some(delay) = delay else { return Err(failure) };
+    tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed");
+    Ok(delay)
+}
+
+/// Runs the node once, with the decision that follows it.
+async fn attempt<A: Attempt>(node: &mut A, place: &Place<'_>, timeout: Option<Duration>) -> Result<A::Output, Failed> {
+    let Place { scope, path, attempt, .. } = *place;
+    let sink = scope.run.sink;
+    sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
+    let started = Instant::now();
+    let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
+    let mut running = node.start(place).instrument(span);
+    let result = guarded(&mut running, timeout).await;
+    // A destructor of the node's that panics must not take the node's own end away.
+    quietly(|| drop(running));
+    match result.and_then(|output| node.decide(output)) {
+        Ok(output) => {
+            if let Some(fields) = place.events.take_changes() {
+                sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
+            }
+            sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() }).await;
+            Ok(output)
+        }
+        Err(source) => Err(Failed { source, elapsed: started.elapsed() }),
     }
 }
 
 /// Polls a node until it ends or its time is over; a panic is the node's error.
-async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Option<Duration>) -> Result<T, NodeError> {
+async fn guarded<T>(
+    node: &mut (impl Future<Output = Result<T, NodeError>> + Unpin),
+    timeout: Option<Duration>,
+) -> Result<T, NodeError> {
     let timed_out = |after| NodeError::from(AttemptTimedOut { after });
     if timeout == Some(Duration::ZERO) {
         return Err(timed_out(Duration::ZERO));
@@ -215,9 +229,9 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
     // Beyond what the clock can name is never.
     let deadline = timeout.and_then(|after| Instant::now().checked_add(after));
     let mut timer = None;
-    let ended = poll_fn(|cx| {
+    poll_fn(|cx| {
         // A node that panicked is never polled again, so nobody sees what the panic left half done in it.
-        match catch_unwind(AssertUnwindSafe(|| node.as_mut().poll(cx))) {
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *node).poll(cx))) {
             Ok(Poll::Ready(result)) => return Poll::Ready(result),
             Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
             Ok(Poll::Pending) => {}
@@ -229,8 +243,5 @@ async fn guarded<T>(mut node: BoxFuture<'_, Result<T, NodeError>>, timeout: Opti
         let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
         timer.as_mut().poll(cx).map(|()| Err(timed_out(after)))
     })
-    .await;
-    // A destructor of the node's that panics must not take the node's own end away.
-    quietly(|| drop(node));
-    ended
+    .await
 }

@@ -192,6 +192,8 @@ impl RunError {
 }
 
 /// Why a walk through a graph, or a part of it, ended early, before the run's state is added.
+///
+/// It is handed on in a box: every step returns one or none, and copies what it returns.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: RunErrorKind,
@@ -199,21 +201,37 @@ pub(crate) struct Failure {
     pub(crate) is_committed: bool,
 }
 
+#[allow(clippy::unnecessary_box_returns, reason = "a failure is handed on in its box")]
 impl Failure {
-    pub(crate) fn committed(kind: RunErrorKind) -> Self {
-        Self { kind, is_committed: true }
+    pub(super) fn new(kind: RunErrorKind, is_committed: bool) -> Box<Self> {
+        Box::new(Self { kind, is_committed })
+    }
+
+    pub(super) fn committed(kind: RunErrorKind) -> Box<Self> {
+        Self::new(kind, true)
     }
 
     /// What a node returned. What a subgraph returned is the failure of a node in it, or of the run, and remains that.
     ///
     /// Where the node is a graph, what its own nodes committed counts.
-    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool, is_graph: bool) -> Self {
+    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool, is_graph: bool) -> Box<Self> {
         match failure.source.downcast::<Self>() {
-            Ok(inner) => Self { is_committed: is_committed || is_graph && inner.is_committed, kind: inner.kind },
+            Ok(mut inner) => {
+                inner.is_committed = is_committed || is_graph && inner.is_committed;
+                inner
+            }
             Err(source) => {
                 failure.source = source;
-                Self { kind: RunErrorKind::Node(failure), is_committed }
+                Self::new(RunErrorKind::Node(failure), is_committed)
             }
+        }
+    }
+
+    /// The node's failure, where a fallback can go on with the state.
+    pub(super) fn into_recoverable(self) -> Result<NodeFailure, Box<Self>> {
+        match self {
+            Self { kind: RunErrorKind::Node(failure), is_committed: true } => Ok(failure),
+            other => Err(Box::new(other)),
         }
     }
 }

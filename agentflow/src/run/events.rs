@@ -288,11 +288,19 @@ impl Sink {
         (Self(Some(Arc::clone(&buffer))), buffer)
     }
 
-    /// Writes an event, and waits while the reader is too far behind.
-    pub(super) async fn emit(&self, kind: impl FnOnce() -> EventKind) {
-        if let Some(buffer) = &self.0 {
+    /// Writes an event; the future waits while the reader is too far behind.
+    ///
+    /// Not an `async fn`, so that what the event is made of is not copied into a future where nobody reads.
+    #[inline]
+    pub(super) fn emit<K: FnOnce() -> EventKind>(&self, kind: K) -> impl Future<Output = ()> + use<'_, K> {
+        let buffer = self.0.as_deref();
+        if let Some(buffer) = buffer {
             buffer.push(kind());
-            buffer.has_room().await;
+        }
+        async move {
+            if let Some(buffer) = buffer {
+                buffer.has_room().await;
+            }
         }
     }
 

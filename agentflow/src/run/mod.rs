@@ -5,6 +5,7 @@ mod error;
 mod events;
 mod group;
 mod interrupt;
+mod join;
 mod scope;
 mod stream;
 
@@ -30,7 +31,7 @@ pub use events::{Event, EventKind, EventWriter};
 use group::group;
 use interrupt::{Ended, interruptible};
 pub(crate) use scope::Scope;
-use scope::{Signals, Timeout, Trail};
+use scope::{Common, Signals, Timeout, Trail};
 pub use stream::RunStream;
 
 use crate::{
@@ -122,20 +123,18 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
         cut_off: app.runs.cut_off(),
         timeout: timeout.map(|limit| Timeout { limit, deadline: Instant::now().checked_add(limit) }),
     };
-    let trail = Trail::new(app.nodes);
     let tasks = OwnTasks::default();
-    let scope = Scope {
-        run_id,
+    let common = Common {
+        id: run_id,
         config,
         signals,
         manager: &app.manager,
         sink,
-        subgraph: None,
         limit: app.recursion_limit,
-        steps_left: AtomicUsize::new(app.recursion_limit),
-        trail: &trail,
+        trail: Trail::new(app.nodes),
         tasks: &tasks.0,
     };
+    let scope = Scope::new(&common);
     let progress = Progress::new(app.plan.entry);
     let ended = {
         let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
@@ -152,11 +151,13 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
             return Ok(state);
         }
         Ended::Itself(Err(failure)) => failure,
-        Ended::Interrupted(interrupt) => progress.failure(interrupt.at(trail.innermost(progress.node(&app.plan)))),
+        Ended::Interrupted(interrupt) => {
+            Failure::new(interrupt.at(common.trail.innermost(progress.node(&app.plan))), progress.is_committed())
+        }
         Ended::Panicked(source) => {
-            let node = trail.innermost(progress.node(&app.plan));
+            let node = common.trail.innermost(progress.node(&app.plan));
             let failure = NodeFailure::new(node, source);
-            Failure { kind: RunErrorKind::Node(failure), is_committed: false }
+            Failure::new(RunErrorKind::Node(failure), false)
         }
     };
     let last = if failure.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
@@ -184,8 +185,8 @@ impl Progress {
         Arc::clone(&plan.steps[self.step.load(Ordering::Relaxed)].name)
     }
 
-    fn failure(&self, kind: RunErrorKind) -> Failure {
-        Failure { kind, is_committed: self.is_committed.load(Ordering::Relaxed) }
+    fn is_committed(&self) -> bool {
+        self.is_committed.load(Ordering::Relaxed)
     }
 }
 
@@ -196,7 +197,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     scope: &Scope<'_>,
     state: &mut S,
     progress: &Progress,
-) -> Result<(), Failure> {
+) -> Result<(), Box<Failure>> {
     let mut at = plan.entry;
     let mut error: Option<NodeFailure> = None;
     loop {
@@ -204,20 +205,20 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         progress.at(at, !step.is_in_place());
         let way = match run_step(plan, step, context, scope, state, error.as_ref()).await {
             Ok(way) => way,
-            Err(Failure { kind: RunErrorKind::Node(failure), is_committed: true }) if step.on_error.is_some() => {
+            Err(failure) => {
+                let Some(fallback) = step.on_error else { return Err(failure) };
+                let failure = failure.into_recoverable()?;
                 tracing::warn!(node = &*step.name, error = %failure, "node failed, going on with its fallback");
                 error = Some(failure);
-                // Checked in the guard.
-                at = step.on_error.unwrap_or(at);
+                at = fallback;
                 let to = &plan.steps[at].name;
                 let taken = || EventKind::FallbackTaken {
                     node: scope.path(&step.name).to_string(),
                     to: scope.path(to).to_string(),
                 };
-                scope.sink.emit(taken).await;
+                scope.run.sink.emit(taken).await;
                 continue;
             }
-            Err(failure) => return Err(failure),
         };
         error = None;
         progress.at(at, true);
@@ -228,6 +229,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         };
         if let Some(route) = label {
             scope
+                .run
                 .sink
                 .emit(|| EventKind::RouteTaken {
                     node: scope.path(&step.name).to_string(),
@@ -251,7 +253,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     scope: &Scope<'_>,
     state: &mut S,
     error: Option<&NodeFailure>,
-) -> Result<usize, Failure> {
+) -> Result<usize, Box<Failure>> {
     match &step.work {
         Work::Node(node) => {
             let path = scope.enter(&step.name)?;
@@ -272,7 +274,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
             group(plan, branches, context, scope, state).await?;
             let way = step.choose.as_deref().map_or(Ok(0), |router| chosen(router, state));
             way.map_err(|source| {
-                Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name), source)))
+                Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))
             })
         }
         // Runs in a group only; the graph is not compiled otherwise.

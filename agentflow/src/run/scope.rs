@@ -1,6 +1,7 @@
 //! [`Scope`]: what all nodes of a run have in common, as far as they are on one path.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -14,22 +15,29 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, RunErrorKind, events::Sink};
 use crate::{BackgroundTaskManager, RunConfig, RunId, task::RunTasks};
 
-/// What the nodes on one path of a run have in common.
+/// What all nodes of a run have in common.
 #[derive(Debug)]
-pub(crate) struct Scope<'a> {
-    pub(crate) run_id: RunId,
+pub(crate) struct Common<'a> {
+    pub(crate) id: RunId,
     pub(crate) config: &'a RunConfig,
     pub(crate) signals: Signals<'a>,
     pub(crate) manager: &'a BackgroundTaskManager,
     pub(crate) sink: &'a Sink,
-    /// The subgraph that the path is in, if it is in one.
-    pub(crate) subgraph: Option<Arc<str>>,
+    /// How many node runs a path may have.
     pub(crate) limit: usize,
-    /// How many node runs the path may still have.
-    pub(crate) steps_left: AtomicUsize,
-    pub(crate) trail: &'a Trail,
+    pub(crate) trail: Trail,
     /// Made when a node is first given the manager.
     pub(crate) tasks: &'a OnceLock<Arc<RunTasks>>,
+}
+
+/// What the nodes on one path of a run have in common.
+#[derive(Debug)]
+pub(crate) struct Scope<'a> {
+    pub(crate) run: &'a Common<'a>,
+    /// The subgraph that the path is in, if it is in one.
+    subgraph: Option<Arc<str>>,
+    /// How many node runs the path may still have.
+    steps_left: AtomicUsize,
 }
 
 /// What a run remembers of its way, for its errors. Most runs remember nothing.
@@ -120,6 +128,7 @@ impl Interrupt {
 
 impl Signals<'_> {
     /// Whether the run is to end before its next node.
+    #[inline]
     fn check(&self) -> Option<Interrupt> {
         if self.cancel.is_cancelled() {
             return Some(Interrupt::Cancelled);
@@ -132,7 +141,12 @@ impl Signals<'_> {
     }
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// For the path on which a run begins.
+    pub(crate) fn new(run: &'a Common<'a>) -> Self {
+        Self { run, subgraph: None, steps_left: AtomicUsize::new(run.limit) }
+    }
+
     /// The same for a branch, whose steps are counted on their own.
     pub(crate) fn branch(&self) -> Self {
         self.derived(self.subgraph.clone())
@@ -144,16 +158,7 @@ impl Scope<'_> {
     }
 
     fn derived(&self, subgraph: Option<Arc<str>>) -> Self {
-        Self {
-            subgraph,
-            steps_left: AtomicUsize::new(self.steps_left.load(Ordering::Relaxed)),
-            config: self.config,
-            manager: self.manager,
-            sink: self.sink,
-            trail: self.trail,
-            tasks: self.tasks,
-            ..*self
-        }
+        Self { run: self.run, subgraph, steps_left: AtomicUsize::new(self.steps_left.load(Ordering::Relaxed)) }
     }
 
     /// Goes on where those that came from this path have come to: the longest of them counts.
@@ -165,10 +170,11 @@ impl Scope<'_> {
     }
 
     /// The name of a node of this path, with the names of the subgraphs around it.
-    pub(crate) fn path(&self, node: &Arc<str>) -> Arc<str> {
+    #[inline]
+    pub(crate) fn path<'n>(&self, node: &'n Arc<str>) -> Cow<'n, Arc<str>> {
         match &self.subgraph {
-            None => Arc::clone(node),
-            Some(subgraph) => format!("{subgraph}/{node}").into(),
+            None => Cow::Borrowed(node),
+            Some(subgraph) => Cow::Owned(format!("{subgraph}/{node}").into()),
         }
     }
 
@@ -178,37 +184,45 @@ impl Scope<'_> {
     }
 
     /// Counts a node run in, unless the run is to end before it; gives the node's name on this path.
-    pub(crate) fn enter(&self, node: &Arc<str>) -> Result<Arc<str>, Failure> {
+    #[inline]
+    pub(crate) fn enter<'n>(&self, node: &'n Arc<str>) -> Result<Cow<'n, Arc<str>>, Box<Failure>> {
+        self.check(|| self.path(node).into_owned())?;
+        self.count(node)
+    }
+
+    /// Counts a node run in; gives the node's name on this path.
+    #[inline]
+    pub(crate) fn count<'n>(&self, node: &'n Arc<str>) -> Result<Cow<'n, Arc<str>>, Box<Failure>> {
         let path = self.path(node);
-        self.check(&path)?;
         // Only the path itself counts here, so nobody comes between the two.
         let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
-                limit: self.limit,
-                nodes: self.trail.loop_to(&path),
-                node: path,
+                limit: self.run.limit,
+                nodes: self.run.trail.loop_to(&path),
+                node: path.into_owned(),
             }));
         };
         self.steps_left.store(left, Ordering::Relaxed);
-        if left < self.trail.length {
-            self.trail.lock().visited.push(Arc::clone(&path));
+        if left < self.run.trail.length {
+            self.run.trail.lock().visited.push(Arc::clone(&path));
         }
         if self.subgraph.is_some() {
-            self.trail.lock().inner = Some(Arc::clone(&path));
+            self.run.trail.lock().inner = Some(Arc::clone(&path));
         }
         Ok(path)
     }
 
     /// Fails if the run is to end before the node `path` is run.
-    pub(crate) fn check(&self, path: &Arc<str>) -> Result<(), Failure> {
-        match self.signals.check() {
+    #[inline]
+    pub(crate) fn check(&self, path: impl FnOnce() -> Arc<str>) -> Result<(), Box<Failure>> {
+        match self.run.signals.check() {
             None => Ok(()),
-            Some(interrupt) => Err(Failure::committed(interrupt.at(Arc::clone(path)))),
+            Some(interrupt) => Err(Failure::committed(interrupt.at(path()))),
         }
     }
 
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
-        let tasks = Arc::clone(self.tasks.get_or_init(Arc::default));
-        self.manager.labelled(self.run_id, Arc::clone(path), self.sink.watch(), Some(tasks))
+        let tasks = Arc::clone(self.run.tasks.get_or_init(Arc::default));
+        self.run.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), Some(tasks))
     }
 }

@@ -388,9 +388,11 @@ async fn a_stream_works_with_combinators() {
     let app = graph! { node A = (Say); node B = (Say); A -> B -> END };
     let names: Vec<_> = app
         .stream(Trip::default(), RunConfig::new())
-        .filter_map(async |event| match event.kind {
-            EventKind::NodeEnded { node, .. } => Some(node),
-            _ => None,
+        .filter_map(|event| {
+            std::future::ready(match event.kind {
+                EventKind::NodeEnded { node, .. } => Some(node),
+                _ => None,
+            })
         })
         .collect()
         .await;

@@ -8,10 +8,9 @@ use std::{
 
 use slab::Slab;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, SetOnce},
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{BackgroundTaskManager, CloseReport, RunId};
 
@@ -117,7 +116,7 @@ pub(crate) async fn shut_down(runs: &RunGate, manager: &BackgroundTaskManager, b
         biased;
         idle = runs.idle_by(deadline) => idle,
         // Somebody else cut the runs off, and one that nobody polls doesn't end of it.
-        () = runs.cut_off.cancelled() => false,
+        () = runs.cut_off.wait() => false,
     };
     if !drained {
         runs.cut_off_all();
@@ -136,7 +135,8 @@ pub(crate) struct RunGate {
     state: Mutex<Gate>,
     /// Notified when the last live run ends.
     idle: Notify,
-    cut_off: CancellationToken,
+    /// Set when live runs are to end at once. Not a token: runs look at it before each node, and that is a lock there.
+    cut_off: SetOnce<()>,
     down_after: OnceLock<Duration>,
 }
 
@@ -151,12 +151,7 @@ struct Gate {
 
 impl RunGate {
     pub(crate) fn new() -> Self {
-        Self {
-            state: Mutex::default(),
-            idle: Notify::new(),
-            cut_off: CancellationToken::new(),
-            down_after: OnceLock::new(),
-        }
+        Self { state: Mutex::default(), idle: Notify::new(), cut_off: SetOnce::new(), down_after: OnceLock::new() }
     }
 
     /// Lets a run in, until the gate is closed.
@@ -168,8 +163,8 @@ impl RunGate {
         Some(RunTicket { runs: self, key: gate.live.insert(id), reached_end: false })
     }
 
-    /// Cancelled when live runs are to end at once.
-    pub(crate) fn cut_off(&self) -> &CancellationToken {
+    /// Set when live runs are to end at once.
+    pub(crate) fn cut_off(&self) -> &SetOnce<()> {
         &self.cut_off
     }
 
@@ -204,7 +199,8 @@ impl RunGate {
             gate.cut_off = gate.live.iter().map(|(_, id)| *id).collect();
         }
         drop(gate);
-        self.cut_off.cancel();
+        // Somebody else may have set it already.
+        let _ = self.cut_off.set(());
     }
 
     fn report(&self) -> RunsReport {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::SetOnce, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, RunErrorKind, events::Sink};
@@ -97,7 +97,7 @@ pub(crate) struct Signals<'a> {
     /// The run's own token.
     pub(crate) cancel: &'a CancellationToken,
     /// The app's, for runs that a shutdown doesn't wait for any more.
-    pub(crate) cut_off: &'a CancellationToken,
+    pub(crate) cut_off: &'a SetOnce<()>,
     pub(crate) timeout: Option<Timeout>,
 }
 
@@ -133,7 +133,7 @@ impl Signals<'_> {
         if self.cancel.is_cancelled() {
             return Some(Interrupt::Cancelled);
         }
-        if self.cut_off.is_cancelled() {
+        if self.cut_off.initialized() {
             return Some(Interrupt::ShutDown);
         }
         let Timeout { limit, deadline } = self.timeout?;

@@ -358,3 +358,85 @@ fn a_watcher_can_be_moved_shared_and_polled_anywhere() {
     drop(tasks);
     assert_eq!(futures::executor::block_on(events.count()), 0);
 }
+
+/// Many threads spawn tasks that tell their progress, and the manager is closed under them.
+#[test]
+fn each_task_of_many_threads_is_told_in_order_and_ends_once() {
+    for round in 0..200 {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+        let tasks = {
+            let _entered = runtime.enter();
+            BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(1 << 12).max_running(3))
+        };
+        let watchers = [tasks.watch(), tasks.watch()];
+        let start = Arc::new(Barrier::new(4));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (tasks, start) = (tasks.clone(), Arc::clone(&start));
+                std::thread::spawn(move || {
+                    start.wait();
+                    for _ in 0..20 {
+                        let work = |task: TaskContext| async move {
+                            task.progress(0.5, "half-way");
+                            tokio::task::yield_now().await;
+                            task.progress(1.0, "done");
+                        };
+                        tasks.create_task_with(work).spawn().unwrap();
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        runtime.block_on(tasks.close(None));
+        for watcher in watchers {
+            let mut by_task: HashMap<u64, Vec<&'static str>> = HashMap::new();
+            for event in futures::executor::block_on(watcher.collect::<Vec<_>>()) {
+                let (id, what) = match event {
+                    TaskEvent::Spawned(task) => (task.id(), "spawned"),
+                    TaskEvent::Started(task) => {
+                        assert_eq!(task.state(), TaskState::Running);
+                        (task.id(), "started")
+                    }
+                    TaskEvent::Progress(task) => (task.id(), "progress"),
+                    TaskEvent::Ended(end) => (end.id(), "ended"),
+                    other => panic!("{other:?}"),
+                };
+                by_task.entry(id.get()).or_default().push(what);
+            }
+            assert_eq!(by_task.len(), 80, "round {round}");
+            for (id, told) in by_task {
+                assert_eq!(told, ["spawned", "started", "progress", "progress", "ended"], "task {id}, round {round}");
+            }
+        }
+    }
+}
+
+/// What another thread tells of a task that is about to end is told before its end, or not at all.
+#[test]
+fn no_progress_is_told_after_the_end() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    for round in 0..500 {
+        let tasks = {
+            let _entered = runtime.enter();
+            BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(1 << 12))
+        };
+        let events = tasks.watch();
+        let work = |task: TaskContext| async move {
+            let (begun, has_begun) = tokio::sync::oneshot::channel();
+            let teller = task.clone();
+            std::thread::spawn(move || {
+                begun.send(()).unwrap();
+                for _ in 0..100 {
+                    teller.progress(0.5, "from elsewhere");
+                }
+            });
+            has_begun.await
+        };
+        tasks.create_task_with(work).spawn().unwrap();
+        runtime.block_on(tasks.close(None));
+        let last = futures::executor::block_on(events.collect::<Vec<_>>()).pop().unwrap();
+        assert!(matches!(last, TaskEvent::Ended(_)), "round {round}: {last:?}");
+    }
+}

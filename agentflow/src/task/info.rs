@@ -159,6 +159,11 @@ impl TaskInfo {
         Self { task: Arc::clone(task), age: task.age(now), state, attempt: task.attempt(), progress: task.progress() }
     }
 
+    /// The same with what the task said just now, whatever it has said since.
+    pub(super) fn with_progress(self, progress: Arc<TaskProgress>) -> Self {
+        Self { progress: Some(progress), ..self }
+    }
+
     /// The task's id.
     #[must_use]
     pub fn id(&self) -> TaskId {

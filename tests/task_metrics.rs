@@ -193,6 +193,20 @@ async fn a_spawn_that_waits_for_room_is_not_counted_as_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn attempts_beyond_the_first_are_counted_when_they_begin() {
+    let (heard, _guard) = listen();
+    let tasks = BackgroundTaskManager::new();
+    let attempt = |number| async move { if number < 3 { Err("no") } else { Ok(()) } };
+    let policy = agentflow::RetryPolicy::new(5).backoff(SECOND);
+    tasks.create_task_retrying(attempt).name("t").retry(policy).spawn().unwrap();
+    settle().await;
+    assert!(!told(&heard).contains_key("agentflow_task_retries_total{name=t}"), "it pauses");
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!(told(&heard)["agentflow_task_retries_total{name=t}"], "2");
+    assert_eq!(tasks.stats().retries, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_task_that_never_had_its_turn_did_not_wait_for_a_time_that_counts() {
     let (heard, _guard) = listen();
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));

@@ -346,6 +346,24 @@ async fn a_cancelled_task_is_dropped_in_its_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancelled_task_is_not_tried_again_after_its_pause() {
+    let (tasks, made) = (BackgroundTaskManager::new(), Counter::default());
+    let counter = made.clone();
+    let attempt = move |number| {
+        counter.add();
+        async move { Err::<(), _>(NoAnswer(number)) }
+    };
+    let handle = tasks.create_task_retrying(attempt).retry(RetryPolicy::new(10).backoff(SECOND)).spawn().unwrap();
+    sleep(SECOND / 2).await;
+    handle.cancel();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    sleep(10 * SECOND).await;
+    assert_eq!(made.get(), 1);
+    assert_eq!(tasks.recent()[0].attempts(), 1);
+    assert_eq!(tasks.stats().retries, 0, "the attempt that was to come never did");
+}
+
+#[tokio::test(start_paused = true)]
 async fn which_attempt_it_is_at_can_be_read_while_it_runs() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     let (go, mut wait) = mpsc::unbounded_channel::<()>();

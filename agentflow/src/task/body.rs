@@ -203,7 +203,7 @@ where
         if !delay.is_zero() {
             sleep(delay).await;
         }
-        number = Current::here().map_or(number + 1, |current| current.task.begin_attempt());
+        number = Current::here().map_or(number + 1, |current| current.registry.retried(&current.task));
     }
 }
 

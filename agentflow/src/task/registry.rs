@@ -235,14 +235,19 @@ impl Registry {
 
     /// An attempt failed, and there will be another one.
     pub(super) fn attempt_failed(&self, task: &Arc<Task>, attempt: u32, error: &TaskError, retry_in: Duration) {
-        self.lock().ended.retries += 1;
         let error = error.text().unwrap_or_else(|| error.to_string().into());
         log::attempt_failed(task, attempt, &error, retry_in);
         self.emit(|| {
             let task = TaskInfo::new(task, Instant::now());
             TaskEvent::AttemptFailed { task, attempt, error: Arc::clone(&error), retry_in }
         });
+    }
+
+    /// Another attempt begins; gives its number.
+    pub(super) fn retried(&self, task: &Task) -> u32 {
+        self.lock().ended.retries += 1;
         self.metrics.record(&task.spec.name, Change::Retried);
+        task.begin_attempt()
     }
 
     /// The task told how far it is.

@@ -364,6 +364,16 @@ async fn a_cancelled_task_is_not_tried_again_after_its_pause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_fails_without_ever_waiting_can_be_stopped() {
+    let tasks = BackgroundTaskManager::new();
+    let attempt = |number| async move { Err::<(), _>(NoAnswer(number)) };
+    let handle = tasks.create_task_retrying(attempt).retry(u32::MAX).spawn().unwrap();
+    settle().await;
+    handle.cancel();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
 async fn which_attempt_it_is_at_can_be_read_while_it_runs() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     let (go, mut wait) = mpsc::unbounded_channel::<()>();

@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use pin_project_lite::pin_project;
 use tokio::{
     runtime::Handle,
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{sleep, timeout},
 };
 use tracing::Span;
@@ -200,7 +200,10 @@ where
         };
         registry.attempt_failed(&task, number, &error, delay);
         drop((registry, task, error));
-        if !delay.is_zero() {
+        if delay.is_zero() {
+            // Attempts that never wait must not keep the thread, nor their task from being stopped.
+            yield_now().await;
+        } else {
             sleep(delay).await;
         }
         number = Current::here().map_or(number + 1, |current| current.registry.retried(&current.task));

@@ -374,6 +374,27 @@ async fn a_task_that_fails_without_ever_waiting_can_be_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_destructor_that_panics_when_its_attempt_times_out_is_the_attempts_panic() {
+    let tasks = BackgroundTaskManager::new();
+    let attempt = |number| async move {
+        if number == 1 {
+            let _bomb = OnDrop(|| panic!("in the destructor"));
+            pending::<()>().await;
+        }
+        Ok::<_, NoAnswer>(number)
+    };
+    let judged = Seen::default();
+    let note = judged.clone();
+    let policy = RetryPolicy::new(1).when(move |error| {
+        note.add(error.to_string());
+        error.is::<Panicked>()
+    });
+    let handle = tasks.create_task_retrying(attempt).retry(policy).attempt_timeout(SECOND).spawn().unwrap();
+    assert_eq!(handle.await.unwrap(), 2);
+    assert!(judged.all()[0].contains("in the destructor"), "{:?}", judged.all());
+}
+
+#[tokio::test(start_paused = true)]
 async fn which_attempt_it_is_at_can_be_read_while_it_runs() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     let (go, mut wait) = mpsc::unbounded_channel::<()>();

@@ -1,8 +1,9 @@
 //! [`Body`]: what a task runs, of each kind.
 
 use std::{
-    panic::{AssertUnwindSafe, resume_unwind},
-    pin::Pin,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -226,14 +227,19 @@ where
         return Err(timed_out(Duration::ZERO));
     }
     // The closure's panic is the attempt's as well.
-    let whole = AssertUnwindSafe(async { make(number).await }).catch_unwind();
+    let mut whole = pin!(Some(AssertUnwindSafe(async { make(number).await }).catch_unwind()));
+    let polled = poll_fn(|cx| whole.as_mut().as_pin_mut().map_or(Poll::Pending, |whole| whole.poll(cx)));
     let ended = match limit {
-        None => whole.await,
-        Some(limit) => timeout(limit, whole).await.map_err(|_| timed_out(limit))?,
+        None => Ok(polled.await),
+        Some(limit) => timeout(limit, polled).await.map_err(|_| timed_out(limit)),
     };
-    match ended {
-        Ok(output) => result(output),
-        Err(payload) => Err(TaskError::Panicked { message: panic_message(payload).into() }),
+    // And so is that of its destructor, where it is dropped half-way.
+    match (catch_unwind(AssertUnwindSafe(|| whole.set(None))), ended) {
+        (Err(payload), _) | (Ok(()), Ok(Err(payload))) => {
+            Err(TaskError::Panicked { message: panic_message(payload).into() })
+        }
+        (Ok(()), Ok(Ok(output))) => result(output),
+        (Ok(()), Err(error)) => Err(error),
     }
 }
 

@@ -418,6 +418,36 @@ async fn which_attempt_it_is_at_can_be_read_while_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_failed_attempt_but_the_last_is_a_warning_and_the_end_counts_them() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let attempt = |number| async move {
+        match number {
+            1 => Err::<(), _>(anyhow::Error::new(NoAnswer(1)).context("sending")),
+            2 => panic!("burst"),
+            3 => pending().await,
+            _ => Err(anyhow::Error::new(NoAnswer(number))),
+        }
+    };
+    let builder = tasks.create_task_retrying(attempt).retry(RetryPolicy::new(3).backoff(SECOND));
+    let builder = builder.attempt_timeout(SECOND).name("webhook").context("user", "ada");
+    builder.spawn().unwrap().await.unwrap_err();
+    let lines = log.ends();
+    let warned: Vec<_> = lines[..3]
+        .iter()
+        .map(|line| {
+            assert_eq!((line.level, line.field("name"), line.field("id")), (Level::WARN, "webhook", "1"));
+            assert_eq!(line.field("context"), r#"{"user":"ada"}"#);
+            (line.field("attempt"), line.field("retry_in"), line.field("error"))
+        })
+        .collect();
+    let timed_out = "timed out after 1s";
+    assert_eq!(warned, [("1", "1s", "sending: no answer to attempt 1"), ("2", "2s", "burst"), ("3", "4s", timed_out)]);
+    assert_eq!(lines.len(), 4);
+    assert_eq!((lines[3].level, lines[3].field("outcome"), lines[3].field("attempts")), (Level::ERROR, "failed", "4"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_that_cannot_be_shown_is_tried_again_all_the_same() {
     #[derive(Debug)]
     struct Unspeakable;

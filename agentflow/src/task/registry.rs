@@ -34,6 +34,7 @@ use super::{
     record::{End, Request, Task, TaskRef},
     sync::Mutex,
 };
+use crate::error::AttemptTimedOut;
 
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -235,7 +236,11 @@ impl Registry {
 
     /// An attempt failed, and there will be another one.
     pub(super) fn attempt_failed(&self, task: &Arc<Task>, attempt: u32, error: &TaskError, retry_in: Duration) {
-        let error = error.text().unwrap_or_else(|| error.to_string().into());
+        let error = match error {
+            // It was not the last attempt yet, and the task has not timed out.
+            TaskError::TimedOut { after, .. } => AttemptTimedOut { after: *after }.to_string().into(),
+            error => error.text().unwrap_or_default(),
+        };
         log::attempt_failed(task, attempt, &error, retry_in);
         self.emit(|| {
             let task = TaskInfo::new(task, Instant::now());

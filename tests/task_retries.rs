@@ -418,6 +418,20 @@ async fn which_attempt_it_is_at_can_be_read_while_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_was_not_tried_again_made_one_attempt_and_one_that_never_ran_none() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    tasks.create_task(async {}).timeout(Duration::ZERO).spawn().unwrap().await.unwrap_err();
+    let cancelled = tasks.create_task(async {}).spawn().unwrap();
+    cancelled.cancel();
+    cancelled.await.unwrap_err();
+    let attempts: Vec<_> = tasks.recent().iter().map(agentflow::TaskEnd::attempts).collect();
+    assert_eq!(attempts, [1, 0, 0]);
+    assert!(log.ends().iter().all(|line| !line.fields.contains_key("attempts")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_failed_attempt_but_the_last_is_a_warning_and_the_end_counts_them() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();

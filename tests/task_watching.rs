@@ -121,6 +121,22 @@ async fn each_outcome_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_is_dropped_before_its_first_poll_never_started() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.watch();
+    let cancelled = tasks.create_task(pending::<()>()).spawn().unwrap();
+    cancelled.cancel();
+    cancelled.await.unwrap_err();
+    assert_eq!(told(&mut events), ["1 spawned running", "1 cancelled"]);
+    // One that may end by itself does start: it has its grace for that.
+    let listens = |task: TaskContext| async move { task.cancelled().await };
+    let cancelled = tasks.create_task_with(listens).spawn().unwrap();
+    cancelled.cancel();
+    cancelled.await.unwrap();
+    assert_eq!(told(&mut events), ["2 spawned running", "2 started at 1", "2 completed"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queued_task_starts_when_its_turn_comes() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     let mut events = tasks.watch();

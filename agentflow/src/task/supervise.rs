@@ -128,16 +128,13 @@ impl<B: Body> Future for Supervise<B> {
 }
 
 impl<B: Body> Life<B> {
-    /// Lets it begin, if its turn has come.
+    /// Its turn has come.
     fn begin(self: Pin<&mut Self>, current: &Current) {
         let this = self.project();
-        *this.phase = Phase::Queued;
-        if current.task.may_run() {
-            *this.phase = Phase::Running;
-            // Its timer was for the queue.
-            *this.sleep = None;
-            current.registry.started(&current.task);
-        }
+        *this.phase = Phase::Running;
+        // Its timer was for the queue.
+        *this.sleep = None;
+        current.registry.started(&current.task);
     }
 
     /// What is asked of the task, if it is to be stopped for that now.
@@ -269,18 +266,21 @@ impl<B: Body> Life<B> {
             if task.spec.timeout == Some(Duration::ZERO) {
                 return self.stop(current, Stop::TimedOut { limit: TimeLimit::Total, after: Duration::ZERO });
             }
-            self.as_mut().begin(current);
         }
         loop {
             let request = task.request();
             let may_run = task.may_run();
+            if self.phase == Phase::New && !may_run {
+                *self.as_mut().project().phase = Phase::Queued;
+            }
             if self.told.is_none()
                 && let Some(why) = self.requested(task)
                 && let Poll::Ready(result) = self.as_mut().stop(current, why)
             {
                 return Poll::Ready(result);
             }
-            if self.phase == Phase::Queued && may_run {
+            // Not before it is known that it isn't dropped at once: then it never began.
+            if may_run && matches!(self.phase, Phase::New | Phase::Queued) {
                 self.as_mut().begin(current);
             }
             // The body first: if it is done and its time is over at once, it is done.

@@ -31,6 +31,33 @@ async fn seen(fraction: f64, message: &'static str) -> (f64, String) {
 }
 
 #[tokio::test(start_paused = true)]
+async fn progress_is_seen_in_the_info_and_in_how_it_reads() {
+    let (fraction, line) = seen(0.4, "sending").await;
+    assert!((fraction - 0.4).abs() < f64::EPSILON);
+    assert_eq!(line, "upload #1 (for 0.0ns, 40 % sending)");
+    assert_eq!(seen(0.0, "opening").await.1, "upload #1 (for 0.0ns, 0 % opening)");
+    assert_eq!(seen(1.0, "").await.1, "upload #1 (for 0.0ns, 100 %)", "nothing said, nothing added");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fraction_beyond_is_the_nearest_one_and_no_number_is_none_of_it() {
+    for (told, expected) in [
+        (1.5, 1.0),
+        (f64::INFINITY, 1.0),
+        (-0.5, 0.0),
+        (f64::NEG_INFINITY, 0.0),
+        (f64::NAN, 0.0),
+        (-f64::NAN, 0.0),
+        (-0.0, 0.0),
+        (f64::MIN_POSITIVE, f64::MIN_POSITIVE),
+    ] {
+        let (fraction, line) = seen(told, "on").await;
+        assert_eq!(fraction.to_bits(), f64::to_bits(expected), "{told} is {fraction}");
+        assert!(!line.contains('-'), "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_latest_progress_counts_and_a_heartbeat_leaves_it() {
     let tasks = BackgroundTaskManager::new();
     let work = |task: TaskContext| async move {

@@ -268,3 +268,16 @@ impl Recorder for Broken {
         panic!("no room for {key}")
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_panics_costs_no_task_its_end_and_nobody_their_wait() {
+    let _guard = metrics::set_default_local_recorder(&Broken);
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
+    let attempt = |number| async move { if number == 1 { Err("no") } else { Ok(()) } };
+    tasks.create_task_retrying(attempt).retry(1).spawn().unwrap();
+    assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Full);
+    tasks.create_task(async {}).spawn_wait().await.unwrap();
+    tasks.wait_for_all(None).await.unwrap();
+    let stats = tasks.stats();
+    assert_eq!((stats.completed, stats.rejected, stats.retries, stats.active), (2, 1, 1, 0));
+}

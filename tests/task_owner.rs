@@ -141,6 +141,39 @@ async fn a_run_that_fails_waits_too_and_its_error_stands() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_whose_state_panics_has_failed_and_waits_too() {
+    #[derive(Debug, Default, agentflow::State)]
+    struct Brittle {
+        breaks: bool,
+    }
+    impl Clone for Brittle {
+        fn clone(&self) -> Self {
+            assert!(!self.breaks, "cannot be cloned");
+            Self { breaks: self.breaks }
+        }
+    }
+    /// Before it is run, the state is cloned, as what it comes back to.
+    #[agentflow::node]
+    async fn retried(_state: &mut Brittle) {}
+
+    let app = graph! {
+        type State = Brittle;
+        node SPAWN = (step(|given| async move {
+            given.tasks.create_task(sleep(5 * SECOND)).on_run_end(OnRunEnd::Wait).spawn()?;
+            Ok(())
+        }));
+        node RETRIED = retried { retry: 1 };
+        SPAWN -> match |state: &Brittle| state.breaks { true => RETRIED, false => END };
+        RETRIED -> END
+    };
+    let began = Instant::now();
+    let ended = app.invoke(Brittle { breaks: true }, RunConfig::new());
+    let error = tokio::time::timeout(60 * SECOND, ended).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("cannot be cloned"), "{error}");
+    assert_eq!(began.elapsed(), 5 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_that_is_cut_short_waits_for_nothing() {
     // Its token.
     let (app, token) = (three_of(stuck()), CancellationToken::new());

@@ -140,7 +140,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     let ended = {
         let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
         let ended = interruptible(walk, signals).await;
-        if matches!(ended, Ended::Itself(_)) {
+        if !matches!(ended, Ended::Interrupted(_)) {
             tasks.wait(signals).await;
         }
         ended

@@ -196,7 +196,8 @@ pub(super) async fn attempts<A: Attempt>(
             })
             .await;
         let Some(delay) = delay else { return Err(failure) };
-        tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed");
+        // The text is the node's error's, which may panic when it is formatted.
+        quietly(|| tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed"));
         if !delay.is_zero() {
             sleep(delay).await;
         }

@@ -9,7 +9,6 @@ mod scope;
 mod stream;
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc, OnceLock,
@@ -35,6 +34,7 @@ pub use stream::RunStream;
 
 use crate::{
     RunConfig, RunId, State,
+    error::quietly,
     graph::{App, Plan, Step, Way, Work},
     task::RunTasks,
 };
@@ -85,7 +85,7 @@ async fn run_with<S: State, C: Send + Sync + 'static>(
         let ended = admitted(app, state, run_id, config, sink).await;
         if let Err(error) = &ended {
             // The text is a node's error's, which may panic when it is formatted.
-            let _ = catch_unwind(AssertUnwindSafe(|| log(error)));
+            quietly(|| log(error));
         }
         sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) }).await;
         ended
@@ -205,7 +205,10 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         let way = match run_step(plan, step, context, scope, state, error.as_ref()).await {
             Ok(way) => way,
             Err(Failure { kind: RunErrorKind::Node(failure), is_committed: true }) if step.on_error.is_some() => {
-                tracing::warn!(node = &*step.name, error = %failure, "node failed, going on with its fallback");
+                // The text is the node's error's, which may panic when it is formatted.
+                quietly(
+                    || tracing::warn!(node = &*step.name, error = %failure, "node failed, going on with its fallback"),
+                );
                 error = Some(failure);
                 // Checked in the guard.
                 at = step.on_error.unwrap_or(at);

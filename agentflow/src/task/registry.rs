@@ -331,6 +331,12 @@ impl Registry {
         Some(state.events.get_or_insert_with(|| broadcast::Sender::new(buffer)).subscribe())
     }
 
+    /// Whether events are kept for anybody.
+    #[cfg(test)]
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Acquire) && self.lock().events.is_some()
+    }
+
     /// Tells whoever watches. Nobody is waited for.
     fn emit(&self, event: impl FnOnce() -> TaskEvent) {
         if let Some(events) = self.watchers(|_| true) {

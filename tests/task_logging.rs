@@ -182,8 +182,8 @@ async fn a_subscriber_that_panics_between_a_tasks_spawn_and_its_start_leaves_no_
     let mut events = tasks.watch();
     {
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(NoSpans));
-        let (inside, hold) = (tasks.clone(), Arc::clone(&held));
-        let spawn = move || inside.create_task(async move { drop(hold) }).key("k", WhenBusy::Skip).spawn().map(drop);
+        let (inside, its) = (tasks.clone(), Arc::clone(&held));
+        let spawn = move || inside.create_task(async move { drop(its) }).key("k", WhenBusy::Skip).spawn().map(drop);
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(spawn)).unwrap_err();
         drop(panic);
     }

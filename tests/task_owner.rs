@@ -328,7 +328,7 @@ async fn a_node_that_kept_its_manager_comes_too_late_as_well() {
     };
     app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
     let kept = receive.await.unwrap();
-    let late = kept.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
+    let late = kept.create_task(sleep(60 * SECOND)).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
     assert_eq!(late.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     kept.create_task(sleep(SECOND)).on_run_end(OnRunEnd::Wait).spawn().unwrap().await.unwrap();
 }
@@ -463,16 +463,16 @@ async fn outside_of_a_run_it_means_nothing() {
 #[tokio::test(start_paused = true)]
 async fn what_a_task_spawns_with_the_apps_own_manager_carries_its_run_and_its_node() {
     let others = BackgroundTaskManager::new();
-    let (begun, has_begun) = oneshot::channel();
-    let hold = std::sync::Mutex::new(Some((others.clone(), begun)));
+    let (ready, is_ready) = oneshot::channel();
+    let hold = std::sync::Mutex::new(Some((others.clone(), ready)));
     let app = graph! {
         type State = Trip;
         node SPAWN = (step(move |given| {
-            let (others, begun) = hold.lock().unwrap().take().unwrap();
+            let (others, ready) = hold.lock().unwrap().take().unwrap();
             async move {
                 given.tasks.create_task(async move {
                     let (send, receive) = oneshot::channel::<BackgroundTaskManager>();
-                    begun.send(send).unwrap();
+                    ready.send(send).unwrap();
                     let owner = receive.await?;
                     owner.create_task(sleep(SECOND)).name("child").on_run_end(OnRunEnd::Wait).spawn()?;
                     // Another manager's task is no child.
@@ -486,7 +486,7 @@ async fn what_a_task_spawns_with_the_apps_own_manager_carries_its_run_and_its_no
     };
     let (id, began) = (RunId::new(), Instant::now());
     let run = start(&app, RunConfig::new().with_run_id(id));
-    has_begun.await.unwrap().send(app.task_manager().clone()).unwrap();
+    is_ready.await.unwrap().send(app.task_manager().clone()).unwrap();
     settle().await;
     let of_run: Vec<_> = app.task_manager().tasks_of(id);
     let origins: Vec<_> = of_run.iter().map(|task: &TaskInfo| (task.name(), task.origin().unwrap().node())).collect();

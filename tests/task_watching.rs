@@ -302,8 +302,8 @@ async fn a_watcher_does_not_keep_a_manager_or_its_tasks() {
     let tasks = BackgroundTaskManager::new();
     let _events = tasks.watch();
     let held = Arc::new(());
-    let hold = Arc::clone(&held);
-    let task = tasks.create_task(async move { drop(hold) }).spawn().unwrap();
+    let its = Arc::clone(&held);
+    let task = tasks.create_task(async move { drop(its) }).spawn().unwrap();
     task.await.unwrap();
     assert_eq!(Arc::strong_count(&held), 1, "what is unread holds nothing of the task's");
     let orphan = tasks.create_task(pending::<()>()).spawn().unwrap();

@@ -3,13 +3,14 @@
 use std::{
     collections::HashMap,
     future::pending,
-    sync::{Arc, Barrier},
+    sync::{Arc, Barrier, Mutex},
+    task::{Context, Wake, Waker},
     time::Duration,
 };
 
 use agentflow::{
-    BackgroundTaskManager, RetryPolicy, TaskContext, TaskEvent, TaskEvents, TaskManagerOptions, TaskOutcome, TaskState,
-    WhenFull,
+    AgentState, BackgroundTaskManager, CompiledGraph, RetryPolicy, RunConfig, TaskContext, TaskEvent, TaskEvents,
+    TaskManagerOptions, TaskOutcome, TaskState, WhenFull, graph,
 };
 use futures::{FutureExt, StreamExt};
 use tokio::{
@@ -17,7 +18,7 @@ use tokio::{
     time::{advance, sleep},
 };
 
-use crate::support::settle;
+use crate::{steps::step, support::settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -373,6 +374,57 @@ fn a_watcher_can_be_moved_shared_and_polled_anywhere() {
     let events = tasks.watch();
     drop(tasks);
     assert_eq!(futures::executor::block_on(events.count()), 0);
+}
+
+/// Says that it was woken, and holds up whoever woke it until it may go on.
+struct HoldsUp(std::sync::mpsc::SyncSender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Wake for HoldsUp {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).unwrap();
+        self.1.lock().unwrap().recv().unwrap();
+    }
+}
+
+#[test]
+fn an_end_that_takes_long_to_tell_is_told_though_others_end_and_the_manager_closes_meanwhile() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let [slow, quick] = [(); 2].map(|()| Arc::new(Notify::new()));
+    let wait = Arc::clone(&slow);
+    let app: CompiledGraph<AgentState> = graph! {
+        node SPAWN = (step(move |given| {
+            let wait = Arc::clone(&wait);
+            async move {
+                given.tasks.create_task(async move { wait.notified().await }).name("slow").spawn()?;
+                pending().await
+            }
+        }));
+        SPAWN -> END
+    };
+    // Whoever reads the run's events is told of the task's end first, and takes its time.
+    let (woken, is_woken) = std::sync::mpsc::sync_channel(1);
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let waker = Waker::from(Arc::new(HoldsUp(woken, Mutex::new(may_go_on))));
+    let mut run = app.stream(AgentState::default(), RunConfig::new());
+    while run.poll_next_unpin(&mut Context::from_waker(Waker::noop())).is_ready() {}
+    assert!(run.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+
+    let tasks = app.task_manager();
+    let events = tasks.watch();
+    let wait = Arc::clone(&quick);
+    tasks.create_task(async move { wait.notified().await }).name("quick").spawn().unwrap();
+    slow.notify_one();
+    is_woken.recv().unwrap();
+    quick.notify_one();
+    runtime.block_on(tasks.close(None));
+    assert_eq!(tasks.stats().completed, 2);
+    go_on.send(()).unwrap();
+    let ends: Vec<_> = futures::executor::block_on(events.collect::<Vec<_>>())
+        .iter()
+        .filter_map(|event| if let TaskEvent::Ended(end) = event { Some(end.name().to_owned()) } else { None })
+        .collect();
+    assert_eq!(ends, ["quick", "slow"]);
 }
 
 /// Many threads spawn tasks that tell their progress, and the manager is closed under them.

@@ -1,8 +1,8 @@
 //! One line per end, with everything that is known.
 
-use std::{future::pending, time::Duration};
+use std::{future::pending, sync::Arc, time::Duration};
 
-use agentflow::BackgroundTaskManager;
+use agentflow::{BackgroundTaskManager, TaskEvent, TaskManagerOptions, WhenBusy};
 use tokio::time::sleep;
 use tracing::{Instrument, Level, info_span};
 
@@ -159,4 +159,48 @@ async fn a_task_that_was_cancelled_by_hand_is_not_called_lost_when_the_manager_i
     drop(tasks);
     handle.await.unwrap_err();
     assert!(log.ends().iter().all(|line| line.level == Level::DEBUG));
+}
+
+/// Panics when a task's span is opened: when the task is counted, and has not begun.
+struct NoSpans;
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for NoSpans {
+    fn on_new_span(
+        &self,
+        span: &tracing::span::Attributes<'_>,
+        _: &tracing::span::Id,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        assert_ne!(span.metadata().name(), "agentflow.task", "no room for spans");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_panics_between_a_tasks_spawn_and_its_start_leaves_no_task_behind() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let (held, tasks) = (Arc::new(()), BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1)));
+    let mut events = tasks.watch();
+    {
+        let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(NoSpans));
+        let (inside, its) = (tasks.clone(), Arc::clone(&held));
+        let spawn = move || inside.create_task(async move { drop(its) }).key("k", WhenBusy::Skip).spawn().map(drop);
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(spawn)).unwrap_err();
+        drop(panic);
+    }
+    let stats = tasks.stats();
+    assert_eq!((stats.spawned, stats.aborted, stats.active), (1, 1, 0));
+    assert_eq!(Arc::strong_count(&held), 1, "its future is gone");
+    // Its place and its key are free again, and nobody waits for it.
+    tasks.create_task(async {}).key("k", WhenBusy::Skip).spawn().unwrap().await.unwrap();
+    tasks.close(None).await;
+    let mut told = Vec::new();
+    while let Some(event) = events.next().await {
+        told.push(match event {
+            TaskEvent::Spawned(task) => format!("{} spawned", task.id()),
+            TaskEvent::Started(task) => format!("{} started", task.id()),
+            TaskEvent::Ended(end) => format!("{} {}", end.id(), end.outcome()),
+            other => format!("{other:?}"),
+        });
+    }
+    assert_eq!(told, ["1 spawned", "1 aborted", "2 spawned", "2 started", "2 completed"]);
 }

@@ -3,7 +3,8 @@
 use std::{fmt, future::pending, time::Duration};
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CompiledGraph, EventWriter, NodeError, RunConfig, RunId, graph, node,
+    AgentState, BackgroundTaskManager, CompiledGraph, EventKind, EventWriter, NodeError, RunConfig, RunErrorKind,
+    RunId, graph, node,
 };
 use serde::{Serialize, Serializer};
 use tracing::{Instrument, Level, subscriber::NoSubscriber};
@@ -173,4 +174,64 @@ async fn a_runs_shutdown_is_told_once_by_the_run() {
     let (run, report) = tokio::join!(app.invoke(AgentState::default(), RunConfig::new()), app.aclose());
     assert_eq!(report.elapsed, Duration::from_secs(1));
     assert_eq!(log.event("run cut off").field("error"), run.unwrap_err().to_string());
+}
+
+/// It has no words for what happened.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("cannot be shown")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[tokio::test]
+async fn an_error_that_cannot_be_shown_is_the_runs_all_the_same() {
+    let (_log, _guard) = capture();
+    let app: CompiledGraph<AgentState> = graph! {
+        node BROKEN = (step(|_| async { Err(Unspeakable.into()) }));
+        BROKEN -> END
+    };
+    let error = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
+    let RunErrorKind::Node(failure) = error.kind() else { panic!("expected the node's failure") };
+    assert!(failure.source.downcast_ref::<Unspeakable>().is_some());
+    // A reader is told that it ended, if not why.
+    let mut run = app.stream(AgentState::default(), RunConfig::new());
+    let mut last = None;
+    while let Some(event) = run.next().await {
+        last = Some(event.kind);
+    }
+    assert!(matches!(last, Some(EventKind::RunEnded { error: Some(_), .. })), "{last:?}");
+}
+
+#[tokio::test]
+async fn an_attempt_whose_error_cannot_be_shown_is_tried_again_all_the_same() {
+    let (_log, _guard) = capture();
+    let attempts = Counter::default();
+    let counter = attempts.clone();
+    let app: CompiledGraph<AgentState> = graph! {
+        node BROKEN = (step(move |_| {
+            counter.add();
+            let first = counter.get() == 1;
+            async move { if first { Err(Unspeakable.into()) } else { Ok(()) } }
+        })) { retry: 1 };
+        BROKEN -> END
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(attempts.get(), 2);
+}
+
+#[tokio::test]
+async fn a_fallback_is_taken_from_an_error_that_cannot_be_shown() {
+    let (_log, _guard) = capture();
+    let app: CompiledGraph<AgentState> = graph! {
+        node BROKEN = (step(|_| async { Err(Unspeakable.into()) })) { on_error: OTHER };
+        node OTHER = (step(|_| async { Ok(()) }));
+        BROKEN -> END;
+        OTHER -> END
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
 }

@@ -120,9 +120,10 @@ pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
     message
 }
 
-/// Does what may run a destructor of the user's: one that panics is to take nothing away from whoever goes on.
-pub(crate) fn quietly(dropping: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(dropping)) {
+/// Does what may run a destructor of the user's, or other code of theirs that nothing depends on: one that panics is to
+/// take nothing away from whoever goes on.
+pub(crate) fn quietly(run: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
         discard(payload);
     }
 }

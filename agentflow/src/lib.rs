@@ -45,6 +45,9 @@
 //! Where to look: [`node`](macro@node) and [`graph!`] for the macros, [`StateGraph`] for graphs that are known only at run
 //! time, [`CompiledGraph`] for running and shutting down, [`BackgroundTaskManager`] for background work, with a graph or
 //! without one.
+//!
+//! The feature `metrics`, off unless asked for, counts and measures background tasks: see the
+//! [names](BackgroundTaskManager#metrics).
 
 mod config;
 mod error;

@@ -190,7 +190,8 @@ async fn give_up<A: Attempt>(
     let failed = || EventKind::NodeFailed { node: path.to_string(), attempt, elapsed, error: error(), retry_in: delay };
     scope.run.sink.emit(failed).await;
     let Some(delay) = delay else { return Err(failure) };
-    tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed");
+    // The text is the node's error's, which may panic when it is formatted.
+    quietly(|| tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed"));
     Ok(delay)
 }
 

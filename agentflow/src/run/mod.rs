@@ -10,7 +10,6 @@ mod scope;
 mod stream;
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
         Arc, OnceLock,
@@ -36,6 +35,7 @@ pub use stream::RunStream;
 
 use crate::{
     RunConfig, RunId, State,
+    error::quietly,
     graph::{App, Plan, Step, Way, Work},
     task::RunTasks,
 };
@@ -86,7 +86,7 @@ async fn run_with<S: State, C: Send + Sync + 'static>(
         let ended = admitted(app, state, run_id, config, sink).await;
         if let Err(error) = &ended {
             // The text is a node's error's, which may panic when it is formatted.
-            let _ = catch_unwind(AssertUnwindSafe(|| log(error)));
+            quietly(|| log(error));
         }
         sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) }).await;
         ended
@@ -139,7 +139,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     let ended = {
         let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
         let ended = interruptible(walk, signals).await;
-        if matches!(ended, Ended::Itself(_)) {
+        if !matches!(ended, Ended::Interrupted(_)) {
             tasks.wait(signals).await;
         }
         ended
@@ -208,7 +208,10 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
             Err(failure) => {
                 let Some(fallback) = step.on_error else { return Err(failure) };
                 let failure = failure.into_recoverable()?;
-                tracing::warn!(node = &*step.name, error = %failure, "node failed, going on with its fallback");
+                // The text is the node's error's, which may panic when it is formatted.
+                quietly(
+                    || tracing::warn!(node = &*step.name, error = %failure, "node failed, going on with its fallback"),
+                );
                 error = Some(failure);
                 at = fallback;
                 let to = &plan.steps[at].name;

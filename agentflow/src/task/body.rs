@@ -1,8 +1,9 @@
 //! [`Body`]: what a task runs, of each kind.
 
 use std::{
-    panic::{AssertUnwindSafe, resume_unwind},
-    pin::Pin,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use futures_util::FutureExt;
 use pin_project_lite::pin_project;
 use tokio::{
     runtime::Handle,
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{sleep, timeout},
 };
 use tracing::Span;
@@ -201,10 +202,13 @@ where
         };
         registry.attempt_failed(&task, number, &error, delay);
         drop((registry, task, error));
-        if !delay.is_zero() {
+        if delay.is_zero() {
+            // Attempts that never wait must not keep the thread, nor their task from being stopped.
+            yield_now().await;
+        } else {
             sleep(delay).await;
         }
-        number = Current::here().map_or(number + 1, |current| current.task.begin_attempt());
+        number = Current::here().map_or(number + 1, |current| current.registry.retried(&current.task));
     }
 }
 
@@ -224,14 +228,19 @@ where
         return Err(timed_out(Duration::ZERO));
     }
     // The closure's panic is the attempt's as well.
-    let whole = AssertUnwindSafe(async { make(number).await }).catch_unwind();
+    let mut whole = pin!(Some(AssertUnwindSafe(async { make(number).await }).catch_unwind()));
+    let polled = poll_fn(|cx| whole.as_mut().as_pin_mut().map_or(Poll::Pending, |whole| whole.poll(cx)));
     let ended = match limit {
-        None => whole.await,
-        Some(limit) => timeout(limit, whole).await.map_err(|_| timed_out(limit))?,
+        None => Ok(polled.await),
+        Some(limit) => timeout(limit, polled).await.map_err(|_| timed_out(limit)),
     };
-    match ended {
-        Ok(output) => result(output),
-        Err(payload) => Err(TaskError::Panicked { message: panic_message(payload).into() }),
+    // And so is that of its destructor, where it is dropped half-way.
+    match (catch_unwind(AssertUnwindSafe(|| whole.set(None))), ended) {
+        (Err(payload), _) | (Ok(()), Ok(Err(payload))) => {
+            Err(TaskError::Panicked { message: panic_message(payload).into() })
+        }
+        (Ok(()), Ok(Ok(output))) => result(output),
+        (Ok(()), Err(error)) => Err(error),
     }
 }
 

@@ -234,18 +234,57 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     }
 }
 
-impl<T, M> TaskBuilder<'_, T, Retrying<M>> {
+mod sealed {
+    use std::time::Duration;
+
+    use crate::RetryPolicy;
+
+    pub trait Sealed {
+        fn set_policy(&mut self, policy: RetryPolicy);
+        fn set_attempt_timeout(&mut self, timeout: Duration);
+    }
+}
+
+/// Work that can be begun again: what [`create_task_retrying`](BackgroundTaskManager::create_task_retrying) is given.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "this task has one attempt only: its future can't be run again",
+    label = "not a task that retries",
+    note = "create it with `create_task_retrying(|attempt| ..)`, and give the future of each attempt there"
+)]
+pub trait Attempts: sealed::Sealed {}
+
+impl<M> Attempts for Retrying<M> {}
+
+impl<M> sealed::Sealed for Retrying<M> {
+    fn set_policy(&mut self, policy: RetryPolicy) {
+        self.retries.policy = policy;
+    }
+
+    fn set_attempt_timeout(&mut self, timeout: Duration) {
+        self.retries.attempt_timeout = Some(timeout);
+    }
+}
+
+/// For tasks that are made with [`create_task_retrying`](BackgroundTaskManager::create_task_retrying).
+impl<T, W> TaskBuilder<'_, T, W> {
     /// How often, when and after which errors to try again; three times unless told, with a pause of 100 ms that doubles,
     /// and jitter.
-    pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self {
-        self.work.retries.policy = policy.into();
+    pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self
+    where
+        W: Attempts,
+    {
+        self.work.set_policy(policy.into());
         self
     }
 
     /// How long each attempt may take. One that takes longer has failed with
     /// [`AttemptTimedOut`](crate::AttemptTimedOut), which the policy may try again after.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.work.retries.attempt_timeout = Some(timeout);
+    pub fn attempt_timeout(mut self, timeout: Duration) -> Self
+    where
+        W: Attempts,
+    {
+        self.work.set_attempt_timeout(timeout);
         self
     }
 }

@@ -141,8 +141,9 @@ impl TaskContext {
     ///
     /// `fraction` is from 0 to 1; what lies beyond counts as the nearest.
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {
-        if self.task.sign(Some(TaskProgress::new(fraction, message.into()))) {
-            self.manager.registry.progressed(&self.task);
+        let progress = Arc::new(TaskProgress::new(fraction, message.into()));
+        if self.task.sign(Some(Arc::clone(&progress))) {
+            self.manager.registry.progressed(&self.task, progress);
         }
     }
 

@@ -122,3 +122,38 @@ impl fmt::Debug for TaskEvents {
         f.debug_struct("TaskEvents").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TaskContext;
+
+    #[tokio::test(start_paused = true)]
+    async fn when_the_last_watcher_is_gone_events_cost_nothing_again() {
+        let tasks = BackgroundTaskManager::new();
+        let is_watched = || tasks.registry.is_watched();
+        assert!(!is_watched());
+        let (first, second) = (tasks.watch(), tasks.watch());
+        drop(first);
+        assert!(tasks.create_task(async {}).spawn().is_ok() && is_watched());
+        drop(second);
+        // Whoever comes first to have something to tell finds out.
+        assert!(tasks.create_task(async {}).spawn().is_ok() && !is_watched());
+        let _third = tasks.watch();
+        assert!(is_watched());
+        assert!(tasks.wait_for_all(None).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_that_nobody_hears_is_found_out_too() {
+        let tasks = BackgroundTaskManager::new();
+        let events = tasks.watch();
+        let work = |task: TaskContext| async move {
+            drop(events);
+            task.progress(0.5, "alone");
+        };
+        assert!(tasks.create_task_with(work).spawn().is_ok());
+        assert!(tasks.wait_for_all(None).await.is_ok());
+        assert!(!tasks.registry.is_watched());
+    }
+}

@@ -125,7 +125,8 @@ pub struct TaskProgress {
 impl TaskProgress {
     /// Less than 0 counts as 0, more than 1 as 1, and what is no number as 0.
     pub(super) fn new(fraction: f64, message: String) -> Self {
-        let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
+        // What is added makes a zero of the negative one.
+        let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) + 0.0 };
         Self { fraction, message: message.into() }
     }
 }
@@ -133,7 +134,8 @@ impl TaskProgress {
 /// `40 % uploading`
 impl fmt::Display for TaskProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.0} % {}", self.fraction * 100.0, self.message)
+        write!(f, "{:.0} %", self.fraction * 100.0)?;
+        if self.message.is_empty() { Ok(()) } else { write!(f, " {}", self.message) }
     }
 }
 
@@ -157,6 +159,11 @@ impl TaskInfo {
             Request::Cancel | Request::Abort | Request::Evict => TaskState::Cancelling,
         };
         Self { task: Arc::clone(task), age: task.age(now), state, attempt: task.attempt(), progress: task.progress() }
+    }
+
+    /// The same with what the task said just now, whatever it has said since.
+    pub(super) fn with_progress(self, progress: Arc<TaskProgress>) -> Self {
+        Self { progress: Some(progress), ..self }
     }
 
     /// The task's id.

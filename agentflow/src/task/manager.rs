@@ -35,6 +35,25 @@ use crate::RunId;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Metrics
+///
+/// With the feature `metrics` a manager tells the [`metrics`](https://docs.rs/metrics) facade of its tasks. Who collects
+/// that is for the application to say, by installing a recorder. Without the feature it costs nothing.
+///
+/// | metric | kind | labels | of |
+/// |---|---|---|---|
+/// | `agentflow_tasks_spawned_total` | counter | `name` | tasks that were accepted |
+/// | `agentflow_tasks_ended_total` | counter | `name`, [`outcome`](crate::TaskOutcome::as_str) | tasks that ended |
+/// | `agentflow_tasks_rejected_total` | counter | `name`, [`reason`](crate::SpawnError::as_str) | refused spawns |
+/// | `agentflow_task_retries_total` | counter | `name` | attempts beyond a task's first |
+/// | `agentflow_tasks_in_flight` | gauge | `name` | tasks that have not ended, in the queue or not |
+/// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | from the spawn to the end |
+/// | `agentflow_task_queue_wait_seconds` | histogram | `name` | from the spawn until the task began, if it did |
+///
+/// Of a task only its name is a label; its id, key, context and errors are for the logs. A manager's first 256 names are
+/// labels of their own, and all others are the label `other`: give tasks of one kind one name, and tell them apart by
+/// their [context](TaskBuilder::context).
 #[derive(Clone)]
 pub struct BackgroundTaskManager {
     pub(super) registry: Arc<Registry>,

@@ -37,7 +37,12 @@ pub(super) struct Metrics(std::sync::Mutex<std::collections::HashSet<std::sync::
 impl Metrics {
     const MAX_NAMES: usize = 256;
 
+    /// A recorder that panics must not take the task's place, its end, or the waiting of others away.
     pub(super) fn record(&self, task: &str, change: Change) {
+        crate::error::quietly(|| self.tell(task, change));
+    }
+
+    fn tell(&self, task: &str, change: Change) {
         use metrics::{SharedString, counter, gauge, histogram};
 
         let name = self.label(task).map_or_else(|| SharedString::const_str("other"), SharedString::from_shared);

@@ -119,7 +119,7 @@ impl TaskManagerOptions {
     }
 
     /// How many events a [watcher](crate::BackgroundTaskManager::watch) may be behind before it misses some; 1,024
-    /// unless told. Nothing is kept while nobody watches.
+    /// unless told. It is rounded up to a power of two. Nothing is kept while nobody watches.
     #[must_use]
     pub fn event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events.max(1);

@@ -244,8 +244,7 @@ impl Task {
     }
 
     /// The task says that it is alive, and perhaps how far it is; false if it has ended.
-    pub(super) fn sign(&self, progress: Option<TaskProgress>) -> bool {
-        let new = progress.map(Arc::new);
+    pub(super) fn sign(&self, new: Option<Arc<TaskProgress>>) -> bool {
         let last = Instant::now();
         match &mut *self.life() {
             Life::Ended(_) => return false,

@@ -4,7 +4,7 @@
 //! numbers agree at any moment. Nothing of the user's and nothing of tokio's runs while it is held.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     sync::{
         Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,7 +23,7 @@ use super::{
     builder::{SpawnError, WhenBusy},
     close::Closing,
     events::TaskEvent,
-    info::{TaskEnd, TaskId, TaskInfo, TaskStats},
+    info::{TaskEnd, TaskId, TaskInfo, TaskProgress, TaskStats},
     log,
     metrics::{Change, Metrics},
     options::{TaskManagerOptions, WhenFull},
@@ -33,6 +33,7 @@ use super::{
     record::{End, Request, Task, TaskRef},
     sync::Mutex,
 };
+use crate::error::AttemptTimedOut;
 
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -85,7 +86,37 @@ pub(super) struct State {
     history: VecDeque<Arc<Task>>,
     pub(super) closing: Option<Closing>,
     waiting: Waiting,
-    events: Option<broadcast::Sender<TaskEvent>>,
+    events: Option<Events>,
+    /// The tasks whose progress is being told, which may be from any thread: an end is told after that.
+    telling: BTreeMap<TaskRef, Telling>,
+}
+
+type Events = broadcast::Sender<TaskEvent>;
+
+#[derive(Debug, Default)]
+struct Telling {
+    count: usize,
+    /// Who is to be told that the task has ended.
+    end: Option<Events>,
+}
+
+/// A task's progress is being told for as long as this lives.
+struct TellGuard<'a> {
+    registry: &'a Registry,
+    task: &'a Arc<Task>,
+}
+
+impl Drop for TellGuard<'_> {
+    fn drop(&mut self) {
+        let mut state = self.registry.lock();
+        let Entry::Occupied(mut telling) = state.telling.entry(self.task.at) else {
+            return;
+        };
+        telling.get_mut().count -= 1;
+        let end = if telling.get().count == 0 { telling.remove().end } else { None };
+        drop(state);
+        tell_end(end, self.task);
+    }
 }
 
 /// Who waits, so that an end wakes nobody who would only find that there are more to come.
@@ -125,6 +156,7 @@ impl Registry {
                 closing: None,
                 waiting: Waiting::default(),
                 events: None,
+                telling: BTreeMap::new(),
             }),
             changed: Notify::new(),
             room: Notify::new(),
@@ -178,7 +210,7 @@ impl Registry {
                 tasks.adopt(task);
             }
         }
-        self.emit(|| Some(TaskEvent::Spawned(TaskInfo::new(task, Instant::now()))));
+        self.emit(|| TaskEvent::Spawned(TaskInfo::new(task, Instant::now())));
         self.metrics.record(&task.spec.name, Change::Spawned);
     }
 
@@ -193,7 +225,7 @@ impl Registry {
         if task.spec.extras.as_ref().is_some_and(|extras| extras.idle_timeout.is_some()) {
             task.sign(None);
         }
-        self.emit(|| Some(TaskEvent::Started(TaskInfo::new(task, Instant::now()))));
+        self.emit(|| TaskEvent::Started(TaskInfo::new(task, Instant::now())));
         if cfg!(feature = "metrics") {
             self.metrics.record(&task.spec.name, Change::Started { waited: task.spawned.elapsed() });
         }
@@ -201,19 +233,40 @@ impl Registry {
 
     /// An attempt failed, and there will be another one.
     pub(super) fn attempt_failed(&self, task: &Arc<Task>, attempt: u32, error: &TaskError, retry_in: Duration) {
-        self.lock().ended.retries += 1;
-        let error = error.text().unwrap_or_else(|| error.to_string().into());
+        let error = match error {
+            // It was not the last attempt yet, and the task has not timed out.
+            TaskError::TimedOut { after, .. } => AttemptTimedOut { after: *after }.to_string().into(),
+            error => error.text().unwrap_or_default(),
+        };
         log::attempt_failed(task, attempt, &error, retry_in);
         self.emit(|| {
             let task = TaskInfo::new(task, Instant::now());
-            Some(TaskEvent::AttemptFailed { task, attempt, error: Arc::clone(&error), retry_in })
+            TaskEvent::AttemptFailed { task, attempt, error: Arc::clone(&error), retry_in }
         });
+    }
+
+    /// Another attempt begins; gives its number.
+    pub(super) fn retried(&self, task: &Task) -> u32 {
+        self.lock().ended.retries += 1;
         self.metrics.record(&task.spec.name, Change::Retried);
+        task.begin_attempt()
     }
 
     /// The task told how far it is.
-    pub(super) fn progressed(&self, task: &Arc<Task>) {
-        self.emit(|| Some(TaskEvent::Progress(TaskInfo::new(task, Instant::now()))));
+    pub(super) fn progressed(&self, task: &Arc<Task>, progress: Arc<TaskProgress>) {
+        let events = self.watchers(|state| {
+            // It may have ended since it said so.
+            let lives = state.get(task.at).is_some();
+            if lives {
+                state.telling.entry(task.at).or_default().count += 1;
+            }
+            lives
+        });
+        if let Some(events) = events {
+            let _telling = TellGuard { registry: self, task };
+            // The last watcher may have gone since.
+            let _ = events.send(TaskEvent::Progress(TaskInfo::new(task, Instant::now()).with_progress(progress)));
+        }
     }
 
     /// Counts the task out and tells whoever waits.
@@ -235,7 +288,11 @@ impl Registry {
         }
         let awaited = state.waiting.count > 0 && state.live() <= state.waiting.at;
         let has_room = self.options.max_tasks.is_some_and(|max| state.in_flight() < max);
-        let events = state.is_over().then(|| state.events.take()).flatten();
+        // Taken with the task: whoever counts out the last one ends the stream, which must not be before this end is told.
+        let mut events = if state.is_over() { state.events.take() } else { state.events.clone() };
+        if let Some(telling) = state.telling.get_mut(&task.at) {
+            telling.end = events.take();
+        }
         drop(state);
 
         drop(forgotten);
@@ -250,12 +307,7 @@ impl Registry {
                 tasks.let_go(task);
             }
         }
-        let ended = || TaskEnd::of(task).map(TaskEvent::Ended);
-        match events {
-            // The last one: the stream ends with it.
-            Some(events) => drop(ended().map(|ended| events.send(ended))),
-            None => self.emit(ended),
-        }
+        tell_end(events, task);
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         if awaited {
             self.notify();
@@ -276,22 +328,39 @@ impl Registry {
         Some(state.events.get_or_insert_with(|| broadcast::Sender::new(buffer)).subscribe())
     }
 
+    /// Whether events are kept for anybody.
+    #[cfg(test)]
+    pub(super) fn is_watched(&self) -> bool {
+        self.is_watched.load(Ordering::Acquire) && self.lock().events.is_some()
+    }
+
     /// Tells whoever watches. Nobody is waited for.
-    fn emit(&self, event: impl FnOnce() -> Option<TaskEvent>) {
+    fn emit(&self, event: impl FnOnce() -> TaskEvent) {
+        if let Some(events) = self.watchers(|_| true) {
+            // The last watcher may have gone since.
+            let _ = events.send(event());
+        }
+    }
+
+    /// Who is to be told, if there is anybody and `is_to_be_told`.
+    fn watchers(&self, is_to_be_told: impl FnOnce(&mut State) -> bool) -> Option<Events> {
         if !self.is_watched.load(Ordering::Acquire) {
-            return;
+            return None;
         }
         let (events, unwatched) = {
             let mut state = self.lock();
             let is_watched = state.events.as_ref().is_some_and(|events| events.receiver_count() > 0);
             self.is_watched.store(is_watched, Ordering::Release);
-            if is_watched { (state.events.clone(), None) } else { (None, state.events.take()) }
+            if !is_watched {
+                (None, state.events.take())
+            } else if is_to_be_told(&mut state) {
+                (state.events.clone(), None)
+            } else {
+                (None, None)
+            }
         };
         drop(unwatched);
-        if let Some((events, event)) = events.zip(event()) {
-            // The last watcher may have gone since.
-            let _ = events.send(event);
-        }
+        events
     }
 
     /// To be held while waiting for no more than `at` live tasks.
@@ -541,6 +610,13 @@ impl State {
         let active = self.live() as u64;
         let ended: u64 = self.ended.outcomes().iter().map(|(_, count)| count).sum();
         TaskStats { spawned: active + ended, active, queued: self.queue.waiting() as u64, ..self.ended }
+    }
+}
+
+fn tell_end(events: Option<Events>, task: &Arc<Task>) {
+    if let Some((events, end)) = events.zip(TaskEnd::of(task)) {
+        // The last watcher may have gone since.
+        let _ = events.send(TaskEvent::Ended(end));
     }
 }
 

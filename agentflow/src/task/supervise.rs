@@ -295,16 +295,18 @@ impl<B: Body> Life<B> {
         loop {
             let request = task.request();
             let may_run = task.may_run();
+            if self.phase == Phase::New && !may_run {
+                *self.as_mut().project().phase = Phase::Queued;
+            }
             if self.told().is_none()
                 && let Some(why) = self.requested(task)
                 && let Poll::Ready(result) = self.as_mut().stop(current, why)
             {
                 return Poll::Ready(result);
             }
-            match self.phase {
-                Phase::New | Phase::Queued if may_run => self.as_mut().begin(current),
-                Phase::New => *self.as_mut().project().phase = Phase::Queued,
-                _ => {}
+            // Not before it is known that it isn't dropped at once: then it never began.
+            if may_run && matches!(self.phase, Phase::New | Phase::Queued) {
+                self.as_mut().begin(current);
             }
             // The body first: if it is done and its time is over at once, it is done.
             if self.phase != Phase::Queued

@@ -1,0 +1,531 @@
+//! What becomes of a task when the run that spawned it ends.
+
+use std::{future::pending, time::Duration};
+
+use agentflow::{
+    BackgroundTaskManager, CancellationToken, CompiledGraph, EventKind, Node, NodeContext, NodeError, OnRunEnd,
+    ParallelContext, ParallelNode, RunConfig, RunError, RunErrorKind, RunId, TaskContext, TaskEnd, TaskInfo,
+    TaskOutcome, graph,
+};
+use tokio::{
+    sync::oneshot,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    steps::{Step, step},
+    support::{Trip, TripUpdate, settle},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A node that spawns a task of the node's name, which takes this long.
+struct Spawns(OnRunEnd, Duration);
+
+impl Spawns {
+    fn spawn(&self, tasks: &BackgroundTaskManager, node: &str) -> Result<(), NodeError> {
+        tasks.create_task(sleep(self.1)).name(node.to_owned()).on_run_end(self.0).spawn()?;
+        Ok(())
+    }
+}
+
+impl<C: Send + Sync + 'static> Node<Trip, C> for Spawns {
+    type Output = ();
+
+    async fn run(&self, cx: NodeContext<'_, Trip, C>) -> Result<(), NodeError> {
+        self.spawn(&cx.task_manager(), cx.node_name())
+    }
+}
+
+impl<C: Send + Sync + 'static> ParallelNode<Trip, C> for Spawns {
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<Option<TripUpdate>, NodeError> {
+        self.spawn(&cx.task_manager(), cx.node_name())?;
+        Ok(None)
+    }
+}
+
+fn fails() -> Step<impl Fn(crate::steps::Given) -> std::future::Ready<Result<(), NodeError>> + Send + Sync + 'static> {
+    step(|_| std::future::ready(Err("broken".into())))
+}
+
+/// A run whose first node spawns three tasks, one of each kind, and whose second one is up to the test.
+fn three_of<N: Node<Trip, Output = ()>>(last: N) -> CompiledGraph<Trip> {
+    let spawn = step(|given| async move {
+        for (name, on_run_end) in [("detach", OnRunEnd::Detach), ("cancel", OnRunEnd::Cancel), ("wait", OnRunEnd::Wait)]
+        {
+            given.tasks.create_task(sleep(5 * SECOND)).name(name).on_run_end(on_run_end).spawn()?;
+        }
+        Ok(())
+    });
+    graph! {
+        type State = Trip;
+        node SPAWN = (spawn);
+        node LAST = (last);
+        SPAWN -> LAST -> END;
+        compile { shutdown_timeout: 3s }
+    }
+}
+
+fn nothing() -> Step<impl Fn(crate::steps::Given) -> std::future::Ready<Result<(), NodeError>> + Send + Sync + 'static>
+{
+    step(|_| std::future::ready(Ok(())))
+}
+
+fn stuck() -> Step<impl Fn(crate::steps::Given) -> std::future::Pending<Result<(), NodeError>> + Send + Sync + 'static>
+{
+    step(|_| pending())
+}
+
+fn start(app: &CompiledGraph<Trip>, config: RunConfig) -> JoinHandle<Result<Trip, RunError>> {
+    let app = app.clone();
+    tokio::spawn(async move { app.invoke(Trip::default(), config).await })
+}
+
+/// What the tasks came to, as `name outcome after seconds`, in the order of their ends.
+async fn ends(tasks: &BackgroundTaskManager) -> Vec<String> {
+    tasks.wait_for_all(None).await.unwrap();
+    let end = |end: &TaskEnd| format!("{} {} after {}", end.name(), end.outcome(), end.age().as_secs());
+    tasks.recent().iter().map(end).collect()
+}
+
+fn live(tasks: &BackgroundTaskManager) -> Vec<String> {
+    tasks.task_info().iter().map(|task| task.name().to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ends_waits_for_some_cancels_others_and_leaves_the_rest() {
+    let (app, began) = (three_of(nothing()), Instant::now());
+    let run = start(&app, RunConfig::new());
+    sleep(4 * SECOND).await;
+    assert_eq!(live(app.task_manager()), ["detach", "cancel", "wait"], "the run has not ended");
+    assert!(!run.is_finished());
+    run.await.unwrap().unwrap();
+    assert_eq!(began.elapsed(), 5 * SECOND);
+
+    // Where there is nothing to wait for, the run ends at once.
+    let app = graph! {
+        type State = Trip;
+        node DETACH = (Spawns(OnRunEnd::Detach, 5 * SECOND));
+        node CANCEL = (Spawns(OnRunEnd::Cancel, 5 * SECOND));
+        DETACH -> CANCEL -> END
+    };
+    let began = Instant::now();
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(ends(app.task_manager()).await, ["CANCEL cancelled after 0", "DETACH completed after 5"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_says_nothing_lives_on() {
+    assert_eq!(OnRunEnd::default(), OnRunEnd::Detach);
+    let app = graph! {
+        type State = Trip;
+        node SPAWN = (step(|given| async move {
+            given.tasks.create_task(sleep(5 * SECOND)).name("mail").spawn()?;
+            Ok(())
+        }));
+        SPAWN -> END
+    };
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(ends(app.task_manager()).await, ["mail completed after 5"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_fails_waits_too_and_its_error_stands() {
+    let (app, began) = (three_of(fails()), Instant::now());
+    let error = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
+    assert!(matches!(error.kind(), RunErrorKind::Node(failure) if &*failure.node == "LAST"), "{error}");
+    assert_eq!(began.elapsed(), 5 * SECOND);
+    assert_eq!(app.task_manager().stats().completed, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_whose_state_panics_has_failed_and_waits_too() {
+    #[derive(Debug, Default, agentflow::State)]
+    struct Brittle {
+        breaks: bool,
+    }
+    impl Clone for Brittle {
+        fn clone(&self) -> Self {
+            assert!(!self.breaks, "cannot be cloned");
+            Self { breaks: self.breaks }
+        }
+    }
+    /// Before it is run, the state is cloned, as what it comes back to.
+    #[agentflow::node]
+    async fn retried(_state: &mut Brittle) {}
+
+    let app = graph! {
+        type State = Brittle;
+        node SPAWN = (step(|given| async move {
+            given.tasks.create_task(sleep(5 * SECOND)).on_run_end(OnRunEnd::Wait).spawn()?;
+            Ok(())
+        }));
+        node RETRIED = retried { retry: 1 };
+        SPAWN -> match |state: &Brittle| state.breaks { true => RETRIED, false => END };
+        RETRIED -> END
+    };
+    let began = Instant::now();
+    let ended = app.invoke(Brittle { breaks: true }, RunConfig::new());
+    let error = tokio::time::timeout(60 * SECOND, ended).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("cannot be cloned"), "{error}");
+    assert_eq!(began.elapsed(), 5 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_cut_short_waits_for_nothing() {
+    // Its token.
+    let (app, token) = (three_of(stuck()), CancellationToken::new());
+    let run = start(&app, RunConfig::new().with_cancellation_token(token.clone()));
+    sleep(SECOND).await;
+    token.cancel();
+    assert!(matches!(run.await.unwrap().unwrap_err().kind(), RunErrorKind::Cancelled { .. }));
+    let expected = ["cancel cancelled after 1", "detach completed after 5", "wait completed after 5"];
+    assert_eq!(ends(app.task_manager()).await, expected);
+
+    // Its timeout.
+    let app = three_of(stuck());
+    let run = start(&app, RunConfig::new().with_run_timeout(SECOND));
+    assert!(matches!(run.await.unwrap().unwrap_err().kind(), RunErrorKind::TimedOut { .. }));
+    assert_eq!(ends(app.task_manager()).await, expected);
+
+    // It is dropped.
+    let app = three_of(stuck());
+    let run = start(&app, RunConfig::new());
+    sleep(SECOND).await;
+    run.abort();
+    assert_eq!(ends(app.task_manager()).await, expected);
+
+    // Its stream is.
+    let app = three_of(stuck());
+    let mut run = app.stream(Trip::default(), RunConfig::new());
+    while tokio::time::timeout(SECOND, run.next()).await.is_ok() {}
+    drop(run);
+    assert_eq!(ends(app.task_manager()).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_cut_short_leaves_the_runs_result_and_the_task() {
+    // The run's timeout.
+    let (app, began) = (three_of(nothing()), Instant::now());
+    let config = RunConfig::new().with_run_timeout(2 * SECOND);
+    app.invoke(Trip { count: 7, ..Trip::default() }, config).await.unwrap();
+    assert_eq!(began.elapsed(), 2 * SECOND);
+    let expected = ["cancel cancelled after 2", "detach completed after 5", "wait completed after 5"];
+    assert_eq!(ends(app.task_manager()).await, expected);
+
+    // Its token, for a run that failed.
+    let (app, token) = (three_of(fails()), CancellationToken::new());
+    let run = start(&app, RunConfig::new().with_cancellation_token(token.clone()));
+    sleep(2 * SECOND).await;
+    token.cancel();
+    let error = run.await.unwrap().unwrap_err();
+    assert!(matches!(error.kind(), RunErrorKind::Node(_)), "{error}");
+    assert_eq!(ends(app.task_manager()).await, expected);
+
+    // It is dropped.
+    let app = three_of(nothing());
+    let run = start(&app, RunConfig::new());
+    sleep(2 * SECOND).await;
+    run.abort();
+    assert_eq!(ends(app.task_manager()).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_cuts_a_wait_short_when_its_own_time_is_over() {
+    let app = three_of(nothing());
+    let run = start(&app, RunConfig::new());
+    settle().await;
+    let report = app.aclose().await;
+    let state = run.await.unwrap();
+    assert!(state.is_ok(), "its result stands: {state:?}");
+    // The three seconds were the run's; then what was left of its tasks was cut off.
+    assert_eq!(report.tasks.cancelled, 3);
+    assert_eq!(ends(app.task_manager()).await.len(), 3);
+    assert_eq!((report.runs.ended + report.runs.cut_off.len(), report.runs.still_running.len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_in_time_waits_for_the_run_and_its_tasks() {
+    let app = graph! {
+        type State = Trip;
+        node SPAWN = (Spawns(OnRunEnd::Wait, 2 * SECOND));
+        SPAWN -> END;
+        compile { shutdown_timeout: 10s }
+    };
+    let run = start(&app, RunConfig::new());
+    settle().await;
+    let report = app.aclose().await;
+    run.await.unwrap().unwrap();
+    assert_eq!((report.elapsed, report.runs.ended, report.tasks.completed), (2 * SECOND, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_waits_for_what_its_tasks_spawn_meanwhile() {
+    let app = graph! {
+        type State = Trip;
+        node SPAWN = (step(|given| async move {
+            let parent = |task: TaskContext| async move {
+                sleep(2 * SECOND).await;
+                let tasks = task.manager();
+                tasks.create_task(sleep(3 * SECOND)).name("child").on_run_end(OnRunEnd::Wait).spawn()?;
+                tasks.create_task(sleep(9 * SECOND)).name("detached").spawn()?;
+                tasks.create_task(sleep(9 * SECOND)).name("cancelled").on_run_end(OnRunEnd::Cancel).spawn().map(drop)
+            };
+            given.tasks.create_task_with(parent).name("parent").on_run_end(OnRunEnd::Wait).spawn()?;
+            Ok(())
+        }));
+        SPAWN -> END
+    };
+    let began = Instant::now();
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(began.elapsed(), 5 * SECOND);
+    let expected = [
+        "parent completed after 2",
+        "child completed after 3",
+        "cancelled cancelled after 3",
+        "detached completed after 9",
+    ];
+    assert_eq!(ends(app.task_manager()).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_does_not_wait_for_what_a_detached_task_spawns_when_it_has_ended() {
+    let app = graph! {
+        type State = Trip;
+        node SPAWN = (step(|given| async move {
+            let parent = |task: TaskContext| async move {
+                sleep(2 * SECOND).await;
+                for (name, on_run_end) in [("cancel", OnRunEnd::Cancel), ("wait", OnRunEnd::Wait)] {
+                    task.manager().create_task(sleep(3 * SECOND)).name(name).on_run_end(on_run_end).spawn()?;
+                }
+                Ok::<_, agentflow::SpawnError>(())
+            };
+            given.tasks.create_task_with(parent).name("parent").spawn()?;
+            Ok(())
+        }));
+        SPAWN -> END
+    };
+    let began = Instant::now();
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    let expected = ["parent completed after 2", "cancel cancelled after 0", "wait completed after 3"];
+    assert_eq!(ends(app.task_manager()).await, expected, "one that is to end with its run comes too late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_kept_its_manager_comes_too_late_as_well() {
+    let (send, receive) = oneshot::channel();
+    let send = std::sync::Mutex::new(Some(send));
+    let app = graph! {
+        type State = Trip;
+        node KEEP = (step(move |given| {
+            let send = send.lock().unwrap().take().unwrap();
+            async move { send.send(given.tasks).map_err(|_| "nobody wants it".into()) }
+        }));
+        KEEP -> END
+    };
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    let kept = receive.await.unwrap();
+    let late = kept.create_task(sleep(60 * SECOND)).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
+    assert_eq!(late.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    kept.create_task(sleep(SECOND)).on_run_end(OnRunEnd::Wait).spawn().unwrap().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelling_is_by_the_token_first_for_those_who_listen() {
+    let app = graph! {
+        type State = Trip;
+        node SPAWN = (step(|given| async move {
+            let saves = |task: TaskContext| async move {
+                task.cancelled().await;
+                sleep(SECOND / 2).await;
+            };
+            given.tasks.create_task_with(saves).name("saves").on_run_end(OnRunEnd::Cancel).spawn()?;
+            tokio::task::yield_now().await;
+            Ok(())
+        }));
+        SPAWN -> END
+    };
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(app.task_manager().task_count(), 1, "the run does not wait for it");
+    assert_eq!(ends(app.task_manager()).await, ["saves completed after 0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_of_groups_and_subgraphs_belong_to_the_same_run() {
+    let app = graph! {
+        type State = Trip;
+        node A = (Spawns(OnRunEnd::Wait, 2 * SECOND));
+        node B = (Spawns(OnRunEnd::Wait, 3 * SECOND));
+        node C = (Spawns(OnRunEnd::Cancel, 60 * SECOND));
+        graph SUB {
+            node D = (Spawns(OnRunEnd::Wait, 4 * SECOND));
+            node E = (Spawns(OnRunEnd::Cancel, 60 * SECOND));
+            D -> E -> END
+        }
+        A -> { B, C } -> SUB -> END
+    };
+    let (id, began) = (RunId::new(), Instant::now());
+    let run = start(&app, RunConfig::new().with_run_id(id));
+    settle().await;
+    let of_run = app.task_manager().tasks_of(id);
+    let nodes: Vec<_> = of_run.iter().map(|task| (task.name(), task.origin().unwrap().node())).collect();
+    assert_eq!(nodes, ["A", "B", "C", "SUB/D", "SUB/E"].map(|node| (node, node)));
+    run.await.unwrap().unwrap();
+    assert_eq!(began.elapsed(), 4 * SECOND, "a subgraph is no run of its own");
+    let expected = [
+        "A completed after 2",
+        "B completed after 3",
+        "SUB/D completed after 4",
+        "C cancelled after 4",
+        "SUB/E cancelled after 4",
+    ];
+    assert_eq!(ends(app.task_manager()).await, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_of_one_app_answer_for_their_own_tasks_only() {
+    let app = graph! {
+        type State = Trip;
+        node SPAWN = (Spawns(OnRunEnd::Cancel, 60 * SECOND));
+        node SLEEP = (crate::steps::sleeps(SECOND));
+        SPAWN -> match |state: &Trip| state.count { 0 => END, _ => SLEEP };
+        SLEEP -> END
+    };
+    let (quick, slow) = (RunId::new(), RunId::new());
+    let slower = app.clone();
+    let running = tokio::spawn(async move {
+        slower.invoke(Trip { count: 1, ..Trip::default() }, RunConfig::new().with_run_id(slow)).await
+    });
+    settle().await;
+    app.invoke(Trip::default(), RunConfig::new().with_run_id(quick)).await.unwrap();
+    settle().await;
+    let of = |run| app.task_manager().tasks_of(run).len();
+    assert_eq!((of(quick), of(slow), of(RunId::new())), (0, 1, 0));
+    running.await.unwrap().unwrap();
+    assert_eq!(ends(app.task_manager()).await, ["SPAWN cancelled after 0", "SPAWN cancelled after 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_tells_of_the_ends_that_the_run_waited_for_before_its_own() {
+    let app = three_of(nothing());
+    let mut run = app.stream(Trip::default(), RunConfig::new());
+    let mut told = Vec::new();
+    while let Some(event) = run.next().await {
+        match event.kind {
+            EventKind::NodeEnded { node, .. } => told.push(node),
+            EventKind::TaskEnded { task, outcome, .. } => told.push(format!("{task} {outcome}")),
+            EventKind::RunEnded { error, .. } => told.push(format!("end {error:?}")),
+            _ => {}
+        }
+    }
+    assert_eq!(told[..2], ["SPAWN", "LAST"]);
+    // All three are over after five seconds, in an order that the clock doesn't say.
+    assert!(told[2..told.len() - 1].contains(&"wait completed".to_owned()), "{told:?}");
+    assert_eq!(told.last().unwrap(), "end None");
+    run.finish().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_cancels_at_its_end_is_not_told_after_the_end() {
+    let app = graph! {
+        type State = Trip;
+        node SPAWN = (Spawns(OnRunEnd::Cancel, 60 * SECOND));
+        SPAWN -> END
+    };
+    let mut run = app.stream(Trip::default(), RunConfig::new());
+    let mut last = None;
+    while let Some(event) = run.next().await {
+        last = Some(event.kind);
+    }
+    assert!(matches!(last, Some(EventKind::RunEnded { error: None, .. })));
+    assert_eq!(ends(app.task_manager()).await, ["SPAWN cancelled after 0"]);
+    assert_eq!(run.next().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn outside_of_a_run_it_means_nothing() {
+    let tasks = BackgroundTaskManager::new();
+    for on_run_end in [OnRunEnd::Detach, OnRunEnd::Cancel, OnRunEnd::Wait] {
+        tasks.create_task(sleep(SECOND)).name("task").on_run_end(on_run_end).spawn().unwrap();
+    }
+    let app = graph! { type State = Trip; node A = (nothing()); A -> END };
+    app.task_manager().create_task(sleep(SECOND)).name("apps").on_run_end(OnRunEnd::Cancel).spawn().unwrap();
+    let began = Instant::now();
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(ends(&tasks).await, ["task completed after 1"; 3]);
+    assert_eq!(ends(app.task_manager()).await, ["apps completed after 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_task_spawns_with_the_apps_own_manager_carries_its_run_and_its_node() {
+    let others = BackgroundTaskManager::new();
+    let (ready, is_ready) = oneshot::channel();
+    let hold = std::sync::Mutex::new(Some((others.clone(), ready)));
+    let app = graph! {
+        type State = Trip;
+        node SPAWN = (step(move |given| {
+            let (others, ready) = hold.lock().unwrap().take().unwrap();
+            async move {
+                given.tasks.create_task(async move {
+                    let (send, receive) = oneshot::channel::<BackgroundTaskManager>();
+                    ready.send(send).unwrap();
+                    let owner = receive.await?;
+                    owner.create_task(sleep(SECOND)).name("child").on_run_end(OnRunEnd::Wait).spawn()?;
+                    // Another manager's task is no child.
+                    others.create_task(sleep(SECOND)).name("stranger").spawn()?;
+                    Ok::<_, anyhow::Error>(())
+                }).name("parent").on_run_end(OnRunEnd::Wait).spawn()?;
+                Ok(())
+            }
+        }));
+        SPAWN -> END
+    };
+    let (id, began) = (RunId::new(), Instant::now());
+    let run = start(&app, RunConfig::new().with_run_id(id));
+    is_ready.await.unwrap().send(app.task_manager().clone()).unwrap();
+    settle().await;
+    let of_run: Vec<_> = app.task_manager().tasks_of(id);
+    let origins: Vec<_> = of_run.iter().map(|task: &TaskInfo| (task.name(), task.origin().unwrap().node())).collect();
+    assert_eq!(origins, [("child", "SPAWN")]);
+    assert!(others.task_info()[0].origin().is_none());
+    run.await.unwrap().unwrap();
+    assert_eq!(began.elapsed(), SECOND, "so the run waited for it");
+}
+
+#[test]
+fn runs_on_many_threads_wait_for_all_that_their_tasks_spawn() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+    runtime.block_on(async {
+        let app = graph! {
+            type State = Trip;
+            node SPAWN = (step(|given| async move {
+                for _ in 0..4 {
+                    let parent = |task: TaskContext| async move {
+                        let child = async { tokio::task::yield_now().await };
+                        task.manager().create_task(child).name("child").on_run_end(OnRunEnd::Wait).spawn().map(drop)
+                    };
+                    given.tasks.create_task_with(parent).name("parent").on_run_end(OnRunEnd::Wait).spawn()?;
+                }
+                Ok(())
+            }));
+            SPAWN -> END
+        };
+        let runs: Vec<_> = (0..200)
+            .map(|_| {
+                let (app, id) = (app.clone(), RunId::new());
+                tokio::spawn(async move {
+                    app.invoke(Trip::default(), RunConfig::new().with_run_id(id)).await.unwrap();
+                    app.task_manager().tasks_of(id).len()
+                })
+            })
+            .collect();
+        for run in runs {
+            assert_eq!(run.await.unwrap(), 0, "a task of the run still lived when it ended");
+        }
+        assert_eq!(app.task_manager().stats().completed, 1600);
+    });
+}

@@ -1,0 +1,389 @@
+//! What a task says of itself while it runs, and what becomes of one that says nothing.
+
+use std::{future::pending, time::Duration};
+
+use agentflow::{
+    BackgroundTaskManager, TaskContext, TaskError, TaskId, TaskInfo, TaskManagerOptions, TaskOutcome, TaskState,
+    TimeLimit,
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, advance, sleep},
+};
+use tracing::Level;
+
+use crate::support::{OnDrop, capture, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How a task is seen that says this of itself.
+async fn seen(fraction: f64, message: &'static str) -> (f64, String) {
+    let tasks = BackgroundTaskManager::new();
+    let work = move |task: TaskContext| async move {
+        task.progress(fraction, message);
+        pending::<()>().await;
+    };
+    tasks.create_task_with(work).name("upload").spawn().unwrap();
+    settle().await;
+    let info = tasks.task_info().remove(0);
+    assert_eq!(info.progress().unwrap().message.as_ref(), message);
+    (info.progress().unwrap().fraction, info.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_seen_in_the_info_and_in_how_it_reads() {
+    let (fraction, line) = seen(0.4, "sending").await;
+    assert!((fraction - 0.4).abs() < f64::EPSILON);
+    assert_eq!(line, "upload #1 (for 0.0ns, 40 % sending)");
+    assert_eq!(seen(0.0, "opening").await.1, "upload #1 (for 0.0ns, 0 % opening)");
+    assert_eq!(seen(1.0, "").await.1, "upload #1 (for 0.0ns, 100 %)", "nothing said, nothing added");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fraction_beyond_is_the_nearest_one_and_no_number_is_none_of_it() {
+    for (told, expected) in [
+        (1.5, 1.0),
+        (f64::INFINITY, 1.0),
+        (-0.5, 0.0),
+        (f64::NEG_INFINITY, 0.0),
+        (f64::NAN, 0.0),
+        (-f64::NAN, 0.0),
+        (-0.0, 0.0),
+        (f64::MIN_POSITIVE, f64::MIN_POSITIVE),
+    ] {
+        let (fraction, line) = seen(told, "on").await;
+        assert_eq!(fraction.to_bits(), f64::to_bits(expected), "{told} is {fraction}");
+        assert!(!line.contains('-'), "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_latest_progress_counts_and_a_heartbeat_leaves_it() {
+    let tasks = BackgroundTaskManager::new();
+    let work = |task: TaskContext| async move {
+        assert!(task.manager().task_info()[0].progress().is_none());
+        task.heartbeat();
+        assert!(task.manager().task_info()[0].progress().is_none());
+        task.progress(0.9, "first");
+        task.progress(0.1, String::from("second"));
+        task.heartbeat();
+        pending::<()>().await;
+    };
+    tasks.create_task_with(work).spawn().unwrap();
+    settle().await;
+    let info = tasks.task_info().remove(0);
+    assert_eq!(info.progress().unwrap().to_string(), "10 % second");
+    assert!(format!("{info:?}").contains("second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_of_a_task_that_has_ended_is_not_heard() {
+    let tasks = BackgroundTaskManager::new();
+    let left = tasks.create_task_with(|task| async { Ok::<_, TaskError>(task) }).spawn().unwrap().await.unwrap();
+    let mut events = tasks.watch();
+    left.progress(0.5, "too late");
+    left.heartbeat();
+    tasks.close(None).await;
+    assert!(events.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_gives_no_sign_of_life_is_timed_out() {
+    let (log, _guard) = capture();
+    let (tasks, (dropped, was_dropped)) = (BackgroundTaskManager::new(), oneshot::channel());
+    let mut dropped = Some(dropped);
+    let work = async move {
+        let _on_drop = OnDrop(|| dropped.take().unwrap().send(()).unwrap());
+        pending::<()>().await;
+    };
+    let error = tasks.create_task(work).idle_timeout(5 * SECOND).spawn().unwrap().await.unwrap_err();
+    assert_eq!(error.to_string(), "the background task timed out: it gave no sign of life for 5s");
+    let TaskError::TimedOut { after, limit, .. } = error else { panic!("{error:?}") };
+    assert_eq!((after, limit), (5 * SECOND, TimeLimit::Idle));
+    was_dropped.await.unwrap();
+    let end = tasks.recent().remove(0);
+    assert_eq!((end.outcome(), end.limit(), end.age()), (TaskOutcome::TimedOut, Some(TimeLimit::Idle), 5 * SECOND));
+    assert_eq!(end.timeout(), None);
+    let line = log.event("background task timed out without a sign of life");
+    assert_eq!((line.level, line.field("limit"), line.field("outcome")), (Level::WARN, "idle", "timed_out"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_and_heartbeats_are_signs_of_life() {
+    let tasks = BackgroundTaskManager::new();
+    let work = |task: TaskContext| async move {
+        for step in 0..5 {
+            sleep(4 * SECOND).await;
+            if step % 2 == 0 { task.heartbeat() } else { task.progress(0.5, "on") }
+        }
+        pending::<()>().await;
+    };
+    let handle = tasks.create_task_with(work).idle_timeout(5 * SECOND).spawn().unwrap();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
+    assert_eq!(tasks.recent()[0].age(), 25 * SECOND, "five seconds after the last one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sign_from_another_task_counts_too() {
+    let tasks = BackgroundTaskManager::new();
+    let (send, receive) = oneshot::channel();
+    let work = |task: TaskContext| async move {
+        send.send(task).unwrap();
+        pending::<()>().await;
+    };
+    let handle = tasks.create_task_with(work).idle_timeout(5 * SECOND).spawn().unwrap();
+    let task = receive.await.unwrap();
+    // Nothing wakes the task meanwhile.
+    sleep(4 * SECOND).await;
+    task.heartbeat();
+    handle.await.unwrap_err();
+    assert_eq!(tasks.recent()[0].age(), 9 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_done_in_time_leaves_no_timer() {
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(sleep(5 * SECOND)).idle_timeout(5 * SECOND).spawn().unwrap().await.unwrap();
+    tasks.create_task(sleep(SECOND)).idle_timeout(Duration::MAX).spawn().unwrap().await.unwrap();
+    sleep(60 * SECOND).await;
+    assert_eq!(tasks.stats().completed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_the_queue_is_not_idle_time() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
+    tasks.create_task(sleep(60 * SECOND)).spawn().unwrap();
+    let queued = tasks.create_task(async { sleep(4 * SECOND).await }).idle_timeout(5 * SECOND).spawn().unwrap();
+    let idle = tasks.create_task(pending::<()>()).idle_timeout(5 * SECOND).spawn().unwrap();
+    queued.await.unwrap();
+    assert_eq!(idle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
+    assert_eq!(tasks.recent()[2].age(), 69 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whichever_limit_is_over_first_ends_the_task() {
+    async fn limit(timeout: Duration, idle: Duration) -> (TimeLimit, Duration) {
+        let tasks = BackgroundTaskManager::new();
+        let builder = tasks.create_task(pending::<()>()).timeout(timeout).idle_timeout(idle);
+        let TaskError::TimedOut { after, limit, .. } = builder.spawn().unwrap().await.unwrap_err() else {
+            panic!("expected a timeout")
+        };
+        assert_eq!(tasks.recent()[0].age(), after);
+        (limit, after)
+    }
+    assert_eq!(limit(9 * SECOND, 5 * SECOND).await, (TimeLimit::Idle, 5 * SECOND));
+    assert_eq!(limit(5 * SECOND, 9 * SECOND).await, (TimeLimit::Total, 5 * SECOND));
+    assert_eq!(limit(5 * SECOND, 5 * SECOND).await, (TimeLimit::Total, 5 * SECOND), "the plainer one");
+    assert_eq!(limit(5 * SECOND, Duration::ZERO).await, (TimeLimit::Idle, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn signs_of_life_do_not_put_off_the_timeout() {
+    let tasks = BackgroundTaskManager::new();
+    let work = |task: TaskContext| async move {
+        loop {
+            sleep(SECOND).await;
+            task.heartbeat();
+        }
+    };
+    let handle = tasks.create_task_with(work).timeout(10 * SECOND).idle_timeout(2 * SECOND).spawn().unwrap();
+    let Err(TaskError::TimedOut { limit, .. }) = handle.await else { panic!("expected a timeout") };
+    assert_eq!((limit, tasks.recent()[0].age()), (TimeLimit::Total, 10 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_task_in_its_grace_is_not_called_idle() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(10 * SECOND));
+    let work = |task: TaskContext| async move {
+        task.cancelled().await;
+        sleep(8 * SECOND).await;
+    };
+    let handle = tasks.create_task_with(work).idle_timeout(5 * SECOND).spawn().unwrap();
+    settle().await;
+    handle.cancel();
+    handle.await.unwrap();
+    assert_eq!(tasks.recent()[0].age(), 8 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_and_pauses_are_no_signs_of_life() {
+    let tasks = BackgroundTaskManager::new();
+    let attempt = |_| async {
+        sleep(2 * SECOND).await;
+        Err::<(), _>("no")
+    };
+    let handle = tasks.create_task_retrying(attempt).retry(9).idle_timeout(5 * SECOND).spawn().unwrap();
+    let Err(TaskError::TimedOut { limit, .. }) = handle.await else { panic!("expected a timeout") };
+    assert_eq!((limit, tasks.recent()[0].attempts()), (TimeLimit::Idle, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_blocking_task_is_told_and_its_own_result_counts() {
+    let tasks = BackgroundTaskManager::new();
+    let (begun, has_begun) = oneshot::channel();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let work = move |task: TaskContext| {
+        begun.send(task.clone()).unwrap();
+        wait.recv().unwrap();
+        assert!(task.is_cancelled());
+    };
+    let handle = tasks.create_blocking_task(work).idle_timeout(5 * SECOND).spawn().unwrap();
+    let task = has_begun.await.unwrap();
+    // The clock doesn't turn by itself while a blocking task runs.
+    advance(4 * SECOND).await;
+    task.heartbeat();
+    advance(4 * SECOND).await;
+    settle().await;
+    assert!(!task.is_cancelled());
+    assert_eq!(tasks.task_info()[0].state(), TaskState::Running);
+    advance(2 * SECOND).await;
+    task.cancelled().await;
+    assert_eq!(tasks.task_info()[0].state(), TaskState::Cancelling);
+    go.send(()).unwrap();
+    handle.await.unwrap();
+    assert_eq!((tasks.stats().completed, tasks.stats().timed_out), (1, 0));
+}
+
+fn here() -> Option<TaskId> {
+    TaskContext::current().map(|task| task.id())
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_kind_of_task_finds_itself_and_nobody_else_does() {
+    assert!(here().is_none());
+    let tasks = BackgroundTaskManager::new();
+    let plain = tasks.create_task(async { Ok::<_, TaskError>(here()) }).spawn().unwrap();
+    let given = |task: TaskContext| {
+        // The closure is called in the task already.
+        assert_eq!(here(), Some(task.id()));
+        async move { Ok::<_, TaskError>(here()) }
+    };
+    let given = tasks.create_task_with(given).spawn().unwrap();
+    let blocking = |task: TaskContext| {
+        assert_eq!(here(), Some(task.id()));
+        Ok::<_, TaskError>(here())
+    };
+    let blocking = tasks.create_blocking_task(blocking).spawn().unwrap();
+    let attempt = |_| {
+        let in_the_closure = here();
+        async move {
+            assert_eq!(here(), in_the_closure);
+            Ok::<_, TaskError>(here())
+        }
+    };
+    let retrying = tasks.create_task_retrying(attempt).attempt_timeout(SECOND).spawn().unwrap();
+    for handle in [plain, given, blocking, retrying] {
+        let id = handle.id();
+        assert_eq!(handle.await.unwrap(), Some(id));
+        assert!(here().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_found_in_all_that_it_awaits_and_in_its_destructors() {
+    async fn deep(depth: u32) {
+        tokio::task::yield_now().await;
+        assert_eq!(here().unwrap().get(), 1);
+        if depth > 0 {
+            Box::pin(deep(depth - 1)).await;
+        }
+    }
+    let tasks = BackgroundTaskManager::new();
+    let (dropped_in, dropped) = oneshot::channel();
+    let mut dropped_in = Some(dropped_in);
+    let work = async move {
+        let _on_drop = OnDrop(|| dropped_in.take().unwrap().send(here()).unwrap());
+        deep(3).await;
+        tokio::join!(deep(1), deep(2));
+        pending::<()>().await;
+    };
+    let handle = tasks.create_task(work).spawn().unwrap();
+    settle().await;
+    handle.cancel();
+    assert_eq!(dropped.await.unwrap(), Some(handle.id()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_task_spawns_past_the_manager_is_outside() {
+    let tasks = BackgroundTaskManager::new();
+    let work = async {
+        let spawned = tokio::spawn(async { here() }).await.unwrap();
+        let blocking = tokio::task::spawn_blocking(here).await.unwrap();
+        let thread = std::thread::spawn(here).join().unwrap();
+        Ok::<_, TaskError>([spawned, blocking, thread])
+    };
+    assert_eq!(tasks.create_task(work).spawn().unwrap().await.unwrap(), [None; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_of_another_manager_finds_itself_and_its_own_manager() {
+    let (outer, inner) = (BackgroundTaskManager::new(), BackgroundTaskManager::new());
+    inner.create_task(async {}).spawn().unwrap().await.unwrap();
+    let other = inner.clone();
+    let work = async move {
+        let me = here().unwrap();
+        let child = other.create_task(async { Ok::<_, TaskError>(here()) }).spawn().unwrap().await.unwrap();
+        assert_eq!((me.get(), child.unwrap().get()), (1, 2));
+        let names: Vec<_> =
+            TaskContext::current().unwrap().manager().task_info().iter().map(|task| task.name().to_owned()).collect();
+        assert_eq!(names, ["outer"]);
+    };
+    outer.create_task(work).name("outer").spawn().unwrap().await.unwrap();
+}
+
+#[test]
+fn a_task_within_a_blocking_tasks_block_on_is_itself_and_the_blocking_one_afterwards() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(async {
+        let tasks = BackgroundTaskManager::new();
+        let outer = tasks.clone();
+        let work = move |task: TaskContext| {
+            // A runtime of its own: what is spawned on it runs on this very thread.
+            let own = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            own.block_on(async {
+                assert_eq!(here(), Some(task.id()));
+                let nested = BackgroundTaskManager::new();
+                for _ in 0..3 {
+                    // The ids of the two managers must not be taken for one another.
+                    nested.create_task(async {}).spawn().unwrap().await.unwrap();
+                }
+                let child = nested.create_task(async {
+                    tokio::task::yield_now().await;
+                    Ok::<_, TaskError>(here())
+                });
+                let child = child.spawn().unwrap();
+                let id = child.id();
+                assert_eq!(child.await.unwrap(), Some(id));
+                assert_eq!(here(), Some(task.id()));
+            });
+            assert_eq!(here(), Some(task.id()));
+            // Not waited for: it would wait for its own spawner.
+            outer.create_task(async {}).name("child").spawn().map(drop)
+        };
+        tasks.create_blocking_task(work).spawn().unwrap().await.unwrap();
+        tasks.wait_for_all(None).await.unwrap();
+        assert_eq!(tasks.stats().completed, 2);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_that_was_found_does_all_that_a_given_one_does() {
+    let tasks = BackgroundTaskManager::new();
+    let began = Instant::now();
+    let work = async {
+        let task = TaskContext::current().unwrap();
+        for _ in 0..3 {
+            sleep(4 * SECOND).await;
+            task.progress(0.5, "found");
+        }
+        task.manager().create_task(sleep(SECOND)).name("child").spawn().map(drop)
+    };
+    let handle = tasks.create_task(work).idle_timeout(5 * SECOND).spawn().unwrap();
+    sleep(10 * SECOND).await;
+    let infos = tasks.task_info();
+    let lines: Vec<_> = infos.iter().map(TaskInfo::progress).collect();
+    assert_eq!(lines[0].unwrap().to_string(), "50 % found");
+    handle.await.unwrap();
+    tasks.close(None).await;
+    assert_eq!(began.elapsed(), 13 * SECOND);
+}

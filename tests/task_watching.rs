@@ -1,0 +1,510 @@
+//! Watching what happens to tasks, as it happens.
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    sync::{Arc, Barrier, Mutex},
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
+
+use agentflow::{
+    AgentState, BackgroundTaskManager, CompiledGraph, RetryPolicy, RunConfig, TaskContext, TaskEvent, TaskEvents,
+    TaskManagerOptions, TaskOutcome, TaskState, WhenFull, graph,
+};
+use futures::{FutureExt, StreamExt};
+use tokio::{
+    sync::Notify,
+    time::{advance, sleep},
+};
+
+use crate::{steps::step, support::settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// An event in short, with the id of its task.
+fn short(event: &TaskEvent) -> String {
+    match event {
+        TaskEvent::Spawned(task) => format!("{} spawned {}", task.id(), task.state()),
+        TaskEvent::Started(task) => format!("{} started at {}", task.id(), task.attempt()),
+        TaskEvent::AttemptFailed { task, attempt, error, retry_in, .. } => {
+            format!("{} attempt {attempt} failed: {error}, again in {retry_in:?}", task.id())
+        }
+        TaskEvent::Progress(task) => format!("{} at {}", task.id(), task.progress().unwrap()),
+        TaskEvent::Ended(end) => format!("{} {}", end.id(), end.outcome()),
+        TaskEvent::Missed(missed) => format!("missed {missed}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// What can be read without waiting.
+fn told(events: &mut TaskEvents) -> Vec<String> {
+    let mut told = Vec::new();
+    while let Some(event) = events.next().now_or_never().flatten() {
+        told.push(short(&event));
+    }
+    told
+}
+
+/// What is told until there is no more to come.
+async fn told_to_the_end(events: TaskEvents) -> Vec<String> {
+    events.map(|event| short(&event)).collect().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_events_of_a_task_come_in_the_order_in_which_they_happened() {
+    let tasks = BackgroundTaskManager::new();
+    let events = tasks.watch();
+    let attempt = |number| async move {
+        TaskContext::current().unwrap().progress(f64::from(number) / 2.0, "sending");
+        if number == 1 { Err(anyhow::anyhow!("no route").context("sending")) } else { Ok(()) }
+    };
+    tasks.create_task_retrying(attempt).retry(RetryPolicy::new(3).backoff(SECOND)).spawn().unwrap();
+    tasks.close(None).await;
+    assert_eq!(
+        told_to_the_end(events).await,
+        [
+            "1 spawned running",
+            "1 started at 1",
+            "1 at 50 % sending",
+            "1 attempt 1 failed: sending: no route, again in 1s",
+            "1 at 100 % sending",
+            "1 completed"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_there_as_soon_as_it_happened() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.watch();
+    let task = tasks.create_task(sleep(SECOND)).name("upload").context("user", "ada").spawn().unwrap();
+    let Some(Some(TaskEvent::Spawned(spawned))) = events.next().now_or_never() else { panic!("not told") };
+    assert_eq!((spawned.id(), spawned.name(), spawned.context().len()), (task.id(), "upload", 1));
+    assert!(events.next().now_or_never().is_none(), "it has not been polled");
+    settle().await;
+    assert_eq!(told(&mut events), ["1 started at 1"]);
+    task.await.unwrap();
+    let Some(Some(TaskEvent::Ended(end))) = events.next().now_or_never() else { panic!("not told") };
+    assert_eq!((end.outcome(), end.age(), end.attempts()), (TaskOutcome::Completed, SECOND, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_outcome_is_told() {
+    let options = TaskManagerOptions::new().max_tasks(1).when_full(WhenFull::DropOldest);
+    let tasks = BackgroundTaskManager::with_options(options);
+    let mut events = tasks.watch();
+    tasks.create_task(async { Err::<(), _>("no") }).spawn().unwrap().await.unwrap_err();
+    tasks.create_task(async { panic!("boom") }).spawn().unwrap().await.unwrap_err();
+    tasks.create_task(pending::<()>()).timeout(Duration::ZERO).spawn().unwrap().await.unwrap_err();
+    let aborted = tasks.create_task(pending::<()>()).spawn().unwrap();
+    settle().await;
+    drop(aborted.abort_on_drop());
+    settle().await;
+    let evicted = tasks.create_task(pending::<()>()).spawn().unwrap();
+    settle().await;
+    let cancelled = tasks.create_task(pending::<()>()).spawn().unwrap();
+    evicted.await.unwrap_err();
+    cancelled.cancel();
+    cancelled.await.unwrap_err();
+    let told = told(&mut events);
+    let of = |id: u32| -> Vec<&str> {
+        let prefix = format!("{id} ");
+        told.iter().filter_map(|line| line.strip_prefix(&prefix)).collect()
+    };
+    let through = |end| vec!["spawned running", "started at 1", end];
+    assert_eq!(of(1), through("failed"));
+    assert_eq!(of(2), through("panicked"));
+    assert_eq!(of(3), ["spawned running", "timed out"], "it never began");
+    assert_eq!(of(4), through("aborted"));
+    assert_eq!(of(5), through(TaskOutcome::Evicted.to_string().as_str()));
+    assert_eq!(of(6).last(), Some(&"cancelled"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_dropped_before_its_first_poll_never_started() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.watch();
+    let cancelled = tasks.create_task(pending::<()>()).spawn().unwrap();
+    cancelled.cancel();
+    cancelled.await.unwrap_err();
+    assert_eq!(told(&mut events), ["1 spawned running", "1 cancelled"]);
+    // One that may end by itself does start: it has its grace for that.
+    let listens = |task: TaskContext| async move { task.cancelled().await };
+    let cancelled = tasks.create_task_with(listens).spawn().unwrap();
+    cancelled.cancel();
+    cancelled.await.unwrap();
+    assert_eq!(told(&mut events), ["2 spawned running", "2 started at 1", "2 completed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queued_task_starts_when_its_turn_comes() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
+    let mut events = tasks.watch();
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    tasks.create_task(async move { wait.notified().await }).spawn().unwrap();
+    tasks.create_task(async {}).spawn().unwrap();
+    let dropped = tasks.create_task(async {}).spawn().unwrap();
+    settle().await;
+    assert_eq!(told(&mut events), ["1 spawned running", "2 spawned queued", "3 spawned queued", "1 started at 1"]);
+    dropped.cancel();
+    settle().await;
+    assert_eq!(told(&mut events), ["3 cancelled"]);
+    go.notify_one();
+    settle().await;
+    assert_eq!(told(&mut events), ["1 completed", "2 started at 1", "2 completed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_lags_is_told_how_many_it_missed_and_no_task_waits_for_it() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
+    let mut events = tasks.watch();
+    for _ in 0..100 {
+        tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    }
+    assert_eq!(tasks.stats().completed, 100);
+    assert_eq!(
+        told(&mut events),
+        ["missed 296", "99 completed", "100 spawned running", "100 started at 1", "100 completed"],
+        "three of each task, and four are kept"
+    );
+    // It goes on as before.
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    assert_eq!(told(&mut events), ["101 spawned running", "101 started at 1", "101 completed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_is_as_far_behind_as_it_may_be_misses_nothing() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
+    let mut events = tasks.watch();
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    tasks.create_task(async {}).spawn().unwrap();
+    assert_eq!(told(&mut events), ["1 spawned running", "1 started at 1", "1 completed", "2 spawned running"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_buffer_of_none_keeps_one() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(0));
+    let mut events = tasks.watch();
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    assert_eq!(told(&mut events), ["missed 2", "1 completed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_watchers_are_told_the_same_and_one_that_lags_costs_the_others_nothing() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
+    let (mut quick, mut slow) = (tasks.watch(), tasks.watch());
+    for id in 1..=3 {
+        tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+        let lines = [format!("{id} spawned running"), format!("{id} started at 1"), format!("{id} completed")];
+        assert_eq!(told(&mut quick), lines);
+    }
+    assert_eq!(told(&mut slow)[..2], ["missed 5", "2 completed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_sees_what_happens_from_then_on() {
+    let tasks = BackgroundTaskManager::new();
+    let (go, before) = (Arc::new(Notify::new()), tasks.watch());
+    let wait = Arc::clone(&go);
+    let work = |task: TaskContext| async move {
+        wait.notified().await;
+        task.progress(0.25, "late");
+    };
+    tasks.create_task_with(work).spawn().unwrap();
+    settle().await;
+    let after = tasks.watch();
+    go.notify_one();
+    tasks.close(None).await;
+    assert_eq!(told_to_the_end(after).await, ["1 at 25 % late", "1 completed"]);
+    assert_eq!(told_to_the_end(before).await.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_the_manager_is_closed_and_its_last_task_has_ended() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.watch();
+    tasks.create_task(sleep(SECOND)).spawn().unwrap();
+    tasks.create_task(sleep(3 * SECOND)).spawn().unwrap();
+    let closer = tasks.clone();
+    let closing = tokio::spawn(async move { closer.close(None).await });
+    sleep(2 * SECOND).await;
+    assert_eq!(told(&mut events).last().unwrap(), "1 completed");
+    assert!(events.next().now_or_never().is_none(), "one still runs");
+    assert_eq!(told_to_the_end(events).await, ["2 completed"]);
+    closing.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_after_what_a_close_cut_off() {
+    let tasks = BackgroundTaskManager::new();
+    let events = tasks.watch();
+    tasks.create_task(pending::<()>()).spawn().unwrap();
+    tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    tasks.close(Some(SECOND)).await;
+    assert_eq!(told_to_the_end(events).await[4..], ["1 cancelled", "2 aborted"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_outlives_the_close_is_told_before_the_end() {
+    let tasks = BackgroundTaskManager::new();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (begun, has_begun) = tokio::sync::oneshot::channel();
+    let work = move |_: TaskContext| {
+        begun.send(()).unwrap();
+        wait.recv().unwrap();
+    };
+    tasks.create_blocking_task(work).spawn().unwrap();
+    has_begun.await.unwrap();
+    let mut events = tasks.watch();
+    let closer = tasks.clone();
+    let closing = tokio::spawn(async move { closer.close(Some(Duration::ZERO)).await });
+    settle().await;
+    // The clock doesn't turn by itself while a blocking task runs.
+    advance(2 * SECOND).await;
+    settle().await;
+    advance(2 * SECOND).await;
+    assert_eq!(closing.await.unwrap().still_running.len(), 1);
+    assert!(events.next().now_or_never().is_none(), "it still runs");
+    go.send(()).unwrap();
+    assert_eq!(told_to_the_end(events).await, ["1 completed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_of_a_manager_that_never_had_a_task_ends_with_it() {
+    let closed = BackgroundTaskManager::new();
+    let events = closed.watch();
+    closed.close(None).await;
+    assert_eq!(events.count().await, 0);
+    assert_eq!(closed.watch().next().await.map(|event| short(&event)), None, "closed before it began");
+
+    let dropped = BackgroundTaskManager::new();
+    let events = dropped.watch();
+    drop(dropped);
+    assert_eq!(events.count().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_of_a_dropped_manager_is_told_of_the_ends() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.watch();
+    tasks.create_task(pending::<()>()).spawn().unwrap();
+    settle().await;
+    drop(tasks);
+    assert_eq!(events.by_ref().skip(2).map(|event| short(&event)).collect::<Vec<_>>().await, ["1 cancelled"]);
+    // Asked again, it still says that it is over.
+    assert!(events.next().await.is_none());
+    assert!(StreamExt::next(&mut events).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_does_not_keep_a_manager_or_its_tasks() {
+    let tasks = BackgroundTaskManager::new();
+    let _events = tasks.watch();
+    let held = Arc::new(());
+    let its = Arc::clone(&held);
+    let task = tasks.create_task(async move { drop(its) }).spawn().unwrap();
+    task.await.unwrap();
+    assert_eq!(Arc::strong_count(&held), 1, "what is unread holds nothing of the task's");
+    let orphan = tasks.create_task(pending::<()>()).spawn().unwrap();
+    drop(tasks);
+    assert_eq!(orphan.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_an_event_may_be_given_up_and_loses_none() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.watch();
+    for _ in 0..3 {
+        assert!(tokio::time::timeout(SECOND, events.next()).await.is_err());
+    }
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    assert_eq!(told(&mut events), ["1 spawned running", "1 started at 1", "1 completed"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_watcher_is_woken() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.watch();
+    let watcher = tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            if let TaskEvent::Ended(end) = event {
+                return end.id().get();
+            }
+        }
+        0
+    });
+    settle().await;
+    tasks.create_task(sleep(SECOND)).spawn().unwrap();
+    assert_eq!(watcher.await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spawn_that_comes_to_nothing_is_no_event() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
+    let mut events = tasks.watch();
+    tasks.create_task(pending::<()>()).spawn().unwrap();
+    tasks.create_task(async {}).spawn().unwrap_err();
+    settle().await;
+    assert_eq!(told(&mut events), ["1 spawned running", "1 started at 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_is_gone_may_be_followed_by_another_one() {
+    let tasks = BackgroundTaskManager::new();
+    for id in [1, 3, 5] {
+        let mut events = tasks.watch();
+        tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+        assert_eq!(told(&mut events)[0], format!("{id} spawned running"));
+        drop(events);
+        // Nobody is told of this one.
+        tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    }
+}
+
+#[test]
+fn a_watcher_can_be_moved_shared_and_polled_anywhere() {
+    fn anywhere<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
+    anywhere::<TaskEvents>();
+    anywhere::<TaskEvent>();
+    let tasks = BackgroundTaskManager::new();
+    assert_eq!(format!("{:?}", tasks.watch()), "TaskEvents { .. }");
+    // Without any runtime.
+    let events = tasks.watch();
+    drop(tasks);
+    assert_eq!(futures::executor::block_on(events.count()), 0);
+}
+
+/// Says that it was woken, and holds up whoever woke it until it may go on.
+struct HoldsUp(std::sync::mpsc::SyncSender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl Wake for HoldsUp {
+    fn wake(self: Arc<Self>) {
+        self.0.send(()).unwrap();
+        self.1.lock().unwrap().recv().unwrap();
+    }
+}
+
+#[test]
+fn an_end_that_takes_long_to_tell_is_told_though_others_end_and_the_manager_closes_meanwhile() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let [slow, quick] = [(); 2].map(|()| Arc::new(Notify::new()));
+    let wait = Arc::clone(&slow);
+    let app: CompiledGraph<AgentState> = graph! {
+        node SPAWN = (step(move |given| {
+            let wait = Arc::clone(&wait);
+            async move {
+                given.tasks.create_task(async move { wait.notified().await }).name("slow").spawn()?;
+                pending().await
+            }
+        }));
+        SPAWN -> END
+    };
+    // Whoever reads the run's events is told of the task's end first, and takes its time.
+    let (woken, is_woken) = std::sync::mpsc::sync_channel(1);
+    let (go_on, may_go_on) = std::sync::mpsc::channel();
+    let waker = Waker::from(Arc::new(HoldsUp(woken, Mutex::new(may_go_on))));
+    let mut run = app.stream(AgentState::default(), RunConfig::new());
+    while run.poll_next_unpin(&mut Context::from_waker(Waker::noop())).is_ready() {}
+    assert!(run.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
+
+    let tasks = app.task_manager();
+    let events = tasks.watch();
+    let wait = Arc::clone(&quick);
+    tasks.create_task(async move { wait.notified().await }).name("quick").spawn().unwrap();
+    slow.notify_one();
+    is_woken.recv().unwrap();
+    quick.notify_one();
+    runtime.block_on(tasks.close(None));
+    assert_eq!(tasks.stats().completed, 2);
+    go_on.send(()).unwrap();
+    let ends: Vec<_> = futures::executor::block_on(events.collect::<Vec<_>>())
+        .iter()
+        .filter_map(|event| if let TaskEvent::Ended(end) = event { Some(end.name().to_owned()) } else { None })
+        .collect();
+    assert_eq!(ends, ["quick", "slow"]);
+}
+
+/// Many threads spawn tasks that tell their progress, and the manager is closed under them.
+#[test]
+fn each_task_of_many_threads_is_told_in_order_and_ends_once() {
+    for round in 0..200 {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+        let tasks = {
+            let _entered = runtime.enter();
+            BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(1 << 12).max_running(3))
+        };
+        let watchers = [tasks.watch(), tasks.watch()];
+        let start = Arc::new(Barrier::new(4));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let (tasks, start) = (tasks.clone(), Arc::clone(&start));
+                std::thread::spawn(move || {
+                    start.wait();
+                    for _ in 0..20 {
+                        let work = |task: TaskContext| async move {
+                            task.progress(0.5, "half-way");
+                            tokio::task::yield_now().await;
+                            task.progress(1.0, "done");
+                        };
+                        tasks.create_task_with(work).spawn().unwrap();
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        runtime.block_on(tasks.close(None));
+        for watcher in watchers {
+            let mut by_task: HashMap<u64, Vec<&'static str>> = HashMap::new();
+            for event in futures::executor::block_on(watcher.collect::<Vec<_>>()) {
+                let (id, what) = match event {
+                    TaskEvent::Spawned(task) => (task.id(), "spawned"),
+                    TaskEvent::Started(task) => {
+                        assert_eq!(task.state(), TaskState::Running);
+                        (task.id(), "started")
+                    }
+                    TaskEvent::Progress(task) => (task.id(), "progress"),
+                    TaskEvent::Ended(end) => (end.id(), "ended"),
+                    other => panic!("{other:?}"),
+                };
+                by_task.entry(id.get()).or_default().push(what);
+            }
+            assert_eq!(by_task.len(), 80, "round {round}");
+            for (id, told) in by_task {
+                assert_eq!(told, ["spawned", "started", "progress", "progress", "ended"], "task {id}, round {round}");
+            }
+        }
+    }
+}
+
+/// What another thread tells of a task that is about to end is told before its end, or not at all.
+#[test]
+fn no_progress_is_told_after_the_end() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    for round in 0..500 {
+        let tasks = {
+            let _entered = runtime.enter();
+            BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(1 << 12))
+        };
+        let events = tasks.watch();
+        let work = |task: TaskContext| async move {
+            let (begun, has_begun) = tokio::sync::oneshot::channel();
+            let teller = task.clone();
+            std::thread::spawn(move || {
+                begun.send(()).unwrap();
+                for _ in 0..100 {
+                    teller.progress(0.5, "from elsewhere");
+                }
+            });
+            has_begun.await
+        };
+        tasks.create_task_with(work).spawn().unwrap();
+        runtime.block_on(tasks.close(None));
+        let last = futures::executor::block_on(events.collect::<Vec<_>>()).pop().unwrap();
+        assert!(matches!(last, TaskEvent::Ended(_)), "round {round}: {last:?}");
+    }
+}

@@ -1,0 +1,8 @@
+//! An attempt returns a value that is no `Result`.
+
+use agentflow::BackgroundTaskManager;
+
+fn main() {
+    let tasks = BackgroundTaskManager::new();
+    let _ = tasks.create_task_retrying(|attempt| async move { attempt }).name("count").spawn();
+}

@@ -1,0 +1,10 @@
+//! A task made of one future is given a timeout for each of its attempts.
+
+use std::time::Duration;
+
+use agentflow::BackgroundTaskManager;
+
+fn main() {
+    let tasks = BackgroundTaskManager::new();
+    let _ = tasks.create_task_with(|task| async move { task.cancelled().await }).attempt_timeout(Duration::from_secs(1)).spawn();
+}

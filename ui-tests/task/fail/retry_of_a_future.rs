@@ -1,0 +1,12 @@
+//! A task made of one future is to be retried: a future that has failed can't be run again.
+
+use agentflow::BackgroundTaskManager;
+
+async fn send() -> Result<(), String> {
+    Err("no answer".to_owned())
+}
+
+fn main() {
+    let tasks = BackgroundTaskManager::new();
+    let _ = tasks.create_task(send()).name("send").retry(3).spawn();
+}

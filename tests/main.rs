@@ -25,6 +25,7 @@ mod state_updates;
 mod streams;
 mod subgraphs;
 mod task_cancellation;
+mod task_capacity;
 mod task_close;
 mod task_events;
 mod task_info;

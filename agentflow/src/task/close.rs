@@ -128,6 +128,7 @@ impl Registry {
         }
         // Whoever waits for a later deadline learns of the earlier one.
         self.notify();
+        self.narrowed();
     }
 
     /// Waits until nothing but the tasks in `except` lives, or the deadline has passed; says which. Afterwards

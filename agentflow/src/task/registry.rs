@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    pin::pin,
     sync::{
         Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -40,8 +41,12 @@ pub(super) struct Registry {
     state: Mutex<State>,
     /// Told at the ends that somebody waits for, and when a close is hastened.
     changed: Notify,
-    /// Told of each place that gets free, one waiting spawn for each.
+    /// Told of each place that gets free.
     room: Notify,
+    /// Held by the one of the waiting spawns that has the next place; the others wait for it in their order.
+    line: tokio::sync::Mutex<()>,
+    /// Told when less may be spawned than before.
+    narrowed: Notify,
     /// Whether there is anybody to tell of events.
     is_watched: AtomicBool,
     metrics: Metrics,
@@ -131,6 +136,8 @@ impl Registry {
             }),
             changed: Notify::new(),
             room: Notify::new(),
+            line: tokio::sync::Mutex::new(()),
+            narrowed: Notify::new(),
             is_watched: AtomicBool::new(false),
             metrics: Metrics::default(),
             runtime: Handle::try_current().ok(),
@@ -157,17 +164,16 @@ impl Registry {
 
     /// Counts the task in and gives it its place, or says why not; then it is as it was.
     ///
-    /// [`SpawnError::Full`] may pass: see [`Registry::room`].
+    /// [`SpawnError::Full`] may pass: see [`Registry::admit_in_turn`].
     pub(super) fn admit(self: &Arc<Self>, task: &mut Arc<Task>, lineage: Lineage) -> Result<(), SpawnError> {
-        let spawner = match lineage {
-            Lineage::Task(task) => Some(task),
-            Lineage::Owner | Lineage::Run => Current::task_of(self),
-        };
+        let spawner = self.spawner(lineage);
         let asked = {
             let mut state = self.lock();
             let parent = spawner.and_then(|spawner| state.get(spawner)).cloned();
-            let is_under_way = parent.is_some() || matches!(lineage, Lineage::Run);
-            state.place(task, parent.as_deref(), is_under_way, &self.options)?
+            if !state.admits(lineage, spawner) {
+                return Err(SpawnError::Closed);
+            }
+            state.place(task, parent.as_deref(), &self.options)?
         };
         for (other, request) in asked {
             other.ask(request);
@@ -185,9 +191,48 @@ impl Registry {
         Ok(())
     }
 
-    /// Resolves when there may be room for another task, if it was made before there was none.
-    pub(super) fn room(&self) -> Notified<'_> {
-        self.room.notified()
+    /// Like [`admit`](Self::admit), but where that finds no room, this waits for it: one after the other.
+    pub(super) async fn admit_in_turn(
+        self: &Arc<Self>,
+        task: &mut Arc<Task>,
+        lineage: Lineage,
+    ) -> Result<(), SpawnError> {
+        let in_turn = async {
+            // Whoever gives up lets go of it, and the next one looks for itself: no place that got free is forgotten.
+            let _first = self.line.lock().await;
+            loop {
+                // Made before the look: room that gets free between the two is not missed.
+                let mut room = pin!(self.room.notified());
+                room.as_mut().enable();
+                match self.admit(task, lineage) {
+                    Err(SpawnError::Full) => room.await,
+                    admitted => return admitted,
+                }
+            }
+        };
+        let refused = async {
+            loop {
+                let narrowed = self.narrowed.notified();
+                if !self.lock().admits(lineage, self.spawner(lineage)) {
+                    return;
+                }
+                narrowed.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            admitted = in_turn => admitted,
+            // Wherever it stood in the line.
+            () = refused => Err(SpawnError::Closed),
+        }
+    }
+
+    /// The task that spawns, if one does.
+    fn spawner(self: &Arc<Self>, lineage: Lineage) -> Option<TaskRef> {
+        match lineage {
+            Lineage::Task(task) => Some(task),
+            Lineage::Owner | Lineage::Run => Current::task_of(self),
+        }
     }
 
     /// The task's turn has come, and it begins.
@@ -373,7 +418,12 @@ impl Registry {
             state.is_over().then(|| state.events.take()).flatten()
         };
         drop(events);
-        self.room.notify_waiters();
+        self.narrowed();
+    }
+
+    /// Less may be spawned than before: tells those who wait for room.
+    pub(super) fn narrowed(&self) {
+        self.narrowed.notify_waiters();
     }
 
     /// The last owner is gone: nothing may be spawned, and what runs is cancelled.
@@ -396,23 +446,25 @@ impl Registry {
 }
 
 impl State {
+    /// Whether the phase lets such a task in.
+    fn admits(&self, lineage: Lineage, spawner: Option<TaskRef>) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Draining => {
+                matches!(lineage, Lineage::Run) || spawner.is_some_and(|spawner| self.get(spawner).is_some())
+            }
+            Phase::Closed => false,
+        }
+    }
+
     /// Counts the task in and gives it its place, or says why not. What is to be asked of others for it is left to the
     /// caller, who holds the lock.
     fn place(
         &mut self,
         task: &mut Arc<Task>,
         parent: Option<&Task>,
-        is_under_way: bool,
         options: &TaskManagerOptions,
     ) -> Result<Vec<(Arc<Task>, Request)>, SpawnError> {
-        let admitted = match self.phase {
-            Phase::Open => true,
-            Phase::Draining => is_under_way,
-            Phase::Closed => false,
-        };
-        if !admitted {
-            return Err(SpawnError::Closed);
-        }
         let mut asked = Vec::new();
         if let Some((key, when_busy)) = task.spec.extras.as_ref().and_then(|extras| extras.key.as_ref()) {
             let others = self.queue.of_key(key);

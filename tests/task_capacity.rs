@@ -736,6 +736,27 @@ async fn a_task_that_is_cancelled_while_it_waits_for_its_turn_never_begins() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_is_cancelled_in_the_queue_does_not_begin_when_its_turn_comes() {
+    for polled_first in [true, false] {
+        let tasks = one_at_a_time();
+        let begun = Journal::default();
+        let runs = endless(&tasks, "runs");
+        let queued = one_of_each_kind(&tasks, &begun);
+        if polled_first {
+            settle().await;
+        }
+        // Its turn comes before any of the others notices.
+        runs.cancel();
+        assert_eq!(tasks.cancel_named("queued"), 4);
+        for handle in queued {
+            assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+        }
+        assert_eq!(begun.entries(), [""; 0]);
+        assert_eq!((tasks.stats().active, tasks.stats().queued), (0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_queued_task_is_aborted_without_having_begun() {
     let tasks = one_at_a_time();
     let begun = Journal::default();
@@ -918,6 +939,44 @@ async fn those_that_still_wait_for_their_turn_at_the_bound_are_cut_off_without_h
     let queued = |id| format!("queued #{id} (cancelled after 5.0s)");
     assert_eq!(cut_off, [queued(2), queued(3), queued(4), queued(5), "stubborn #1 (aborted after 7.0s)".to_owned()]);
     assert_eq!((report.cancelled, report.aborted, report.elapsed), (4, 1, 7 * SECOND));
+    assert_eq!(begun.entries(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_bound_no_turn_comes_any_more() {
+    let tasks = one_at_a_time();
+    let begun = Journal::default();
+    endless(&tasks, "runs");
+    one_of_each_kind(&tasks, &begun);
+    // The one that runs is gone at once, which would make it the next one's turn.
+    let report = tasks.close(Some(Duration::ZERO)).await;
+    assert_eq!((report.cancelled, report.cut_off.len()), (5, 5));
+    assert_eq!(begun.entries(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancel_all_lets_none_of_those_that_wait_begin() {
+    let tasks = one_at_a_time();
+    let begun = Journal::default();
+    endless(&tasks, "runs");
+    one_of_each_kind(&tasks, &begun);
+    let report = tasks.cancel_all().await;
+    assert_eq!((report.ended.len(), report.still_running.len()), (5, 0));
+    assert_eq!(begun.entries(), [""; 0]);
+    // The queue is as it was.
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_is_dropped_cancels_those_that_wait_for_their_turn() {
+    let tasks = one_at_a_time();
+    let begun = Journal::default();
+    endless(&tasks, "runs");
+    let queued = one_of_each_kind(&tasks, &begun);
+    drop(tasks);
+    for handle in queued {
+        assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    }
     assert_eq!(begun.entries(), [""; 0]);
 }
 

@@ -65,6 +65,8 @@ pub(super) struct Task {
     /// The tasks that spawned this one, directly or not, and that were still alive when they did.
     pub(super) ancestors: Box<[TaskRef]>,
     pub(super) spawned: Instant,
+    /// It was not its turn when it was spawned.
+    pub(super) had_to_wait: bool,
     request: AtomicU8,
     may_run: AtomicBool,
     polled: AtomicBool,
@@ -143,6 +145,7 @@ impl Task {
             origin,
             ancestors: Box::default(),
             spawned: Instant::now(),
+            had_to_wait: false,
             request: AtomicU8::new(Request::None as u8),
             may_run: AtomicBool::new(false),
             polled: AtomicBool::new(false),

@@ -34,6 +34,7 @@ use super::{
     queue::Queue,
     record::{End, Request, Task, TaskRef},
     sync::Mutex,
+    wait::mark,
 };
 
 #[derive(Debug)]
@@ -173,7 +174,12 @@ impl Registry {
             if !state.admits(lineage, spawner) {
                 return Err(SpawnError::Closed);
             }
-            state.place(task, parent.as_deref(), &self.options)?
+            let asked = state.place(task, parent.as_deref(), &self.options)?;
+            // Under the lock: none of them may begin because another one ended of it.
+            for (other, request) in &asked {
+                other.mark(*request);
+            }
+            asked
         };
         for (other, request) in asked {
             other.ask(request);
@@ -432,7 +438,9 @@ impl Registry {
             let mut state = self.lock();
             state.phase = Phase::Closed;
             // Whoever was asked already has been answered for, by a close or by hand.
-            state.tasks().filter(|task| task.request() == Request::None).cloned().collect()
+            let orphans: Vec<_> = state.tasks().filter(|task| task.request() == Request::None).cloned().collect();
+            mark(&orphans, Request::Cancel);
+            orphans
         };
         self.closed();
         if orphans.is_empty() {
@@ -495,7 +503,8 @@ impl State {
             new.ancestors = self.with_ancestors(parent);
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
         }
-        if self.queue.enter(new.place()) {
+        new.had_to_wait = !self.queue.enter(new.place());
+        if !new.had_to_wait {
             new.let_run();
         }
         self.must_finish += usize::from(new.spec.must_finish());

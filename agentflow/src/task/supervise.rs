@@ -131,8 +131,11 @@ impl<B: Body> Life<B> {
     /// Lets it begin, if its turn has come.
     fn begin(self: Pin<&mut Self>, current: &Current) {
         let this = self.project();
+        let task = &*current.task;
         *this.phase = Phase::Queued;
-        if current.task.may_run() {
+        // Whoever is stopped in the queue is so even if its turn came before it was polled.
+        let was_stopped = task.had_to_wait && task.request() != Request::None;
+        if task.may_run() && !was_stopped {
             *this.phase = Phase::Running;
             // Its timer was for the queue.
             *this.sleep = None;

@@ -29,6 +29,7 @@ mod task_capacity;
 mod task_close;
 mod task_events;
 mod task_info;
+mod task_keys;
 mod task_logging;
 mod task_model;
 mod task_outcomes;

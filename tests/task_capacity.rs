@@ -12,8 +12,8 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager, SpawnError, TaskContext, TaskError, TaskInfo, TaskManagerOptions, TaskOutcome, TaskState,
-    TaskStats, TimeLimit, WhenFull,
+    BackgroundTaskManager, SpawnError, TaskContext, TaskEnd, TaskError, TaskHandle, TaskInfo, TaskManagerOptions,
+    TaskOutcome, TaskState, TaskStats, TimeLimit, WhenBusy, WhenFull,
 };
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
@@ -49,7 +49,7 @@ async fn a_second() {
 }
 
 /// Spawns a task that runs until it is stopped.
-fn endless(tasks: &BackgroundTaskManager, name: &'static str) -> agentflow::TaskHandle<()> {
+fn endless(tasks: &BackgroundTaskManager, name: &'static str) -> TaskHandle<()> {
     tasks.create_task(pending::<()>()).name(name).spawn().unwrap()
 }
 
@@ -247,7 +247,7 @@ async fn a_waiter_that_needs_its_place_no_more_passes_it_on() {
     let (go_two, two) = until_told();
     let one = tasks.create_task(one).spawn().unwrap();
     let two = tasks.create_task(two).spawn().unwrap();
-    let singleton = || tasks.create_task(pending::<()>()).key("k", agentflow::WhenBusy::Skip).spawn_wait();
+    let singleton = || tasks.create_task(pending::<()>()).key("k", WhenBusy::Skip).spawn_wait();
     let mut first = Box::pin(singleton());
     let mut second = Box::pin(singleton());
     let mut third = Box::pin(tasks.create_task(pending::<()>()).name("third").spawn_wait());
@@ -585,9 +585,9 @@ async fn tasks_beyond_the_limit_wait_for_their_turn_and_run_in_the_order_of_thei
     }
     // Seen before any of them was polled, and afterwards.
     for _ in 0..2 {
-        let states: Vec<_> = tasks.task_info().iter().map(TaskInfo::state).collect();
-        assert_eq!(states[..2], [TaskState::Running; 2]);
-        assert_eq!(states[2..], [TaskState::Queued; 3]);
+        let seen: Vec<_> = tasks.task_info().iter().map(TaskInfo::state).collect();
+        assert_eq!(seen[..2], [TaskState::Running; 2]);
+        assert_eq!(seen[2..], [TaskState::Queued; 3]);
         let stats = tasks.stats();
         assert_eq!((stats.spawned, stats.active, stats.queued), (5, 5, 3));
         assert_eq!(tasks.task_count(), 5);
@@ -650,7 +650,9 @@ async fn a_place_goes_on_to_the_next_however_its_holder_ends() {
     let endings: [Ending; 8] = [
         (TaskOutcome::Completed, |tasks| drop(tasks.create_task(a_second()).spawn().unwrap())),
         (TaskOutcome::Failed, |tasks| drop(tasks.create_task(async { Err::<(), _>("no") }).spawn().unwrap())),
-        (TaskOutcome::Panicked, |tasks| drop(tasks.create_task(async { assert!(false, "oh") }).spawn().unwrap())),
+        (TaskOutcome::Panicked, |tasks| {
+            drop(tasks.create_task(async { Option::<()>::default().unwrap() }).spawn().unwrap());
+        }),
         (TaskOutcome::TimedOut, |tasks| drop(tasks.create_task(pending::<()>()).timeout(SECOND).spawn().unwrap())),
         (TaskOutcome::Cancelled, |tasks| tasks.create_task(pending::<()>()).spawn().unwrap().cancel()),
         (TaskOutcome::Aborted, |tasks| drop(tasks.create_task(pending::<()>()).spawn().unwrap().abort_on_drop())),
@@ -674,7 +676,7 @@ async fn a_place_goes_on_to_the_next_however_its_holder_ends() {
             }
         }
         tasks.wait_for_all(Some(60 * SECOND)).await.unwrap();
-        let ends: Vec<_> = tasks.recent().iter().map(agentflow::TaskEnd::outcome).collect();
+        let ends: Vec<_> = tasks.recent().iter().map(TaskEnd::outcome).collect();
         assert_eq!(ends, [outcome, TaskOutcome::Completed, TaskOutcome::Completed]);
         assert_eq!(tasks.stats().queued, 0);
     }
@@ -696,7 +698,7 @@ async fn a_queued_task_that_ends_leaves_the_line_to_the_others() {
 }
 
 /// Spawns a task of each kind that writes down if it ever begins.
-fn one_of_each_kind(tasks: &BackgroundTaskManager, begun: &Journal) -> Vec<agentflow::TaskHandle<()>> {
+fn one_of_each_kind(tasks: &BackgroundTaskManager, begun: &Journal) -> Vec<TaskHandle<()>> {
     let (one, two, three, four) = (begun.clone(), begun.clone(), begun.clone(), begun.clone());
     vec![
         tasks.create_task(async move { one.add("plain") }).name("queued").spawn().unwrap(),
@@ -797,7 +799,7 @@ async fn a_turn_that_does_not_come_in_time_is_a_timeout_of_the_queue() {
     assert_eq!((lines[0].level, lines[0].field("limit"), lines[0].field("name")), (Level::WARN, "queue", "own"));
 }
 
-fn endless_for(tasks: &BackgroundTaskManager, name: &'static str, queue: Duration) -> agentflow::TaskHandle<()> {
+fn endless_for(tasks: &BackgroundTaskManager, name: &'static str, queue: Duration) -> TaskHandle<()> {
     tasks.create_task(pending::<()>()).name(name).queue_timeout(queue).spawn().unwrap()
 }
 
@@ -846,7 +848,7 @@ async fn the_whole_timeout_runs_in_the_queue_as_well() {
         assert!(matches!(error, TaskError::TimedOut { limit: TimeLimit::Total, .. }), "{error:?}");
         assert_eq!(began.elapsed(), after);
     }
-    let attempts: Vec<_> = tasks.recent().iter().map(agentflow::TaskEnd::attempts).collect();
+    let attempts: Vec<_> = tasks.recent().iter().map(TaskEnd::attempts).collect();
     assert_eq!(attempts, [0, 0, 1, 1], "two never began, and one did for three seconds");
 }
 

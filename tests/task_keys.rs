@@ -402,7 +402,7 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
     tasks.wait_for_all(None).await.unwrap();
     let stats = tasks.stats();
     assert_eq!((stats.panicked, stats.active, stats.queued), (0, 0, 0), "{stats}");
-    assert_eq!(stats.rejected as usize, refused.load(Ordering::SeqCst));
+    assert_eq!(usize::try_from(stats.rejected).unwrap(), refused.load(Ordering::SeqCst));
     assert_eq!(stats.spawned + stats.rejected, 1_200);
     assert!(ran.load(Ordering::SeqCst) as u64 >= stats.completed);
     // Nobody holds a key any more.

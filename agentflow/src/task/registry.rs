@@ -151,10 +151,6 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn runtime(&self) -> Option<Handle> {
-        self.runtime.clone().or_else(|| Handle::try_current().ok())
-    }
-
     /// Counts and logs a spawn that comes to nothing.
     pub(super) fn reject(&self, name: &str, why: SpawnError) -> SpawnError {
         self.lock().ended.rejected += 1;
@@ -367,8 +363,9 @@ impl Registry {
 
     /// Waits for the change, but not beyond the deadline; false if that passed first.
     ///
-    /// Works on any executor if the manager was made within a runtime. Without any runtime there is no timer, and
-    /// the deadline counts as passed.
+    /// Works on any executor if the manager was made within a runtime, and by the clock of the runtime that it is called
+    /// in if it is called in one: that of the tasks stands still when they block its threads. Without any runtime there is
+    /// no timer, and the deadline counts as passed.
     pub(super) async fn changed_before(&self, changed: Notified<'_>, deadline: Option<Instant>) -> bool {
         let Some(deadline) = deadline else {
             changed.await;
@@ -377,7 +374,7 @@ impl Registry {
         if deadline <= Instant::now() {
             return false;
         }
-        let Some(runtime) = self.runtime() else {
+        let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.clone()) else {
             return false;
         };
         let sleep = {

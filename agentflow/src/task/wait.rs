@@ -99,7 +99,7 @@ impl BackgroundTaskManager {
     /// Cancels the task with this id; says whether it was live. Like [`TaskHandle::cancel`](crate::TaskHandle::cancel) it
     /// returns at once.
     pub fn cancel(&self, id: TaskId) -> bool {
-        self.cancel_those(|task| task.at.id == id).len() > 0
+        !self.cancel_those(|task| task.at.id == id).is_empty()
     }
 
     /// Cancels the tasks of this name; says how many were live. Returns at once.

@@ -542,6 +542,27 @@ async fn a_task_that_blocks_its_thread_has_given_its_place_away_though_it_still_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_wait_for_a_place_get_one_though_a_dropped_task_still_runs() {
+    let tasks = with_options(dropping_the_oldest(1));
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = oneshot::channel();
+    let work = async move {
+        begun.send(()).unwrap();
+        wait.recv().unwrap();
+    };
+    tasks.create_task(work).name("hog").spawn().unwrap();
+    has_begun.await.unwrap();
+    let must = tasks.create_task(pending::<()>()).name("must").must_finish().spawn().unwrap();
+    let mut waiting = Box::pin(tasks.create_task(async {}).spawn_wait());
+    assert!(waiting.as_mut().now_or_never().is_none());
+    must.cancel();
+    // The hog is still there when this one gets in.
+    waiting.await.unwrap();
+    assert!(names(&tasks).contains(&"hog".to_owned()));
+    go.send(()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_tasks_dropped_for_others_leave_the_limit_as_it_was() {
     let tasks = with_options(dropping_the_oldest(4).max_running(2));
     let spawners: Vec<_> = (0..2)

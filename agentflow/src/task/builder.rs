@@ -264,7 +264,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     }
 
     /// Starts the task as soon as there is room for it: where [`spawn`](Self::spawn) would give
-    /// [`SpawnError::Full`], this waits, for as long as it takes. Those who wait get room one after the other.
+    /// [`SpawnError::Full`], this waits, for as long as it takes. Those who wait get room one after the other, in the order
+    /// in which they came; so one that is kept without being polled holds up those behind it.
     ///
     /// Cancel safe: dropping it drops the task unspawned and uncounted. A task that waits here for room that only its own
     /// end would make waits until it is stopped.

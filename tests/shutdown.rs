@@ -8,8 +8,10 @@ use std::{
 
 use agentflow::{
     AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, LastState, Message, NodeError, RunConfig,
-    RunError, RunErrorKind, RunId, RunsReport, ShutdownReport, SpawnError, TaskManagerOptions, graph, node,
+    RunError, RunErrorKind, RunId, RunsReport, ShutdownReport, SpawnError, TaskContext, TaskManagerOptions, graph,
+    node,
 };
+use futures::future::BoxFuture;
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinHandle,
@@ -18,7 +20,7 @@ use tokio::{
 
 use crate::{
     steps::{Counter, step},
-    support::settle,
+    support::{Journal, settle},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -484,4 +486,109 @@ async fn a_run_that_reaches_its_end_as_it_is_cut_off_is_not_among_those_that_wer
     run.await.unwrap();
     let report = closing.await;
     assert_eq!((report.runs.ended, report.runs.cut_off.len()), (1, 0));
+}
+
+/// Spawns a task that writes its name down when it is told to end, and takes so long for it.
+fn told_to_end(manager: &BackgroundTaskManager, journal: &Journal, name: &'static str, time: Duration) {
+    let journal = journal.clone();
+    let work = move |task: TaskContext| async move {
+        task.cancelled().await;
+        journal.add(name);
+        sleep(time).await;
+    };
+    let builder = manager.create_task_with(work).name(name).shutdown_grace(4 * SECOND);
+    if name == "must" { builder.must_finish().spawn() } else { builder.spawn() }.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_keep_their_own_graces_and_those_that_must_finish_are_told_last() {
+    let (app, journal) = (stuck(), Journal::default());
+    let (id, run) = start(&app);
+    told_to_end(app.task_manager(), &journal, "must", 3 * SECOND);
+    told_to_end(app.task_manager(), &journal, "other", 2 * SECOND);
+    settle().await;
+    let began = Instant::now();
+    let (one, two) = tokio::join!(app.aclose(), app.aclose());
+    assert_eq!(began.elapsed(), 10 * SECOND, "five of the bound, two for the other, three for what must finish");
+    assert_eq!(one.elapsed, 10 * SECOND);
+    assert_eq!(journal.entries(), ["other", "must"]);
+    assert_eq!((one.runs.cut_off.as_slice(), one.tasks.completed), (&[id][..], 2));
+    assert!(one.tasks.is_clean());
+    assert_same(&one, &two);
+    assert_same(&app.stop().await, &one);
+    run.await.unwrap().unwrap_err();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_runs_and_tasks_do_the_app_is_down_within_its_bounds() {
+    let app = stuck();
+    let manager = app.task_manager();
+    manager.create_task_with(|_| pending::<()>()).name("stubborn").shutdown_grace(2 * SECOND).spawn().unwrap();
+    let must = manager.create_task_with(|_| pending::<()>()).name("must").must_finish();
+    must.shutdown_grace(3 * SECOND).context("user", "ada").spawn().unwrap();
+    // A run that nobody polls.
+    let mut run = Box::pin(app.invoke(AgentState::default(), RunConfig::new()));
+    assert!(futures::poll!(run.as_mut()).is_pending());
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 10 * SECOND, "the bound, and both graces");
+    assert_eq!(report.runs.still_running.len(), 1);
+    let cut_off: Vec<_> = report.tasks.cut_off.iter().map(ToString::to_string).collect();
+    assert_eq!(cut_off, ["stubborn #1 (aborted after 7.0s)", "must #2 (aborted after 10.0s) {\"user\":\"ada\"}"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stop_has_no_bound_but_every_grace() {
+    let (app, journal) = (stuck(), Journal::default());
+    told_to_end(app.task_manager(), &journal, "must", 3 * SECOND);
+    told_to_end(app.task_manager(), &journal, "other", 2 * SECOND);
+    settle().await;
+    let report = app.stop().await;
+    assert_eq!((report.elapsed, report.tasks.completed), (5 * SECOND, 2));
+    assert_eq!(journal.entries(), ["other", "must"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_that_spawn_their_successor_for_ever_are_cut_off_at_the_bound() {
+    fn link(task: TaskContext) -> BoxFuture<'static, Result<(), SpawnError>> {
+        Box::pin(async move {
+            sleep(SECOND / 10).await;
+            task.manager().create_task_with(link).spawn().map(drop)
+        })
+    }
+    #[node]
+    async fn begin(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+        task_manager.create_task_with(link).spawn()?;
+        Ok(())
+    }
+    let app = graph! {
+        type State = AgentState;
+        begin -> END;
+        compile { shutdown_timeout: 5s }
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    let report = app.aclose().await;
+    assert!(report.elapsed < 6 * SECOND, "{report}");
+    assert_eq!((report.tasks.failed, report.tasks.still_running.len()), (1, 0), "its last spawn was refused");
+    assert!(report.tasks.completed > 40, "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_of_a_run_that_wait_for_their_turn_have_it_while_the_app_drains() {
+    #[node]
+    async fn spawn(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+        for _ in 0..3 {
+            task_manager.create_task(async { sleep(SECOND).await }).spawn()?;
+        }
+        Ok(())
+    }
+    let manager = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
+    let app = graph! {
+        type State = AgentState;
+        spawn -> END;
+        compile { task_manager: manager, shutdown_timeout: 5s }
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    let report = app.aclose().await;
+    assert_eq!((report.tasks.completed, report.elapsed), (3, 3 * SECOND));
 }

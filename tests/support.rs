@@ -189,3 +189,17 @@ pub(crate) fn committed(error: &mut RunError) -> Trip {
         other => panic!("not committed: {other:?}"),
     }
 }
+
+/// What happened, in its order.
+#[derive(Clone, Default)]
+pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
+
+impl Journal {
+    pub(crate) fn add(&self, what: impl Into<String>) {
+        self.0.lock().unwrap().push(what.into());
+    }
+
+    pub(crate) fn entries(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}

@@ -4,14 +4,18 @@ use std::{
     convert::Infallible,
     future::pending,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    task::{Context, Wake, Waker},
     time::Duration,
 };
 
-use agentflow::{BackgroundTaskManager, TaskContext, TaskManagerOptions, TaskOutcome, TaskState};
+use agentflow::{
+    AgentState, BackgroundTaskManager, CompiledGraph, NodeError, RunConfig, RunId, SpawnError, TaskContext,
+    TaskManagerOptions, TaskOutcome, TaskState, WhenBusy, graph, node,
+};
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
 
@@ -239,4 +243,179 @@ async fn a_task_cancelled_during_its_first_poll_is_cancelled() {
     send.send(tasks.create_task(work).spawn().unwrap()).unwrap();
     settle().await;
     assert_eq!(tasks.stats().cancelled, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_cancelled_by_its_id() {
+    let tasks = BackgroundTaskManager::new();
+    let handles = [(); 3].map(|()| tasks.create_task(pending::<()>()).spawn().unwrap());
+    settle().await;
+    let id = handles[1].id();
+    assert!(tasks.cancel(id));
+    let [_first, second, _third] = handles;
+    assert_eq!(second.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    assert_eq!(tasks.task_info().iter().map(|task| task.id().get()).collect::<Vec<_>>(), [1, 3]);
+    // It has ended, and its place in the list may be another one's by now.
+    tasks.create_task(pending::<()>()).spawn().unwrap();
+    assert!(!tasks.cancel(id));
+    settle().await;
+    assert_eq!((tasks.task_count(), tasks.stats().cancelled), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_listens_is_told_and_counted_until_it_has_ended() {
+    let tasks = with_grace(2 * SECOND);
+    let saves = |task: TaskContext| async move {
+        task.cancelled().await;
+        sleep(SECOND).await;
+    };
+    let handle = tasks.create_task_with(saves).name("saves").spawn().unwrap();
+    settle().await;
+    assert!(tasks.cancel(handle.id()));
+    settle().await;
+    // It still lives: it is asked again, which changes nothing.
+    assert!(tasks.cancel(handle.id()));
+    assert_eq!(tasks.cancel_named("saves"), 1);
+    handle.await.unwrap();
+    assert_eq!(tasks.cancel_named("saves"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_are_cancelled_by_their_name() {
+    let tasks = BackgroundTaskManager::new();
+    for name in ["mail", "index", "mail", "mailing", "mail"] {
+        tasks.create_task(pending::<()>()).name(name).spawn().unwrap();
+    }
+    tasks.create_task(async {}).name("mail").spawn().unwrap().await.unwrap();
+    assert_eq!(tasks.cancel_named("mail"), 3, "the fourth has ended");
+    assert_eq!(tasks.cancel_named("other"), 0);
+    settle().await;
+    assert_eq!(tasks.task_info().iter().map(|task| task.name().to_owned()).collect::<Vec<_>>(), ["index", "mailing"]);
+    assert_eq!((tasks.stats().cancelled, tasks.stats().completed), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_are_found_and_cancelled_by_their_run() {
+    #[node]
+    async fn spawn(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+        let parent = |task: TaskContext| async move {
+            task.manager().create_task(pending::<()>()).name("child").spawn()?;
+            pending::<Result<(), SpawnError>>().await
+        };
+        task_manager.create_task_with(parent).name("parent").shutdown_grace(SECOND).spawn()?;
+        task_manager.create_task(async {}).name("done").spawn()?;
+        Ok(())
+    }
+    let app: CompiledGraph<AgentState> = graph! { spawn -> END };
+    let tasks = app.task_manager();
+    let (one, two) = (RunId::new(), RunId::new());
+    for run in [one, two] {
+        app.invoke(AgentState::default(), RunConfig::new().with_run_id(run)).await.unwrap();
+    }
+    tasks.create_task(pending::<()>()).name("without a run").spawn().unwrap();
+    settle().await;
+    let names = |run| tasks.tasks_of(run).iter().map(|task| task.name().to_owned()).collect::<Vec<_>>();
+    assert_eq!(names(one), ["parent", "child"]);
+    assert_eq!(names(two), ["parent", "child"]);
+    assert_eq!(names(RunId::new()), [""; 0]);
+
+    assert_eq!(tasks.cancel_tasks_of(RunId::new()), 0);
+    assert_eq!(tasks.cancel_tasks_of(one), 2, "those that have ended are not counted");
+    settle().await;
+    assert_eq!(names(one), ["parent"], "it has its grace");
+    sleep(2 * SECOND).await;
+    assert_eq!(names(one), [""; 0]);
+    assert_eq!(tasks.cancel_tasks_of(one), 0);
+    assert_eq!(names(two), ["parent", "child"]);
+    assert_eq!(tasks.task_count(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tasks_own_grace_takes_the_place_of_the_managers() {
+    let tasks = with_grace(2 * SECOND);
+    let spawn = |grace: Duration| tasks.create_task_with(|_| pending::<()>()).shutdown_grace(grace).spawn().unwrap();
+    for grace in [Duration::ZERO, SECOND, 9 * SECOND] {
+        let handle = spawn(grace);
+        settle().await;
+        let began = Instant::now();
+        handle.cancel();
+        assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Aborted);
+        assert!(began.elapsed() >= grace, "{:?}", began.elapsed());
+        // A timer fires in steps of a millisecond.
+        assert!(began.elapsed() <= grace + Duration::from_millis(1), "{:?}", began.elapsed());
+    }
+    // All together they wait for the longest.
+    for (longest, grace) in [(SECOND, SECOND), (9 * SECOND, 9 * SECOND)] {
+        spawn(grace);
+        spawn(Duration::ZERO);
+        settle().await;
+        let began = Instant::now();
+        let report = tasks.cancel_all().await;
+        assert_eq!((report.ended.len(), report.still_running.len()), (2, 0));
+        assert_eq!(began.elapsed(), longest);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_must_finish_has_no_grace_when_it_is_cancelled_by_hand() {
+    let tasks = with_grace(2 * SECOND);
+    let handle = tasks.create_task(pending::<()>()).must_finish().spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    handle.cancel();
+    assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+/// Does something in the thread that wakes it.
+struct OnWake<F>(F);
+
+impl<F: Fn() + Send + Sync + 'static> Wake for OnWake<F> {
+    fn wake(self: Arc<Self>) {
+        (self.0)();
+    }
+}
+
+#[test]
+fn none_of_those_that_are_cancelled_together_begins_because_another_one_ends() {
+    type Cancel = fn(&BackgroundTaskManager);
+    let ways: [Cancel; 4] = [
+        |tasks| assert_eq!(tasks.cancel_named("mail"), 2),
+        |tasks| drop(tasks.cancel_all().now_or_never()),
+        |tasks| drop(tasks.close(Some(Duration::ZERO)).now_or_never()),
+        |tasks| {
+            tasks.create_task(pending::<()>()).key("k", WhenBusy::Replace).spawn().unwrap();
+        },
+    ];
+    for cancel in ways {
+        // Another thread runs the tasks, while this one cancels them.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+        let _entered = runtime.enter();
+        let tasks = BackgroundTaskManager::new();
+        let (send, token) = mpsc::channel();
+        let first = move |task: TaskContext| async move {
+            send.send(task.token().clone()).unwrap();
+            task.cancelled().await;
+        };
+        tasks.create_task_with(first).name("mail").key("k", WhenBusy::Queue).spawn().unwrap();
+        let token = token.recv().unwrap();
+        let (says, said) = mpsc::channel();
+        let begun = says.clone();
+        let dropped = OnDrop(move || says.send("dropped").unwrap());
+        let second = async move {
+            let _dropped = dropped;
+            begun.send("begun").unwrap();
+            pending::<()>().await;
+        };
+        tasks.create_task(second).name("mail").key("k", WhenBusy::Queue).spawn().unwrap();
+        // Whoever cancels the first one gets no further before the second has had its turn.
+        let mut cancelled = Box::pin(async move { token.cancelled().await });
+        let (result, became) = mpsc::channel();
+        let said = Mutex::new(said);
+        let waker = Waker::from(Arc::new(OnWake(move || result.send(said.lock().unwrap().recv().unwrap()).unwrap())));
+        assert!(cancelled.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        cancel(&tasks);
+        assert_eq!(became.recv().unwrap(), "dropped");
+        drop(tasks);
+    }
 }

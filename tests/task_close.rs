@@ -1,12 +1,21 @@
 //! Closing: drain, cancel, abort, report, within a bound.
 
-use std::{convert::Infallible, future::pending, sync::mpsc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::pending,
+    sync::{Mutex, mpsc},
+    time::Duration,
+};
 
 use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskEnd, TaskInfo, TaskManagerOptions, TaskOutcome};
-use futures::FutureExt;
-use tokio::time::{Instant, advance, sleep};
+use futures::{FutureExt, future::BoxFuture};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::oneshot,
+    time::{Instant, advance, sleep},
+};
 
-use crate::support::settle;
+use crate::support::{Journal, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -314,5 +323,354 @@ async fn a_second_close_does_not_start_the_grace_again() {
     advance(SECOND + Duration::from_millis(200)).await;
     let report = second.now_or_never().unwrap();
     assert_eq!(still(&report.still_running), ["crunch"]);
+    go.send(()).unwrap();
+}
+
+// ---- Graces of their own.
+
+fn with_grace(grace: Duration) -> BackgroundTaskManager {
+    BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(grace))
+}
+
+fn lines<T: ToString>(items: &[T]) -> Vec<String> {
+    items.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_task_has_its_own_grace_and_the_close_waits_for_the_longest() {
+    let tasks = with_grace(3 * SECOND);
+    let spawn = |name: &'static str| tasks.create_task_with(|_| pending::<()>()).name(name);
+    spawn("shorter").shutdown_grace(SECOND).spawn().unwrap();
+    spawn("longer").shutdown_grace(9 * SECOND).spawn().unwrap();
+    spawn("managers").spawn().unwrap();
+    let report = tasks.close(Some(5 * SECOND)).await;
+    let expected =
+        ["shorter #1 (aborted after 6.0s)", "managers #3 (aborted after 8.0s)", "longer #2 (aborted after 14.0s)"];
+    assert_eq!(lines(&report.cut_off), expected);
+    assert_eq!(report.elapsed, 14 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_waits_no_longer_than_the_tasks_that_are_left_may_take() {
+    let tasks = with_grace(60 * SECOND);
+    tasks.create_task_with(|_| pending::<()>()).name("stubborn").shutdown_grace(SECOND).spawn().unwrap();
+    tasks.create_task(pending::<()>()).name("plain").spawn().unwrap();
+    assert_eq!(tasks.close(Some(SECOND)).await.elapsed, 2 * SECOND);
+}
+
+// ---- Those that must finish.
+
+/// Spawns a task that takes so long when it is told to end.
+fn ends_in(tasks: &BackgroundTaskManager, journal: &Journal, name: &'static str, time: Duration) -> bool {
+    let journal = journal.clone();
+    let work = move |task: TaskContext| async move {
+        task.cancelled().await;
+        journal.add(format!("{name} told"));
+        sleep(time).await;
+        journal.add(format!("{name} ends"));
+    };
+    let builder = tasks.create_task_with(work).name(name);
+    if name.starts_with("must") { builder.must_finish().spawn() } else { builder.spawn() }.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_finish_is_told_when_the_others_have_ended() {
+    let (tasks, journal) = (with_grace(5 * SECOND), Journal::default());
+    ends_in(&tasks, &journal, "must", SECOND);
+    ends_in(&tasks, &journal, "other", 2 * SECOND);
+    tasks.create_task(pending::<()>()).name("plain").spawn().unwrap();
+    let report = tasks.close(Some(SECOND)).await;
+    assert_eq!(journal.entries(), ["other told", "other ends", "must told", "must ends"]);
+    assert_eq!(report.elapsed, 4 * SECOND, "the bound, two for the other, one for its own");
+    assert_eq!((report.completed, names(&report.cut_off)), (2, vec!["plain"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_finish_is_told_when_the_others_have_used_up_their_grace() {
+    let (tasks, journal) = (with_grace(5 * SECOND), Journal::default());
+    ends_in(&tasks, &journal, "must", SECOND);
+    ends_in(&tasks, &journal, "too slow", 60 * SECOND);
+    let report = tasks.close(Some(SECOND)).await;
+    assert_eq!(journal.entries(), ["too slow told", "must told", "must ends"]);
+    assert_eq!(report.elapsed, 7 * SECOND);
+    assert_eq!(lines(&report.cut_off), ["too slow #2 (aborted after 6.0s)"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_finish_has_its_grace_even_if_it_does_not_listen() {
+    let tasks = with_grace(2 * SECOND);
+    let (one, two, three) = (sleep(2 * SECOND), sleep(5 * SECOND), pending::<()>());
+    tasks.create_task(one).name("in time").must_finish().spawn().unwrap();
+    tasks.create_task(two).name("by its own grace").must_finish().shutdown_grace(9 * SECOND).spawn().unwrap();
+    tasks.create_task(three).name("never").must_finish().context("user", "ada").spawn().unwrap();
+    let report = tasks.close(Some(SECOND)).await;
+    assert_eq!((report.completed, report.aborted, report.elapsed), (2, 1, 5 * SECOND));
+    assert_eq!(lines(&report.cut_off), [r#"never #3 (aborted after 3.0s) {"user":"ada"}"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_finish_and_has_not_begun_is_cut_off_like_others() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace(2 * SECOND));
+    let begun = Journal::default();
+    tasks.create_task(pending::<()>()).name("must").must_finish().spawn().unwrap();
+    let journal = begun.clone();
+    tasks.create_task(async move { journal.add("begun") }).name("queued").must_finish().spawn().unwrap();
+    let report = tasks.close(Some(SECOND)).await;
+    let expected = ["queued #2 (cancelled after 1.0s)", "must #1 (aborted after 3.0s)"];
+    assert_eq!((lines(&report.cut_off), begun.entries()), (expected.map(String::from).to_vec(), vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_finish_and_waits_for_its_turn_may_have_it_while_the_others_are_cancelled() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace(2 * SECOND));
+    tasks.create_task(pending::<()>()).name("other").spawn().unwrap();
+    let must = tasks.create_task(async { Ok::<_, Infallible>("saved") }).must_finish().spawn().unwrap();
+    let report = tasks.close(Some(SECOND)).await;
+    assert_eq!(must.await.unwrap(), "saved");
+    assert_eq!((report.completed, names(&report.cut_off)), (1, vec!["other"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_tasks_do_a_close_returns_within_its_bounds() {
+    let tasks = with_grace(2 * SECOND);
+    let blocks = || {
+        let ((go, wait), (begun, has_begun)) = (mpsc::channel::<()>(), oneshot::channel());
+        let work = move |_: TaskContext| {
+            begun.send(()).unwrap();
+            wait.recv().unwrap();
+        };
+        (go, has_begun, work)
+    };
+    let ((go_one, one, first), (go_two, two, second)) = (blocks(), blocks());
+    tasks.create_blocking_task(first).name("blocks").spawn().unwrap();
+    let must = tasks.create_blocking_task(second).name("must").must_finish();
+    must.shutdown_grace(3 * SECOND).spawn().unwrap();
+    one.await.unwrap();
+    two.await.unwrap();
+    let began = Instant::now();
+    let mut closing = Box::pin(tasks.close(Some(SECOND)));
+    // The clock doesn't turn by itself while a blocking task runs.
+    let report = loop {
+        if let Some(report) = closing.as_mut().now_or_never() {
+            break report;
+        }
+        advance(Duration::from_millis(50)).await;
+    };
+    // The bound; the grace and what it takes to settle, of the one and of the other.
+    let (bound, first, last) = (1_000, 2_000 + 100, 3_000 + 100);
+    assert_eq!(began.elapsed(), Duration::from_millis(bound + first + last));
+    assert_eq!(still(&report.still_running), ["blocks", "must"]);
+    go_one.send(()).unwrap();
+    go_two.send(()).unwrap();
+    tasks.wait_for_all(None).await.unwrap();
+    let report = tasks.close(None).await;
+    assert_eq!((report.completed, report.still_running.len()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closers_that_come_at_once_wait_for_what_must_finish_together() {
+    let (tasks, journal) = (with_grace(5 * SECOND), Journal::default());
+    ends_in(&tasks, &journal, "must", 2 * SECOND);
+    ends_in(&tasks, &journal, "other", SECOND);
+    let later = async {
+        // In the grace of the one, and in that of the other.
+        sleep(3 * SECOND / 2).await;
+        let one = tasks.close(Some(Duration::ZERO));
+        let two = async {
+            sleep(SECOND).await;
+            tasks.close(None).await
+        };
+        tokio::join!(one, two)
+    };
+    let (first, (second, third)) = tokio::join!(tasks.close(Some(SECOND)), later);
+    assert_eq!(journal.entries(), ["other told", "other ends", "must told", "must ends"]);
+    assert_eq!(first.elapsed, 4 * SECOND);
+    for other in [second, third] {
+        assert_eq!(format!("{first:?}"), format!("{other:?}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_must_finish_may_close_its_manager() {
+    let tasks = with_grace(2 * SECOND);
+    tasks.create_task_with(|_| pending::<()>()).name("other").spawn().unwrap();
+    tasks.create_task(pending::<()>()).name("must").must_finish().spawn().unwrap();
+    let manager = tasks.clone();
+    let work = async move { Ok::<_, Infallible>(manager.close(Some(SECOND)).await) };
+    let report = tasks.create_task(work).name("closer").must_finish().spawn().unwrap().await.unwrap();
+    assert_eq!(report.elapsed, 5 * SECOND);
+    assert_eq!(lines(&report.cut_off), ["other #1 (aborted after 3.0s)", "must #2 (aborted after 5.0s)"]);
+    assert_eq!(still(&report.still_running), ["closer"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_bound_what_must_finish_is_only_waited_for() {
+    for bound in [None, Some(Duration::MAX)] {
+        let (tasks, journal) = (with_grace(Duration::MAX), Journal::default());
+        let spawn = |work| tasks.create_task(work).must_finish().spawn().unwrap();
+        spawn(sleep(86_400 * SECOND));
+        let report = tasks.close(bound).await;
+        assert!(report.is_clean());
+        assert_eq!((report.completed, report.elapsed), (1, 86_400 * SECOND));
+        assert_eq!(journal.entries(), [""; 0]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_grace_is_as_long_as_the_task_takes() {
+    let (tasks, journal) = (with_grace(Duration::MAX), Journal::default());
+    ends_in(&tasks, &journal, "must", 3_600 * SECOND);
+    ends_in(&tasks, &journal, "other", 3_600 * SECOND);
+    let report = tasks.close(Some(Duration::ZERO)).await;
+    assert_eq!((report.completed, report.elapsed), (2, 7_200 * SECOND));
+    assert!(report.is_clean());
+}
+
+// ---- Tasks that don't want to end.
+
+/// A task that spawns its successor, for as long as it may.
+fn link(task: TaskContext, pause: Option<Duration>) -> BoxFuture<'static, Result<(), SpawnError>> {
+    Box::pin(async move {
+        match pause {
+            Some(pause) => sleep(pause).await,
+            None => tokio::task::yield_now().await,
+        }
+        task.manager().create_task_with(move |task| link(task, pause)).name("link").spawn().map(drop)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_of_tasks_that_spawn_their_successor_ends_at_the_bound() {
+    let tasks = with_grace(2 * SECOND);
+    tasks.create_task_with(|task| link(task, Some(Duration::from_millis(10)))).spawn().unwrap();
+    let report = tasks.close(Some(SECOND)).await;
+    // The last one listens in vain: its spawn is refused within the grace.
+    assert_eq!(report.failed, 1);
+    assert!(report.completed >= 90, "{report}");
+    assert!(report.elapsed <= SECOND + Duration::from_millis(20), "{report}");
+    assert_eq!((tasks.task_count(), tasks.stats().rejected), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chain_of_tasks_that_never_pauses_ends_with_the_close() {
+    let tasks = BackgroundTaskManager::new();
+    for _ in 0..4 {
+        tasks.create_task_with(|task| link(task, None)).spawn().unwrap();
+    }
+    let report = tasks.close(Some(Duration::from_millis(1))).await;
+    assert!(report.still_running.is_empty(), "{report}");
+    let stats = tasks.stats();
+    assert_eq!((stats.active, stats.failed, stats.rejected), (0, 4, 4), "{stats}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_swallows_its_cancellation_is_aborted_when_its_grace_is_over() {
+    let tasks = with_grace(2 * SECOND);
+    let swallows = |task: TaskContext| async move {
+        loop {
+            task.cancelled().await;
+            sleep(Duration::from_millis(300)).await;
+        }
+        #[allow(unreachable_code, reason = "it says what the task returns")]
+        Ok::<_, Infallible>(())
+    };
+    tasks.create_task_with(swallows).name("swallows").spawn().unwrap();
+    let report = tasks.close(Some(SECOND)).await;
+    assert_eq!(lines(&report.cut_off), ["swallows #1 (aborted after 3.0s)"]);
+}
+
+// ---- Runtimes that shut down.
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap()
+}
+
+/// One with a clock of its own, which turns by itself.
+fn elsewhere() -> Runtime {
+    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
+#[test]
+fn a_close_on_another_runtime_reports_what_the_tasks_runtime_dropped() {
+    let home = runtime();
+    let _entered = home.enter();
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
+    let handles = [(); 3].map(|()| tasks.create_task(pending::<()>()).spawn().unwrap());
+    let elsewhere = elsewhere();
+    let report = elsewhere.block_on(async {
+        let mut closing = Box::pin(tasks.close(None));
+        assert!(closing.as_mut().now_or_never().is_none());
+        home.shutdown_background();
+        closing.await
+    });
+    assert_eq!((report.aborted, report.still_running.len(), report.cut_off.len()), (3, 0, 0));
+    for handle in handles {
+        assert_eq!(elsewhere.block_on(handle).unwrap_err().outcome(), TaskOutcome::Aborted);
+    }
+    assert_eq!((tasks.stats().active, tasks.stats().queued), (0, 0));
+    assert_eq!(elsewhere.block_on(tasks.close(None)).aborted, 3);
+}
+
+/// A task that blocks its thread until it is told to go on.
+fn hog(tasks: &BackgroundTaskManager) -> mpsc::Sender<()> {
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = mpsc::channel();
+    let wait = Mutex::new(wait);
+    let work = async move {
+        begun.send(()).unwrap();
+        wait.lock().unwrap().recv().unwrap();
+    };
+    tasks.create_task(work).name("hog").spawn().unwrap();
+    has_begun.recv().unwrap();
+    go
+}
+
+#[test]
+fn the_bound_of_a_close_on_another_runtime_holds_though_the_tasks_runtime_is_out_of_threads() {
+    let home = runtime();
+    let tasks = home.block_on(async { BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(SECOND)) });
+    let go = hog(&tasks);
+    let waits = elsewhere().block_on(tasks.wait_for_all(Some(SECOND)));
+    assert_eq!(still(waits.unwrap_err().tasks()), ["hog"]);
+    let report = elsewhere().block_on(tasks.close(Some(2 * SECOND)));
+    assert_eq!((still(&report.still_running), report.elapsed), (vec!["hog"], Duration::from_millis(3_100)));
+    go.send(()).unwrap();
+}
+
+#[test]
+fn the_bound_of_a_close_on_another_runtime_holds_though_the_tasks_runtime_shuts_down() {
+    let home = runtime();
+    let tasks = home.block_on(async { BackgroundTaskManager::new() });
+    let go = hog(&tasks);
+    let report = elsewhere().block_on(async {
+        let mut closing = Box::pin(tasks.close(Some(2 * SECOND)));
+        assert!(closing.as_mut().now_or_never().is_none());
+        // The hog is in the way of its end; and a runtime can't be waited for within another.
+        std::thread::spawn(move || home.shutdown_timeout(Duration::from_millis(1))).join().unwrap();
+        closing.await
+    });
+    assert_eq!(still(&report.still_running), ["hog"]);
+    go.send(()).unwrap();
+}
+
+#[test]
+fn a_blocking_task_that_outlives_its_runtime_is_aborted_for_the_manager() {
+    let home = runtime();
+    let tasks = home.block_on(async { BackgroundTaskManager::new() });
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = oneshot::channel();
+    let work = move |_| {
+        begun.send(()).unwrap();
+        wait.recv().unwrap();
+    };
+    let handle = tasks.create_blocking_task(work).spawn().unwrap();
+    home.block_on(has_begun).unwrap();
+    home.shutdown_background();
+    let report = elsewhere().block_on(async {
+        assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Aborted);
+        tasks.close(Some(SECOND)).await
+    });
+    assert_eq!(report.still_running.len(), 0);
+    assert_eq!(tasks.stats().aborted, 1);
     go.send(()).unwrap();
 }

@@ -1,6 +1,6 @@
 //! [`TaskBuilder`]: what is said of a task before it is spawned.
 
-use std::{any::type_name, borrow::Cow, fmt, pin::pin, sync::Arc, time::Duration};
+use std::{any::type_name, borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -300,7 +300,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     }
 
     /// Starts the task as soon as there is room for it: where [`spawn`](Self::spawn) would give
-    /// [`SpawnError::Full`], this waits, for as long as it takes. Those who wait get room one after the other.
+    /// [`SpawnError::Full`], this waits, for as long as it takes. Those who wait get room one after the other, in the order
+    /// in which they came; so one that is kept without being polled holds up those behind it.
     ///
     /// Cancel safe: dropping it drops the task unspawned and uncounted. A task that waits here for room that only its own
     /// end would make waits until it is stopped.
@@ -319,20 +320,10 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// # }
     /// ```
     pub async fn spawn_wait(self) -> Result<TaskHandle<T>, SpawnError> {
-        let registry = Arc::clone(&self.manager.registry);
         let mut candidate = self.candidate()?;
-        loop {
-            // Made before the look: room that gets free between the two is not missed.
-            let mut room = pin!(registry.room());
-            room.as_mut().enable();
-            match candidate.admit() {
-                Ok(()) => return candidate.launch(),
-                Err(SpawnError::Full) => {
-                    room.await;
-                    candidate.task.renew();
-                }
-                Err(why) => return Err(candidate.reject(why)),
-            }
+        match candidate.admit_in_turn().await {
+            Ok(()) => candidate.launch(),
+            Err(why) => Err(candidate.reject(why)),
         }
     }
 
@@ -371,6 +362,11 @@ struct Candidate<'m, T, W> {
 impl<T, W> Candidate<'_, T, W> {
     fn admit(&mut self) -> Result<(), SpawnError> {
         self.manager.registry.admit(&mut self.task, self.manager.spawner())
+    }
+
+    async fn admit_in_turn(&mut self) -> Result<(), SpawnError> {
+        let Self { manager, task, .. } = self;
+        manager.registry.admit_in_turn(task, manager.spawner()).await
     }
 
     fn reject(self, why: SpawnError) -> SpawnError {

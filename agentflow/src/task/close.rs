@@ -13,7 +13,7 @@ use super::{
     outcome::TaskOutcome,
     record::{Request, Task, TaskRef},
     registry::{self, Phase, Registry, State},
-    wait::{SETTLE, longest_grace},
+    wait::{SETTLE, longest_grace, mark},
 };
 
 /// What all who close the manager share.
@@ -128,6 +128,7 @@ impl Registry {
         }
         // Whoever waits for a later deadline learns of the earlier one.
         self.notify();
+        self.narrowed();
     }
 
     /// Waits until nothing but the tasks in `except` lives, or the deadline has passed; says which. Afterwards
@@ -175,6 +176,7 @@ impl Registry {
             let mut state = self.lock();
             let is_due = |task: &&Arc<Task>| Turn::of(task) == turn && task.mark_cut_off();
             let cut: Vec<_> = state.tasks_except(except).filter(is_due).cloned().collect();
+            mark(&cut, Request::Cancel);
             let grace = longest_grace(&cut, self.options.grace);
             let grace_over = state.closing.as_mut().and_then(|closing| {
                 let over = &mut closing.grace_over[turn as usize];

@@ -65,6 +65,8 @@ pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) origin: Option<Arc<TaskOrigin>>,
     pub(super) spawned: Instant,
+    /// It was not its turn when it was spawned.
+    pub(super) had_to_wait: bool,
     request: AtomicU8,
     may_run: AtomicBool,
     polled: AtomicBool,
@@ -146,6 +148,7 @@ impl Task {
             spec,
             origin,
             spawned: Instant::now(),
+            had_to_wait: false,
             request: AtomicU8::new(Request::None as u8),
             may_run: AtomicBool::new(false),
             polled: AtomicBool::new(false),

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    pin::pin,
     sync::{
         Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -32,6 +33,7 @@ use super::{
     queue::Queue,
     record::{End, Request, Task, TaskRef},
     sync::Mutex,
+    wait::mark,
 };
 use crate::error::AttemptTimedOut;
 
@@ -40,8 +42,12 @@ pub(super) struct Registry {
     state: Mutex<State>,
     /// Told at the ends that somebody waits for, and when a close is hastened.
     changed: Notify,
-    /// Told of each place that gets free, one waiting spawn for each.
+    /// Told of each place that gets free.
     room: Notify,
+    /// Held by the one of the waiting spawns that has the next place; the others wait for it in their order.
+    line: tokio::sync::Mutex<()>,
+    /// Told when less may be spawned than before.
+    narrowed: Notify,
     /// Whether there is anybody to tell of events.
     is_watched: AtomicBool,
     metrics: Metrics,
@@ -160,6 +166,8 @@ impl Registry {
             }),
             changed: Notify::new(),
             room: Notify::new(),
+            line: tokio::sync::Mutex::new(()),
+            narrowed: Notify::new(),
             is_watched: AtomicBool::new(false),
             metrics: Metrics::default(),
             runtime: Handle::try_current().ok(),
@@ -172,10 +180,6 @@ impl Registry {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn runtime(&self) -> Option<Handle> {
-        self.runtime.clone().or_else(|| Handle::try_current().ok())
-    }
-
     /// Counts and logs a spawn that comes to nothing.
     pub(super) fn reject(&self, name: &str, why: SpawnError) -> SpawnError {
         self.lock().ended.rejected += 1;
@@ -186,13 +190,20 @@ impl Registry {
 
     /// Counts the task in and gives it its place, or says why not; then it is as it was.
     ///
-    /// [`SpawnError::Full`] may pass: see [`Registry::room`].
+    /// [`SpawnError::Full`] may pass: see [`Registry::admit_in_turn`].
     pub(super) fn admit(&self, task: &mut Arc<Task>, spawner: Spawner) -> Result<(), SpawnError> {
         let asked = {
             let mut state = self.lock();
+            if !state.admits(spawner) {
+                return Err(SpawnError::Closed);
+            }
             let parent = spawner.task.and_then(|spawner| state.get(spawner)).cloned();
-            let is_under_way = parent.is_some() || spawner.is_run;
-            state.place(task, parent.as_deref(), is_under_way, &self.options)?
+            let asked = state.place(task, parent.as_deref(), &self.options)?;
+            // Under the lock: none of them may begin because another one ended of it.
+            for (other, request) in &asked {
+                other.mark(*request);
+            }
+            asked
         };
         for (other, request) in asked {
             other.ask(request);
@@ -214,9 +225,38 @@ impl Registry {
         self.metrics.record(&task.spec.name, Change::Spawned);
     }
 
-    /// Resolves when there may be room for another task, if it was made before there was none.
-    pub(super) fn room(&self) -> Notified<'_> {
-        self.room.notified()
+    /// Like [`admit`](Self::admit), but where that finds no room, this waits for it: one after the other.
+    pub(super) async fn admit_in_turn(&self, task: &mut Arc<Task>, spawner: Spawner) -> Result<(), SpawnError> {
+        let in_turn = async {
+            // Whoever gives up lets go of it, and the next one looks for itself: no place that got free is forgotten.
+            let _first = self.line.lock().await;
+            loop {
+                // Made before the look: room that gets free between the two is not missed.
+                let mut room = pin!(self.room.notified());
+                room.as_mut().enable();
+                // Its age counts from its spawn, which is now or later.
+                task.renew();
+                match self.admit(task, spawner) {
+                    Err(SpawnError::Full) => room.await,
+                    admitted => return admitted,
+                }
+            }
+        };
+        let refused = async {
+            loop {
+                let narrowed = self.narrowed.notified();
+                if !self.lock().admits(spawner) {
+                    return;
+                }
+                narrowed.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            admitted = in_turn => admitted,
+            // Wherever it stood in the line.
+            () = refused => Err(SpawnError::Closed),
+        }
     }
 
     /// The task's turn has come, and it begins.
@@ -382,8 +422,9 @@ impl Registry {
 
     /// Waits for the change, but not beyond the deadline; false if that passed first.
     ///
-    /// Works on any executor if the manager was made within a runtime. Without any runtime there is no timer, and
-    /// the deadline counts as passed.
+    /// Works on any executor if the manager was made within a runtime, and by the clock of the runtime that it is called
+    /// in if it is called in one: that of the tasks stands still when they block its threads. Without any runtime there is
+    /// no timer, and the deadline counts as passed.
     pub(super) async fn changed_before(&self, changed: Notified<'_>, deadline: Option<Instant>) -> bool {
         let Some(deadline) = deadline else {
             changed.await;
@@ -392,7 +433,7 @@ impl Registry {
         if deadline <= Instant::now() {
             return false;
         }
-        let Some(runtime) = self.runtime() else {
+        let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.clone()) else {
             return false;
         };
         let sleep = {
@@ -439,7 +480,12 @@ impl Registry {
             state.is_over().then(|| state.events.take()).flatten()
         };
         drop(events);
-        self.room.notify_waiters();
+        self.narrowed();
+    }
+
+    /// Less may be spawned than before: tells those who wait for room.
+    pub(super) fn narrowed(&self) {
+        self.narrowed.notify_waiters();
     }
 
     /// The last owner is gone: nothing may be spawned, and what runs is cancelled.
@@ -448,7 +494,9 @@ impl Registry {
             let mut state = self.lock();
             state.phase = Phase::Closed;
             // Whoever was asked already has been answered for, by a close or by hand.
-            state.tasks().filter(|task| task.request() == Request::None).cloned().collect()
+            let orphans: Vec<_> = state.tasks().filter(|task| task.request() == Request::None).cloned().collect();
+            mark(&orphans, Request::Cancel);
+            orphans
         };
         self.closed();
         if orphans.is_empty() {
@@ -462,23 +510,23 @@ impl Registry {
 }
 
 impl State {
+    /// Whether the phase lets such a task in.
+    fn admits(&self, spawner: Spawner) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Draining => spawner.is_run || spawner.task.is_some_and(|task| self.get(task).is_some()),
+            Phase::Closed => false,
+        }
+    }
+
     /// Counts the task in and gives it its place, or says why not. What is to be asked of others for it is left to the
     /// caller, who holds the lock.
     fn place(
         &mut self,
         task: &mut Arc<Task>,
         parent: Option<&Task>,
-        is_under_way: bool,
         options: &TaskManagerOptions,
     ) -> Result<Vec<(Arc<Task>, Request)>, SpawnError> {
-        let admitted = match self.phase {
-            Phase::Open => true,
-            Phase::Draining => is_under_way,
-            Phase::Closed => false,
-        };
-        if !admitted {
-            return Err(SpawnError::Closed);
-        }
         let mut asked = Vec::new();
         if let Some((key, when_busy)) = task.spec.extras.as_ref().and_then(|extras| extras.key.as_ref()) {
             let others = self.queue.of_key(key);
@@ -508,7 +556,8 @@ impl State {
             new.spec.extras.get_or_insert_default().ancestors = self.with_ancestors(parent);
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
         }
-        if self.queue.enter(new.place()) {
+        new.had_to_wait = !self.queue.enter(new.place());
+        if !new.had_to_wait {
             new.let_run();
         }
         self.must_finish += usize::from(new.spec.must_finish());

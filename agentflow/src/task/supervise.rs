@@ -161,9 +161,11 @@ impl<B: Body> Life<B> {
 
     /// What is asked of the task, if it is to be stopped for that now.
     fn requested(&self, task: &Task) -> Option<Stop> {
+        // Whoever is stopped in the queue is so even if its turn came before it was polled.
+        let waits = self.phase == Phase::Queued || (self.phase == Phase::New && task.had_to_wait);
         match task.request() {
             Request::None => None,
-            Request::Cancel if self.phase != Phase::Queued && has_grace(task) => None,
+            Request::Cancel if !waits && has_grace(task) => None,
             Request::Cancel => Some(Stop::Cancelled),
             Request::Abort => Some(Stop::Aborted),
             Request::Evict => Some(Stop::Evicted),

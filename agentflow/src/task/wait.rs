@@ -68,11 +68,8 @@ impl BackgroundTaskManager {
     /// ```
     pub async fn cancel_all(&self) -> CancelReport {
         let here = self.here();
-        let mut tasks: Vec<_> = self.registry.lock().tasks_except(&here).cloned().collect();
+        let mut tasks = self.cancel_those(|task| !here.contains(&task.at));
         tasks.sort_unstable_by_key(|task| task.at.id);
-        for task in &tasks {
-            task.ask(Request::Cancel);
-        }
         let grace = longest_grace(&tasks, self.registry.options.grace);
         let deadline = registry::deadline(grace.checked_add(SETTLE));
         // Each end is looked at once: what is before `left` has not been seen to end yet.
@@ -102,25 +99,37 @@ impl BackgroundTaskManager {
     /// Cancels the task with this id; says whether it was live. Like [`TaskHandle::cancel`](crate::TaskHandle::cancel) it
     /// returns at once.
     pub fn cancel(&self, id: TaskId) -> bool {
-        self.cancel_those(|task| task.at.id == id) > 0
+        !self.cancel_those(|task| task.at.id == id).is_empty()
     }
 
     /// Cancels the tasks of this name; says how many were live. Returns at once.
     pub fn cancel_named(&self, name: &str) -> usize {
-        self.cancel_those(|task| task.spec.name == name)
+        self.cancel_those(|task| task.spec.name == name).len()
     }
 
     /// Cancels the tasks [of this run](Self::tasks_of); says how many were live. Returns at once.
     pub fn cancel_tasks_of(&self, run: RunId) -> usize {
-        self.cancel_those(|task| task.origin.as_ref().is_some_and(|origin| origin.run() == run))
+        self.cancel_those(|task| task.origin.as_ref().is_some_and(|origin| origin.run() == run)).len()
     }
 
-    fn cancel_those(&self, which: impl Fn(&Task) -> bool) -> usize {
-        let tasks: Vec<_> = self.registry.lock().tasks().filter(|task| which(task)).cloned().collect();
+    fn cancel_those(&self, which: impl Fn(&Task) -> bool) -> Vec<Arc<Task>> {
+        let tasks = {
+            let state = self.registry.lock();
+            let tasks: Vec<_> = state.tasks().filter(|task| which(task)).cloned().collect();
+            mark(&tasks, Request::Cancel);
+            tasks
+        };
         for task in &tasks {
             task.ask(Request::Cancel);
         }
-        tasks.len()
+        tasks
+    }
+}
+
+/// Notes for all of them what is asked, under the registry's lock: none may begin because another one ended of it.
+pub(super) fn mark(tasks: &[Arc<Task>], request: Request) {
+    for task in tasks {
+        task.mark(request);
     }
 }
 

@@ -1,0 +1,412 @@
+//! Tasks with a key, of which no two run at once.
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use agentflow::{
+    BackgroundTaskManager, SpawnError, TaskContext, TaskError, TaskHandle, TaskManagerOptions, TaskOutcome, TaskState,
+    TimeLimit, WhenBusy, WhenFull,
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+use tracing::Level;
+
+use crate::support::{Journal, OnDrop, capture, settle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Spawns a task that takes a second, and writes down when it begins and ends.
+fn spawn(tasks: &BackgroundTaskManager, journal: &Journal, name: &'static str, when_busy: WhenBusy) -> TaskHandle<()> {
+    let journal = journal.clone();
+    let work = async move {
+        journal.add(format!("{name} begins"));
+        sleep(SECOND).await;
+        journal.add(format!("{name} ends"));
+    };
+    tasks.create_task(work).name(name).key("k", when_busy).spawn().unwrap()
+}
+
+// ---- Queue.
+
+#[tokio::test(start_paused = true)]
+async fn tasks_of_one_key_run_one_after_the_other_in_their_order() {
+    let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
+    for name in ["a", "b", "c"] {
+        spawn(&tasks, &journal, name, WhenBusy::Queue);
+    }
+    settle().await;
+    let states: Vec<_> = tasks.task_info().iter().map(|task| (task.key().unwrap().to_owned(), task.state())).collect();
+    let queued = ("k".to_owned(), TaskState::Queued);
+    assert_eq!(states, [("k".to_owned(), TaskState::Running), queued.clone(), queued]);
+    assert_eq!((tasks.stats().active, tasks.stats().queued), (3, 2));
+    let began = Instant::now();
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    assert_eq!(journal.entries(), ["a begins", "a ends", "b begins", "b ends", "c begins", "c ends"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_keys_and_tasks_without_one_are_not_held_up() {
+    let tasks = BackgroundTaskManager::new();
+    let began = Instant::now();
+    for key in ["a", "a", "b", "b"] {
+        tasks.create_task(async { sleep(SECOND).await }).key(key, WhenBusy::Queue).spawn().unwrap();
+    }
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(tasks.stats().queued, 2);
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!(began.elapsed(), 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_leaves_the_line_of_its_key_lets_the_others_move_up() {
+    let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
+    spawn(&tasks, &journal, "a", WhenBusy::Queue);
+    spawn(&tasks, &journal, "b", WhenBusy::Queue).cancel();
+    let late = tasks.create_task(pending::<()>()).key("k", WhenBusy::Queue).queue_timeout(SECOND / 2).spawn().unwrap();
+    spawn(&tasks, &journal, "c", WhenBusy::Queue);
+    let error = late.await.unwrap_err();
+    assert!(matches!(error, TaskError::TimedOut { limit: TimeLimit::Queue, .. }), "{error:?}");
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!(journal.entries(), ["a begins", "a ends", "c begins", "c ends"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_of_a_key_begins_however_the_one_before_it_ends() {
+    let tasks = BackgroundTaskManager::new();
+    let keyed = |outcome: TaskOutcome| {
+        let work = async move {
+            match outcome {
+                TaskOutcome::Completed => Ok(()),
+                TaskOutcome::Failed => Err("no"),
+                TaskOutcome::Panicked => panic!("oh"),
+                _ => pending().await,
+            }
+        };
+        tasks.create_task(work).key("k", WhenBusy::Queue)
+    };
+    keyed(TaskOutcome::Completed).spawn().unwrap();
+    keyed(TaskOutcome::Failed).spawn().unwrap();
+    keyed(TaskOutcome::Panicked).spawn().unwrap();
+    keyed(TaskOutcome::TimedOut).timeout(SECOND).spawn().unwrap();
+    let cancelled = keyed(TaskOutcome::Cancelled).spawn().unwrap();
+    let aborted = keyed(TaskOutcome::Aborted).spawn().unwrap().abort_on_drop();
+    let last = keyed(TaskOutcome::Completed).spawn().unwrap();
+    sleep(2 * SECOND).await;
+    cancelled.cancel();
+    settle().await;
+    drop(aborted);
+    last.await.unwrap();
+    let outcomes: Vec<_> = tasks.recent().iter().map(|end| (end.outcome(), end.attempts())).collect();
+    let expected = [
+        TaskOutcome::Completed,
+        TaskOutcome::Failed,
+        TaskOutcome::Panicked,
+        TaskOutcome::TimedOut,
+        TaskOutcome::Cancelled,
+        TaskOutcome::Aborted,
+        TaskOutcome::Completed,
+    ];
+    assert_eq!(outcomes, expected.map(|outcome| (outcome, 1)), "each of them had begun");
+}
+
+// ---- Skip.
+
+#[tokio::test(start_paused = true)]
+async fn a_singleton_is_refused_while_there_is_one_and_free_again_afterwards() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let (send, receive) = oneshot::channel::<()>();
+    let first = tasks.create_task(async { sleep(SECOND).await }).key("k", WhenBusy::Skip).spawn().unwrap();
+    let work = async move { send.send(()).unwrap() };
+    let refused = tasks.create_task(work).name("second").key("k", WhenBusy::Skip).spawn().unwrap_err();
+    assert_eq!((refused, refused.as_str()), (SpawnError::Busy, "busy"));
+    receive.await.unwrap_err();
+    assert_eq!((tasks.stats().spawned, tasks.stats().rejected), (1, 1));
+    let line = log.event("background task rejected");
+    assert_eq!((line.level, line.field("name")), (Level::DEBUG, "second"));
+    assert_eq!(line.field("reason"), SpawnError::Busy.to_string());
+    // `spawn_wait` waits for room, not for the key.
+    let refused = tasks.create_task(async {}).key("k", WhenBusy::Skip).spawn_wait().await.unwrap_err();
+    assert_eq!(refused, SpawnError::Busy);
+    tasks.create_task(async {}).key("other", WhenBusy::Skip).spawn().unwrap();
+
+    first.await.unwrap();
+    tasks.create_task(async {}).key("k", WhenBusy::Skip).spawn().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_singleton_is_refused_while_one_that_was_cancelled_is_ending_and_while_one_waits() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace(2 * SECOND));
+    let skip = || tasks.create_task(async {}).key("k", WhenBusy::Skip).spawn();
+    let stubborn = tasks.create_task_with(|_| pending::<()>()).key("k", WhenBusy::Queue).spawn().unwrap();
+    stubborn.cancel();
+    settle().await;
+    assert_eq!(skip().unwrap_err(), SpawnError::Busy);
+    let queued = tasks.create_task(async {}).key("other", WhenBusy::Queue).spawn().unwrap();
+    let refused = tasks.create_task(async {}).key("other", WhenBusy::Skip).spawn().unwrap_err();
+    assert_eq!(refused, SpawnError::Busy, "one that waits is there already");
+    stubborn.await.unwrap_err();
+    queued.await.unwrap();
+    skip().unwrap();
+}
+
+// ---- Replace.
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_task_has_its_grace_and_the_new_one_begins_when_it_has_ended() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(5 * SECOND));
+    let journal = Journal::default();
+    let saves = {
+        let journal = journal.clone();
+        |task: TaskContext| async move {
+            task.cancelled().await;
+            journal.add("old saves");
+            sleep(2 * SECOND).await;
+            journal.add("old ends");
+        }
+    };
+    let old = tasks.create_task_with(saves).key("k", WhenBusy::Replace).spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    let new = spawn(&tasks, &journal, "new", WhenBusy::Replace);
+    settle().await;
+    let states: Vec<_> = tasks.task_info().iter().map(agentflow::TaskInfo::state).collect();
+    assert_eq!(states, [TaskState::Cancelling, TaskState::Queued]);
+    new.await.unwrap();
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    assert_eq!(journal.entries(), ["old saves", "old ends", "new begins", "new ends"]);
+    old.await.unwrap();
+
+    // One that doesn't listen is gone at once, and one that ignores its token when its grace is over.
+    let plain = tasks.create_task(pending::<()>()).key("k", WhenBusy::Replace).spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    let stubborn = tasks.create_task_with(|_| pending::<()>()).key("k", WhenBusy::Replace).spawn().unwrap();
+    assert_eq!(plain.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    settle().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    tasks.create_task(async {}).key("k", WhenBusy::Replace).spawn().unwrap().await.unwrap();
+    assert_eq!(began.elapsed(), 5 * SECOND);
+    assert_eq!(stubborn.await.unwrap_err().outcome(), TaskOutcome::Aborted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_that_replace_each_other_only_the_last_runs() {
+    // Whether those that are replaced had been polled, and whether the one that runs makes way at once.
+    for (settles, listens) in [(false, false), (false, true), (true, false), (true, true)] {
+        let tasks = BackgroundTaskManager::new();
+        let begun = Journal::default();
+        let mut handles = Vec::new();
+        for number in 0..10 {
+            let begun = begun.clone();
+            let work = move |task: TaskContext| async move {
+                begun.add(number.to_string());
+                if number == 0 && listens {
+                    task.cancelled().await;
+                    sleep(SECOND / 2).await;
+                } else if number == 0 {
+                    pending::<()>().await;
+                }
+            };
+            let builder = tasks.create_task_with(work).key("k", WhenBusy::Replace).shutdown_grace(SECOND);
+            handles.push(builder.spawn().unwrap());
+            if settles || number == 0 {
+                settle().await;
+            }
+        }
+        let last = handles.pop().unwrap();
+        last.await.unwrap();
+        for handle in handles.drain(1..) {
+            assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+        }
+        assert_eq!(begun.entries(), ["0", "9"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_replaces_replaces_those_that_wait_as_well_and_other_keys_go_on() {
+    let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
+    let other = tasks.create_task(async { sleep(SECOND).await }).key("other", WhenBusy::Replace).spawn().unwrap();
+    let without = tasks.create_task(async { sleep(SECOND).await }).spawn().unwrap();
+    let old = ["a", "b"].map(|name| spawn(&tasks, &journal, name, WhenBusy::Queue));
+    settle().await;
+    spawn(&tasks, &journal, "c", WhenBusy::Replace);
+    spawn(&tasks, &journal, "d", WhenBusy::Queue);
+    for handle in old {
+        assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    }
+    other.await.unwrap();
+    without.await.unwrap();
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!(journal.entries(), ["a begins", "c begins", "c ends", "d begins", "d ends"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_refused_for_want_of_room_replaces_nobody() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
+    let (go, wait) = oneshot::channel::<()>();
+    let old = tasks.create_task(async move { drop(wait.await) }).key("k", WhenBusy::Replace).spawn().unwrap();
+    let replace = || tasks.create_task(async { Ok::<_, Infallible>(7) }).key("k", WhenBusy::Replace);
+    assert_eq!(replace().spawn().unwrap_err(), SpawnError::Full);
+    let waiting = tokio::join!(replace().spawn_wait(), async {
+        settle().await;
+        assert_eq!(tasks.task_info()[0].state(), TaskState::Running);
+        drop(go);
+        old.await.unwrap();
+    });
+    assert_eq!(waiting.0.unwrap().await.unwrap(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_replaces_where_the_oldest_makes_room_has_one_end_for_each() {
+    let options = TaskManagerOptions::new().max_tasks(2).when_full(WhenFull::DropOldest);
+    let tasks = BackgroundTaskManager::with_options(options);
+    let journal = Journal::default();
+    let old = spawn(&tasks, &journal, "old", WhenBusy::Replace);
+    settle().await;
+    // The second waits for its turn, and is the one that is dropped though the third replaces it anyway.
+    let second = spawn(&tasks, &journal, "second", WhenBusy::Replace);
+    let third = spawn(&tasks, &journal, "third", WhenBusy::Replace);
+    assert_eq!(second.await.unwrap_err().outcome(), TaskOutcome::Evicted);
+    assert_eq!(old.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+    third.await.unwrap();
+    assert_eq!(journal.entries(), ["old begins", "third begins", "third ends"]);
+    let stats = tasks.stats();
+    assert_eq!((stats.spawned, stats.evicted, stats.cancelled, stats.completed), (3, 1, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_blocking_task_that_is_replaced_is_waited_for() {
+    let tasks = BackgroundTaskManager::new();
+    let (go, wait) = mpsc::channel::<()>();
+    let (begun, has_begun) = oneshot::channel();
+    let journal = Journal::default();
+    let old = {
+        let journal = journal.clone();
+        move |task: TaskContext| {
+            begun.send(()).unwrap();
+            wait.recv().unwrap();
+            assert!(task.is_cancelled());
+            journal.add("old ends");
+        }
+    };
+    tasks.create_blocking_task(old).key("k", WhenBusy::Replace).spawn().unwrap();
+    has_begun.await.unwrap();
+    let new = {
+        let journal = journal.clone();
+        tasks.create_blocking_task(move |_| journal.add("new")).key("k", WhenBusy::Replace).spawn().unwrap()
+    };
+    settle().await;
+    assert_eq!(tasks.stats().queued, 1);
+    go.send(()).unwrap();
+    new.await.unwrap();
+    assert_eq!(journal.entries(), ["old ends", "new"]);
+}
+
+// ---- All together.
+
+#[tokio::test(start_paused = true)]
+async fn keys_names_and_limits_hold_together() {
+    let journal = Journal::default();
+    let options = TaskManagerOptions::new().max_running(2).max_running_named("mail", 1);
+    let tasks = BackgroundTaskManager::with_options(options);
+    let spawn = |name: &'static str, number: u32, key: Option<&'static str>| {
+        let journal = journal.clone();
+        let work = async move {
+            journal.add(number.to_string());
+            sleep(SECOND).await;
+        };
+        let builder = tasks.create_task(work).name(name);
+        match key {
+            Some(key) => builder.key(key, WhenBusy::Queue).spawn().unwrap(),
+            None => builder.spawn().unwrap(),
+        };
+    };
+    spawn("mail", 1, Some("a"));
+    spawn("mail", 2, Some("b")); // waits for its name
+    spawn("index", 3, Some("a")); // waits for its key
+    spawn("index", 4, Some("c"));
+    spawn("index", 5, None); // waits for room
+    let mut seen = 0;
+    for now in [&["1", "4"][..], &["2", "3"], &["5"]] {
+        settle().await;
+        assert_eq!(journal.entries()[seen..], *now);
+        seen += now.len();
+        sleep(SECOND).await;
+    }
+    settle().await;
+    assert_eq!((tasks.stats().completed, tasks.stats().active), (5, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_cuts_off_a_line_of_one_key_without_letting_the_next_begin() {
+    let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
+    for name in ["a", "b", "c"] {
+        spawn(&tasks, &journal, name, WhenBusy::Queue);
+    }
+    let report = tasks.close(Some(3 * SECOND / 2)).await;
+    assert_eq!((report.completed, report.cancelled), (1, 2));
+    assert_eq!(journal.entries(), ["a begins", "a ends", "b begins"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_two_tasks_of_one_key_ever_run_at_once() {
+    const KEYS: [&str; 3] = ["a", "b", "c"];
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(2).grace(Duration::ZERO));
+    let running: Arc<[AtomicBool; 3]> = Arc::default();
+    let (ran, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let spawner = |seed: usize| {
+        let (tasks, running) = (tasks.clone(), Arc::clone(&running));
+        let (ran, refused) = (Arc::clone(&ran), Arc::clone(&refused));
+        tokio::spawn(async move {
+            for number in seed..seed + 600 {
+                let key = number % KEYS.len();
+                let when_busy = [WhenBusy::Queue, WhenBusy::Skip, WhenBusy::Replace][(number / 7) % 3];
+                let (running, ran) = (Arc::clone(&running), Arc::clone(&ran));
+                let work = async move {
+                    assert!(!running[key].swap(true, Ordering::SeqCst), "two at once");
+                    let _gone = OnDrop(|| assert!(running[key].swap(false, Ordering::SeqCst)));
+                    ran.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                };
+                // One half ends where it is cancelled, the other by itself.
+                let spawned = if number % 2 == 0 {
+                    tasks.create_task(work).key(KEYS[key], when_busy).spawn()
+                } else {
+                    tasks.create_task_with(|_| work).key(KEYS[key], when_busy).spawn()
+                };
+                if spawned.is_err() {
+                    refused.fetch_add(1, Ordering::SeqCst);
+                }
+                if number % 5 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+    };
+    for spawner in [spawner(0), spawner(1)] {
+        spawner.await.unwrap();
+    }
+    tasks.wait_for_all(None).await.unwrap();
+    let stats = tasks.stats();
+    assert_eq!((stats.panicked, stats.active, stats.queued), (0, 0, 0), "{stats}");
+    assert_eq!(usize::try_from(stats.rejected).unwrap(), refused.load(Ordering::SeqCst));
+    assert_eq!(stats.spawned + stats.rejected, 1_200);
+    assert!(ran.load(Ordering::SeqCst) as u64 >= stats.completed);
+    // Nobody holds a key any more.
+    for key in KEYS {
+        tasks.create_task(async {}).key(key, WhenBusy::Skip).spawn().unwrap().await.unwrap();
+    }
+}

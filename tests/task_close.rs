@@ -638,6 +638,16 @@ fn the_bound_of_a_close_on_another_runtime_holds_though_the_tasks_runtime_is_out
 }
 
 #[test]
+fn the_bound_of_a_close_holds_on_a_runtime_without_a_timer_if_the_tasks_runtime_has_one() {
+    let home = runtime();
+    let tasks = home.block_on(async { BackgroundTaskManager::new() });
+    tasks.create_task(pending::<()>()).spawn().unwrap();
+    let without_timer = Builder::new_current_thread().build().unwrap();
+    let report = without_timer.block_on(tasks.close(Some(Duration::from_millis(1))));
+    assert_eq!((report.cancelled, report.still_running.len()), (1, 0));
+}
+
+#[test]
 fn the_bound_of_a_close_on_another_runtime_holds_though_the_tasks_runtime_shuts_down() {
     let home = runtime();
     let tasks = home.block_on(async { BackgroundTaskManager::new() });

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    panic::catch_unwind,
     pin::pin,
     sync::{
         Arc, MutexGuard, PoisonError,
@@ -17,7 +18,7 @@ use slab::Slab;
 use tokio::{
     runtime::Handle,
     sync::{Notify, broadcast, futures::Notified},
-    time::Instant,
+    time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
@@ -433,18 +434,24 @@ impl Registry {
         if deadline <= Instant::now() {
             return false;
         }
-        let Some(runtime) = Handle::try_current().ok().or_else(|| self.runtime.clone()) else {
+        let Some(sleep) = self.timer(deadline) else {
             return false;
-        };
-        let sleep = {
-            let _entered = runtime.enter();
-            tokio::time::sleep_until(deadline)
         };
         tokio::select! {
             biased;
             () = changed => true,
             () = sleep => false,
         }
+    }
+
+    /// A timer of the runtime here, which may go on where all threads of the tasks' runtime are blocked; or else of
+    /// theirs. A runtime without a timer panics when it is asked for one.
+    fn timer(&self, deadline: Instant) -> Option<Sleep> {
+        let runtimes = [Handle::try_current().ok(), self.runtime.clone()];
+        runtimes.into_iter().flatten().find_map(|runtime| {
+            let _entered = runtime.enter();
+            catch_unwind(|| sleep_until(deadline)).ok()
+        })
     }
 
     /// Waits until only the tasks in `except` live, but not beyond the deadline; says whether it came to that.

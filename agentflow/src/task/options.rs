@@ -94,6 +94,9 @@ impl TaskManagerOptions {
     /// How many tasks may run at once; no limit unless told. The others wait for their turn in the order in which they
     /// were spawned, [`Queued`](crate::TaskState::Queued). How many may wait follows from
     /// [`max_tasks`](Self::max_tasks). Zero counts as one.
+    ///
+    /// A task that waits for another one still takes up its place: where all that run wait for those that don't, nothing
+    /// goes on until a timeout.
     #[must_use]
     pub fn max_running(mut self, tasks: usize) -> Self {
         self.max_running = Some(tasks.max(1));

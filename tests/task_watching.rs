@@ -480,31 +480,3 @@ fn each_task_of_many_threads_is_told_in_order_and_ends_once() {
         }
     }
 }
-
-/// What another thread tells of a task that is about to end is told before its end, or not at all.
-#[test]
-fn no_progress_is_told_after_the_end() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-    for round in 0..500 {
-        let tasks = {
-            let _entered = runtime.enter();
-            BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(1 << 12))
-        };
-        let events = tasks.watch();
-        let work = |task: TaskContext| async move {
-            let (begun, has_begun) = tokio::sync::oneshot::channel();
-            let teller = task.clone();
-            std::thread::spawn(move || {
-                begun.send(()).unwrap();
-                for _ in 0..100 {
-                    teller.progress(0.5, "from elsewhere");
-                }
-            });
-            has_begun.await
-        };
-        tasks.create_task_with(work).spawn().unwrap();
-        runtime.block_on(tasks.close(None));
-        let last = futures::executor::block_on(events.collect::<Vec<_>>()).pop().unwrap();
-        assert!(matches!(last, TaskEvent::Ended(_)), "round {round}: {last:?}");
-    }
-}

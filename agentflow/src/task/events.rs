@@ -19,7 +19,8 @@ use super::{
 
 /// Something that happened to a task.
 ///
-/// The events of one task come in order: spawned, started, its attempts and its progress, ended. Cheap to clone.
+/// The events of one task come in order: spawned, started, its attempts and its progress, ended. Only progress that another
+/// thread tells for the task in the moment of its end may come after that. Cheap to clone.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TaskEvent {

@@ -4,7 +4,7 @@
 //! numbers agree at any moment. Nothing of the user's and nothing of tokio's runs while it is held.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
+    collections::{BTreeSet, VecDeque},
     panic::catch_unwind,
     pin::pin,
     sync::{
@@ -93,37 +93,7 @@ pub(super) struct State {
     history: VecDeque<Arc<Task>>,
     pub(super) closing: Option<Closing>,
     waiting: Waiting,
-    events: Option<Events>,
-    /// The tasks whose progress is being told, which may be from any thread: an end is told after that.
-    telling: BTreeMap<TaskRef, Telling>,
-}
-
-type Events = broadcast::Sender<TaskEvent>;
-
-#[derive(Debug, Default)]
-struct Telling {
-    count: usize,
-    /// Who is to be told that the task has ended.
-    end: Option<Events>,
-}
-
-/// A task's progress is being told for as long as this lives.
-struct TellGuard<'a> {
-    registry: &'a Registry,
-    task: &'a Arc<Task>,
-}
-
-impl Drop for TellGuard<'_> {
-    fn drop(&mut self) {
-        let mut state = self.registry.lock();
-        let Entry::Occupied(mut telling) = state.telling.entry(self.task.at) else {
-            return;
-        };
-        telling.get_mut().count -= 1;
-        let end = if telling.get().count == 0 { telling.remove().end } else { None };
-        drop(state);
-        tell_end(end, self.task);
-    }
+    events: Option<broadcast::Sender<TaskEvent>>,
 }
 
 /// Who waits, so that an end wakes nobody who would only find that there are more to come.
@@ -163,7 +133,6 @@ impl Registry {
                 closing: None,
                 waiting: Waiting::default(),
                 events: None,
-                telling: BTreeMap::new(),
             }),
             changed: Notify::new(),
             room: Notify::new(),
@@ -295,19 +264,7 @@ impl Registry {
 
     /// The task told how far it is.
     pub(super) fn progressed(&self, task: &Arc<Task>, progress: Arc<TaskProgress>) {
-        let events = self.watchers(|state| {
-            // It may have ended since it said so.
-            let lives = state.get(task.at).is_some();
-            if lives {
-                state.telling.entry(task.at).or_default().count += 1;
-            }
-            lives
-        });
-        if let Some(events) = events {
-            let _telling = TellGuard { registry: self, task };
-            // The last watcher may have gone since.
-            let _ = events.send(TaskEvent::Progress(TaskInfo::new(task, Instant::now()).with_progress(progress)));
-        }
+        self.emit(|| TaskEvent::Progress(TaskInfo::new(task, Instant::now()).with_progress(progress)));
     }
 
     /// Counts the task out and tells whoever waits.
@@ -330,10 +287,7 @@ impl Registry {
         let awaited = state.waiting.count > 0 && state.live() <= state.waiting.at;
         let has_room = self.options.max_tasks.is_some_and(|max| state.in_flight() < max);
         // Taken with the task: whoever counts out the last one ends the stream, which must not be before this end is told.
-        let mut events = if state.is_over() { state.events.take() } else { state.events.clone() };
-        if let Some(telling) = state.telling.get_mut(&task.at) {
-            telling.end = events.take();
-        }
+        let events = if state.is_over() { state.events.take() } else { state.events.clone() };
         drop(state);
 
         drop(forgotten);
@@ -348,7 +302,10 @@ impl Registry {
                 tasks.let_go(task);
             }
         }
-        tell_end(events, task);
+        if let Some((events, end)) = events.zip(TaskEnd::of(task)) {
+            // The last watcher may have gone since.
+            let _ = events.send(TaskEvent::Ended(end));
+        }
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         if awaited {
             self.notify();
@@ -377,31 +334,20 @@ impl Registry {
 
     /// Tells whoever watches. Nobody is waited for.
     fn emit(&self, event: impl FnOnce() -> TaskEvent) {
-        if let Some(events) = self.watchers(|_| true) {
-            // The last watcher may have gone since.
-            let _ = events.send(event());
-        }
-    }
-
-    /// Who is to be told, if there is anybody and `is_to_be_told`.
-    fn watchers(&self, is_to_be_told: impl FnOnce(&mut State) -> bool) -> Option<Events> {
         if !self.is_watched.load(Ordering::Acquire) {
-            return None;
+            return;
         }
         let (events, unwatched) = {
             let mut state = self.lock();
             let is_watched = state.events.as_ref().is_some_and(|events| events.receiver_count() > 0);
             self.is_watched.store(is_watched, Ordering::Release);
-            if !is_watched {
-                (None, state.events.take())
-            } else if is_to_be_told(&mut state) {
-                (state.events.clone(), None)
-            } else {
-                (None, None)
-            }
+            if is_watched { (state.events.clone(), None) } else { (None, state.events.take()) }
         };
         drop(unwatched);
-        events
+        if let Some(events) = events {
+            // The last watcher may have gone since.
+            let _ = events.send(event());
+        }
     }
 
     /// To be held while waiting for no more than `at` live tasks.
@@ -666,13 +612,6 @@ impl State {
         let active = self.live() as u64;
         let ended: u64 = self.ended.outcomes().iter().map(|(_, count)| count).sum();
         TaskStats { spawned: active + ended, active, queued: self.queue.waiting() as u64, ..self.ended }
-    }
-}
-
-fn tell_end(events: Option<Events>, task: &Arc<Task>) {
-    if let Some((events, end)) = events.zip(TaskEnd::of(task)) {
-        // The last watcher may have gone since.
-        let _ = events.send(TaskEvent::Ended(end));
     }
 }
 

@@ -9,17 +9,14 @@ use std::{
 
 use futures_util::FutureExt;
 use pin_project_lite::pin_project;
-use tokio::{
-    runtime::Handle,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tracing::Span;
 
 use super::{
     context::{Current, TaskContext},
     outcome::{TaskError, TaskOutput, TimeLimit},
     record::Request,
+    sync::{Handle, JoinHandle},
 };
 use crate::{
     RetryPolicy,

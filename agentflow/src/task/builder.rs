@@ -3,7 +3,6 @@
 use std::{any::type_name, borrow::Cow, fmt, pin::pin, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span};
 
@@ -17,6 +16,7 @@ use super::{
     owner::OnRunEnd,
     record::{Extras, Spec, Task},
     supervise::{self, Supervise},
+    sync::Handle,
 };
 use crate::RetryPolicy;
 

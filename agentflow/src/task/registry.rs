@@ -5,17 +5,13 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{
-        Arc, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use slab::Slab;
 use tokio::{
-    runtime::Handle,
-    sync::{Notify, broadcast, futures::Notified},
+    sync::{broadcast, futures::Notified},
     time::Instant,
 };
 
@@ -32,7 +28,7 @@ use super::{
     owner::OnRunEnd,
     queue::Queue,
     record::{End, Request, Task, TaskRef},
-    sync::Mutex,
+    sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify, sleep_until},
 };
 
 #[derive(Debug)]
@@ -331,7 +327,7 @@ impl Registry {
         };
         let sleep = {
             let _entered = runtime.enter();
-            tokio::time::sleep_until(deadline)
+            sleep_until(deadline)
         };
         tokio::select! {
             biased;
@@ -483,7 +479,7 @@ impl State {
     }
 
     /// The tasks that take up a place.
-    fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.live() - self.evicted
     }
 

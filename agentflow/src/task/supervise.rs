@@ -12,7 +12,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::{
     body::Body,
@@ -21,6 +21,7 @@ use super::{
     options::TaskManagerOptions,
     outcome::{TaskError, TaskOutcome, TimeLimit},
     record::{End, Request, Task},
+    sync::{Sleep, sleep_until},
 };
 use crate::error::panic_message;
 
@@ -222,7 +223,7 @@ impl<B: Body> Life<B> {
                 return Poll::Pending;
             };
             let sleep = self.as_mut().project().sleep;
-            let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
             if sleep.deadline() != at {
                 sleep.as_mut().reset(at);
             }

@@ -27,8 +27,8 @@ use shuttle::{
 };
 
 use super::{
-    BackgroundTaskManager, CloseReport, OnRunEnd, RunTasks, SpawnError, TaskContext, TaskError, TaskHandle, TaskId,
-    TaskManagerOptions, TaskOutcome, TaskStats, WhenBusy, WhenFull,
+    BackgroundTaskManager, CloseReport, OnRunEnd, RunTasks, SpawnError, TaskContext, TaskError, TaskEvent, TaskHandle,
+    TaskId, TaskManagerOptions, TaskOutcome, TaskStats, WhenBusy, WhenFull,
 };
 use crate::RunId;
 
@@ -543,5 +543,40 @@ fn when_the_last_owner_goes_so_do_the_tasks() {
         registry.wait_for_others(&[], None).await;
         let stats = registry.lock().stats();
         assert_eq!((stats.active, stats.completed, stats.cancelled), (0, 1, stats.spawned - 1));
+    });
+}
+
+#[test]
+fn a_watcher_sees_each_task_begin_and_end_and_then_the_end_of_all() {
+    check(6_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let mut events = tasks.watch();
+        let watcher = go(async move {
+            let mut seen: HashMap<TaskId, Vec<&'static str>> = HashMap::new();
+            while let Some(event) = events.next().await {
+                match event {
+                    TaskEvent::Spawned(task) => seen.entry(task.id()).or_default().push("spawned"),
+                    TaskEvent::Started(task) => seen.entry(task.id()).or_default().push("started"),
+                    TaskEvent::Ended(end) => seen.entry(end.id()).or_default().push("ended"),
+                    other => panic!("{other:?}"),
+                }
+            }
+            seen
+        });
+        let spawner = go({
+            let tasks = tasks.clone();
+            async move { [0, 0, 1].map(|length| tasks.create_task(steps(length)).spawn().is_ok()) }
+        });
+        // Whenever it begins to watch, its stream ends.
+        let late = go({
+            let tasks = tasks.clone();
+            async move { while tasks.watch().next().await.is_some() {} }
+        });
+        tasks.close(None).await;
+        let seen = watcher.await.unwrap();
+        let spawned = spawner.await.unwrap().into_iter().filter(|is_ok| *is_ok).count();
+        late.await.unwrap();
+        assert_eq!(seen.len(), spawned);
+        assert!(seen.values().all(|events| *events == ["spawned", "started", "ended"]), "{seen:?}");
     });
 }

@@ -234,7 +234,8 @@ impl Registry {
         }
         let awaited = state.waiting.count > 0 && state.live() <= state.waiting.at;
         let has_room = self.options.max_tasks.is_some_and(|max| state.in_flight() < max);
-        let events = state.is_over().then(|| state.events.take()).flatten();
+        // Under the lock that counts it out: the last one to end takes the stream away, perhaps before this one is told of.
+        let events = if state.is_over() { state.events.take() } else { state.events.clone() };
         drop(state);
 
         drop(forgotten);
@@ -249,11 +250,9 @@ impl Registry {
                 tasks.let_go(task);
             }
         }
-        let ended = || TaskEnd::of(task).map(TaskEvent::Ended);
-        match events {
-            // The last one: the stream ends with it.
-            Some(events) => drop(ended().map(|ended| events.send(ended))),
-            None => self.emit(ended),
+        if let Some((events, end)) = events.zip(TaskEnd::of(task)) {
+            // There may be no watcher left.
+            let _ = events.send(TaskEvent::Ended(end));
         }
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         if awaited {

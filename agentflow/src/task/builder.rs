@@ -292,7 +292,11 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
             match candidate.admit() {
                 Ok(()) => return candidate.launch(),
                 Err(SpawnError::Full) => room.await,
-                Err(why) => return Err(candidate.reject(why)),
+                Err(why) => {
+                    // Nobody else was told of the room that this one was told of, and doesn't take.
+                    registry.give_room_on();
+                    return Err(candidate.reject(why));
+                }
             }
         }
     }

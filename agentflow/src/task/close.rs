@@ -128,6 +128,8 @@ impl Registry {
         }
         // Whoever waits for a later deadline learns of the earlier one.
         self.notify();
+        // Whoever waits for room learns that there will be none.
+        self.room_changed();
     }
 
     /// Waits until nothing but the tasks in `except` lives, or the deadline has passed; says which. Afterwards

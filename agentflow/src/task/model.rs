@@ -25,6 +25,7 @@ use shuttle::{
     rand::{Rng, thread_rng},
     scheduler::{PctScheduler, RandomScheduler},
 };
+use tokio::sync::oneshot;
 
 use super::{
     BackgroundTaskManager, CloseReport, OnRunEnd, RunTasks, SpawnError, TaskContext, TaskError, TaskEvent, TaskHandle,
@@ -373,6 +374,46 @@ fn nobody_waits_while_there_is_room() {
 }
 
 #[test]
+fn room_that_is_refused_to_one_is_given_to_the_next() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new().max_tasks(2));
+        let parent = |task: TaskContext| async move {
+            // A child of a task is accepted for as long as the task lives.
+            task.manager().create_task(steps(1)).spawn_wait().await.unwrap();
+        };
+        let parent = tasks.create_task_with(parent).spawn().unwrap();
+        let other = tasks.create_task(steps(1)).spawn();
+        let outside = go({
+            let tasks = tasks.clone();
+            async move { tasks.create_task(steps(1)).spawn_wait().await.map(drop) }
+        });
+        let report = tasks.close(None).await;
+        assert!(report.is_clean());
+        assert_eq!(outcome(parent).await.1, TaskOutcome::Completed);
+        let accepted = [outside.await.unwrap().is_ok(), other.is_ok()].into_iter().filter(|is_ok| *is_ok).count();
+        assert_eq!(tasks.stats().completed, 2 + accepted as u64);
+        assert_over(&tasks, &[]);
+    });
+}
+
+#[test]
+fn whoever_waits_for_room_is_refused_when_a_close_begins() {
+    check(1_000, || async {
+        let tasks = manager(TaskManagerOptions::new().max_tasks(1));
+        let (refused, is_refused) = oneshot::channel();
+        let full = tasks.create_task(async { is_refused.await.map(|why: SpawnError| why.as_str()) });
+        let full = full.spawn().unwrap();
+        let waits = go({
+            let tasks = tasks.clone();
+            async move { refused.send(tasks.create_task(steps(0)).spawn_wait().await.unwrap_err()) }
+        });
+        tasks.close(None).await;
+        assert_eq!((full.await.unwrap(), waits.await.unwrap()), ("closed", Ok(())));
+        assert_over(&tasks, &[]);
+    });
+}
+
+#[test]
 fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new().max_running(2));
@@ -574,9 +615,9 @@ fn a_watcher_sees_each_task_begin_and_end_and_then_the_end_of_all() {
         });
         tasks.close(None).await;
         let seen = watcher.await.unwrap();
-        let spawned = spawner.await.unwrap().into_iter().filter(|is_ok| *is_ok).count();
+        let accepted = spawner.await.unwrap().into_iter().filter(|is_ok| *is_ok).count();
         late.await.unwrap();
-        assert_eq!(seen.len(), spawned);
+        assert_eq!(seen.len(), accepted);
         assert!(seen.values().all(|events| *events == ["spawned", "started", "ended"]), "{seen:?}");
     });
 }

@@ -186,6 +186,16 @@ impl Registry {
         self.room.notified()
     }
 
+    /// Lets all who wait for room look again: for when there will be none for them.
+    pub(super) fn room_changed(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// Tells the next one that waits for room: for one that was told of it and doesn't need it.
+    pub(super) fn give_room_on(&self) {
+        self.room.notify_one();
+    }
+
     /// The task's turn has come, and it begins.
     pub(super) fn started(&self, task: &Arc<Task>) {
         task.begin_attempt();
@@ -368,7 +378,7 @@ impl Registry {
             state.is_over().then(|| state.events.take()).flatten()
         };
         drop(events);
-        self.room.notify_waiters();
+        self.room_changed();
     }
 
     /// The last owner is gone: nothing may be spawned, and what runs is cancelled.

@@ -31,6 +31,7 @@ mod task_info;
 mod task_logging;
 mod task_model;
 mod task_outcomes;
+mod task_queue_model;
 mod task_timeouts;
 mod task_waiting;
 mod tracing_spans;

@@ -130,15 +130,17 @@ impl Crowd {
 fn a_spawn_is_counted_or_refused_and_after_a_close_nothing_lives() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
-        let spawners: Vec<_> = (0..2)
-            .map(|length| {
-                let tasks = tasks.clone();
+        // A run may spawn until the manager is closed, others until it begins to close.
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, None);
+        let spawners: Vec<_> = [tasks.clone(), node]
+            .map(|tasks| {
                 go(async move {
-                    let first = tasks.create_task(steps(length)).spawn();
+                    let first = tasks.create_task(steps(up_to(2))).spawn();
                     let second = tasks.create_task(steps(1)).spawn();
                     [first, second]
                 })
             })
+            .into_iter()
             .collect();
         let report = tasks.close(None).await;
         assert_eq!(tasks.task_count(), 0);
@@ -370,6 +372,27 @@ fn nobody_waits_while_there_is_room() {
         tasks.wait_for_all(None).await.unwrap();
         assert_over(&tasks, &[]);
         assert!((3..=4).contains(&tasks.stats().completed));
+    });
+}
+
+#[test]
+fn as_many_are_told_of_room_as_there_is() {
+    check(2_000, || async {
+        let tasks = manager(TaskManagerOptions::new().max_tasks(2));
+        for _ in 0..2 {
+            tasks.create_task(steps(up_to(2))).spawn().unwrap();
+        }
+        // Those who wait don't make room for each other.
+        let waiters = [(); 2].map(|()| {
+            let tasks = tasks.clone();
+            go(async move { tasks.create_task(pending::<()>()).name("waited").spawn_wait().await.map(drop) })
+        });
+        for waiter in waiters {
+            waiter.await.unwrap().unwrap();
+        }
+        assert_eq!(tasks.cancel_named("waited"), 2);
+        tasks.wait_for_all(None).await.unwrap();
+        assert_over(&tasks, &[]);
     });
 }
 

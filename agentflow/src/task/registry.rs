@@ -10,10 +10,7 @@ use std::{
 };
 
 use slab::Slab;
-use tokio::{
-    sync::{broadcast, futures::Notified},
-    time::Instant,
-};
+use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     builder::{SpawnError, WhenBusy},
@@ -28,7 +25,7 @@ use super::{
     owner::OnRunEnd,
     queue::Queue,
     record::{End, Request, Task, TaskRef},
-    sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify, sleep_until},
+    sync::{AtomicBool, Handle, Mutex, MutexGuard, Notified, Notify, sleep_until},
 };
 
 #[derive(Debug)]

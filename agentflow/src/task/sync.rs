@@ -14,7 +14,7 @@ pub(super) use std::{
 #[cfg(not(all(test, agentflow_model)))]
 pub(super) use tokio::{
     runtime::Handle,
-    sync::Notify,
+    sync::{Notify, futures::Notified},
     task::JoinHandle,
     time::{Sleep, sleep_until},
 };

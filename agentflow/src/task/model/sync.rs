@@ -13,6 +13,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
+use pin_project_lite::pin_project;
 use shuttle::{
     future::yield_now,
     rand::{Rng, thread_rng},
@@ -24,7 +25,7 @@ pub(in super::super) use shuttle::{
     },
     thread_local,
 };
-use tokio::{sync::futures::Notified, time::Instant};
+use tokio::time::Instant;
 
 #[derive(Debug, Default)]
 pub(in super::super) struct Notify {
@@ -44,7 +45,7 @@ impl Notify {
     }
 
     pub(in super::super) fn notified(&self) -> Notified<'_> {
-        self.step().notified()
+        Notified { inner: self.step().notified(), step: &self.step }
     }
 
     pub(in super::super) fn notify_one(&self) {
@@ -53,6 +54,30 @@ impl Notify {
 
     pub(in super::super) fn notify_waiters(&self) {
         self.step().notify_waiters();
+    }
+}
+
+pin_project! {
+    pub(in super::super) struct Notified<'a> {
+        #[pin]
+        inner: tokio::sync::futures::Notified<'a>,
+        step: &'a AtomicBool,
+    }
+}
+
+impl Notified<'_> {
+    pub(in super::super) fn enable(self: Pin<&mut Self>) -> bool {
+        self.step.load(Ordering::SeqCst);
+        self.project().inner.enable()
+    }
+}
+
+impl Future for Notified<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.step.load(Ordering::SeqCst);
+        self.project().inner.poll(cx)
     }
 }
 

@@ -190,6 +190,9 @@ impl Model {
     }
 }
 
+/// A close does something to a task at the moment when that ends: which is first is not promised.
+struct Tie;
+
 struct Program {
     tasks: BackgroundTaskManager,
     began: Instant,
@@ -276,20 +279,29 @@ impl Program {
     }
 
     /// Cancels what lives at the bound of a close; gives when it does that with the tasks that must finish.
-    fn cut_off(&mut self, until: u64) -> u64 {
+    fn cut_off(&mut self, until: u64) -> Result<u64, Tie> {
         let mut last_turn = until;
         for model in self.models.iter_mut().filter(|model| !model.plan.must_finish && model.lives(until)) {
             model.cancel(until);
             last_turn = last_turn.max(model.end().unwrap().0);
         }
-        for model in self.models.iter_mut().filter(|model| model.plan.must_finish && model.lives(last_turn)) {
-            model.is_cut_off = model.cancelled.is_none();
-            model.cancel(last_turn);
+        for model in self.models.iter_mut().filter(|model| model.plan.must_finish && model.lives(until)) {
+            if model.end().is_some_and(|(at, _)| at == last_turn) {
+                return Err(Tie);
+            }
+            if model.lives(last_turn) && model.cancelled.is_none() {
+                model.is_cut_off = true;
+                model.cancel(last_turn);
+                let aborted = Some(last_turn + model.plan.grace.unwrap_or(GRACE));
+                if [model.deadline, model.own_end().map(|(at, _)| at)].contains(&aborted) {
+                    return Err(Tie);
+                }
+            }
         }
-        last_turn
+        Ok(last_turn)
     }
 
-    async fn step(&mut self, step: Step) {
+    async fn step(&mut self, step: Step) -> Result<(), Tie> {
         match step {
             Step::Spawn(plan) => self.spawn(plan),
             Step::Sleep(time) => sleep(millis(time)).await,
@@ -329,7 +341,7 @@ impl Program {
             Step::Close(bound) => {
                 let until = self.now() + bound;
                 let in_time = self.drained(self.now()).filter(|drained| *drained <= until);
-                let last_turn = if in_time.is_none() { self.cut_off(until) } else { until };
+                let last_turn = if in_time.is_none() { self.cut_off(until)? } else { until };
                 let ends = in_time.or_else(|| self.drained(until)).unwrap();
                 let report = self.tasks.close(Some(millis(bound))).await;
                 assert_eq!((self.now(), report.still_running.len()), (ends, 0));
@@ -349,6 +361,7 @@ impl Program {
         let now = self.now();
         sleep_until(self.began + millis(now.next_multiple_of(10))).await;
         settle().await;
+        Ok(())
     }
 
     fn check(&self) {
@@ -419,7 +432,9 @@ fn run(steps: Vec<Step>) {
             rejected: 0,
         };
         for step in steps {
-            program.step(step).await;
+            if program.step(step).await.is_err() {
+                return;
+            }
             program.check();
         }
     });

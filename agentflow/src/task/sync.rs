@@ -1,4 +1,4 @@
-//! What a task manager is built on, from one place, so that a [model checker](super::model) can take its place.
+//! What a task manager is built on, from one place, so that a model checker (`task::model`) can take its place.
 
 #[cfg(all(test, agentflow_model))]
 pub(super) use super::model::sync::*;

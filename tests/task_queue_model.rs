@@ -1,7 +1,7 @@
 //! Random programs of spawns under limits against a simple model, on the paused clock: who is accepted, who waits, who
 //! runs when, and who has to go.
 //!
-//! Two things that happen to different tasks at one moment happen in no promised order. There a program ends.
+//! Two things that happen at one moment happen in no promised order. There a program ends.
 
 use std::{
     sync::{Arc, Mutex},
@@ -130,7 +130,7 @@ impl Row {
     }
 }
 
-/// Two tasks are due at one moment.
+/// Two things are due at one moment.
 struct Tie;
 
 #[derive(Debug)]
@@ -257,7 +257,11 @@ impl Model {
         self.cancel(until, |row| row.job.must_finish.is_none());
         self.cancel(until, |row| row.turn.is_none());
         for row in self.rows.iter_mut().filter(|row| row.lives()) {
+            let due = row.next();
             row.grace_over = row.job.must_finish.map(|grace| until + grace);
+            if due.map(|(at, _)| at) == row.grace_over {
+                return Err(Tie);
+            }
         }
         if self.live().next().is_none() { Ok(until) } else { self.pass(u64::MAX) }
     }

@@ -398,23 +398,21 @@ fn as_many_are_told_of_room_as_there_is() {
 
 #[test]
 fn room_that_is_refused_to_one_is_given_to_the_next() {
-    check(4_000, || async {
+    check(2_000, || async {
         let tasks = manager(TaskManagerOptions::new().max_tasks(2));
-        let parent = |task: TaskContext| async move {
-            // A child of a task is accepted for as long as the task lives.
-            task.manager().create_task(steps(1)).spawn_wait().await.unwrap();
-        };
+        let (lends, lent) = oneshot::channel();
+        let ends = |task: TaskContext| async move { lends.send(task).map_err(|_| "nobody takes it") };
+        tasks.create_task_with(ends).spawn().unwrap();
+        // It ends only if its child gets the room that the other one leaves.
+        let parent =
+            |task: TaskContext| async move { task.manager().create_task(steps(0)).spawn_wait().await.map(drop) };
         let parent = tasks.create_task_with(parent).spawn().unwrap();
-        let other = tasks.create_task(steps(1)).spawn();
-        let outside = go({
-            let tasks = tasks.clone();
-            async move { tasks.create_task(steps(1)).spawn_wait().await.map(drop) }
-        });
+        // Is told of room when it may not have it any more: its task has ended.
+        let late = go(async move { lent.await.unwrap().manager().create_task(steps(0)).spawn_wait().await.map(drop) });
         let report = tasks.close(None).await;
         assert!(report.is_clean());
-        assert_eq!(outcome(parent).await.1, TaskOutcome::Completed);
-        let accepted = [outside.await.unwrap().is_ok(), other.is_ok()].into_iter().filter(|is_ok| *is_ok).count();
-        assert_eq!(tasks.stats().completed, 2 + accepted as u64);
+        assert!(parent.await.is_ok());
+        assert!(matches!(late.await.unwrap(), Ok(()) | Err(SpawnError::Closed)));
         assert_over(&tasks, &[]);
     });
 }

@@ -152,10 +152,8 @@ impl Model {
         }
         let listens = matches!(self.plan.work, Work::Listens { .. });
         let has_grace = listens || (self.plan.must_finish && self.is_cut_off);
-        let stopped = self.cancelled.map(|at| match has_grace {
-            true => (at + self.plan.grace.unwrap_or(GRACE), TaskOutcome::Aborted),
-            false => (at, TaskOutcome::Cancelled),
-        });
+        let aborted = |at| (at + self.plan.grace.unwrap_or(GRACE), TaskOutcome::Aborted);
+        let stopped = self.cancelled.map(|at| if has_grace { aborted(at) } else { (at, TaskOutcome::Cancelled) });
         let timed_out = self.deadline.map(|deadline| (deadline, TaskOutcome::TimedOut));
         // The first of those at one moment. But a body that is dropped at its end has not ended.
         let ends = if has_grace { [self.own_end(), timed_out, stopped] } else { [stopped, self.own_end(), timed_out] };
@@ -257,10 +255,7 @@ impl Program {
                 };
                 let policy = RetryPolicy::new(ATTEMPTS - 1).backoff(millis(pause)).factor(1.0);
                 let builder = tasks.create_task_retrying(attempt).retry(policy);
-                match limit {
-                    Some(limit) => spawn!(builder.attempt_timeout(millis(limit))),
-                    None => spawn!(builder),
-                }
+                spawn!(if let Some(limit) = limit { builder.attempt_timeout(millis(limit)) } else { builder })
             }
         };
         match spawned {
@@ -321,7 +316,9 @@ impl Program {
                 let named = self.models.iter_mut().enumerate().filter(|(index, _)| NAMES[index % 2] == name);
                 let live: Vec<_> = named.map(|(_, model)| model).filter(|model| model.lives(now)).collect();
                 assert_eq!(self.tasks.cancel_named(name), live.len());
-                live.into_iter().for_each(|model| model.cancel(now));
+                for model in live {
+                    model.cancel(now);
+                }
             }
             Step::CancelAll => {
                 let now = self.now();
@@ -384,8 +381,8 @@ impl Program {
         let live = self.models.iter().enumerate().filter(|(_, model)| model.lives(now));
         let live: Vec<_> = live
             .map(|(index, model)| {
-                let state = if model.cancelled.is_some() { TaskState::Cancelling } else { TaskState::Running };
-                (index as u64 + 1, millis(now - model.spawned), state, model.counts(now).0)
+                let is_at = if model.cancelled.is_some() { TaskState::Cancelling } else { TaskState::Running };
+                (index as u64 + 1, millis(now - model.spawned), is_at, model.counts(now).0)
             })
             .collect();
         let infos = self.tasks.task_info();

@@ -36,6 +36,7 @@ mod task_model;
 mod task_outcomes;
 mod task_owner;
 mod task_progress;
+mod task_queue_model;
 mod task_retries;
 mod task_timeouts;
 mod task_waiting;

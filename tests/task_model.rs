@@ -1,17 +1,24 @@
-//! Random programs against a simple model, on the paused clock.
+//! Random programs against a simple model of the life of single tasks, on the paused clock.
 //!
-//! Everything in the model happens at a multiple of ten milliseconds, except what follows from a bound, and those end
-//! in five: so the model needs no rule for ties but the one that is promised (the body wins against its deadline).
+//! Programs act at multiples of ten milliseconds. What follows from a bound ends in five, and what would otherwise meet
+//! a grace or a timeout of an attempt ends in one to three: so the model needs no rule for ties but the one that is
+//! promised (the body wins against its deadline).
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
-use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskHandle, TaskManagerOptions, TaskOutcome};
+use agentflow::{
+    BackgroundTaskManager, RetryPolicy, SpawnError, TaskContext, TaskHandle, TaskManagerOptions, TaskOutcome,
+    TaskState, TimeLimit,
+};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::support::settle;
 
 const GRACE: u64 = 200;
+const ATTEMPTS: u32 = 3;
+/// The tasks have these names in turn.
+const NAMES: [&str; 2] = ["even", "odd"];
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -23,13 +30,24 @@ enum Work {
     Ends { after: u64, with: TaskOutcome },
     /// Runs until it is cancelled, and ends so much later; or never does.
     Listens { reacts_in: Option<u64> },
+    /// Fails so often, each time after so long.
+    Retries { fails: u32, each: u64, limit: Option<u64>, pause: u64 },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    work: Work,
+    timeout: Option<u64>,
+    grace: Option<u64>,
+    must_finish: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Spawn(Work, Option<u64>),
+    Spawn(Plan),
     Sleep(u64),
     Cancel(usize),
+    CancelNamed(&'static str),
     DropHandle(usize),
     CancelAll,
     Wait(u64),
@@ -42,13 +60,29 @@ fn tens(max: u64) -> impl Strategy<Value = u64> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let with = prop::sample::select(vec![TaskOutcome::Completed, TaskOutcome::Failed, TaskOutcome::Panicked]);
-    let ends = (tens(300), with).prop_map(|(after, with)| Work::Ends { after, with });
-    let listens = prop::option::of(tens(GRACE - 10)).prop_map(|reacts_in| Work::Listens { reacts_in });
+    let after = (tens(300), prop::sample::select(vec![0, 3])).prop_map(|(tens, more)| tens + more);
+    let ends = (after, with).prop_map(|(after, with)| Work::Ends { after, with });
+    let reacts_in = prop_oneof![Just(0), tens(GRACE - 20).prop_map(|tens| tens + 1)];
+    let listens = prop::option::of(reacts_in).prop_map(|reacts_in| Work::Listens { reacts_in });
+    let limit = prop::option::of(tens(90).prop_map(|tens| tens + 10));
+    let retries = (0..=ATTEMPTS, tens(100), limit, tens(50)).prop_map(|(fails, each, limit, pause)| Work::Retries {
+        fails,
+        each: each + 1,
+        limit,
+        pause,
+    });
+    let grace = prop::option::weighted(0.3, tens(290).prop_map(|tens| tens + 10));
+    let plan = (prop_oneof![3 => ends, 2 => listens, 2 => retries], prop::option::of(tens(300)), grace, any::<bool>())
+        .prop_map(|(work, timeout, grace, must_finish)| {
+            // What ends at a multiple of ten may meet the end of a grace.
+            let must_finish = must_finish && !matches!(work, Work::Ends { after, .. } if after % 10 == 0);
+            Plan { work, timeout, grace, must_finish }
+        });
     let step = prop_oneof![
-        8 => (prop_oneof![3 => ends, 2 => listens], prop::option::of(tens(300)))
-            .prop_map(|(work, timeout)| Step::Spawn(work, timeout)),
+        8 => plan.prop_map(Step::Spawn),
         4 => tens(150).prop_map(Step::Sleep),
         3 => any::<usize>().prop_map(Step::Cancel),
+        1 => prop::sample::select(&NAMES[..]).prop_map(Step::CancelNamed),
         1 => any::<usize>().prop_map(Step::DropHandle),
         1 => Just(Step::CancelAll),
         2 => tens(200).prop_map(|bound| Step::Wait(bound + 5)),
@@ -59,34 +93,88 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 #[derive(Clone, Copy, Debug)]
 struct Model {
-    work: Work,
+    plan: Plan,
     spawned: u64,
     deadline: Option<u64>,
     cancelled: Option<u64>,
+    /// By a close, which lets a task that must finish go on for the grace.
+    is_cut_off: bool,
+}
+
+/// What a task that retries does if nobody stops it.
+#[derive(Debug, Default)]
+struct Attempts {
+    began: Vec<u64>,
+    /// When another one was to follow.
+    failed: Vec<u64>,
+    end: Option<(u64, TaskOutcome)>,
 }
 
 impl Model {
+    fn attempts(&self) -> Attempts {
+        let mut attempts = Attempts::default();
+        let Work::Retries { fails, each, limit, pause } = self.plan.work else {
+            attempts.began.push(self.spawned);
+            return attempts;
+        };
+        let mut now = self.spawned;
+        for number in 1..=ATTEMPTS {
+            attempts.began.push(now);
+            let outcome = match limit {
+                Some(limit) if limit < each => TaskOutcome::TimedOut,
+                _ if number <= fails => TaskOutcome::Failed,
+                _ => TaskOutcome::Completed,
+            };
+            now += limit.map_or(each, |limit| limit.min(each));
+            if outcome == TaskOutcome::Completed || number == ATTEMPTS {
+                attempts.end = Some((now, outcome));
+                break;
+            }
+            attempts.failed.push(now);
+            now += pause;
+        }
+        attempts
+    }
+
+    /// When and how it ends if nobody stops it; `None` is never.
+    fn own_end(&self) -> Option<(u64, TaskOutcome)> {
+        match self.plan.work {
+            Work::Ends { after, with } => Some((self.spawned + after, with)),
+            Work::Listens { reacts_in } => Some((self.cancelled? + reacts_in?, TaskOutcome::Completed)),
+            Work::Retries { .. } => self.attempts().end,
+        }
+    }
+
     /// When and how it ends, if nothing else happens; `None` is never.
     fn end(&self) -> Option<(u64, TaskOutcome)> {
         if self.deadline == Some(self.spawned) {
             return Some((self.spawned, TaskOutcome::TimedOut));
         }
-        let own = match (self.work, self.cancelled) {
-            (Work::Ends { after, with }, None) => Some((self.spawned + after, with)),
-            (Work::Ends { .. }, Some(at)) => Some((at, TaskOutcome::Cancelled)),
-            (Work::Listens { .. }, None) => None,
-            (Work::Listens { reacts_in: Some(reacts_in) }, Some(at)) => Some((at + reacts_in, TaskOutcome::Completed)),
-            (Work::Listens { reacts_in: None }, Some(at)) => Some((at + GRACE, TaskOutcome::Aborted)),
-        };
-        match (own, self.deadline) {
-            // An abort is the manager's own: there the timeout comes first.
-            (Some((at, TaskOutcome::Aborted)), Some(deadline)) if deadline <= at => {
-                Some((deadline, TaskOutcome::TimedOut))
-            }
-            (Some((at, _)), Some(deadline)) if deadline < at => Some((deadline, TaskOutcome::TimedOut)),
-            (None, Some(deadline)) => Some((deadline, TaskOutcome::TimedOut)),
-            (own, _) => own,
+        let listens = matches!(self.plan.work, Work::Listens { .. });
+        let has_grace = listens || (self.plan.must_finish && self.is_cut_off);
+        let aborted = |at| (at + self.plan.grace.unwrap_or(GRACE), TaskOutcome::Aborted);
+        let stopped = self.cancelled.map(|at| if has_grace { aborted(at) } else { (at, TaskOutcome::Cancelled) });
+        let timed_out = self.deadline.map(|deadline| (deadline, TaskOutcome::TimedOut));
+        // The first of those at one moment. But a body that is dropped at its end has not ended.
+        let ends = if has_grace { [self.own_end(), timed_out, stopped] } else { [stopped, self.own_end(), timed_out] };
+        ends.into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    fn limit(&self) -> Option<TimeLimit> {
+        let end = self.end()?;
+        let limit = if self.own_end() == Some(end) { TimeLimit::Attempt } else { TimeLimit::Total };
+        (end.1 == TaskOutcome::TimedOut).then_some(limit)
+    }
+
+    /// How many attempts have begun, and how many of them were to be followed by another one.
+    fn counts(&self, now: u64) -> (u32, u64) {
+        if self.deadline == Some(self.spawned) {
+            return (0, 0);
         }
+        let until = self.end().map_or(now, |(at, _)| at.min(now));
+        let attempts = self.attempts();
+        let count = |moments: &[u64]| moments.iter().filter(|at| **at <= until).count();
+        (u32::try_from(count(&attempts.began)).unwrap(), count(&attempts.failed) as u64)
     }
 
     fn lives(&self, now: u64) -> bool {
@@ -99,6 +187,9 @@ impl Model {
         }
     }
 }
+
+/// A close does something to a task at the moment when that ends: which is first is not promised.
+struct Tie;
 
 struct Program {
     tasks: BackgroundTaskManager,
@@ -120,48 +211,60 @@ impl Program {
         live.map(|model| model.end().map(|(at, _)| at)).try_fold(now, |last, end| end.map(|end| last.max(end)))
     }
 
-    fn spawn(&mut self, work: Work, timeout: Option<u64>) {
-        let spawned = match work {
-            Work::Ends { after, with } => {
-                let future = async move {
-                    if after > 0 {
-                        sleep(millis(after)).await;
-                    }
-                    match with {
-                        TaskOutcome::Failed => Err("failed"),
-                        TaskOutcome::Panicked => panic!("panicked"),
-                        _ => Ok(()),
-                    }
-                };
-                let builder = self.tasks.create_task(future);
-                match timeout {
-                    Some(timeout) => builder.timeout(millis(timeout)).spawn(),
-                    None => builder.spawn(),
+    fn spawn(&mut self, plan: Plan) {
+        let tasks = self.tasks.clone();
+        let name = NAMES[self.models.len() % 2];
+        macro_rules! spawn {
+            ($builder:expr) => {{
+                let mut builder = $builder.name(name);
+                if let Some(timeout) = plan.timeout {
+                    builder = builder.timeout(millis(timeout));
                 }
-            }
-            Work::Listens { reacts_in } => {
-                let future = move |task: TaskContext| async move {
-                    task.cancelled().await;
-                    match reacts_in {
-                        Some(0) => {}
-                        Some(reacts_in) => sleep(millis(reacts_in)).await,
-                        None => pending().await,
-                    }
-                };
-                let builder = self.tasks.create_task_with(future);
-                match timeout {
-                    Some(timeout) => builder.timeout(millis(timeout)).spawn(),
-                    None => builder.spawn(),
+                if let Some(grace) = plan.grace {
+                    builder = builder.shutdown_grace(millis(grace));
                 }
+                if plan.must_finish {
+                    builder = builder.must_finish();
+                }
+                builder.spawn()
+            }};
+        }
+        let spawned = match plan.work {
+            Work::Ends { after, with } => spawn!(tasks.create_task(async move {
+                if after > 0 {
+                    sleep(millis(after)).await;
+                }
+                match with {
+                    TaskOutcome::Failed => Err("failed"),
+                    TaskOutcome::Panicked => panic!("panicked"),
+                    _ => Ok(()),
+                }
+            })),
+            Work::Listens { reacts_in } => spawn!(tasks.create_task_with(move |task: TaskContext| async move {
+                task.cancelled().await;
+                match reacts_in {
+                    Some(0) => {}
+                    Some(reacts_in) => sleep(millis(reacts_in)).await,
+                    None => pending().await,
+                }
+            })),
+            Work::Retries { fails, each, limit, pause } => {
+                let attempt = move |number| async move {
+                    sleep(millis(each)).await;
+                    if number <= fails { Err("failed") } else { Ok(()) }
+                };
+                let policy = RetryPolicy::new(ATTEMPTS - 1).backoff(millis(pause)).factor(1.0);
+                let builder = tasks.create_task_retrying(attempt).retry(policy);
+                spawn!(if let Some(limit) = limit { builder.attempt_timeout(millis(limit)) } else { builder })
             }
         };
         match spawned {
             Ok(handle) => {
                 assert!(!self.closed);
-                let now = self.now();
-                let deadline = timeout.map(|timeout| now + timeout);
+                let spawned = self.now();
+                let deadline = plan.timeout.map(|timeout| spawned + timeout);
                 self.handles.insert(self.models.len(), handle);
-                self.models.push(Model { work, spawned: now, deadline, cancelled: None });
+                self.models.push(Model { plan, spawned, deadline, cancelled: None, is_cut_off: false });
             }
             Err(error) => {
                 assert_eq!((error, self.closed), (SpawnError::Closed, true));
@@ -170,9 +273,32 @@ impl Program {
         }
     }
 
-    async fn step(&mut self, step: Step) {
+    /// Cancels what lives at the bound of a close; gives when it does that with the tasks that must finish.
+    fn cut_off(&mut self, until: u64) -> Result<u64, Tie> {
+        let mut last_turn = until;
+        for model in self.models.iter_mut().filter(|model| !model.plan.must_finish && model.lives(until)) {
+            model.cancel(until);
+            last_turn = last_turn.max(model.end().unwrap().0);
+        }
+        for model in self.models.iter_mut().filter(|model| model.plan.must_finish && model.lives(until)) {
+            if model.end().is_some_and(|(at, _)| at == last_turn) {
+                return Err(Tie);
+            }
+            if model.lives(last_turn) && model.cancelled.is_none() {
+                model.is_cut_off = true;
+                model.cancel(last_turn);
+                let aborted = Some(last_turn + model.plan.grace.unwrap_or(GRACE));
+                if [model.deadline, model.own_end().map(|(at, _)| at)].contains(&aborted) {
+                    return Err(Tie);
+                }
+            }
+        }
+        Ok(last_turn)
+    }
+
+    async fn step(&mut self, step: Step) -> Result<(), Tie> {
         match step {
-            Step::Spawn(work, timeout) => self.spawn(work, timeout),
+            Step::Spawn(plan) => self.spawn(plan),
             Step::Sleep(time) => sleep(millis(time)).await,
             Step::Cancel(_) | Step::DropHandle(_) if self.handles.is_empty() => {}
             Step::Cancel(any) => {
@@ -184,6 +310,15 @@ impl Program {
             Step::DropHandle(any) => {
                 let index = *self.handles.keys().nth(any % self.handles.len()).unwrap();
                 self.handles.remove(&index);
+            }
+            Step::CancelNamed(name) => {
+                let now = self.now();
+                let named = self.models.iter_mut().enumerate().filter(|(index, _)| NAMES[index % 2] == name);
+                let live: Vec<_> = named.map(|(_, model)| model).filter(|model| model.lives(now)).collect();
+                assert_eq!(self.tasks.cancel_named(name), live.len());
+                for model in live {
+                    model.cancel(now);
+                }
             }
             Step::CancelAll => {
                 let now = self.now();
@@ -203,15 +338,14 @@ impl Program {
             Step::Close(bound) => {
                 let until = self.now() + bound;
                 let in_time = self.drained(self.now()).filter(|drained| *drained <= until);
-                if in_time.is_none() {
-                    self.models.iter_mut().for_each(|model| model.cancel(until));
-                }
+                let last_turn = if in_time.is_none() { self.cut_off(until)? } else { until };
                 let ends = in_time.or_else(|| self.drained(until)).unwrap();
                 let report = self.tasks.close(Some(millis(bound))).await;
                 assert_eq!((self.now(), report.still_running.len()), (ends, 0));
                 let cut_off = self.models.iter().filter(|model| {
                     let (at, outcome) = model.end().unwrap();
-                    at >= until && matches!(outcome, TaskOutcome::Cancelled | TaskOutcome::Aborted)
+                    let turn = if model.plan.must_finish { last_turn } else { until };
+                    at >= turn && matches!(outcome, TaskOutcome::Cancelled | TaskOutcome::Aborted)
                 });
                 if !self.closed {
                     assert_eq!(report.cut_off.len(), cut_off.count());
@@ -224,6 +358,7 @@ impl Program {
         let now = self.now();
         sleep_until(self.began + millis(now.next_multiple_of(10))).await;
         settle().await;
+        Ok(())
     }
 
     fn check(&self) {
@@ -241,10 +376,18 @@ impl Program {
         assert_eq!(stats.cancelled, count(TaskOutcome::Cancelled));
         assert_eq!(stats.aborted, count(TaskOutcome::Aborted));
         assert_eq!((stats.spawned, stats.rejected), (self.models.len() as u64, self.rejected));
+        assert_eq!(stats.retries, self.models.iter().map(|model| model.counts(now).1).sum::<u64>());
 
         let live = self.models.iter().enumerate().filter(|(_, model)| model.lives(now));
-        let live: Vec<_> = live.map(|(index, model)| (index as u64 + 1, millis(now - model.spawned))).collect();
-        let infos: Vec<_> = self.tasks.task_info().iter().map(|info| (info.id().get(), info.age())).collect();
+        let live: Vec<_> = live
+            .map(|(index, model)| {
+                let is_at = if model.cancelled.is_some() { TaskState::Cancelling } else { TaskState::Running };
+                (index as u64 + 1, millis(now - model.spawned), is_at, model.counts(now).0)
+            })
+            .collect();
+        let infos = self.tasks.task_info();
+        let infos: Vec<_> =
+            infos.iter().map(|info| (info.id().get(), info.age(), info.state(), info.attempt())).collect();
         assert_eq!(infos, live);
         assert_eq!(self.tasks.task_count(), live.len());
 
@@ -252,6 +395,7 @@ impl Program {
             let model = &self.models[usize::try_from(end.id().get()).unwrap() - 1];
             let (at, outcome) = model.end().unwrap();
             assert_eq!((end.outcome(), end.age()), (outcome, millis(at - model.spawned)));
+            assert_eq!((end.limit(), end.attempts()), (model.limit(), model.counts(now).0));
         }
     }
 }
@@ -285,7 +429,9 @@ fn run(steps: Vec<Step>) {
             rejected: 0,
         };
         for step in steps {
-            program.step(step).await;
+            if program.step(step).await.is_err() {
+                return;
+            }
             program.check();
         }
     });

@@ -11,8 +11,7 @@ use std::{
 use futures_util::FutureExt;
 use pin_project_lite::pin_project;
 use tokio::{
-    runtime::Handle,
-    task::{JoinHandle, yield_now},
+    task::yield_now,
     time::{sleep, timeout},
 };
 use tracing::Span;
@@ -21,6 +20,7 @@ use super::{
     context::{Current, TaskContext},
     outcome::{TaskError, TaskOutput, TimeLimit},
     record::Request,
+    sync::{Handle, JoinHandle},
 };
 use crate::{
     RetryPolicy,

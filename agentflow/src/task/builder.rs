@@ -3,7 +3,6 @@
 use std::{any::type_name, borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -15,6 +14,7 @@ use super::{
     owner::OnRunEnd,
     record::{Extras, Spec, Task},
     supervise::Supervise,
+    sync::Handle,
 };
 use crate::RetryPolicy;
 

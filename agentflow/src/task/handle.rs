@@ -7,12 +7,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::task::JoinHandle;
-
 use super::{
     info::TaskId,
     outcome::{TaskError, TaskOutcome},
     record::{End, Request, Task},
+    sync::JoinHandle,
 };
 
 /// The spawner's end of a task: await it for what the task returned, cancel the task, or drop the handle and let the

@@ -34,6 +34,8 @@ mod info;
 mod log;
 mod manager;
 mod metrics;
+#[cfg(all(test, agentflow_model))]
+mod model;
 mod options;
 mod outcome;
 mod owner;

@@ -2,14 +2,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
 };
-
-use tokio::sync::Notify;
 
 use super::{
     record::{Request, Task, TaskRef},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard, Notify},
 };
 
 /// What becomes of a task when the run that spawned it ends, however that comes about.

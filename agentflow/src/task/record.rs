@@ -2,10 +2,7 @@
 
 use std::{
     borrow::Cow,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     task::Waker,
     time::Duration,
 };
@@ -20,6 +17,7 @@ use super::{
     outcome::{TaskOutcome, TimeLimit},
     owner::OnRunEnd,
     queue::Place,
+    sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, MutexGuard},
 };
 
 /// A task's own fields for the logs, in the order in which they were given.

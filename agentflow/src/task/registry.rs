@@ -7,19 +7,12 @@ use std::{
     collections::{BTreeSet, VecDeque},
     panic::catch_unwind,
     pin::pin,
-    sync::{
-        Arc, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use slab::Slab;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, broadcast, futures::Notified},
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::{sync::broadcast, time::Instant};
 
 use super::{
     builder::{SpawnError, WhenBusy},
@@ -33,7 +26,7 @@ use super::{
     owner::OnRunEnd,
     queue::Queue,
     record::{End, Request, Task, TaskRef},
-    sync::Mutex,
+    sync::{AtomicBool, Handle, Mutex, MutexGuard, Notified, Notify, Sleep, sleep_until},
     wait::mark,
 };
 use crate::error::AttemptTimedOut;
@@ -550,7 +543,7 @@ impl State {
     }
 
     /// The tasks that take up a place.
-    fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.live() - self.evicted
     }
 

@@ -12,7 +12,8 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::{
@@ -22,6 +23,7 @@ use super::{
     options::TaskManagerOptions,
     outcome::{TaskError, TaskOutcome, TimeLimit},
     record::{End, Request, Task},
+    sync::{Sleep, sleep_until},
 };
 use crate::error::panic_message;
 
@@ -246,7 +248,7 @@ impl<B: Body> Life<B> {
                 return Poll::Pending;
             };
             let sleep = self.as_mut().project().sleep;
-            let sleep = sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+            let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
             if sleep.deadline() != at {
                 sleep.as_mut().reset(at);
             }
@@ -329,7 +331,7 @@ impl<B: Body> Life<B> {
             }
             // Somebody asked before there was a waker: as if it had been there.
         }
-        if task.request() != Request::None && self.phase == Phase::Running {
+        if task.request() != Request::None && self.phase == Phase::Running && is_told(task) {
             let this = self.as_mut().project();
             *this.phase = Phase::Cancelling;
             let grace = task.spec.grace(current.registry.options.grace);
@@ -350,6 +352,11 @@ impl<B: Body> Life<B> {
 /// Whether the task is not dropped as soon as it is cancelled.
 fn has_grace(task: &Task) -> bool {
     task.spec.token.is_some() || (task.spec.must_finish() && task.is_cut_off())
+}
+
+/// Whether the task's token says what is asked of it, which may be noted a moment before.
+fn is_told(task: &Task) -> bool {
+    task.spec.token.as_ref().is_none_or(CancellationToken::is_cancelled)
 }
 
 fn panicked(payload: Box<dyn std::any::Any + Send>) -> TaskError {

@@ -1,0 +1,644 @@
+//! The task manager under a model checker: the same code as ever, on [`sync`] that lets the checker say who goes on at
+//! each step. It tries many orders at random, and a task that is left asleep is a deadlock, which it reports.
+//!
+//! A failure prints the schedule that led to it, for `shuttle::replay`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+pub(super) mod sync;
+
+use std::{
+    collections::HashMap,
+    future::pending,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::{Either, join, select};
+use shuttle::{
+    Config, Runner,
+    future::{JoinHandle, block_on, yield_now},
+    rand::{Rng, thread_rng},
+    scheduler::{PctScheduler, RandomScheduler},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    BackgroundTaskManager, CloseReport, OnRunEnd, RunTasks, SpawnError, TaskContext, TaskError, TaskEvent, TaskHandle,
+    TaskId, TaskManagerOptions, TaskOutcome, TaskStats, WhenBusy, WhenFull,
+};
+use crate::RunId;
+
+/// Never over before the checker says so, and never the same as another bound.
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// Runs the model in so many orders: half of them chosen step by step, half of them with few changes of who is first.
+fn check<F>(orders: usize, model: fn() -> F)
+where
+    F: Future<Output = ()> + 'static,
+{
+    let mut config = Config::new();
+    config.stack_size = 256 * 1024;
+    config.silence_warnings = true;
+    // What is left of a failed order can't be taken down in order.
+    config.ungraceful_shutdown_config.immediately_return_on_panic = true;
+    Runner::new(RandomScheduler::new(orders / 2), config.clone()).run(move || block_on(model()));
+    Runner::new(PctScheduler::new(3, orders / 2), config).run(move || block_on(model()));
+}
+
+/// Somebody who acts on his own.
+fn go<F>(action: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    shuttle::future::spawn(action)
+}
+
+async fn steps(steps: usize) {
+    for _ in 0..steps {
+        yield_now().await;
+    }
+}
+
+fn up_to(max: usize) -> usize {
+    thread_rng().gen_range(0..=max)
+}
+
+fn one_in(times: usize) -> bool {
+    up_to(times - 1) == 0
+}
+
+fn manager(options: TaskManagerOptions) -> BackgroundTaskManager {
+    BackgroundTaskManager::with_options(options.grace(HOUR))
+}
+
+/// How the handle says that the task ended.
+async fn outcome(handle: TaskHandle<()>) -> (TaskId, TaskOutcome) {
+    let id = handle.id();
+    (id, handle.await.as_ref().map_or_else(TaskError::outcome, |()| TaskOutcome::Completed))
+}
+
+/// Nothing lives, nothing of what lived is left in the numbers, and each task ended once, as its handle says.
+fn assert_over(tasks: &BackgroundTaskManager, outcomes: &[(TaskId, TaskOutcome)]) {
+    let numbers = tasks.stats();
+    // A task that panics is one whose own assertion failed.
+    assert_eq!((numbers.active, numbers.queued, numbers.panicked, tasks.task_info().len()), (0, 0, 0, 0));
+    {
+        let state = tasks.registry.lock();
+        assert_eq!((state.live(), state.in_flight(), state.must_finish_except(&[])), (0, 0, 0));
+    }
+    let ends: HashMap<_, _> = tasks.recent().iter().map(|end| (end.id(), end.outcome())).collect();
+    assert_eq!((ends.len() as u64, tasks.recent().len()), (numbers.spawned, ends.len()));
+    let mut counted = TaskStats::default();
+    for outcome in ends.values() {
+        counted.count(*outcome);
+    }
+    assert_eq!(counted.outcomes(), numbers.outcomes());
+    for (id, outcome) in outcomes {
+        assert_eq!(ends[id], *outcome);
+    }
+}
+
+/// How many do something at once.
+#[derive(Clone, Debug, Default)]
+struct Crowd(Arc<AtomicUsize>);
+
+impl Crowd {
+    /// Takes a few steps as one of at most `max`.
+    async fn join(self, max: usize, length: usize) {
+        struct Left(Crowd);
+
+        impl Drop for Left {
+            fn drop(&mut self) {
+                self.0.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+
+        let before = self.0.fetch_add(1, Ordering::SeqCst);
+        let _left = Left(self);
+        assert!(before < max, "{} at once", before + 1);
+        steps(length).await;
+    }
+}
+
+#[test]
+fn a_spawn_is_counted_or_refused_and_after_a_close_nothing_lives() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        // A run may spawn until the manager is closed, others until it begins to close.
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, None);
+        let spawners: Vec<_> = [tasks.clone(), node]
+            .map(|tasks| {
+                go(async move {
+                    let first = tasks.create_task(steps(up_to(2))).spawn();
+                    let second = tasks.create_task(steps(1)).spawn();
+                    [first, second]
+                })
+            })
+            .into_iter()
+            .collect();
+        let report = tasks.close(None).await;
+        assert_eq!(tasks.task_count(), 0);
+        assert!(report.is_clean());
+        assert_eq!(tasks.create_task(steps(0)).spawn().map(drop), Err(SpawnError::Closed));
+
+        let mut outcomes = Vec::new();
+        let mut refused = 1;
+        for spawner in spawners {
+            for spawned in spawner.await.unwrap() {
+                match spawned {
+                    Ok(handle) => outcomes.push(outcome(handle).await),
+                    Err(error) => {
+                        assert_eq!(error, SpawnError::Closed);
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert_over(&tasks, &outcomes);
+        assert!(outcomes.iter().all(|(_, outcome)| *outcome == TaskOutcome::Completed));
+        assert_eq!((tasks.stats().spawned, tasks.stats().rejected), (outcomes.len() as u64, refused));
+    });
+}
+
+#[test]
+fn however_many_want_a_task_to_end_it_ends_once() {
+    check(6_000, || async {
+        let options = TaskManagerOptions::new().max_tasks(1).when_full(WhenFull::DropOldest);
+        let tasks = manager(options);
+        let length = up_to(6);
+        let handle = match up_to(3) {
+            0 => tasks.create_task(steps(length)).timeout(HOUR).spawn(),
+            1 => tasks.create_task(pending::<()>()).timeout(HOUR).spawn(),
+            2 => {
+                let listens = |task: TaskContext| async move {
+                    task.cancelled().await;
+                    steps(up_to(3)).await;
+                };
+                tasks.create_task_with(listens).timeout(DAY).idle_timeout(HOUR).spawn()
+            }
+            _ => tasks.create_blocking_task(|_| ()).timeout(HOUR).spawn(),
+        };
+        let handle = handle.unwrap();
+        let id = handle.id();
+
+        let actors = [
+            go({
+                let tasks = tasks.clone();
+                async move {
+                    tasks.cancel(id);
+                }
+            }),
+            go({
+                let tasks = tasks.clone();
+                async move {
+                    // Evicts it if it lives and can be evicted.
+                    let evicts = tasks.create_task(steps(0)).spawn();
+                    assert!(!matches!(evicts, Err(SpawnError::Closed | SpawnError::Busy)));
+                }
+            }),
+        ];
+        let handle = if one_in(2) {
+            drop(handle.abort_on_drop());
+            None
+        } else {
+            Some(handle)
+        };
+        for actor in actors {
+            actor.await.unwrap();
+        }
+        if one_in(2) {
+            tasks.close(Some(DAY)).await;
+        }
+        tasks.wait_for_all(None).await.unwrap();
+        let outcomes = match handle {
+            Some(handle) => vec![outcome(handle).await],
+            None => Vec::new(),
+        };
+        assert_over(&tasks, &outcomes);
+    });
+}
+
+#[test]
+fn a_wait_ends_when_all_that_lived_have_ended_and_not_before() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let before: Vec<_> = (0..2).map(|length| tasks.create_task(steps(length)).spawn().unwrap()).collect();
+        let spawner = go({
+            let tasks = tasks.clone();
+            async move {
+                for length in 0..2 {
+                    tasks.create_task(steps(length)).spawn().unwrap();
+                }
+            }
+        });
+        let bounded = go({
+            let tasks = tasks.clone();
+            async move {
+                if let Err(still) = tasks.wait_for_all(Some(HOUR)).await {
+                    assert!(!still.tasks().is_empty());
+                }
+            }
+        });
+        tasks.wait_for_all(None).await.unwrap();
+        assert!(before.iter().all(TaskHandle::is_finished));
+        spawner.await.unwrap();
+        bounded.await.unwrap();
+        tasks.wait_for_all(None).await.unwrap();
+        assert_over(&tasks, &[]);
+    });
+}
+
+#[test]
+fn a_task_that_is_told_to_end_is_never_left_asleep() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let parked = tasks.create_task(pending::<()>()).spawn().unwrap();
+        let stubborn = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+        let listening = tasks.create_task_with(|task| async move { task.cancelled().await }).spawn().unwrap();
+        let aborted = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap().abort_on_drop();
+        let id = aborted.id();
+        let aborts = go(async move { drop(aborted) });
+        parked.cancel();
+        stubborn.cancel();
+        listening.cancel();
+        let outcomes = [outcome(parked).await, outcome(stubborn).await, outcome(listening).await];
+        aborts.await.unwrap();
+        tasks.wait_for_all(None).await.unwrap();
+        assert_over(&tasks, &[&outcomes[..], &[(id, TaskOutcome::Aborted)]].concat());
+        let expected = [TaskOutcome::Cancelled, TaskOutcome::Aborted, TaskOutcome::Completed];
+        assert_eq!(outcomes.map(|(_, outcome)| outcome), expected);
+    });
+}
+
+#[test]
+fn whoever_is_cancelled_is_told_before_the_call_returns() {
+    check(1_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let spawner = go({
+            let tasks = tasks.clone();
+            async move { tasks.create_task(pending::<()>()).name("new").spawn().map(drop) }
+        });
+        let before: Vec<_> = (0..2).map(|_| tasks.create_task(pending::<()>()).spawn().unwrap().id()).collect();
+        let report = tasks.cancel_all().await;
+        let seen =
+            report.ended.iter().map(super::TaskEnd::id).chain(report.still_running.iter().map(super::TaskInfo::id));
+        let seen: Vec<_> = seen.collect();
+        assert!(before.iter().all(|id| seen.contains(id)));
+        spawner.await.unwrap().unwrap();
+        tasks.cancel_named("new");
+        tasks.wait_for_all(None).await.unwrap();
+        assert_eq!(tasks.stats().cancelled, 3);
+        assert_over(&tasks, &[]);
+    });
+}
+
+#[test]
+fn no_more_run_than_may_and_none_is_left_in_the_queue() {
+    check(4_000, || async {
+        const MAX: usize = 2;
+        let tasks = manager(TaskManagerOptions::new().max_running(MAX).max_running_named("named", 1));
+        let (all, named) = (Crowd::default(), Crowd::default());
+        let spawners: Vec<_> = (0..2)
+            .map(|length| {
+                let (tasks, all, named) = (tasks.clone(), all.clone(), named.clone());
+                go(async move {
+                    let work = {
+                        let all = all.clone();
+                        async move {
+                            join(all.join(MAX, length), named.join(1, length)).await;
+                        }
+                    };
+                    let first = tasks.create_task(work).name("named").spawn().unwrap();
+                    let second = tasks.create_task(all.clone().join(MAX, 1)).spawn().unwrap();
+                    let third = tasks.create_task(all.join(MAX, 0)).queue_timeout(HOUR).spawn().unwrap();
+                    [first, second, third]
+                })
+            })
+            .collect();
+        let canceller = go({
+            let tasks = tasks.clone();
+            async move { tasks.cancel_named("named") }
+        });
+        let mut outcomes = Vec::new();
+        for spawner in spawners {
+            for handle in spawner.await.unwrap() {
+                outcomes.push(outcome(handle).await);
+            }
+        }
+        canceller.await.unwrap();
+        assert_over(&tasks, &outcomes);
+        // No end was forgotten: as many as may run get their turn at once.
+        for _ in 0..MAX {
+            tasks.create_task(steps(1)).spawn().unwrap();
+        }
+        assert_eq!(tasks.stats().queued, 0);
+        tasks.wait_for_all(None).await.unwrap();
+    });
+}
+
+#[test]
+fn nobody_waits_while_there_is_room() {
+    check(4_000, || async {
+        const MAX: usize = 2;
+        let tasks = manager(TaskManagerOptions::new().max_tasks(MAX));
+        let crowd = Crowd::default();
+        let spawners: Vec<_> = (0..4)
+            .map(|number| {
+                let (tasks, crowd) = (tasks.clone(), crowd.clone());
+                go(async move {
+                    let spawn = pin!(tasks.create_task(crowd.join(MAX, up_to(2))).spawn_wait());
+                    if number == 0 {
+                        // One of them loses patience, perhaps when it was just told of room.
+                        let patience = pin!(steps(up_to(8)));
+                        match select(spawn, patience).await {
+                            Either::Left((spawned, _)) => drop(spawned.unwrap()),
+                            Either::Right(_) => {}
+                        }
+                    } else {
+                        drop(spawn.await.unwrap());
+                    }
+                })
+            })
+            .collect();
+        for spawner in spawners {
+            spawner.await.unwrap();
+        }
+        tasks.wait_for_all(None).await.unwrap();
+        assert_over(&tasks, &[]);
+        assert!((3..=4).contains(&tasks.stats().completed));
+    });
+}
+
+#[test]
+fn as_many_are_told_of_room_as_there_is() {
+    check(2_000, || async {
+        let tasks = manager(TaskManagerOptions::new().max_tasks(2));
+        for _ in 0..2 {
+            tasks.create_task(steps(up_to(2))).spawn().unwrap();
+        }
+        // Those who wait don't make room for each other.
+        let waiters = [(); 2].map(|()| {
+            let tasks = tasks.clone();
+            go(async move { tasks.create_task(pending::<()>()).name("waited").spawn_wait().await.map(drop) })
+        });
+        for waiter in waiters {
+            waiter.await.unwrap().unwrap();
+        }
+        assert_eq!(tasks.cancel_named("waited"), 2);
+        tasks.wait_for_all(None).await.unwrap();
+        assert_over(&tasks, &[]);
+    });
+}
+
+#[test]
+fn room_that_is_refused_to_one_is_given_to_the_next() {
+    check(2_000, || async {
+        let tasks = manager(TaskManagerOptions::new().max_tasks(2));
+        let (lends, lent) = oneshot::channel();
+        let ends = |task: TaskContext| async move { lends.send(task).map_err(|_| "nobody takes it") };
+        tasks.create_task_with(ends).spawn().unwrap();
+        // It ends only if its child gets the room that the other one leaves.
+        let parent =
+            |task: TaskContext| async move { task.manager().create_task(steps(0)).spawn_wait().await.map(drop) };
+        let parent = tasks.create_task_with(parent).spawn().unwrap();
+        // Is told of room when it may not have it any more: its task has ended.
+        let late = go(async move { lent.await.unwrap().manager().create_task(steps(0)).spawn_wait().await.map(drop) });
+        let report = tasks.close(None).await;
+        assert!(report.is_clean());
+        assert!(parent.await.is_ok());
+        assert!(matches!(late.await.unwrap(), Ok(()) | Err(SpawnError::Closed)));
+        assert_over(&tasks, &[]);
+    });
+}
+
+#[test]
+fn whoever_waits_for_room_is_refused_when_a_close_begins() {
+    check(1_000, || async {
+        let tasks = manager(TaskManagerOptions::new().max_tasks(1));
+        let (refused, is_refused) = oneshot::channel();
+        let full = tasks.create_task(async { is_refused.await.map(|why: SpawnError| why.as_str()) });
+        let full = full.spawn().unwrap();
+        let waits = go({
+            let tasks = tasks.clone();
+            async move { refused.send(tasks.create_task(steps(0)).spawn_wait().await.unwrap_err()) }
+        });
+        tasks.close(None).await;
+        assert_eq!((full.await.unwrap(), waits.await.unwrap()), ("closed", Ok(())));
+        assert_over(&tasks, &[]);
+    });
+}
+
+#[test]
+fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new().max_running(2));
+        let crowd = Crowd::default();
+        let spawners: Vec<_> = [WhenBusy::Queue, WhenBusy::Replace, WhenBusy::Skip, WhenBusy::Queue]
+            .map(|when_busy| {
+                let (tasks, crowd) = (tasks.clone(), crowd.clone());
+                go(async move { tasks.create_task(crowd.join(1, up_to(3))).key("key", when_busy).spawn() })
+            })
+            .into_iter()
+            .collect();
+        let mut outcomes = Vec::new();
+        for spawner in spawners {
+            match spawner.await.unwrap() {
+                Ok(handle) => outcomes.push(outcome(handle).await),
+                Err(error) => assert_eq!(error, SpawnError::Busy),
+            }
+        }
+        assert!(outcomes.len() >= 3);
+        assert_over(&tasks, &outcomes);
+        let alone = tasks.create_task(steps(0)).key("key", WhenBusy::Skip).spawn().unwrap();
+        assert_eq!(tasks.stats().queued, 0);
+        alone.await.unwrap();
+    });
+}
+
+#[test]
+fn any_number_may_close_and_each_gets_the_whole_truth() {
+    async fn spawn_children(task: TaskContext) {
+        if task.manager().create_task(steps(1)).spawn().is_err() {
+            // Only what cuts the parent off as well refuses its child.
+            task.cancelled().await;
+        }
+        steps(up_to(2)).await;
+    }
+
+    fn assert_tells_all(report: &CloseReport, tasks: &BackgroundTaskManager) {
+        let ended = report.completed + report.timed_out + report.cancelled + report.aborted + report.failed;
+        assert_eq!(ended + report.still_running.len() as u64, tasks.stats().spawned);
+        let cut_off = report.cut_off.iter().filter(|end| end.outcome() != TaskOutcome::Completed).count();
+        assert_eq!(cut_off as u64, report.cancelled + report.aborted);
+    }
+
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        // Then all ends are counted that there are.
+        tasks.drain();
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, None);
+        let is_bounded = one_in(2);
+        let parked = is_bounded.then(|| node.create_task_with(|_| pending::<()>()).must_finish().spawn().unwrap());
+        let spawned = node.create_task_with(spawn_children).spawn().unwrap();
+        let closers: Vec<_> = [DAY, HOUR]
+            .map(|bound| {
+                let tasks = tasks.clone();
+                go(async move {
+                    let report = tasks.close(is_bounded.then_some(bound)).await;
+                    assert_eq!(tasks.create_task(steps(0)).spawn().map(drop), Err(SpawnError::Closed));
+                    report
+                })
+            })
+            .into_iter()
+            .collect();
+        let mut reports = Vec::new();
+        for closer in closers {
+            reports.push(closer.await.unwrap());
+        }
+        if is_bounded {
+            tasks.wait_for_all(None).await.unwrap();
+        } else {
+            assert!(reports.iter().all(CloseReport::is_clean));
+            assert_eq!(tasks.task_count(), 0);
+        }
+        for report in &reports {
+            assert_tells_all(report, &tasks);
+        }
+        let mut outcomes = vec![outcome(spawned).await];
+        if let Some(parked) = parked {
+            outcomes.push(outcome(parked).await);
+            assert_eq!(outcomes[1].1, TaskOutcome::Aborted);
+        }
+        assert_over(&tasks, &outcomes);
+    });
+}
+
+#[test]
+fn the_end_of_a_run_reaches_each_of_its_tasks() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let run = Arc::new(RunTasks::default());
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Some(Arc::clone(&run)));
+        let spawner = go(async move {
+            let cancelled = node.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
+            let ends = node.create_task(steps(up_to(2))).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
+            [cancelled, ends]
+        });
+        steps(up_to(2)).await;
+        run.run_ended();
+        let [cancelled, ends] = spawner.await.unwrap();
+        let outcomes = [outcome(cancelled).await, outcome(ends).await];
+        assert_eq!(outcomes[0].1, TaskOutcome::Cancelled);
+        assert_over(&tasks, &outcomes);
+    });
+}
+
+#[test]
+fn a_run_waits_for_those_that_it_is_to_wait_for_and_for_no_longer() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let run = Arc::new(RunTasks::default());
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Some(Arc::clone(&run)));
+        let parent = |task: TaskContext| async move {
+            steps(up_to(2)).await;
+            task.manager().create_task(steps(1)).on_run_end(OnRunEnd::Wait).spawn().unwrap();
+        };
+        let parent = node.create_task_with(parent).on_run_end(OnRunEnd::Wait).spawn().unwrap();
+        let cancelled = node.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
+        run.wait().await;
+        assert!(parent.is_finished() && !cancelled.is_finished());
+        assert_eq!((tasks.stats().spawned, tasks.stats().completed), (3, 2));
+        run.run_ended();
+        assert_eq!(outcome(cancelled).await.1, TaskOutcome::Cancelled);
+        assert_over(&tasks, &[]);
+    });
+}
+
+#[test]
+fn a_task_that_is_dropped_for_another_gives_its_place_once() {
+    check(4_000, || async {
+        const MAX: usize = 2;
+        let options = TaskManagerOptions::new().max_tasks(MAX).when_full(WhenFull::DropOldest).max_running(1);
+        let tasks = manager(options);
+        let spawners: Vec<_> = (0..3)
+            .map(|length| {
+                let tasks = tasks.clone();
+                go(async move {
+                    let spawned = [0, 1].map(|more| tasks.create_task(steps(length + more)).spawn().unwrap());
+                    assert!(tasks.registry.lock().in_flight() <= MAX);
+                    spawned
+                })
+            })
+            .collect();
+        let mut outcomes = Vec::new();
+        for spawner in spawners {
+            for handle in spawner.await.unwrap() {
+                outcomes.push(outcome(handle).await);
+            }
+        }
+        assert_over(&tasks, &outcomes);
+        let kinds = [TaskOutcome::Completed, TaskOutcome::Evicted];
+        assert!(outcomes.iter().all(|(_, outcome)| kinds.contains(outcome)));
+    });
+}
+
+#[test]
+fn when_the_last_owner_goes_so_do_the_tasks() {
+    check(2_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let registry = Arc::clone(&tasks.registry);
+        let parent = |task: TaskContext| async move {
+            // Either it is refused, or it is cancelled with the others.
+            let _ = task.manager().create_task(pending::<()>()).spawn();
+            task.cancelled().await;
+        };
+        let parent = tasks.create_task_with(parent).spawn().unwrap();
+        let owner = go(async move { drop(tasks) });
+        assert_eq!(outcome(parent).await.1, TaskOutcome::Completed);
+        owner.await.unwrap();
+        registry.wait_for_others(&[], None).await;
+        let stats = registry.lock().stats();
+        assert_eq!((stats.active, stats.completed, stats.cancelled), (0, 1, stats.spawned - 1));
+    });
+}
+
+#[test]
+fn a_watcher_sees_each_task_begin_and_end_and_then_the_end_of_all() {
+    check(6_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let mut events = tasks.watch();
+        let watcher = go(async move {
+            let mut seen: HashMap<TaskId, Vec<&'static str>> = HashMap::new();
+            while let Some(event) = events.next().await {
+                match event {
+                    TaskEvent::Spawned(task) => seen.entry(task.id()).or_default().push("spawned"),
+                    TaskEvent::Started(task) => seen.entry(task.id()).or_default().push("started"),
+                    TaskEvent::Ended(end) => seen.entry(end.id()).or_default().push("ended"),
+                    other => panic!("{other:?}"),
+                }
+            }
+            seen
+        });
+        let spawner = go({
+            let tasks = tasks.clone();
+            async move { [0, 0, 1].map(|length| tasks.create_task(steps(length)).spawn().is_ok()) }
+        });
+        // Whenever it begins to watch, its stream ends.
+        let late = go({
+            let tasks = tasks.clone();
+            async move { while tasks.watch().next().await.is_some() {} }
+        });
+        tasks.close(None).await;
+        let seen = watcher.await.unwrap();
+        let accepted = spawner.await.unwrap().into_iter().filter(|is_ok| *is_ok).count();
+        late.await.unwrap();
+        assert_eq!(seen.len(), accepted);
+        assert!(seen.values().all(|events| *events == ["spawned", "started", "ended"]), "{seen:?}");
+    });
+}

@@ -2,7 +2,7 @@
 
 use std::{future::pending, thread, time::Duration};
 
-use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskHandle, TaskOutcome};
+use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskHandle, TaskOutcome, WhenBusy};
 use tokio::{sync::OwnedSemaphorePermit, task::yield_now, time::sleep};
 
 /// What the panics of the tasks say, so that the hook knows them from others.
@@ -42,6 +42,14 @@ pub(crate) enum Kind {
     HasChildren,
     /// Blocks a thread.
     Blocks,
+    /// Fails twice, and is tried again.
+    Retries,
+    /// Fails as often as it is tried.
+    RetriesInVain,
+    /// Waits for its turn: only so many of its name run at once.
+    TakesTurns,
+    /// Waits until the one with its key has ended.
+    SharesAKey,
 }
 
 /// How many there are of each in a [`deck`].
@@ -59,7 +67,14 @@ pub(crate) const MIX: &[(Kind, usize)] = &[
     (Kind::DoesNotListen, 10),
     (Kind::HasChildren, 80),
     (Kind::Blocks, 2),
+    (Kind::Retries, 30),
+    (Kind::RetriesInVain, 10),
+    (Kind::TakesTurns, 60),
+    (Kind::SharesAKey, 30),
 ];
+
+/// Of which only so many run at once.
+pub(crate) const TAKES_TURNS: (&str, usize) = ("takes turns", 16);
 
 /// The kinds in the order in which they are spawned, again and again: well mixed, and each as often as [`MIX`] says.
 pub(crate) fn deck() -> Vec<Kind> {
@@ -83,8 +98,14 @@ impl Kind {
     /// How it ends, and how its children do.
     pub(crate) const fn outcomes(self) -> &'static [(TaskOutcome, u64)] {
         match self {
-            Self::Ready | Self::Sleeps | Self::Listens | Self::Blocks => &[(TaskOutcome::Completed, 1)],
-            Self::Fails => &[(TaskOutcome::Failed, 1)],
+            Self::Ready
+            | Self::Sleeps
+            | Self::Listens
+            | Self::Blocks
+            | Self::Retries
+            | Self::TakesTurns
+            | Self::SharesAKey => &[(TaskOutcome::Completed, 1)],
+            Self::Fails | Self::RetriesInVain => &[(TaskOutcome::Failed, 1)],
             Self::Panics | Self::PanicsWhenDropped => &[(TaskOutcome::Panicked, 1)],
             Self::TimesOut | Self::HasNoTime => &[(TaskOutcome::TimedOut, 1)],
             Self::IsCancelled => &[(TaskOutcome::Cancelled, 1)],
@@ -152,6 +173,24 @@ impl Kind {
                 };
                 tasks.create_blocking_task(blocks).name("blocks").spawn()
             }
+            Self::Retries => {
+                let attempt = move |number| {
+                    let _permit = &permit;
+                    async move { if number < 3 { Err("not yet") } else { Ok(()) } }
+                };
+                tasks.create_task_retrying(attempt).name("retries").retry(3).spawn()
+            }
+            Self::RetriesInVain => {
+                let attempt = move |_| {
+                    let _permit = &permit;
+                    async { Err::<(), _>("never") }
+                };
+                tasks.create_task_retrying(attempt).name("retries in vain").retry(2).spawn()
+            }
+            Self::TakesTurns => tasks.create_task(takes_a_moment(permit)).name(TAKES_TURNS.0).spawn(),
+            Self::SharesAKey => {
+                tasks.create_task(takes_a_moment(permit)).name("shares a key").key("one", WhenBusy::Queue).spawn()
+            }
         }
     }
 
@@ -167,9 +206,18 @@ impl Kind {
             | Self::TimesOut
             | Self::HasNoTime
             | Self::HasChildren
-            | Self::Blocks => drop(handle),
+            | Self::Blocks
+            | Self::Retries
+            | Self::RetriesInVain
+            | Self::TakesTurns
+            | Self::SharesAKey => drop(handle),
         }
     }
+}
+
+async fn takes_a_moment(permit: OwnedSemaphorePermit) {
+    yield_now().await;
+    drop(permit);
 }
 
 async fn fails(permit: OwnedSemaphorePermit) -> Result<(), String> {

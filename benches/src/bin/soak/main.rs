@@ -100,8 +100,10 @@ struct Producer {
 
 impl Producer {
     fn new(in_flight: usize) -> Self {
+        let (name, at_once) = kind::TAKES_TURNS;
+        let options = TaskManagerOptions::new().grace(GRACE).max_running_named(name, at_once);
         Self {
-            tasks: BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(GRACE)),
+            tasks: BackgroundTaskManager::with_options(options),
             deck: kind::deck(),
             next: 0,
             permits: Arc::new(Semaphore::new(in_flight)),

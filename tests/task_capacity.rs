@@ -114,14 +114,36 @@ async fn tasks_that_wait_for_their_turn_take_up_places_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_no_task_may_be_none_is() {
+async fn a_limit_of_no_tasks_is_one_of_one() {
     let tasks = at_most(0);
+    endless(&tasks, "one");
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Full);
-    let waiting = tasks.create_task(async {}).spawn_wait();
-    futures::pin_mut!(waiting);
-    assert!(waiting.as_mut().now_or_never().is_none());
-    tasks.close(None).await;
-    assert_eq!(waiting.await.unwrap_err(), SpawnError::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_spawns_is_not_dropped_for_it_nor_are_those_that_spawned_it() {
+    let tasks = with_options(dropping_the_oldest(2));
+    let parent = |task: TaskContext| async move {
+        let child = |task: TaskContext| async move {
+            let grandchild = task.manager().create_task(pending::<()>()).spawn();
+            assert_eq!(grandchild.unwrap_err(), SpawnError::Full);
+        };
+        task.manager().create_task_with(child).spawn()?.await.unwrap();
+        Ok::<_, SpawnError>(())
+    };
+    tasks.create_task_with(parent).spawn().unwrap().await.unwrap();
+    assert_eq!((tasks.stats().completed, tasks.stats().evicted), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_dropped_tasks_may_wait_to_be_dropped_and_no_more() {
+    let tasks = with_options(dropping_the_oldest(10));
+    let spawned = (0..5_000).filter(|_| tasks.create_task(pending::<()>()).spawn().is_ok()).count();
+    // Nobody had a chance to drop any of them.
+    assert_eq!((spawned, tasks.task_count()), (1_010, 1_010));
+    settle().await;
+    assert_eq!(tasks.task_count(), 10);
+    endless(&tasks, "next");
 }
 
 #[tokio::test(start_paused = true)]
@@ -474,8 +496,9 @@ async fn a_task_that_is_done_in_the_moment_in_which_it_is_dropped_is_done_and_it
     let tasks = with_options(dropping_the_oldest(1));
     let manager = tasks.clone();
     let work = async move {
-        // It is the oldest itself.
-        manager.create_task(pending::<()>()).name("next").spawn().unwrap();
+        // On a thread of its own, so that it isn't the task that spawns: that one would be spared.
+        let spawn = move || manager.create_task(pending::<()>()).name("next").spawn().is_ok();
+        assert!(std::thread::spawn(spawn).join().unwrap());
         Ok::<_, Infallible>("done")
     };
     assert_eq!(tasks.create_task(work).spawn().unwrap().await.unwrap(), "done");

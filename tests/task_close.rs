@@ -409,15 +409,31 @@ async fn what_must_finish_has_its_grace_even_if_it_does_not_listen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_finish_and_has_not_begun_is_cut_off_like_others() {
+async fn what_must_finish_and_waits_for_its_turn_has_its_grace_for_both() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace(2 * SECOND));
-    let begun = Journal::default();
-    tasks.create_task(pending::<()>()).name("must").must_finish().spawn().unwrap();
-    let journal = begun.clone();
-    tasks.create_task(async move { journal.add("begun") }).name("queued").must_finish().spawn().unwrap();
+    tasks.create_task(sleep(2 * SECOND)).name("first").must_finish().spawn().unwrap();
+    tasks.create_task(sleep(Duration::from_millis(500))).name("second").must_finish().spawn().unwrap();
+    tasks.create_task(pending::<()>()).name("third").must_finish().spawn().unwrap();
+    tasks.create_task(async {}).name("fourth").must_finish().spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
-    let expected = ["queued #2 (cancelled after 1.0s)", "must #1 (aborted after 3.0s)"];
-    assert_eq!((lines(&report.cut_off), begun.entries()), (expected.map(String::from).to_vec(), vec![]));
+    assert_eq!((report.completed, report.aborted, report.still_running.len()), (2, 2, 0));
+    let mut cut_off = lines(&report.cut_off);
+    cut_off.sort();
+    assert_eq!(cut_off, ["fourth #4 (aborted after 3.0s)", "third #3 (aborted after 3.0s)"]);
+}
+
+#[test]
+fn what_must_finish_and_has_its_turn_because_another_one_is_cut_off_begins() {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    for round in 0..200 {
+        runtime.block_on(async {
+            let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
+            tasks.create_task(pending::<()>()).spawn().unwrap();
+            let must = tasks.create_task(async {}).must_finish().spawn().unwrap();
+            let report = tasks.close(Some(Duration::ZERO)).await;
+            assert!(must.await.is_ok(), "round {round}: {report}");
+        });
+    }
 }
 
 #[tokio::test(start_paused = true)]

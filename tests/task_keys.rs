@@ -254,37 +254,49 @@ async fn one_that_replaces_replaces_those_that_wait_as_well_and_other_keys_go_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_refused_for_want_of_room_replaces_nobody() {
-    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
-    let (go, wait) = oneshot::channel::<()>();
-    let old = tasks.create_task(async move { drop(wait.await) }).key("k", WhenBusy::Replace).spawn().unwrap();
-    let replace = || tasks.create_task(async { Ok::<_, Infallible>(7) }).key("k", WhenBusy::Replace);
-    assert_eq!(replace().spawn().unwrap_err(), SpawnError::Full);
-    let waiting = tokio::join!(replace().spawn_wait(), async {
-        settle().await;
-        assert_eq!(tasks.task_info()[0].state(), TaskState::Running);
-        drop(go);
-        old.await.unwrap();
-    });
-    assert_eq!(waiting.0.unwrap().await.unwrap(), 7);
+async fn one_that_replaces_has_the_place_of_the_one_that_it_replaces() {
+    for spawn_wait in [false, true] {
+        let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
+        let old = tasks.create_task(pending::<()>()).key("k", WhenBusy::Replace).spawn().unwrap();
+        let other = || tasks.create_task(async {}).spawn();
+        assert_eq!(other().unwrap_err(), SpawnError::Full);
+        let new = tasks.create_task(async { Ok::<_, Infallible>(7) }).key("k", WhenBusy::Replace);
+        let new = if spawn_wait { new.spawn_wait().await } else { new.spawn() };
+        // The place is taken, not free for another one.
+        assert_eq!(other().unwrap_err(), SpawnError::Full);
+        assert_eq!(new.unwrap().await.unwrap(), 7);
+        assert_eq!(old.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
+        assert!(other().is_ok());
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_replaces_where_the_oldest_makes_room_has_one_end_for_each() {
+async fn of_a_burst_that_replace_each_other_in_a_full_manager_the_last_runs() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(4));
+    let journal = Journal::default();
+    for number in 0..500 {
+        let journal = journal.clone();
+        let work = async move { journal.add(number.to_string()) };
+        tasks.create_task(work).key("k", WhenBusy::Replace).spawn().unwrap();
+    }
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!(journal.entries(), ["499"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_replaces_drops_nobody_else_to_make_room() {
     let options = TaskManagerOptions::new().max_tasks(2).when_full(WhenFull::DropOldest);
     let tasks = BackgroundTaskManager::with_options(options);
     let journal = Journal::default();
+    let bystander = tasks.create_task(pending::<()>()).spawn().unwrap();
     let old = spawn(&tasks, &journal, "old", WhenBusy::Replace);
     settle().await;
-    // The second waits for its turn, and is the one that is dropped though the third replaces it anyway.
-    let second = spawn(&tasks, &journal, "second", WhenBusy::Replace);
-    let third = spawn(&tasks, &journal, "third", WhenBusy::Replace);
-    assert_eq!(second.await.unwrap_err().outcome(), TaskOutcome::Evicted);
+    let new = spawn(&tasks, &journal, "new", WhenBusy::Replace);
     assert_eq!(old.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
-    third.await.unwrap();
-    assert_eq!(journal.entries(), ["old begins", "third begins", "third ends"]);
-    let stats = tasks.stats();
-    assert_eq!((stats.spawned, stats.evicted, stats.cancelled, stats.completed), (3, 1, 1, 1));
+    new.await.unwrap();
+    assert_eq!(journal.entries(), ["old begins", "new begins", "new ends"]);
+    assert!(!bystander.is_finished());
+    assert_eq!((tasks.stats().evicted, tasks.stats().cancelled), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]

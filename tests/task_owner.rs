@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use agentflow::{
     BackgroundTaskManager, CancellationToken, CompiledGraph, EventKind, Node, NodeContext, NodeError, OnRunEnd,
     ParallelContext, ParallelNode, RunConfig, RunError, RunErrorKind, RunId, TaskContext, TaskEnd, TaskInfo,
-    TaskOutcome, graph,
+    TaskOutcome, WhenBusy, graph,
 };
 use tokio::{
     sync::oneshot,
@@ -528,4 +528,51 @@ fn runs_on_many_threads_wait_for_all_that_their_tasks_spawn() {
         }
         assert_eq!(app.task_manager().stats().completed, 1600);
     });
+}
+
+#[agentflow::node]
+async fn fails_beside_a_task_that_listens(
+    _state: &mut Trip,
+    task_manager: &BackgroundTaskManager,
+    cancel: &CancellationToken,
+) -> Result<(), NodeError> {
+    let cancel = cancel.clone();
+    let listens = async move { cancel.cancelled().await };
+    task_manager.create_task(listens).name("listens").on_run_end(OnRunEnd::Wait).spawn()?;
+    Err("it fails".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_failed_does_not_wait_for_a_task_that_waits_for_the_end_of_the_run() {
+    let app = graph! { fails_beside_a_task_that_listens -> END };
+    let ended = app.invoke(Trip::default(), RunConfig::new());
+    let error = tokio::time::timeout(60 * SECOND, ended).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("it fails"), "{error}");
+    assert_eq!(ends(app.task_manager()).await, ["listens completed after 0"]);
+}
+
+/// Spawns many tasks, of which no two run at once.
+#[agentflow::node]
+async fn lines_up(state: &mut Trip, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    for _ in 0..50 {
+        let work = std::future::pending::<()>();
+        let task = task_manager.create_task(work).key("one", WhenBusy::Queue);
+        task.on_run_end(OnRunEnd::Cancel).spawn()?;
+    }
+    state.count += 1;
+    Ok(())
+}
+
+#[test]
+fn none_of_those_that_end_with_their_run_begins_because_another_one_ended() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    for round in 0..100 {
+        runtime.block_on(async {
+            let app = graph! { lines_up -> END };
+            app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+            app.task_manager().wait_for_all(None).await.unwrap();
+            let begun = app.task_manager().recent().iter().filter(|end| end.attempts() > 0).count();
+            assert!(begun <= 1, "round {round}: {begun}");
+        });
+    }
 }

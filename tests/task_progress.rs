@@ -3,8 +3,8 @@
 use std::{future::pending, time::Duration};
 
 use agentflow::{
-    BackgroundTaskManager, TaskContext, TaskError, TaskId, TaskInfo, TaskManagerOptions, TaskOutcome, TaskState,
-    TimeLimit,
+    BackgroundTaskManager, RetryPolicy, TaskContext, TaskError, TaskId, TaskInfo, TaskManagerOptions, TaskOutcome,
+    TaskState, TimeLimit,
 };
 use tokio::{
     sync::oneshot,
@@ -206,15 +206,17 @@ async fn a_cancelled_task_in_its_grace_is_not_called_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn attempts_and_pauses_are_no_signs_of_life() {
+async fn each_attempt_begins_with_a_sign_of_life_and_a_pause_needs_none() {
     let tasks = BackgroundTaskManager::new();
-    let attempt = |_| async {
-        sleep(2 * SECOND).await;
+    let attempt = |number| async move {
+        sleep(if number < 4 { 3 * SECOND } else { 9 * SECOND }).await;
         Err::<(), _>("no")
     };
-    let handle = tasks.create_task_retrying(attempt).retry(9).idle_timeout(5 * SECOND).spawn().unwrap();
+    let policy = RetryPolicy::new(9).backoff(20 * SECOND).factor(1.0);
+    let handle = tasks.create_task_retrying(attempt).retry(policy).idle_timeout(5 * SECOND).spawn().unwrap();
     let Err(TaskError::TimedOut { limit, .. }) = handle.await else { panic!("expected a timeout") };
-    assert_eq!((limit, tasks.recent()[0].attempts()), (TimeLimit::Idle, 3));
+    let end = &tasks.recent()[0];
+    assert_eq!((limit, end.attempts(), end.age()), (TimeLimit::Idle, 4, 74 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]

@@ -114,7 +114,7 @@ impl Row {
     fn next(&self) -> Option<(u64, TaskOutcome)> {
         let own = self.turn.map(|turn| (turn + self.job.length, TaskOutcome::Completed));
         let total = self.job.timeout.map(|timeout| (self.spawned + timeout, TaskOutcome::TimedOut));
-        let in_queue = self.job.queue_timeout.filter(|_| self.turn.is_none());
+        let in_queue = self.job.queue_timeout.filter(|_| self.turn.is_none() && self.grace_over.is_none());
         let in_queue = in_queue.map(|timeout| (self.spawned + timeout, TaskOutcome::TimedOut));
         let grace = self.grace_over.map(|over| (over, TaskOutcome::Aborted));
         // The first one of those at one moment: its own end before all others.
@@ -211,13 +211,10 @@ impl Model {
                 _ => {}
             }
         }
-        if self.live().count() >= self.limits.max_tasks {
+        // Those that it replaces make room for it.
+        if self.live().count() >= self.limits.max_tasks && stopped.is_empty() {
             let oldest = if self.limits.when_full == WhenFull::DropOldest { self.oldest() } else { None };
-            let oldest = oldest.ok_or(SpawnError::Full)?;
-            match stopped.iter_mut().find(|(row, _)| *row == oldest) {
-                Some((_, outcome)) => *outcome = TaskOutcome::Evicted,
-                None => stopped.push((oldest, TaskOutcome::Evicted)),
-            }
+            stopped.push((oldest.ok_or(SpawnError::Full)?, TaskOutcome::Evicted));
         }
         self.rows.push(Row { job, spawned: now, turn: None, is_stopping: false, grace_over: None, end: None });
         self.start(now);
@@ -255,7 +252,6 @@ impl Model {
             return Err(Tie);
         }
         self.cancel(until, |row| row.job.must_finish.is_none());
-        self.cancel(until, |row| row.turn.is_none());
         for row in self.rows.iter_mut().filter(|row| row.lives()) {
             let due = row.next();
             row.grace_over = row.job.must_finish.map(|grace| until + grace);

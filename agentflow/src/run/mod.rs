@@ -138,12 +138,15 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     let progress = Progress::new(app.plan.entry);
     let ended = {
         let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
-        let ended = interruptible(walk, signals).await;
-        if !matches!(ended, Ended::Interrupted(_)) {
-            tasks.wait(signals).await;
-        }
-        ended
+        interruptible(walk, signals).await
     };
+    if !matches!(ended, Ended::Itself(Ok(()))) {
+        // Before the wait: one of the tasks may wait for it.
+        token.token.cancel();
+    }
+    if !matches!(ended, Ended::Interrupted(_)) {
+        tasks.wait(config, signals).await;
+    }
     let failure = match ended {
         Ended::Itself(Ok(())) => {
             token.is_done = true;
@@ -291,10 +294,12 @@ struct OwnTasks(OnceLock<Arc<RunTasks>>);
 
 impl OwnTasks {
     /// Waits for those that the run is to wait for, unless it is interrupted. What the run brought stands either way.
-    async fn wait(&self, signals: Signals<'_>) {
+    async fn wait(&self, config: &RunConfig, signals: Signals<'_>) {
         if let Some(tasks) = self.0.get() {
+            // The caller's token: that of the run is cancelled when it has failed.
+            let cancel = config.cancellation_token().cloned().unwrap_or_default();
             let waiting = pin!(Some(tasks.wait()));
-            interruptible(waiting, signals).await;
+            interruptible(waiting, Signals { cancel: &cancel, ..signals }).await;
         }
     }
 }

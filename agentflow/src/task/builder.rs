@@ -105,7 +105,8 @@ impl SpawnError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenBusy {
-    /// The others are cancelled, and the new one runs when they have ended: debouncing.
+    /// The others are cancelled, and the new one runs when they have ended: the latest counts. It has the place of one of
+    /// them where places are [limited](crate::TaskManagerOptions::max_tasks). To debounce, let the task begin with a sleep.
     Replace,
     /// The new one is refused with [`SpawnError::Busy`]: a singleton.
     Skip,

@@ -209,7 +209,7 @@ impl Registry {
     fn report(&self) -> CloseReport {
         let mut state = self.lock();
         let now = state.stats();
-        let still_running = state.infos(&[]);
+        let live = state.tasks().cloned().collect();
         let (before, cut_off, elapsed) = match &mut state.closing {
             Some(closing) => {
                 let elapsed = *closing.elapsed.get_or_insert_with(|| closing.began.elapsed());
@@ -218,6 +218,7 @@ impl Registry {
             // Only reached through `begin_closing`, which fills it.
             None => (now, Vec::new(), Duration::ZERO),
         };
+        drop(state);
         CloseReport {
             completed: now.completed - before.completed,
             failed: now.failed - before.failed,
@@ -227,7 +228,7 @@ impl Registry {
             aborted: now.aborted - before.aborted,
             evicted: now.evicted - before.evicted,
             cut_off,
-            still_running,
+            still_running: registry::infos(live),
             elapsed,
         }
     }

@@ -31,7 +31,7 @@ impl fmt::Display for TaskId {
 }
 
 /// Which run, and which of its nodes, spawned a task.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct TaskOrigin {
     run: RunId,
     node: Arc<str>,
@@ -77,6 +77,12 @@ impl TaskOrigin {
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
+    }
+}
+
+impl fmt::Debug for TaskOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskOrigin").field("run", &self.run).field("node", &self.node).finish_non_exhaustive()
     }
 }
 

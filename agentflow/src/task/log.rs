@@ -57,6 +57,9 @@ pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
             Some(TimeLimit::Total) | None => line!(warn, "background task timed out"),
         },
         TaskOutcome::Cancelled => line!(debug, "background task cancelled"),
+        TaskOutcome::Aborted if task.is_cut_off() => {
+            line!(warn, "background task aborted: it did not end within its grace when the manager was closed");
+        }
         TaskOutcome::Aborted => line!(debug, "background task aborted"),
         TaskOutcome::Evicted => line!(warn, "background task dropped to make room for another one"),
     }

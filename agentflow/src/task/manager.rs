@@ -215,15 +215,13 @@ impl BackgroundTaskManager {
     /// The tasks that have not ended, oldest first.
     #[must_use]
     pub fn task_info(&self) -> Vec<TaskInfo> {
-        self.registry.lock().infos(&[])
+        self.registry.infos(|_| true)
     }
 
     /// The tasks of this run that have not ended, oldest first: those that its nodes spawned, and those that these did.
     #[must_use]
     pub fn tasks_of(&self, run: RunId) -> Vec<TaskInfo> {
-        let mut tasks = self.task_info();
-        tasks.retain(|task| task.origin().is_some_and(|origin| origin.run() == run));
-        tasks
+        self.registry.infos(|task| task.is_of(run))
     }
 
     /// The latest ends, oldest first; how many is an [option](TaskManagerOptions::history).

@@ -41,8 +41,11 @@ pub enum WhenFull {
     /// The oldest task is dropped to make room for the new one: the one that has waited longest for its turn, or, if
     /// none waits, the one that was spawned first. Its outcome is [`Evicted`](crate::TaskOutcome::Evicted).
     ///
-    /// Tasks that [must finish](crate::TaskBuilder::must_finish) and blocking tasks are never dropped for another one;
-    /// if there are no others, the new one is refused.
+    /// Tasks that [must finish](crate::TaskBuilder::must_finish), blocking tasks, and the task that spawns with those that
+    /// spawned it, are never dropped for another one; if there are no others, the new one is refused.
+    ///
+    /// A dropped task is active, and takes up memory, until the runtime comes to it. Of such tasks there may be as many as
+    /// there are places, and a thousand at least; beyond that the new one is refused.
     DropOldest,
 }
 
@@ -77,10 +80,12 @@ impl TaskManagerOptions {
         self
     }
 
-    /// How many tasks there may be at once, those that wait for their turn included; no limit unless told.
+    /// How many tasks there may be at once, those that wait for their turn included; no limit unless told. Zero counts as
+    /// one. A task that is dropped or [replaced](crate::WhenBusy::Replace) has no place any more, though it is active until
+    /// it has ended.
     #[must_use]
     pub fn max_tasks(mut self, tasks: usize) -> Self {
-        self.max_tasks = Some(tasks);
+        self.max_tasks = Some(tasks.max(1));
         self
     }
 
@@ -125,7 +130,7 @@ impl TaskManagerOptions {
     /// unless told. It is rounded up to a power of two. Nothing is kept while nobody watches.
     #[must_use]
     pub fn event_buffer(mut self, events: usize) -> Self {
-        self.event_buffer = events.max(1);
+        self.event_buffer = events.clamp(1, 1 << 20);
         self
     }
 }

@@ -12,8 +12,8 @@ use super::{
 
 /// What becomes of a task when the run that spawned it ends, however that comes about.
 ///
-/// It concerns the tasks that a node spawns with the manager that it is given, and the tasks that those spawn. A task
-/// without a run has no run that could end.
+/// It concerns the tasks that a node spawns with the manager that it is given, and the tasks that those spawn; each says it
+/// for itself. A task without a run has no run that could end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnRunEnd {
@@ -78,9 +78,10 @@ impl RunTasks {
             owned.run_has_ended = true;
             std::mem::take(&mut owned.tasks)
         };
-        for task in left.values().filter(|task| task.spec.on_run_end() == OnRunEnd::Cancel) {
-            task.ask(Request::Cancel);
-        }
+        let cancelled = || left.values().filter(|task| task.spec.on_run_end() == OnRunEnd::Cancel);
+        // All of them first: none may begin because another one ended of it.
+        cancelled().for_each(|task| task.mark(Request::Cancel));
+        cancelled().for_each(|task| task.ask(Request::Cancel));
     }
 
     /// A map and a flag, whole after every statement: a panic elsewhere doesn't spoil them.

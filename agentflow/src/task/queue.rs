@@ -7,6 +7,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound::{Excluded, Unbounded},
     sync::Arc,
 };
 
@@ -38,6 +39,8 @@ struct Keyed {
     first: TaskRef,
     /// The others, with their lanes.
     waiting: BTreeMap<TaskRef, usize>,
+    /// Up to this one all were told to make way: a burst of replacements looks at each once.
+    replaced: Option<TaskRef>,
 }
 
 /// Where a task stands in the queue; it says the same when it leaves as when it came.
@@ -65,14 +68,33 @@ impl Queue {
         self.waiting
     }
 
-    /// The tasks of this key, the first of them first.
-    pub(super) fn of_key(&self, key: &str) -> Vec<TaskRef> {
-        let keyed = self.keys.get(key).into_iter();
-        keyed.flat_map(|keyed| std::iter::once(keyed.first).chain(keyed.waiting.keys().copied())).collect()
+    /// Whether there is a task with this key.
+    pub(super) fn has_key(&self, key: Option<&Arc<str>>) -> bool {
+        key.is_some_and(|key| self.keys.contains_key(key))
+    }
+
+    /// The tasks with this key that were not replaced yet, oldest first.
+    pub(super) fn unreplaced(&self, key: Option<&Arc<str>>) -> Vec<TaskRef> {
+        let Some(keyed) = key.and_then(|key| self.keys.get(key)) else {
+            return Vec::new();
+        };
+        let first = Some(keyed.first).filter(|first| keyed.replaced < Some(*first));
+        let waiting = keyed.waiting.range((keyed.replaced.map_or(Unbounded, Excluded), Unbounded));
+        first.into_iter().chain(waiting.map(|(task, _)| *task)).collect()
+    }
+
+    /// Now they are replaced.
+    pub(super) fn replace(&mut self, key: Option<&Arc<str>>) {
+        if let Some(keyed) = key.and_then(|key| self.keys.get_mut(key)) {
+            keyed.replaced = Some(keyed.waiting.last_key_value().map_or(keyed.first, |(task, _)| *task));
+        }
     }
 
     /// Lines the task up; says whether it may run at once.
     pub(super) fn enter(&mut self, place: Place<'_>) -> bool {
+        if !self.has_limits() && place.key.is_none() {
+            return true;
+        }
         let lane = self.lane(place.name);
         if let Some(key) = place.key {
             if let Some(keyed) = self.keys.get_mut(key) {
@@ -80,7 +102,7 @@ impl Queue {
                 self.waiting += 1;
                 return false;
             }
-            self.keys.insert(Arc::clone(key), Keyed { first: place.task, waiting: BTreeMap::new() });
+            self.keys.insert(Arc::clone(key), Keyed { first: place.task, waiting: BTreeMap::new(), replaced: None });
         }
         self.line_up(place.task, lane)
     }

@@ -15,10 +15,11 @@ use super::{
     builder::WhenBusy,
     info::{TaskId, TaskOrigin, TaskProgress},
     outcome::{TaskOutcome, TimeLimit},
-    owner::OnRunEnd,
+    owner::{OnRunEnd, RunTasks},
     queue::Place,
     sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, MutexGuard},
 };
+use crate::RunId;
 
 /// A task's own fields for the logs, in the order in which they were given.
 pub(super) type Fields = Box<[(Cow<'static, str>, Value)]>;
@@ -63,12 +64,12 @@ pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) origin: Option<Arc<TaskOrigin>>,
     pub(super) spawned: Instant,
-    /// It was not its turn when it was spawned.
-    pub(super) had_to_wait: bool,
     request: AtomicU8,
-    may_run: AtomicBool,
+    turn: AtomicU8,
     polled: AtomicBool,
     cut_off: AtomicBool,
+    /// Another one has its place already.
+    gave_place: AtomicBool,
     /// Zero until it begins to run.
     attempt: AtomicU32,
     life: Mutex<Life>,
@@ -89,6 +90,15 @@ enum Life {
 struct Signs {
     progress: Option<Arc<TaskProgress>>,
     last: Instant,
+}
+
+/// Whether it is a task's turn to run.
+#[repr(u8)]
+enum Turn {
+    Waits,
+    /// It had to wait for it.
+    Came,
+    AtOnce,
 }
 
 /// What somebody wants of a running task; a later request can only be a stronger one.
@@ -132,6 +142,10 @@ impl Spec {
         self.extras.as_ref().map_or(OnRunEnd::Detach, |extras| extras.on_run_end)
     }
 
+    pub(super) fn has_idle_timeout(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.idle_timeout.is_some())
+    }
+
     /// How long it may take to end when it is cancelled.
     pub(super) fn grace(&self, default: Duration) -> Duration {
         self.extras.as_ref().and_then(|extras| extras.shutdown_grace).unwrap_or(default)
@@ -146,11 +160,11 @@ impl Task {
             spec,
             origin,
             spawned: Instant::now(),
-            had_to_wait: false,
             request: AtomicU8::new(Request::None as u8),
-            may_run: AtomicBool::new(false),
+            turn: AtomicU8::new(Turn::Waits as u8),
             polled: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
+            gave_place: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
             life: Mutex::new(Life::Live { waker: None, signs: None }),
         }
@@ -161,6 +175,17 @@ impl Task {
         if let Some(task) = Arc::get_mut(self) {
             task.spawned = Instant::now();
         }
+    }
+
+    /// The list on which its run keeps it, if the run doesn't just leave it behind.
+    pub(super) fn kept_by(&self) -> Option<&RunTasks> {
+        let tasks = self.origin.as_ref()?.run_tasks()?;
+        (self.spec.on_run_end() != OnRunEnd::Detach).then_some(tasks)
+    }
+
+    /// Whether a node of this run spawned it, or another task of that run did.
+    pub(super) fn is_of(&self, run: RunId) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.run() == run)
     }
 
     pub(super) fn place(&self) -> Place<'_> {
@@ -226,13 +251,23 @@ impl Task {
         }
     }
 
+    /// It need not wait for its turn.
+    pub(super) fn let_run_at_once(&self) {
+        self.turn.store(Turn::AtOnce as u8, Ordering::Release);
+    }
+
     /// Its turn has come.
     pub(super) fn let_run(&self) {
-        self.may_run.store(true, Ordering::Release);
+        self.turn.store(Turn::Came as u8, Ordering::Release);
     }
 
     pub(super) fn may_run(&self) -> bool {
-        self.may_run.load(Ordering::Acquire)
+        self.turn.load(Ordering::Acquire) != Turn::Waits as u8
+    }
+
+    /// Whether it was not its turn when it was spawned.
+    pub(super) fn had_to_wait(&self) -> bool {
+        self.turn.load(Ordering::Acquire) != Turn::AtOnce as u8
     }
 
     pub(super) fn begin_attempt(&self) -> u32 {
@@ -246,7 +281,11 @@ impl Task {
 
     /// The task says that it is alive, and perhaps how far it is; false if it has ended.
     pub(super) fn sign(&self, new: Option<Arc<TaskProgress>>) -> bool {
-        let last = Instant::now();
+        self.sign_at(Instant::now(), new)
+    }
+
+    /// The same as of a moment, which may lie ahead: until then nothing is expected of it.
+    pub(super) fn sign_at(&self, last: Instant, new: Option<Arc<TaskProgress>>) -> bool {
         match &mut *self.life() {
             Life::Ended(_) => return false,
             Life::Live { signs: Some(signs), .. } => {
@@ -271,6 +310,15 @@ impl Task {
             Life::Live { signs, .. } => signs.as_ref()?.progress.clone(),
             Life::Ended(_) => None,
         }
+    }
+
+    /// Another one has its place from now on; true the first time.
+    pub(super) fn give_place(&self) -> bool {
+        !self.gave_place.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn gave_place(&self) -> bool {
+        self.gave_place.load(Ordering::Acquire)
     }
 
     pub(super) fn set_polled(&self) {

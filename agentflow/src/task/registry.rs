@@ -23,13 +23,15 @@ use super::{
     metrics::{Change, Metrics},
     options::{TaskManagerOptions, WhenFull},
     outcome::TaskError,
-    owner::OnRunEnd,
     queue::Queue,
     record::{End, Request, Task, TaskRef},
     sync::{AtomicBool, Handle, Mutex, MutexGuard, Notified, Notify, Sleep, sleep_until},
     wait::mark,
 };
 use crate::error::AttemptTimedOut;
+
+/// So many tasks at least may be on their way out when others have their places, however small the limit.
+const MIN_LEAVING: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Registry {
@@ -76,9 +78,9 @@ pub(super) struct State {
     live: Slab<Arc<Task>>,
     queue: Queue,
     /// The tasks that may be dropped for another one, kept only where that is asked for.
-    evictable: BTreeSet<TaskRef>,
-    /// Live tasks that were dropped for another one, which has their place already.
-    evicted: usize,
+    evictable: Evictable,
+    /// Live tasks that gave their place to another one, and are on their way out.
+    leaving: usize,
     /// Live tasks that are cancelled last.
     must_finish: usize,
     /// `spawned`, `active` and `queued` stay zero here: they follow from the rest.
@@ -87,6 +89,32 @@ pub(super) struct State {
     pub(super) closing: Option<Closing>,
     waiting: Waiting,
     events: Option<broadcast::Sender<TaskEvent>>,
+}
+
+/// The tasks that may be dropped for another one, oldest first.
+#[derive(Debug, Default)]
+struct Evictable {
+    /// Those that wait for their turn go first.
+    waiting: BTreeSet<TaskRef>,
+    running: BTreeSet<TaskRef>,
+}
+
+impl Evictable {
+    /// The next one to go, but none of these.
+    fn next(&self, except: &[TaskRef]) -> Option<TaskRef> {
+        self.waiting.iter().chain(&self.running).find(|task| !except.contains(task)).copied()
+    }
+
+    fn remove(&mut self, task: TaskRef) {
+        let _ = self.waiting.remove(&task) || self.running.remove(&task);
+    }
+
+    /// Its turn has come.
+    fn begins(&mut self, task: TaskRef) {
+        if self.waiting.remove(&task) {
+            self.running.insert(task);
+        }
+    }
 }
 
 /// Who waits, so that an end wakes nobody who would only find that there are more to come.
@@ -118,8 +146,8 @@ impl Registry {
                 last_id: 0,
                 live: Slab::new(),
                 queue: Queue::new(options.max_running, &options.max_running_named),
-                evictable: BTreeSet::new(),
-                evicted: 0,
+                evictable: Evictable::default(),
+                leaving: 0,
                 must_finish: 0,
                 ended: TaskStats::default(),
                 history: VecDeque::new(),
@@ -178,11 +206,9 @@ impl Registry {
     pub(super) fn spawned(&self, task: &Arc<Task>) {
         if let Some(origin) = &task.origin {
             origin.started(&task.spec.name, task.at.id);
-            if task.spec.on_run_end() != OnRunEnd::Detach
-                && let Some(tasks) = origin.run_tasks()
-            {
-                tasks.adopt(task);
-            }
+        }
+        if let Some(tasks) = task.kept_by() {
+            tasks.adopt(task);
         }
         self.emit(|| TaskEvent::Spawned(TaskInfo::new(task, Instant::now())));
         self.metrics.record(&task.spec.name, Change::Spawned);
@@ -225,7 +251,7 @@ impl Registry {
     /// The task's turn has come, and it begins.
     pub(super) fn started(&self, task: &Arc<Task>) {
         task.begin_attempt();
-        if task.spec.extras.as_ref().is_some_and(|extras| extras.idle_timeout.is_some()) {
+        if task.spec.has_idle_timeout() {
             task.sign(None);
         }
         self.emit(|| TaskEvent::Started(TaskInfo::new(task, Instant::now())));
@@ -241,6 +267,11 @@ impl Registry {
             TaskError::TimedOut { after, .. } => AttemptTimedOut { after: *after }.to_string().into(),
             error => error.text().unwrap_or_default(),
         };
+        if task.spec.has_idle_timeout() {
+            // It can't give any while it pauses.
+            let now = Instant::now();
+            task.sign_at(now.checked_add(retry_in).unwrap_or(now), None);
+        }
         log::attempt_failed(task, attempt, &error, retry_in);
         self.emit(|| {
             let task = TaskInfo::new(task, Instant::now());
@@ -252,6 +283,9 @@ impl Registry {
     pub(super) fn retried(&self, task: &Task) -> u32 {
         self.lock().ended.retries += 1;
         self.metrics.record(&task.spec.name, Change::Retried);
+        if task.spec.has_idle_timeout() {
+            task.sign(None);
+        }
         task.begin_attempt()
     }
 
@@ -278,7 +312,7 @@ impl Registry {
             state.history.push_back(Arc::clone(task));
         }
         let awaited = state.waiting.count > 0 && state.live() <= state.waiting.at;
-        let has_room = self.options.max_tasks.is_some_and(|max| state.in_flight() < max);
+        let has_room = state.has_room(&self.options);
         // Taken with the task: whoever counts out the last one ends the stream, which must not be before this end is told.
         let events = if state.is_over() { state.events.take() } else { state.events.clone() };
         drop(state);
@@ -289,11 +323,9 @@ impl Registry {
         }
         if let Some(origin) = &task.origin {
             origin.ended(&task.spec.name, task.at.id, outcome);
-            if task.spec.on_run_end() != OnRunEnd::Detach
-                && let Some(tasks) = origin.run_tasks()
-            {
-                tasks.let_go(task);
-            }
+        }
+        if let Some(tasks) = task.kept_by() {
+            tasks.let_go(task);
         }
         if let Some((events, end)) = events.zip(TaskEnd::of(task)) {
             // The last watcher may have gone since.
@@ -393,6 +425,12 @@ impl Registry {
         })
     }
 
+    /// The live tasks for which this holds, oldest first. The lock is held only to find them.
+    pub(super) fn infos(&self, which: impl Fn(&Task) -> bool) -> Vec<TaskInfo> {
+        let tasks = self.lock().tasks().filter(|task| which(task)).cloned().collect();
+        infos(tasks)
+    }
+
     /// Waits until only the tasks in `except` live, but not beyond the deadline; says whether it came to that.
     pub(super) async fn wait_for_others(&self, except: &[TaskRef], deadline: Option<Instant>) -> bool {
         self.wait_until(deadline, except.len(), |state| state.live_except(except) == 0).await
@@ -473,57 +511,77 @@ impl State {
         parent: Option<&Task>,
         options: &TaskManagerOptions,
     ) -> Result<Vec<(Arc<Task>, Request)>, SpawnError> {
-        let mut asked = Vec::new();
-        if let Some((key, when_busy)) = task.spec.extras.as_ref().and_then(|extras| extras.key.as_ref()) {
-            let others = self.queue.of_key(key);
-            match when_busy {
-                WhenBusy::Queue => {}
-                WhenBusy::Skip if others.is_empty() => {}
-                WhenBusy::Skip => return Err(SpawnError::Busy),
-                WhenBusy::Replace => {
-                    asked.extend(
-                        others.iter().filter_map(|other| self.get(*other)).map(|t| (Arc::clone(t), Request::Cancel)),
-                    );
-                }
-            }
-        }
-        if options.max_tasks.is_some_and(|max| self.in_flight() >= max) {
-            asked.push((self.evict().ok_or(SpawnError::Full)?, Request::Evict));
-        }
-
         let Some(new) = Arc::get_mut(task) else {
             // Nobody else has it before it has its place.
             return Err(SpawnError::Closed);
         };
+        let key = new.spec.extras.as_ref().and_then(|extras| extras.key.as_ref());
+        let when_busy = key.map(|(_, when_busy)| *when_busy);
+        if when_busy == Some(WhenBusy::Skip) && self.queue.has_key(new.spec.key()) {
+            return Err(SpawnError::Busy);
+        }
+        // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
+        let ancestors = parent.map(|parent| self.with_ancestors(parent)).unwrap_or_default();
+        let key = if when_busy == Some(WhenBusy::Replace) { new.spec.key() } else { None };
+        let replaced = self.queue.unreplaced(key);
+        let replaced: Vec<_> = replaced.into_iter().filter_map(|other| self.get(other)).cloned().collect();
+        let mut asked = Vec::new();
+        if options.max_tasks.is_some_and(|max| self.in_flight() >= max) {
+            if !self.may_leave(options) {
+                return Err(SpawnError::Full);
+            }
+            // Those that it replaces make room for it.
+            if replaced.iter().all(|other| other.gave_place()) {
+                asked.push((self.evict(&ancestors).ok_or(SpawnError::Full)?, Request::Evict));
+            }
+        }
+        self.queue.replace(key);
+        for other in replaced {
+            self.evictable.remove(other.at);
+            self.leaving += usize::from(other.give_place());
+            asked.push((other, Request::Cancel));
+        }
+
         self.last_id += 1;
         new.at = TaskRef { id: TaskId(self.last_id), slot: self.live.vacant_key() };
         if let Some(parent) = parent {
-            // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
-            new.spec.extras.get_or_insert_default().ancestors = self.with_ancestors(parent);
+            new.spec.extras.get_or_insert_default().ancestors = ancestors;
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
         }
-        new.had_to_wait = !self.queue.enter(new.place());
-        if !new.had_to_wait {
-            new.let_run();
+        let may_run = self.queue.enter(new.place());
+        if may_run {
+            new.let_run_at_once();
         }
         self.must_finish += usize::from(new.spec.must_finish());
         if options.max_tasks.is_some() && options.when_full == WhenFull::DropOldest && new.spec.may_be_evicted() {
-            self.evictable.insert(new.at);
+            let evictable = if may_run { &mut self.evictable.running } else { &mut self.evictable.waiting };
+            evictable.insert(new.at);
         }
         self.live.insert(Arc::clone(task));
         Ok(asked)
     }
 
     /// Gives the place of the oldest task away: of those that wait for their turn, or else of all.
-    fn evict(&mut self) -> Option<Arc<Task>> {
-        let waits = |task: &&TaskRef| self.get(**task).is_some_and(|task| !task.may_run());
-        let waiting = if self.queue.waiting() > 0 { self.evictable.iter().find(waits) } else { None };
-        let oldest = *waiting.or_else(|| self.evictable.first())?;
-        self.evictable.remove(&oldest);
-        self.evicted += 1;
+    fn evict(&mut self, except: &[TaskRef]) -> Option<Arc<Task>> {
+        let oldest = self.evictable.next(except)?;
+        self.evictable.remove(oldest);
         let task = Arc::clone(self.get(oldest)?);
+        self.leaving += usize::from(task.give_place());
         task.mark(Request::Evict);
         Some(task)
+    }
+
+    /// Whether one more task may give its place away. Until the runtime has dropped it, it takes up memory: so many may,
+    /// and no more.
+    fn may_leave(&self, options: &TaskManagerOptions) -> bool {
+        options.max_tasks.is_none_or(|max| self.leaving < max.max(MIN_LEAVING))
+    }
+
+    /// Whether a spawn finds a place, or can make one.
+    fn has_room(&self, options: &TaskManagerOptions) -> bool {
+        options.max_tasks.is_some_and(|max| {
+            self.in_flight() < max || (self.evictable.next(&[]).is_some() && self.may_leave(options))
+        })
     }
 
     /// Takes a task out that has ended; gives those whose turn has come.
@@ -532,11 +590,12 @@ impl State {
             return Vec::new();
         };
         self.must_finish -= usize::from(task.spec.must_finish());
-        self.evicted -= usize::from(task.request() == Request::Evict);
-        self.evictable.remove(&task.at);
+        self.leaving -= usize::from(task.gave_place());
+        self.evictable.remove(task.at);
         let next = self.queue.leave(task.place(), task.may_run());
         let next: Vec<_> = next.into_iter().filter_map(|next| self.get(next)).cloned().collect();
         for task in &next {
+            self.evictable.begins(task.at);
             task.let_run();
         }
         next
@@ -544,7 +603,7 @@ impl State {
 
     /// The tasks that take up a place.
     pub(super) fn in_flight(&self) -> usize {
-        self.live() - self.evicted
+        self.live() - self.leaving
     }
 
     /// Nothing lives, and nothing will.
@@ -589,14 +648,6 @@ impl State {
         self.tasks().filter(|task| !except.contains(&task.at))
     }
 
-    /// Oldest first.
-    pub(super) fn infos(&self, except: &[TaskRef]) -> Vec<TaskInfo> {
-        let now = Instant::now();
-        let mut infos: Vec<_> = self.tasks_except(except).map(|task| TaskInfo::new(task, now)).collect();
-        infos.sort_unstable_by_key(TaskInfo::id);
-        infos
-    }
-
     pub(super) fn recent(&self) -> Vec<TaskEnd> {
         self.history.iter().filter_map(TaskEnd::of).collect()
     }
@@ -606,6 +657,13 @@ impl State {
         let ended: u64 = self.ended.outcomes().iter().map(|(_, count)| count).sum();
         TaskStats { spawned: active + ended, active, queued: self.queue.waiting() as u64, ..self.ended }
     }
+}
+
+/// Of these tasks, oldest first.
+pub(super) fn infos(mut tasks: Vec<Arc<Task>>) -> Vec<TaskInfo> {
+    tasks.sort_unstable_by_key(|task| task.at);
+    let now = Instant::now();
+    tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 
 /// `None` if the bound is further off than the clock can tell: that is no bound.

@@ -80,8 +80,6 @@ enum Phase {
     /// Its turn has not come.
     Queued,
     Running,
-    /// It was told to end, and its grace has begun.
-    Cancelling,
     Ended,
 }
 
@@ -163,15 +161,25 @@ impl<B: Body> Life<B> {
 
     /// What is asked of the task, if it is to be stopped for that now.
     fn requested(&self, task: &Task) -> Option<Stop> {
-        // Whoever is stopped in the queue is so even if its turn came before it was polled.
-        let waits = self.phase == Phase::Queued || (self.phase == Phase::New && task.had_to_wait);
         match task.request() {
             Request::None => None,
-            Request::Cancel if !waits && has_grace(task) => None,
+            Request::Cancel if self.has_grace(task) => None,
             Request::Cancel => Some(Stop::Cancelled),
             Request::Abort => Some(Stop::Aborted),
             Request::Evict => Some(Stop::Evicted),
         }
+    }
+
+    /// Whether the task is not dropped as soon as it is cancelled.
+    fn has_grace(&self, task: &Task) -> bool {
+        let is_cut_off_last = task.spec.must_finish() && task.is_cut_off();
+        // One that had to wait for its turn, and has not begun, has nothing to end.
+        let has_begun = match self.phase {
+            Phase::New => !task.had_to_wait(),
+            Phase::Queued => false,
+            Phase::Running | Phase::Ended => true,
+        };
+        is_cut_off_last || (has_begun && task.spec.token.is_some())
     }
 
     /// Drops the body, or tells it to stop if that wouldn't end it.
@@ -185,7 +193,6 @@ impl<B: Body> Life<B> {
             return Poll::Ready(self.end(current, Err(why.error())));
         }
         this.ending.get_or_insert_default().told.get_or_insert(why);
-        *this.phase = Phase::Cancelling;
         *this.sleep = None;
         current.task.ask(Request::Cancel);
         Poll::Pending
@@ -222,20 +229,17 @@ impl<B: Body> Life<B> {
             Some((since.checked_add(after)?, Stop::TimedOut { limit, after }))
         };
         let total = timed_out(TimeLimit::Total, task.spawned, task.spec.timeout);
-        let other = match self.phase {
-            Phase::Queued => {
+        let other = match (&self.ending, self.phase) {
+            (Some(ending), _) => ending.grace_over.map(|over| (over, Stop::Aborted)),
+            (None, Phase::Queued) => {
                 let limit = extras.and_then(|extras| extras.queue_timeout).or(options.queue_timeout);
                 timed_out(TimeLimit::Queue, task.spawned, limit)
             }
-            Phase::Running => extras.and_then(|extras| extras.idle_timeout).and_then(|limit| {
+            (None, Phase::Running) => extras.and_then(|extras| extras.idle_timeout).and_then(|limit| {
                 // Its beginning was its first sign of life.
                 timed_out(TimeLimit::Idle, task.last_sign()?, Some(limit))
             }),
-            Phase::Cancelling => {
-                let over = self.ending.as_ref().and_then(|ending| ending.grace_over);
-                over.map(|over| (over, Stop::Aborted))
-            }
-            Phase::New | Phase::Ended => None,
+            (None, Phase::New | Phase::Ended) => None,
         };
         // The timeout first, where both are over at once.
         [total, other].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -331,11 +335,10 @@ impl<B: Body> Life<B> {
             }
             // Somebody asked before there was a waker: as if it had been there.
         }
-        if task.request() != Request::None && self.phase == Phase::Running && is_told(task) {
-            let this = self.as_mut().project();
-            *this.phase = Phase::Cancelling;
+        if task.request() != Request::None && self.ending.is_none() && is_told(task) {
             let grace = task.spec.grace(current.registry.options.grace);
-            this.ending.get_or_insert_default().grace_over = Instant::now().checked_add(grace);
+            let grace_over = Instant::now().checked_add(grace);
+            *self.as_mut().project().ending = Some(Box::new(Ending { grace_over, told: None }));
         }
         let stop = catch_unwind(AssertUnwindSafe(|| self.as_mut().poll_stop(cx, current)));
         match stop {
@@ -347,11 +350,6 @@ impl<B: Body> Life<B> {
             Err(payload) => Poll::Ready(self.end(current, Err(panicked(payload)))),
         }
     }
-}
-
-/// Whether the task is not dropped as soon as it is cancelled.
-fn has_grace(task: &Task) -> bool {
-    task.spec.token.is_some() || (task.spec.must_finish() && task.is_cut_off())
 }
 
 /// Whether the task's token says what is asked of it, which may be noted a moment before.

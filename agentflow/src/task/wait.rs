@@ -43,7 +43,7 @@ impl BackgroundTaskManager {
         if self.registry.wait_for_others(&here, deadline).await {
             return Ok(());
         }
-        let tasks = self.registry.lock().infos(&here);
+        let tasks = self.registry.infos(|task| !here.contains(&task.at));
         // The last one may have ended since.
         if tasks.is_empty() { Ok(()) } else { Err(StillRunning { tasks }) }
     }
@@ -109,7 +109,7 @@ impl BackgroundTaskManager {
 
     /// Cancels the tasks [of this run](Self::tasks_of); says how many were live. Returns at once.
     pub fn cancel_tasks_of(&self, run: RunId) -> usize {
-        self.cancel_those(|task| task.origin.as_ref().is_some_and(|origin| origin.run() == run)).len()
+        self.cancel_those(|task| task.is_of(run)).len()
     }
 
     fn cancel_those(&self, which: impl Fn(&Task) -> bool) -> Vec<Arc<Task>> {

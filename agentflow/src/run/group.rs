@@ -171,7 +171,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
         Work::Branch(node) => {
             // Branches begin together: whether they may has been asked once.
             let path = if is_first { scope.count(&step.name)? } else { scope.enter(&step.name)? };
-            for Slot { update, .. } in slots {
+            if let [Slot { update, .. }] = slots {
                 let mut node = Parallel { node: &**node, state, context, update };
                 attempts(&mut node, &path, &step.options, scope, None).await?;
             }

@@ -85,6 +85,9 @@ impl TaskManagerOptions {
     }
 
     /// What happens to a spawn beyond [`max_tasks`](Self::max_tasks); it is refused unless told.
+    ///
+    /// That is so for a task that [replaces](crate::WhenBusy::Replace) another one, too: it needs a place of its own
+    /// until that has ended.
     #[must_use]
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;
@@ -122,7 +125,8 @@ impl TaskManagerOptions {
     }
 
     /// How many events a [watcher](crate::BackgroundTaskManager::watch) may be behind before it misses some; 1,024
-    /// unless told. It is rounded up to a power of two. Nothing is kept while nobody watches.
+    /// unless told. It is rounded up to a power of two, and is at most 1,048,576. The room for them is allocated when
+    /// somebody first watches, and nothing is kept while nobody does.
     #[must_use]
     pub fn event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events.max(1);

@@ -14,6 +14,26 @@ use super::{
 ///
 /// It concerns the tasks that a node spawns with the manager that it is given, and the tasks that those spawn. A task
 /// without a run has no run that could end.
+///
+/// ```
+/// # use std::time::Duration;
+/// use agentflow::{AgentState, BackgroundTaskManager, NodeError, OnRunEnd, RunConfig, graph, node};
+///
+/// #[node]
+/// async fn answer(state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+///     let save = async { tokio::time::sleep(Duration::from_millis(1)).await };
+///     task_manager.create_task(save).name("save").on_run_end(OnRunEnd::Wait).spawn()?;
+///     Ok(())
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), agentflow::RunError> {
+/// let app = graph! { answer -> END };
+/// app.invoke(AgentState::default(), RunConfig::new()).await?;
+/// assert_eq!(app.task_manager().stats().completed, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnRunEnd {

@@ -125,10 +125,6 @@ impl SpawnError {
 #[non_exhaustive]
 pub enum WhenBusy {
     /// The others are cancelled, and the new one runs when they have ended: debouncing.
-    ///
-    /// Until then it needs a place of its own. So where there are
-    /// [as many tasks as there may be](crate::TaskManagerOptions::max_tasks) it is refused, or waits for room, like any
-    /// other, and the others are left alone.
     Replace,
     /// The new one is refused with [`SpawnError::Busy`]: a singleton.
     Skip,

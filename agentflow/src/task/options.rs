@@ -85,9 +85,6 @@ impl TaskManagerOptions {
     }
 
     /// What happens to a spawn beyond [`max_tasks`](Self::max_tasks); it is refused unless told.
-    ///
-    /// That is so for a task that [replaces](crate::WhenBusy::Replace) another one, too: it needs a place of its own
-    /// until that has ended.
     #[must_use]
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.when_full = when_full;

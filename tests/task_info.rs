@@ -2,7 +2,10 @@
 
 use std::{future::pending, time::Duration};
 
-use agentflow::{BackgroundTaskManager, CancellationToken, TaskContext, TaskHandle, TaskInfo, TaskOutcome, TaskState};
+use agentflow::{
+    BackgroundTaskManager, CancellationToken, SpawnError, TaskContext, TaskHandle, TaskInfo, TaskOutcome, TaskState,
+    WhenBusy,
+};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -60,6 +63,18 @@ async fn an_end_says_what_became_of_a_task() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_live_task_and_its_end_say_its_key() {
+    let tasks = BackgroundTaskManager::new();
+    tasks.create_task(async {}).key("user-7", WhenBusy::Skip).spawn().unwrap();
+    assert_eq!(tasks.task_info()[0].key(), Some("user-7"));
+    tasks.wait_for_all(None).await.unwrap();
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    let ends = tasks.recent();
+    assert_eq!((ends[0].key(), ends[1].key()), (Some("user-7"), None));
+    assert!(format!("{:?}", ends[0]).contains(r#"key: Some("user-7")"#), "{:?}", ends[0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn stats_read_like_a_sentence() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).spawn().unwrap();
@@ -68,6 +83,19 @@ async fn stats_read_like_a_sentence() {
     tasks.create_task(pending::<()>()).spawn().unwrap();
     settle().await;
     let line = "4 spawned: 1 active, 1 completed, 1 panicked, 1 timed out";
+    assert_eq!(tasks.stats().to_string(), line);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stats_name_retries_and_refused_spawns_if_there_were_any() {
+    let tasks = BackgroundTaskManager::new();
+    let second = |attempt| async move { if attempt < 2 { Err("busy") } else { Ok(()) } };
+    tasks.create_task_retrying(second).retry(3).spawn().unwrap().await.unwrap();
+    assert_eq!(tasks.stats().to_string(), "1 spawned: 0 active, 1 completed; 1 retry");
+    tasks.create_task_retrying(|_| async { Err::<(), _>("gone") }).retry(2).spawn().unwrap().await.unwrap_err();
+    tasks.close(None).await;
+    assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
+    let line = "2 spawned: 0 active, 1 completed, 1 failed; 3 retries; 1 rejected";
     assert_eq!(tasks.stats().to_string(), line);
 }
 

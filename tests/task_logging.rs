@@ -64,6 +64,22 @@ async fn promise_04_the_context_is_logged_on_errors() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_attempt_and_the_end_are_logged_with_the_tasks_key() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let second = |attempt| async move { if attempt < 2 { Err("busy") } else { Ok(()) } };
+    tasks.create_task_retrying(second).retry(1).key("user-7", WhenBusy::Skip).spawn().unwrap().await.unwrap();
+    tasks.create_task_retrying(second).retry(1).spawn().unwrap().await.unwrap();
+    let failed = log.events("background task failed, and will be tried again");
+    let ended = log.events("background task completed");
+    for lines in [failed, ended] {
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0].field("key"), "user-7");
+        assert!(!lines[1].fields.contains_key("key"), "no key, no field");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_is_logged_with_its_sources() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();

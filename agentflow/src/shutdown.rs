@@ -241,7 +241,7 @@ impl Drop for RunTicket<'_> {
             // It came to its end in the moment in which it was to be cut off.
             gate.cut_off.retain(|cut_off| *cut_off != id);
         }
-        // Asked of what the lock guards, not of the token, which is cancelled a moment later.
+        // Asked of what the lock guards, not of the flag, which is set a moment later.
         if gate.closed_at.is_some() && !gate.cut_off.contains(&id) {
             gate.ended += 1;
         }

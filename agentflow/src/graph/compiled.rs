@@ -113,8 +113,11 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// A node that calls it waits for its own run until the timeout, and is cut off then: spawn a task for it.
     ///
-    /// It returns by `shutdown_timeout` and the manager's grace, whatever runs and tasks do. May be called more than
-    /// once, at once too: every call returns when the app is down, with the same report.
+    /// It returns at the latest when `shutdown_timeout`, the longest grace and a tenth of a second are over, whatever runs
+    /// and tasks do. The longest grace is the manager's [own](crate::TaskManagerOptions::grace), or that of a task with a
+    /// longer [`shutdown_grace`](crate::TaskBuilder::shutdown_grace). Where tasks
+    /// [must finish](crate::TaskBuilder::must_finish), their longest grace and another tenth of a second are added. May be
+    /// called more than once, at once too: every call returns when the app is down, with the same report.
     ///
     /// # Cancel safety
     ///
@@ -123,7 +126,8 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
         shut_down(&self.app.runs, &self.app.manager, self.app.shutdown_timeout).await
     }
 
-    /// [`aclose`](Self::aclose) without the wait: cancels at once. It hastens an `aclose` that is still waiting.
+    /// [`aclose`](Self::aclose) without the wait: cancels at once, so that of its bound only the graces are left. It hastens
+    /// an `aclose` that is still waiting.
     ///
     /// # Cancel safety
     ///

@@ -102,6 +102,25 @@ impl SpawnError {
 /// What happens to the spawn of a task whose [key](TaskBuilder::key) another live one has.
 ///
 /// Either way no two tasks of one key run at once.
+///
+/// ```
+/// use agentflow::{TaskError, WhenBusy};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let tasks = agentflow::BackgroundTaskManager::new();
+/// let search = |text: &'static str, when_busy| {
+///     tasks.create_task(async move { Ok::<_, std::io::Error>(text) }).key("search", when_busy).spawn()
+/// };
+/// let typed = search("ag", WhenBusy::Queue)?;
+/// let next = search("agent", WhenBusy::Queue)?; // runs after the first
+/// let last = search("agentflow", WhenBusy::Replace)?; // cancels both
+/// assert!(matches!(typed.await, Err(TaskError::Cancelled)));
+/// assert!(matches!(next.await, Err(TaskError::Cancelled)));
+/// assert_eq!(last.await?, "agentflow");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenBusy {
@@ -162,6 +181,22 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
 
     /// How long the task may wait for its turn, counted from its spawn: then it is timed out without having begun. It
     /// replaces the manager's [`queue_timeout`](crate::TaskManagerOptions::queue_timeout).
+    ///
+    /// ```
+    /// # use std::{future::pending, time::Duration};
+    /// use agentflow::{BackgroundTaskManager, TaskError, TaskManagerOptions, TimeLimit};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
+    /// tasks.create_task(pending::<()>()).name("slow").spawn()?;
+    /// let mail = tasks.create_task(async {}).name("mail").queue_timeout(Duration::from_millis(5)).spawn()?;
+    /// let error = mail.await.unwrap_err();
+    /// assert!(matches!(error, TaskError::TimedOut { limit: TimeLimit::Queue, .. }));
+    /// # tasks.close(Some(Duration::ZERO)).await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn queue_timeout(self, timeout: Duration) -> Self {
         self.with(|extras| extras.queue_timeout = Some(timeout))
     }
@@ -193,6 +228,27 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
 
     /// How long the task may take to end by itself when it is cancelled, if it listens to its token. It replaces the
     /// manager's [`grace`](crate::TaskManagerOptions::grace).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use agentflow::TaskOutcome;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let options = agentflow::TaskManagerOptions::new().grace(Duration::ZERO);
+    /// # let tasks = agentflow::BackgroundTaskManager::with_options(options);
+    /// tasks
+    ///     .create_task_with(|task| async move {
+    ///         task.cancelled().await;
+    ///         tokio::time::sleep(Duration::from_millis(5)).await; // saves what there is
+    ///     })
+    ///     .shutdown_grace(Duration::from_secs(20))
+    ///     .spawn()?;
+    /// let report = tasks.cancel_all().await;
+    /// assert_eq!(report.ended[0].outcome(), TaskOutcome::Completed);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn shutdown_grace(self, grace: Duration) -> Self {
         self.with(|extras| extras.shutdown_grace = Some(grace))
     }
@@ -200,6 +256,27 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// When the manager closes, the task is cancelled last: after all others have ended, or have used up their grace.
     /// Then it has its own grace, whether it listens to its token or not. It is never dropped to make room for another
     /// one.
+    ///
+    /// That is what [`close`](BackgroundTaskManager::close), and with it the app's
+    /// [`aclose`](crate::CompiledGraph::aclose) and [`stop`](crate::CompiledGraph::stop), does for it. All else that
+    /// cancels doesn't wait for it: dropping the manager without a close, [`cancel`](BackgroundTaskManager::cancel),
+    /// [`cancel_all`](BackgroundTaskManager::cancel_all) and [`OnRunEnd::Cancel`] treat it like any other task.
+    ///
+    /// ```
+    /// # use std::{future::pending, time::Duration};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let flush = async { tokio::time::sleep(Duration::from_millis(5)).await };
+    /// tasks.create_task(flush).name("flush").must_finish().spawn()?;
+    /// tasks.create_task(pending::<()>()).name("poll").spawn()?;
+    ///
+    /// let report = tasks.close(Some(Duration::ZERO)).await;
+    /// assert_eq!(report.completed, 1);
+    /// assert_eq!(report.cut_off[0].name(), "poll");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn must_finish(self) -> Self {
         self.with(|extras| extras.must_finish = true)
     }
@@ -281,6 +358,29 @@ impl<T, W> TaskBuilder<'_, T, W> {
 
     /// How long each attempt may take. One that takes longer has failed with
     /// [`AttemptTimedOut`](crate::AttemptTimedOut), which the policy may try again after.
+    ///
+    /// ```
+    /// # use std::{future::pending, time::Duration};
+    /// use agentflow::RetryPolicy;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let page = tasks
+    ///     .create_task_retrying(|attempt| async move {
+    ///         if attempt == 1 {
+    ///             pending::<()>().await; // the server hangs
+    ///         }
+    ///         Ok::<_, std::io::Error>("<html>")
+    ///     })
+    ///     .retry(RetryPolicy::new(2).backoff(Duration::from_millis(1)))
+    ///     .attempt_timeout(Duration::from_millis(5))
+    ///     .spawn()?;
+    /// assert_eq!(page.await?, "<html>");
+    /// assert_eq!(tasks.stats().retries, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self
     where
         W: Attempts,
@@ -292,6 +392,11 @@ impl<T, W> TaskBuilder<'_, T, W> {
 
 impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// Starts the task. From any thread, and without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`], when the manager is closed or full, there is no runtime, or the task's key is taken; the task is
+    /// dropped without having begun.
     pub fn spawn(self) -> Result<TaskHandle<T>, SpawnError> {
         let mut candidate = self.candidate()?;
         match candidate.admit() {
@@ -302,10 +407,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
 
     /// Starts the task as soon as there is room for it: where [`spawn`](Self::spawn) would give
     /// [`SpawnError::Full`], this waits, for as long as it takes. Those who wait get room one after the other, in the order
-    /// in which they came; so one that is kept without being polled holds up those behind it.
-    ///
-    /// Cancel safe: dropping it drops the task unspawned and uncounted. A task that waits here for room that only its own
-    /// end would make waits until it is stopped.
+    /// in which they came; so one that is kept without being polled holds up those behind it. A task that waits here for
+    /// room that only its own end would make waits until it is stopped.
     ///
     /// ```
     /// use agentflow::{BackgroundTaskManager, TaskManagerOptions};
@@ -320,6 +423,15 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn), but never [`SpawnError::Full`]. A manager that closes meanwhile ends the wait with
+    /// [`SpawnError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the task unspawned and uncounted.
     pub async fn spawn_wait(self) -> Result<TaskHandle<T>, SpawnError> {
         let mut candidate = self.candidate()?;
         match candidate.admit_in_turn().await {

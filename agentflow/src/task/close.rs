@@ -75,9 +75,6 @@ impl BackgroundTaskManager {
     /// stays even if its caller goes away. So `close(Some(Duration::ZERO))` hastens a close that is under way.
     /// Called from inside a task it spares that task and those that spawned it, and reports them as still running.
     ///
-    /// Cancel safe: dropping it ends the waiting, not the closing. Until somebody calls it again, or drops the
-    /// manager, nothing more is cancelled.
-    ///
     /// ```
     /// # use std::time::Duration;
     /// # #[tokio::main(flavor = "current_thread")]
@@ -92,6 +89,11 @@ impl BackgroundTaskManager {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the waiting, not the closing. Until somebody calls it again, or drops the manager,
+    /// nothing more is cancelled.
     pub async fn close(&self, bound: Option<Duration>) -> CloseReport {
         let registry = &*self.registry;
         let here = self.here();

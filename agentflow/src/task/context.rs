@@ -148,14 +148,38 @@ impl TaskContext {
     }
 
     /// Says that the task is alive, for its [`idle_timeout`](crate::TaskBuilder::idle_timeout).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let poll = tasks
+    ///     .create_task_with(|task| async move {
+    ///         for _ in 0..10 {
+    ///             tokio::time::sleep(Duration::from_millis(3)).await;
+    ///             task.heartbeat();
+    ///         }
+    ///     })
+    ///     .idle_timeout(Duration::from_millis(5))
+    ///     .spawn()?;
+    /// assert!(poll.await.is_ok());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn heartbeat(&self) {
         self.task.sign(None);
     }
 
-    /// Resolves when the task is cancelled, for whatever reason, or its timeout is over. Cancel safe.
+    /// Resolves when the task is cancelled, for whatever reason, or its timeout is over.
     ///
-    /// From then on the task has the manager's [grace](crate::TaskManagerOptions::grace) to end by itself; then it
-    /// is dropped. After a timeout it is dropped at once.
+    /// From then on the task has the manager's [grace](crate::TaskManagerOptions::grace), or its
+    /// [own](crate::TaskBuilder::shutdown_grace), to end by itself; then it is dropped. After a timeout it is dropped at
+    /// once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe to drop.
     pub async fn cancelled(&self) {
         self.token.cancelled().await;
     }

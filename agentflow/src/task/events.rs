@@ -51,6 +51,25 @@ pub enum TaskEvent {
 /// What happens to a manager's tasks from [`watch`](BackgroundTaskManager::watch) on: a [`Stream`] of [`TaskEvent`]s.
 ///
 /// It ends when the manager is closed and its last task has ended.
+///
+/// ```
+/// use agentflow::{BackgroundTaskManager, TaskEvent, TaskManagerOptions};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(2));
+/// let mut events = tasks.watch();
+/// tasks.create_task(async {}).name("quick").spawn()?;
+/// tasks.close(None).await;
+///
+/// // That it was spawned is one event more than were kept.
+/// assert!(matches!(events.next().await, Some(TaskEvent::Missed(1))));
+/// assert!(matches!(events.next().await, Some(TaskEvent::Started(_))));
+/// assert!(matches!(events.next().await, Some(TaskEvent::Ended(_))));
+/// assert!(events.next().await.is_none());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "events are kept for this watcher until it reads them"]
 pub struct TaskEvents(Pin<Box<dyn Stream<Item = TaskEvent> + Send + Sync>>);
 
@@ -60,6 +79,9 @@ impl BackgroundTaskManager {
     /// A task never waits for a watcher: one that is more than
     /// [`event_buffer`](crate::TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with their
     /// number, and goes on with the oldest that are kept. While nobody watches, events cost nothing.
+    ///
+    /// Nor do those who wait for the tasks wait for the events: the last [`Ended`](TaskEvent::Ended) may come a moment
+    /// after [`wait_for_all`](Self::wait_for_all) or [`close`](Self::close) has returned.
     ///
     /// ```
     /// use agentflow::TaskEvent;
@@ -104,7 +126,11 @@ impl BackgroundTaskManager {
 }
 
 impl TaskEvents {
-    /// The next event; `None` when the manager is closed and its last task has ended. Cancel safe.
+    /// The next event; `None` when the manager is closed and its last task has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe to drop: no event is lost.
     pub async fn next(&mut self) -> Option<TaskEvent> {
         self.0.next().await
     }

@@ -17,8 +17,6 @@ use super::{
 /// The spawner's end of a task: await it for what the task returned, cancel the task, or drop the handle and let the
 /// task go on by itself.
 ///
-/// Awaiting is cancel safe: dropping `&mut handle` half-way loses nothing.
-///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,6 +27,14 @@ use super::{
 /// # Ok(())
 /// # }
 /// ```
+///
+/// # Errors
+///
+/// Awaiting it gives a [`TaskError`] where the task did not complete.
+///
+/// # Cancel safety
+///
+/// Awaiting `&mut handle` is safe to drop: nothing is lost.
 pub struct TaskHandle<T> {
     task: Arc<Task>,
     join: JoinHandle<Result<T, TaskError>>,
@@ -61,8 +67,9 @@ impl<T> TaskHandle<T> {
     /// Cancels the task; returns at once.
     ///
     /// A task with a [`TaskContext`](crate::TaskContext) is told through its token, and dropped if it still runs
-    /// after the manager's [grace](crate::TaskManagerOptions::grace). Any other task is dropped where it awaits. A
-    /// blocking task that has begun can only be told. A task that has ended stays as it is.
+    /// after the manager's [grace](crate::TaskManagerOptions::grace), or its
+    /// [own](crate::TaskBuilder::shutdown_grace). Any other task is dropped where it awaits. A blocking task that has
+    /// begun can only be told. A task that has ended stays as it is.
     pub fn cancel(&self) {
         self.task.ask(Request::Cancel);
     }

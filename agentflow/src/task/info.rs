@@ -347,6 +347,12 @@ impl TaskEnd {
     pub fn origin(&self) -> Option<&TaskOrigin> {
         self.task.origin.as_deref()
     }
+
+    /// The task's key.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.task.spec.key().map(|key| &**key)
+    }
 }
 
 impl fmt::Debug for TaskEnd {
@@ -362,6 +368,7 @@ impl fmt::Debug for TaskEnd {
             .field("timeout", &self.timeout())
             .field("context", &Json(&self.task.spec.context))
             .field("origin", &self.origin())
+            .field("key", &self.key())
             .finish()
     }
 }
@@ -431,7 +438,7 @@ impl TaskStats {
     }
 }
 
-/// `12 spawned: 3 active, 8 completed, 1 timed out`, without the outcomes that nothing had.
+/// `12 spawned: 3 active, 8 completed, 1 timed out; 2 retries; 1 rejected`, without what there was nothing of.
 impl fmt::Display for TaskStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} spawned: {} active", self.spawned, self.active)?;
@@ -442,6 +449,11 @@ impl fmt::Display for TaskStats {
             if count > 0 {
                 write!(f, ", {count} {outcome}")?;
             }
+        }
+        match self.retries {
+            0 => {}
+            1 => f.write_str("; 1 retry")?,
+            retries => write!(f, "; {retries} retries")?,
         }
         if self.rejected > 0 {
             write!(f, "; {} rejected", self.rejected)?;

@@ -77,6 +77,7 @@ pub(super) fn attempt_failed(task: &Task, attempt: u32, error: &str, retry_in: D
         run = task.origin.as_ref().map(|origin| field::display(origin.run())),
         node = task.origin.as_ref().map(|origin| field::display(origin.node())),
         context = (!task.spec.context.is_empty()).then(|| field::display(Json(&task.spec.context))),
+        key = task.spec.key().map(|key| field::display(Arc::clone(key))),
         "background task failed, and will be tried again"
     );
 }

@@ -173,6 +173,9 @@ impl BackgroundTaskManager {
     /// task's. The [`timeout`](TaskBuilder::timeout) covers all attempts and the pauses between them. Each failed attempt
     /// that is not the last is a warning in the log.
     ///
+    /// The task is not told of its cancellation: it is dropped where it awaits, in an attempt or between two. So the
+    /// [`token`](TaskContext::token) of [`TaskContext::current`] is never cancelled in it.
+    ///
     /// ```
     /// use std::time::Duration;
     /// use agentflow::RetryPolicy;
@@ -219,6 +222,29 @@ impl BackgroundTaskManager {
     }
 
     /// The tasks of this run that have not ended, oldest first: those that its nodes spawned, and those that these did.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, BackgroundTaskManager, NodeError, RunConfig, RunId, graph, node};
+    ///
+    /// #[node]
+    /// async fn answer(state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    ///     task_manager.create_task(std::future::pending::<()>()).name("index").spawn()?;
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = graph! { answer -> END };
+    /// let run = RunId::new();
+    /// app.invoke(AgentState::default(), RunConfig::new().with_run_id(run)).await?;
+    ///
+    /// let tasks = app.task_manager();
+    /// assert_eq!(tasks.tasks_of(run)[0].name(), "index");
+    /// assert_eq!(tasks.cancel_tasks_of(run), 1);
+    /// # tasks.wait_for_all(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn tasks_of(&self, run: RunId) -> Vec<TaskInfo> {
         self.registry.infos(|task| task.is_of(run))

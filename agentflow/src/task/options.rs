@@ -127,7 +127,8 @@ impl TaskManagerOptions {
     }
 
     /// How many events a [watcher](crate::BackgroundTaskManager::watch) may be behind before it misses some; 1,024
-    /// unless told. It is rounded up to a power of two. Nothing is kept while nobody watches.
+    /// unless told. It is rounded up to a power of two, and is at most 1,048,576. The room for them is allocated when
+    /// somebody first watches, and nothing is kept while nobody does.
     #[must_use]
     pub fn event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events.clamp(1, 1 << 20);

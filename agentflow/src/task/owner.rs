@@ -24,6 +24,26 @@ pub enum OnRunEnd {
     Cancel,
     /// The run waits for the task before it gives its result. Where the run is cut short while it waits (its token, its
     /// timeout, the app's shutdown) it waits no longer, its result stands, and the task lives on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use agentflow::{AgentState, BackgroundTaskManager, NodeError, OnRunEnd, RunConfig, graph, node};
+    ///
+    /// #[node]
+    /// async fn answer(state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    ///     let save = async { tokio::time::sleep(Duration::from_millis(1)).await };
+    ///     task_manager.create_task(save).name("save").on_run_end(OnRunEnd::Wait).spawn()?;
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), agentflow::RunError> {
+    /// let app = graph! { answer -> END };
+    /// app.invoke(AgentState::default(), RunConfig::new()).await?;
+    /// assert_eq!(app.task_manager().stats().completed, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     Wait,
 }
 

@@ -23,8 +23,6 @@ impl BackgroundTaskManager {
     /// Called from inside a task it waits neither for that task nor for those that spawned it; two tasks that both
     /// wait without a bound do wait for each other. When it returns, what ended was logged and dropped.
     ///
-    /// Cancel safe: dropping it only ends the waiting.
-    ///
     /// ```
     /// # use std::time::Duration;
     /// # #[tokio::main(flavor = "current_thread")]
@@ -37,6 +35,14 @@ impl BackgroundTaskManager {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StillRunning`], when the bound is over before all tasks have ended. Without a bound there is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
     pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), StillRunning> {
         let deadline = registry::deadline(bound);
         let here = self.here();
@@ -52,8 +58,7 @@ impl BackgroundTaskManager {
     /// [grace](crate::TaskManagerOptions::grace), or the longest of the tasks' own, and a tenth of a second are over.
     ///
     /// The manager stays open. Tasks spawned after the call are left alone. Called from inside a task it spares that
-    /// task and those that spawned it. Cancel safe: the tasks are cancelled at the first poll, and dropping the
-    /// future only ends the waiting.
+    /// task and those that spawned it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -66,6 +71,10 @@ impl BackgroundTaskManager {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The tasks are cancelled at the first poll; dropping the future only ends the waiting.
     pub async fn cancel_all(&self) -> CancelReport {
         let here = self.here();
         let mut tasks = self.cancel_those(|task| !here.contains(&task.at));
@@ -98,11 +107,36 @@ impl BackgroundTaskManager {
 impl BackgroundTaskManager {
     /// Cancels the task with this id; says whether it was live. Like [`TaskHandle::cancel`](crate::TaskHandle::cancel) it
     /// returns at once.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let id = tasks.create_task(std::future::pending::<()>()).name("poll").spawn()?.id();
+    /// assert!(tasks.cancel(id));
+    /// tasks.wait_for_all(None).await?;
+    /// assert!(!tasks.cancel(id), "it has ended");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cancel(&self, id: TaskId) -> bool {
         !self.cancel_those(|task| task.at.id == id).is_empty()
     }
 
     /// Cancels the tasks of this name; says how many were live. Returns at once.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// for name in ["email", "upload", "email"] {
+    ///     tasks.create_task(std::future::pending::<()>()).name(name).spawn()?;
+    /// }
+    /// assert_eq!(tasks.cancel_named("email"), 2);
+    /// # tasks.cancel_all().await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cancel_named(&self, name: &str) -> usize {
         self.cancel_those(|task| task.spec.name == name).len()
     }

@@ -270,6 +270,12 @@ impl Task {
         self.turn.load(Ordering::Acquire) != Turn::AtOnce as u8
     }
 
+    /// The first attempt begins.
+    pub(super) fn begin(&self) {
+        self.attempt.store(1, Ordering::Release);
+    }
+
+    /// Another attempt begins; gives its number.
     pub(super) fn begin_attempt(&self) -> u32 {
         self.attempt.fetch_add(1, Ordering::AcqRel) + 1
     }

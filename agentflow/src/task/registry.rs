@@ -141,7 +141,7 @@ impl Registry {
 
     /// The task's turn has come, and it begins.
     pub(super) fn started(&self, task: &Arc<Task>) {
-        task.begin_attempt();
+        task.begin();
         if task.spec.has_idle_timeout() {
             task.sign(None);
         }
@@ -191,7 +191,7 @@ impl Registry {
         task.set_end(end);
         let mut forgotten = None;
         let mut state = self.lock();
-        let next = state.take_out(task);
+        let (live, next) = state.take_out(task.at).unzip();
         state.ended.count(outcome);
         if let Some(closing) = &mut state.closing {
             closing.record(task);
@@ -200,7 +200,7 @@ impl Registry {
             if state.history.len() >= self.options.history {
                 forgotten = state.history.pop_front();
             }
-            state.history.push_back(Arc::clone(task));
+            state.history.extend(live);
         }
         let awaited = state.waiting.count > 0 && state.live() <= state.waiting.at;
         let has_room = state.has_room(&self.options);
@@ -209,7 +209,7 @@ impl Registry {
         drop(state);
 
         drop(forgotten);
-        for task in next {
+        for task in next.into_iter().flatten() {
             task.wake();
         }
         if let Some(origin) = &task.origin {
@@ -218,7 +218,9 @@ impl Registry {
         if let Some(tasks) = task.kept_by() {
             tasks.let_go(task);
         }
-        if let Some((events, end)) = events.zip(TaskEnd::of(task)) {
+        if let Some(events) = events
+            && let Some(end) = TaskEnd::of(task)
+        {
             // The last watcher may have gone since.
             let _ = events.send(TaskEvent::Ended(end));
         }
@@ -269,11 +271,9 @@ impl Registry {
 }
 
 impl State {
-    /// Takes a task out that has ended; gives those whose turn has come.
-    fn take_out(&mut self, task: &Task) -> Vec<Arc<Task>> {
-        let Some(task) = self.live.try_remove(task.at.slot) else {
-            return Vec::new();
-        };
+    /// Takes out the task at this place, which has ended; gives it, and those whose turn has come.
+    fn take_out(&mut self, at: TaskRef) -> Option<(Arc<Task>, Vec<Arc<Task>>)> {
+        let task = self.live.try_remove(at.slot)?;
         self.must_finish -= usize::from(task.spec.must_finish());
         self.leaving -= usize::from(task.gave_place());
         self.evictable.remove(task.at);
@@ -283,7 +283,7 @@ impl State {
             self.evictable.begins(task.at);
             task.let_run();
         }
-        next
+        Some((task, next))
     }
 
     /// Nothing lives, and nothing will.

@@ -574,7 +574,9 @@ impl Launchpad<'_> {
         supervise.announce();
         let join = runtime.spawn(supervise);
         // A runtime that has shut down drops what it is given.
-        if join.is_finished() && !task.was_polled() && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted)
+        if join.is_finished()
+            && task.attempt() == 0
+            && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted)
         {
             return Err(SpawnError::Closed);
         }

@@ -66,7 +66,6 @@ pub(super) struct Task {
     pub(super) spawned: Instant,
     request: AtomicU8,
     turn: AtomicU8,
-    polled: AtomicBool,
     cut_off: AtomicBool,
     /// Another one has its place already.
     gave_place: AtomicBool,
@@ -162,7 +161,6 @@ impl Task {
             spawned: Instant::now(),
             request: AtomicU8::new(Request::None as u8),
             turn: AtomicU8::new(Turn::Waits as u8),
-            polled: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
             gave_place: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
@@ -325,14 +323,6 @@ impl Task {
 
     pub(super) fn gave_place(&self) -> bool {
         self.gave_place.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_polled(&self) {
-        self.polled.store(true, Ordering::Release);
-    }
-
-    pub(super) fn was_polled(&self) -> bool {
-        self.polled.load(Ordering::Acquire)
     }
 
     /// Says that a close cut this task off; true the first time.

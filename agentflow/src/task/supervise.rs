@@ -294,11 +294,8 @@ impl<B: Body> Life<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &Current) -> Poll<TaskResult<B>> {
         let task = &*current.task;
-        if self.phase == Phase::New {
-            task.set_polled();
-            if task.spec.timeout == Some(Duration::ZERO) {
-                return self.stop(current, Stop::TimedOut { limit: TimeLimit::Total, after: Duration::ZERO });
-            }
+        if self.phase == Phase::New && task.spec.timeout == Some(Duration::ZERO) {
+            return self.stop(current, Stop::TimedOut { limit: TimeLimit::Total, after: Duration::ZERO });
         }
         loop {
             let request = task.request();

@@ -71,6 +71,9 @@ impl BackgroundTaskManager {
     /// do: a task that blocks its thread is reported as still running. Where tasks must finish, their longest grace and
     /// another tenth of a second are added.
     ///
+    /// It is told to nobody before the bound is over that the manager closes, so a task that ends only when it is told to
+    /// makes the close last as long as that: cancel it before, [by name](Self::cancel_named) or by its handle.
+    ///
     /// Any number of callers may close at once, and each gets the whole truth; the shortest bound holds for all, and
     /// stays even if its caller goes away. So `close(Some(Duration::ZERO))` hastens a close that is under way.
     /// Called from inside a task it spares that task and those that spawned it, and reports them as still running.

@@ -23,7 +23,7 @@ pub struct CompileOptions<C = ()> {
 }
 
 impl CompileOptions {
-    /// No context, a `shutdown_timeout` of 30 s, a `recursion_limit` of 25.
+    /// No context, a `shutdown_timeout` of 30 s, a `recursion_limit` of 25 or the number of nodes, whichever is more.
     pub fn new() -> Self {
         Self { context: (), shutdown_timeout: Duration::from_secs(30), recursion_limit: None, task_manager: None }
     }

@@ -444,10 +444,10 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         let Self { manager, work, kind, name, timeout, context, mut extras } = self;
         let registry = &manager.registry;
         let name = name.unwrap_or_else(|| Cow::Borrowed(default_name((kind.type_name)())));
-        let here = if registry.runtime.is_some() { None } else { Handle::try_current().ok() };
-        if registry.runtime.is_none() && here.is_none() {
-            return Err(registry.reject(&name, SpawnError::NoRuntime));
-        }
+        let runtime = match &registry.runtime {
+            Some(runtime) => Cow::Borrowed(runtime),
+            None => Cow::Owned(Handle::try_current().map_err(|_| registry.reject(&name, SpawnError::NoRuntime))?),
+        };
         if kind.blocks {
             extras.get_or_insert_default().is_blocking = true;
         }
@@ -458,15 +458,15 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
             token: kind.listens.then(CancellationToken::new),
             extras,
         };
-        Ok(Candidate { manager, here, task: Arc::new(Task::new(spec, manager.origin())), work, launch: kind.launch })
+        Ok(Candidate { manager, runtime, task: Arc::new(Task::new(spec, manager.origin())), work, launch: kind.launch })
     }
 }
 
 /// A task that asks to be admitted.
 struct Candidate<'m, T, W> {
     manager: &'m BackgroundTaskManager,
-    /// The runtime here, if the manager has none of its own.
-    here: Option<Handle>,
+    /// The manager's, or the one here if it has none of its own.
+    runtime: Cow<'m, Handle>,
     task: Arc<Task>,
     work: W,
     launch: fn(W, Launchpad<'_>) -> Result<TaskHandle<T>, SpawnError>,
@@ -488,12 +488,9 @@ impl<T, W> Candidate<'_, T, W> {
 
     /// Hands the task to the runtime, once it is admitted.
     fn launch(self) -> Result<TaskHandle<T>, SpawnError> {
-        let Self { manager, here, task, work, launch } = self;
-        let Some(runtime) = manager.registry.runtime.as_ref().or(here.as_ref()) else {
-            return Err(SpawnError::NoRuntime);
-        };
+        let Self { manager, runtime, task, work, launch } = self;
         let current = Current { registry: Arc::clone(&manager.registry), task };
-        launch(work, Launchpad { runtime, current })
+        launch(work, Launchpad { runtime: &runtime, current })
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use super::{
     record::{Request, Task, TaskRef},
     sync::{Mutex, MutexGuard, Notify},
+    wait::mark,
 };
 
 /// What becomes of a task when the run that spawned it ends, however that comes about.
@@ -98,10 +99,11 @@ impl RunTasks {
             owned.run_has_ended = true;
             std::mem::take(&mut owned.tasks)
         };
-        let cancelled = || left.values().filter(|task| task.spec.on_run_end() == OnRunEnd::Cancel);
-        // All of them first: none may begin because another one ended of it.
-        cancelled().for_each(|task| task.mark(Request::Cancel));
-        cancelled().for_each(|task| task.ask(Request::Cancel));
+        let cancelled: Vec<_> = left.into_values().filter(|task| task.spec.on_run_end() == OnRunEnd::Cancel).collect();
+        mark(&cancelled, Request::Cancel);
+        for task in cancelled {
+            task.ask(Request::Cancel);
+        }
     }
 
     /// A map and a flag, whole after every statement: a panic elsewhere doesn't spoil them.

@@ -69,13 +69,13 @@ impl Queue {
     }
 
     /// Whether there is a task with this key.
-    pub(super) fn has_key(&self, key: Option<&Arc<str>>) -> bool {
-        key.is_some_and(|key| self.keys.contains_key(key))
+    pub(super) fn has_key(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
     }
 
     /// The tasks with this key that were not replaced yet, oldest first.
-    pub(super) fn unreplaced(&self, key: Option<&Arc<str>>) -> Vec<TaskRef> {
-        let Some(keyed) = key.and_then(|key| self.keys.get(key)) else {
+    pub(super) fn unreplaced(&self, key: &str) -> Vec<TaskRef> {
+        let Some(keyed) = self.keys.get(key) else {
             return Vec::new();
         };
         let first = Some(keyed.first).filter(|first| keyed.replaced < Some(*first));
@@ -84,8 +84,8 @@ impl Queue {
     }
 
     /// Now they are replaced.
-    pub(super) fn replace(&mut self, key: Option<&Arc<str>>) {
-        if let Some(keyed) = key.and_then(|key| self.keys.get_mut(key)) {
+    pub(super) fn replace(&mut self, key: &str) {
+        if let Some(keyed) = self.keys.get_mut(key) {
             keyed.replaced = Some(keyed.waiting.last_key_value().map_or(keyed.first, |(task, _)| *task));
         }
     }

@@ -359,7 +359,7 @@ fn panicked(payload: Box<dyn std::any::Any + Send>) -> TaskError {
 }
 
 /// Logs the end, then counts it: whoever waited for the task may end the process, and the line must be out by then.
-pub(super) fn record(current: &Current, outcome: TaskOutcome, error: Option<Arc<str>>, limit: Option<TimeLimit>) {
+fn record(current: &Current, outcome: TaskOutcome, error: Option<Arc<str>>, limit: Option<TimeLimit>) {
     /// Counts the task out even if a subscriber panics.
     struct CountOut<'a> {
         current: &'a Current,

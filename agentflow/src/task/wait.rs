@@ -160,7 +160,7 @@ impl BackgroundTaskManager {
     }
 }
 
-/// Notes for all of them what is asked, under the registry's lock: none may begin because another one ended of it.
+/// Notes for all of them what is asked, before any of them is: none may begin because another one ended of it.
 pub(super) fn mark(tasks: &[Arc<Task>], request: Request) {
     for task in tasks {
         task.mark(request);

@@ -138,15 +138,14 @@ impl State {
             // Nobody else has it before it has its place.
             return Err(SpawnError::Closed);
         };
-        let key = new.spec.extras.as_ref().and_then(|extras| extras.key.as_ref());
-        let when_busy = key.map(|(_, when_busy)| *when_busy);
-        if when_busy == Some(WhenBusy::Skip) && self.queue.has_key(new.spec.key()) {
-            return Err(SpawnError::Busy);
-        }
+        let key_to_free = match new.spec.extras.as_ref().and_then(|extras| extras.key.as_ref()) {
+            Some((key, WhenBusy::Skip)) if self.queue.has_key(key) => return Err(SpawnError::Busy),
+            Some((key, WhenBusy::Replace)) => Some(key),
+            _ => None,
+        };
         // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
         let ancestors = parent.map(|parent| self.with_ancestors(parent)).unwrap_or_default();
-        let key = if when_busy == Some(WhenBusy::Replace) { new.spec.key() } else { None };
-        let replaced = self.queue.unreplaced(key);
+        let replaced = key_to_free.map(|key| self.queue.unreplaced(key)).unwrap_or_default();
         let replaced: Vec<_> = replaced.into_iter().filter_map(|other| self.get(other)).cloned().collect();
         let mut asked = Vec::new();
         if options.max_tasks.is_some_and(|max| self.in_flight() >= max) {
@@ -158,7 +157,9 @@ impl State {
                 asked.push((self.evict(&ancestors).ok_or(SpawnError::Full)?, Request::Evict));
             }
         }
-        self.queue.replace(key);
+        if let Some(key) = key_to_free {
+            self.queue.replace(key);
+        }
         for other in replaced {
             self.evictable.remove(other.at);
             self.leaving += usize::from(other.give_place());
@@ -190,7 +191,6 @@ impl State {
         self.evictable.remove(oldest);
         let task = Arc::clone(self.get(oldest)?);
         self.leaving += usize::from(task.give_place());
-        task.mark(Request::Evict);
         Some(task)
     }
 

@@ -74,7 +74,7 @@ async fn main() -> anyhow::Result<()> {
     println!("{}", app.aclose().await);
 
     println!("\nhow they ended:");
-    for end in tasks.recent() {
+    for end in tasks.recently_finished() {
         println!("        {end}");
     }
     Ok(())

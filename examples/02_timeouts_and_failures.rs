@@ -70,7 +70,7 @@ async fn main() -> anyhow::Result<()> {
     println!("\n{}", app.aclose().await);
 
     println!("\nhow they ended:");
-    for end in tasks.recent() {
+    for end in tasks.recently_finished() {
         println!("  {end}{}", end.error().map(|error| format!(": {error}")).unwrap_or_default());
     }
     Ok(())

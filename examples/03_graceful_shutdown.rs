@@ -15,8 +15,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, Message, NodeError, RunConfig, RunErrorKind,
-    graph, node, shutdown,
+    AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, Message, NodeError, RunConfig, graph, node,
+    run::RunErrorKind, shutdown,
 };
 use anyhow::{Context, bail};
 use axum::{Router, extract::State, http::StatusCode, routing};

@@ -20,7 +20,7 @@
 //! 2 background tasks still run: archive #4 (for 1.4s) {"bytes":1048576}, keep_in_sync #5 (for 1.4s)
 //!    sync state saved
 //! closed in 303.5ms: 1 completed, 1 cancelled
-//!   cut off: archive #4 (cancelled after 1.6s) {"bytes":1048576}
+//!   unfinished: archive #4 (cancelled after 1.6s) {"bytes":1048576}
 //!    send_notification #1 (completed after 301.8ms) {"user":"ada"}
 //!    call_webhook #2 (failed after 501.1ms): example.org answered 503
 //!    s3_upload #3 (timed out after 701.8ms)
@@ -31,7 +31,7 @@
 
 use std::time::Duration;
 
-use agentflow::{BackgroundTaskManager, TaskContext, TaskManagerOptions};
+use agentflow::{BackgroundTaskManager, TaskContext, task::TaskManagerOptions};
 use tokio::time::sleep;
 
 #[derive(Debug, thiserror::Error)]
@@ -65,14 +65,14 @@ fn seconds(time: Option<Duration>) -> String {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let options = TaskManagerOptions::new().grace(Duration::from_millis(500));
+    let options = TaskManagerOptions::new().grace_period(Duration::from_millis(500));
     let tasks = BackgroundTaskManager::with_options(options);
 
     tasks.create_task(send_notification("ada")).timeout(Duration::from_secs(10)).context("user", "ada").spawn()?;
     tasks.create_task(call_webhook("example.org")).spawn()?;
     tasks.create_task(upload()).name("s3_upload").timeout(Duration::from_millis(700)).spawn()?;
     tasks.create_task(upload()).name("archive").context("bytes", 1_048_576).spawn()?;
-    tasks.create_task_with(keep_in_sync).spawn()?;
+    tasks.create_task_with_context(keep_in_sync).spawn()?;
 
     for _ in 0..3 {
         println!("{:<18} {:>6} {:>8} {:>10}", "name", "age", "timeout", "remaining");
@@ -88,7 +88,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{still}");
     }
     println!("{}", tasks.close(Some(Duration::from_millis(200))).await);
-    for end in tasks.recent() {
+    for end in tasks.recently_finished() {
         println!("   {end}{}", end.error().map(|error| format!(": {error}")).unwrap_or_default());
     }
     println!("{}", tasks.stats());

@@ -81,7 +81,7 @@ fn quotes(mailer: Arc<dyn Mailer>) -> CompiledGraph<Quote, Services> {
     let prices = Prices(HashMap::from([("binoculars", 120), ("a tent", 80)]));
     graph! {
         price -> send -> END;
-        compile { context: Services { prices, mailer } }
+        compile { services: Services { prices, mailer } }
     }
 }
 

@@ -24,7 +24,8 @@ use std::{
 };
 
 use agentflow::{
-    AgentState, AgentStateUpdate, Content, Message, NodeError, Provide, Route, RunConfig, ToolCall, ToolResult, graph,
+    AgentState, Message, NodeError, Provide, Route, RunConfig, graph,
+    message::{AgentStateUpdate, Content, ToolCall, ToolResult},
     node,
 };
 use futures::future::join_all;
@@ -132,7 +133,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             Step::Tools => TOOLS -> MODEL,
             Step::Done => END,
         };
-        compile { context: Services { model }, recursion_limit: 10 }
+        compile { services: Services { model }, recursion_limit: 10 }
     };
 
     let question = AgentState::from_user("Is it warmer in Oslo or in Atlantis?");

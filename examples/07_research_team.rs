@@ -36,7 +36,7 @@
 
 use std::time::Duration;
 
-use agentflow::{CompiledGraph, EventKind, RunConfig, State, graph, node};
+use agentflow::{CompiledGraph, RunConfig, State, graph, node, run::EventKind};
 use tokio::time::sleep;
 
 /// What the team shares. Several researchers bring notes at once, so notes are appended; everything else has one author.

@@ -27,7 +27,10 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{AgentState, Event, EventKind, EventWriter, Message, RunConfig, graph, node};
+use agentflow::{
+    AgentState, EventWriter, Message, RunConfig, graph, node,
+    run::{Event, EventKind},
+};
 use futures::{StreamExt, TryStreamExt};
 use tokio::time::sleep;
 

@@ -26,7 +26,7 @@
 //! (de) owls hunt by night, silently.
 //! ```
 
-use agentflow::{CompiledGraph, EventKind, ParallelNode, Route, RunConfig, State, graph, node};
+use agentflow::{CompiledGraph, Route, RunConfig, State, graph, graph::ParallelNode, node, run::EventKind};
 
 #[derive(Clone, Default, State)]
 struct Article {

@@ -8,8 +8,8 @@
 use std::time::Duration;
 
 use agentflow::{
-    BackgroundTaskManager, CompiledGraph, EventKind, NodeError, NodeFailure, Provide, Route, RunConfig, State, graph,
-    node,
+    BackgroundTaskManager, CompiledGraph, NodeError, NodeFailure, Provide, Route, RunConfig, State, graph, node,
+    run::EventKind,
 };
 
 #[derive(Clone, Debug, Default, State)]
@@ -95,7 +95,7 @@ fn triage() -> CompiledGraph<Ticket, Services> {
             Kind::Spam => END,
         };
         ask_for_details -> END;
-        compile { shutdown_timeout: 10s, context: Services { orders: Orders } }
+        compile { shutdown_timeout: 10s, services: Services { orders: Orders } }
     }
 }
 

@@ -35,12 +35,15 @@
 //!   flushed, after all others
 //!   flush #10 completed
 //! closed in 51.9ms: 1 completed, 1 cancelled
-//!   cut off: stuck #11 (cancelled after 51.4ms)
+//!   unfinished: stuck #11 (cancelled after 51.4ms)
 //! ```
 
 use std::time::Duration;
 
-use agentflow::{BackgroundTaskManager, RetryPolicy, SpawnError, TaskContext, TaskEvent, TaskManagerOptions, WhenBusy};
+use agentflow::{
+    BackgroundTaskManager, RetryPolicy, TaskContext,
+    task::{OnDuplicateKey, SpawnError, TaskEvent, TaskManagerOptions},
+};
 use tokio::time::sleep;
 
 const TICK: Duration = Duration::from_millis(50);
@@ -80,7 +83,7 @@ async fn main() -> anyhow::Result<()> {
         .max_running_named("email", 1);
     let tasks = BackgroundTaskManager::with_options(options);
 
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     let watcher = tokio::spawn(async move {
         while let Some(event) = events.next().await {
             if let Some(line) = line(&event) {
@@ -90,10 +93,10 @@ async fn main() -> anyhow::Result<()> {
     });
 
     // Without a sign of life for two seconds it is taken for dead.
-    tasks.create_task_with(import).name("import").idle_timeout(Duration::from_secs(2)).spawn()?;
+    tasks.create_task_with_context(import).name("import").idle_timeout(Duration::from_secs(2)).spawn()?;
 
     tasks
-        .create_task_retrying(call_webhook)
+        .create_retrying_task(call_webhook)
         .name("webhook")
         .retry(RetryPolicy::new(5).backoff(Duration::from_millis(20)))
         .attempt_timeout(Duration::from_secs(1))
@@ -106,7 +109,7 @@ async fn main() -> anyhow::Result<()> {
             sleep(TICK).await;
             println!("  indexed {text:?}");
         };
-        tasks.create_task(index).name("index").key("user-7", WhenBusy::Replace).spawn()?;
+        tasks.create_task(index).name("index").key("user-7", OnDuplicateKey::Replace).spawn()?;
     }
 
     // Beside the import, the webhook and the index there is room for three, one at a time; the fourth is refused, or waits
@@ -127,7 +130,7 @@ async fn main() -> anyhow::Result<()> {
         task.cancelled().await;
         println!("  flushed, after all others");
     };
-    tasks.create_task_with(flush).name("flush").must_finish().spawn()?;
+    tasks.create_task_with_context(flush).name("flush").cancel_last().spawn()?;
     tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
     let report = tasks.close(Some(TICK)).await;
     watcher.await?;

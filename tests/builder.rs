@@ -1,8 +1,9 @@
 //! `StateGraph`: what is wrong with a graph, all at once, each with the call that made it.
 
 use agentflow::{
-    AgentState, BuildError, CompileOptions, CompiledGraph, END, Message, ProblemKind, RunConfig, START, StateGraph,
-    graph, node,
+    AgentState, CompileOptions, CompiledGraph, END, Message, RunConfig, START, StateGraph, graph,
+    graph::{BuildError, BuildProblemKind},
+    node,
 };
 
 #[node]
@@ -86,7 +87,7 @@ fn the_suggestion_can_be_read_by_a_program() {
     let mut graph = nodes(&["MAIN"]);
     graph.add_edge("MAIN", "MAIM");
     let error = compile(graph).unwrap_err();
-    let ProblemKind::UnknownNode { name, suggestion } = &error.problems()[0].kind else {
+    let BuildProblemKind::UnknownNode { name, suggestion } = &error.problems()[0].kind else {
         panic!("{error}");
     };
     assert_eq!((&**name, suggestion.as_deref()), ("MAIM", Some("MAIN")));

@@ -1,8 +1,9 @@
 //! Control flow built by hand: the same runs, and every mistake in one go.
 
 use agentflow::{
-    BuildError, CompileOptions, END, Node, NodeContext, NodeError, NodeFailure, NodeOptions, Problem, ProblemKind,
-    RunConfig, START, StateGraph, Target, graph, node,
+    CompileOptions, END, NodeError, NodeFailure, NodeOptions, RunConfig, START, StateGraph, graph,
+    graph::{BuildError, BuildProblem, BuildProblemKind, EdgeTarget, Node, NodeContext},
+    node,
 };
 
 use crate::support::{Say, Trip, committed, failure, steps};
@@ -32,7 +33,7 @@ impl Node<Trip> for Measure {
     }
 }
 
-fn problems(graph: StateGraph<Trip>) -> Vec<ProblemKind> {
+fn problems(graph: StateGraph<Trip>) -> Vec<BuildProblemKind> {
     let error: BuildError = graph.compile(CompileOptions::new()).unwrap_err();
     error.problems().iter().map(|problem| problem.kind.clone()).collect()
 }
@@ -59,7 +60,7 @@ async fn routes_by_hand_do_what_a_match_does() {
 #[tokio::test]
 async fn a_node_that_routes_by_hand_does_too() {
     let mut graph = StateGraph::new();
-    let arms: [(Size, Target); 2] = [(Size::Small, "A".into()), (Size::Large(3), END.into())];
+    let arms: [(Size, EdgeTarget); 2] = [(Size::Small, "A".into()), (Size::Large(3), END.into())];
     graph.add_routing_node("A", Measure, arms).set_entry_point("A");
     let app = graph.compile(CompileOptions::new()).unwrap();
     assert_eq!(steps(&app).await, ["A", "A", "A"]);
@@ -68,8 +69,8 @@ async fn a_node_that_routes_by_hand_does_too() {
 #[tokio::test]
 async fn groups_by_hand_do_what_braces_do() {
     let mut by_hand = StateGraph::new();
-    by_hand.add_branch_node("B", Say).add_branch_node("C", Say).add_branch_node("D", Say);
-    by_hand.add_branch_node("E", Say);
+    by_hand.add_parallel_node("B", Say).add_parallel_node("C", Say).add_parallel_node("D", Say);
+    by_hand.add_parallel_node("E", Say);
     by_hand.add_group("INNER", [["C"], ["D"]]);
     by_hand.add_group("OUTER", [vec!["B", "INNER"], vec!["E"]]);
     by_hand.add_node("A", Say).add_edge(START, "A");
@@ -118,7 +119,7 @@ async fn a_route_that_no_arm_has_is_the_nodes_error() {
     let app = graph.compile(CompileOptions::new()).unwrap();
     let error = failure(&app).await;
     assert_eq!(error.node(), Some("A"));
-    assert!(error.downcast_ref::<agentflow::NoRoute>().is_some());
+    assert!(error.downcast_ref::<agentflow::error::NoRoute>().is_some());
     assert!(error.to_string().ends_with("no arm for the route `Small`"), "{error}");
 
     let mut graph = StateGraph::new();
@@ -126,11 +127,11 @@ async fn a_route_that_no_arm_has_is_the_nodes_error() {
     graph.set_node_options("A", NodeOptions::new().retry(1));
     let app = graph.compile(CompileOptions::new()).unwrap();
     let mut error = failure(&app).await;
-    assert_eq!(&*error.downcast_ref::<agentflow::NoRoute>().unwrap().route, "Small");
+    assert_eq!(&*error.downcast_ref::<agentflow::error::NoRoute>().unwrap().route, "Small");
     assert_eq!(committed(&mut error), Trip::default());
 
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say).add_group("G", [["A"]]).set_entry_point("G");
+    graph.add_parallel_node("A", Say).add_group("G", [["A"]]).set_entry_point("G");
     graph.add_route("G", size, [(Size::Large(2), END.into())]);
     let app = graph.compile(CompileOptions::new()).unwrap();
     assert_eq!(failure(&app).await.node(), Some("G"));
@@ -138,13 +139,13 @@ async fn a_route_that_no_arm_has_is_the_nodes_error() {
 
 #[test]
 fn a_group_needs_branches_and_each_a_node() {
-    let empty = || vec![ProblemKind::EmptyGroup { group: "G".into() }];
+    let empty = || vec![BuildProblemKind::EmptyGroup { group: "G".into() }];
     let mut graph = StateGraph::new();
     graph.add_group("G", Vec::<Vec<&str>>::new()).set_entry_point("G").add_edge("G", END);
     assert_eq!(problems(graph), empty());
 
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say);
+    graph.add_parallel_node("A", Say);
     graph.add_group("G", [vec!["A"], vec![]]).set_entry_point("G").add_edge("G", END);
     assert_eq!(problems(graph), empty());
 }
@@ -152,33 +153,33 @@ fn a_group_needs_branches_and_each_a_node() {
 #[test]
 fn a_node_in_a_group_reads_and_a_node_that_reads_is_in_one() {
     let mut graph = StateGraph::new();
-    graph.add_node("A", Say).add_branch_node("B", Say);
+    graph.add_node("A", Say).add_parallel_node("B", Say);
     graph.add_group("G", [["A"]]).set_entry_point("G");
     graph.add_edge("G", "B").add_edge("B", END);
     assert_eq!(
         problems(graph),
         [
-            ProblemKind::NotParallel { node: "A".into(), group: "G".into() },
-            ProblemKind::NotInGroup { node: "B".into() },
+            BuildProblemKind::NotParallel { node: "A".into(), group: "G".into() },
+            BuildProblemKind::NotInGroup { node: "B".into() },
         ]
     );
 }
 
 #[test]
 fn a_node_in_a_group_has_one_place() {
-    let two_places = || vec![ProblemKind::TwoPlaces { node: "A".into(), group: "G".into() }];
+    let two_places = || vec![BuildProblemKind::TwoPlaces { node: "A".into(), group: "G".into() }];
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say);
+    graph.add_parallel_node("A", Say);
     graph.add_group("G", [["A"], ["A"]]).set_entry_point("G").add_edge("G", END);
     assert_eq!(problems(graph), two_places());
 
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say);
+    graph.add_parallel_node("A", Say);
     graph.add_group("G", [["A", "A"]]).set_entry_point("G").add_edge("G", END);
     assert_eq!(problems(graph), two_places());
 
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say).add_group("F", [["A"]]);
+    graph.add_parallel_node("A", Say).add_group("F", [["A"]]);
     graph.add_group("G", [["A"]]).set_entry_point("F");
     graph.add_edge("F", "G").add_edge("G", END);
     assert_eq!(problems(graph), two_places());
@@ -187,9 +188,9 @@ fn a_node_in_a_group_has_one_place() {
 #[test]
 fn groups_do_not_hold_themselves() {
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say);
+    graph.add_parallel_node("A", Say);
     graph.add_group("G", [["A"], ["G"]]).set_entry_point("G").add_edge("G", END);
-    let in_itself = |group: &str| ProblemKind::GroupInItself { group: group.into() };
+    let in_itself = |group: &str| BuildProblemKind::GroupInItself { group: group.into() };
     assert!(problems(graph).contains(&in_itself("G")));
 
     // Nothing leads into the ring.
@@ -201,10 +202,10 @@ fn groups_do_not_hold_themselves() {
 
 #[test]
 fn a_node_in_a_group_has_no_edges_decisions_or_fallbacks() {
-    let of = |node: &str| ProblemKind::EdgeOfBranch { node: node.into(), group: "G".into() };
+    let of = |node: &str| BuildProblemKind::EdgeOfBranch { node: node.into(), group: "G".into() };
     let build = |wire: fn(&mut StateGraph<Trip>)| {
         let mut graph = StateGraph::new();
-        graph.add_branch_node("A", Say).add_branch_node("B", Say).add_node("C", Say);
+        graph.add_parallel_node("A", Say).add_parallel_node("B", Say).add_node("C", Say);
         graph.add_group("G", [["A"], ["B"]]).set_entry_point("G");
         graph.add_edge("G", "C").add_edge("C", END);
         wire(&mut graph);
@@ -215,17 +216,17 @@ fn a_node_in_a_group_has_no_edges_decisions_or_fallbacks() {
     assert_eq!(build(|graph| _ = graph.add_route("B", size, [(Size::Small, "C".into())])), [of("B")]);
     let fallback = NodeOptions::new().on_error("C");
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say).add_node("C", Say).add_group("G", [["A"]]).set_entry_point("G");
+    graph.add_parallel_node("A", Say).add_node("C", Say).add_group("G", [["A"]]).set_entry_point("G");
     graph.add_edge("G", "C").add_edge("C", END).set_node_options("A", fallback);
     assert_eq!(problems(graph), [of("A")]);
 
     // Nor does anything lead into a group past its beginning.
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say).add_group("G", [["A"]]).add_node("C", Say);
+    graph.add_parallel_node("A", Say).add_group("G", [["A"]]).add_node("C", Say);
     graph.set_entry_point("A").add_edge("G", "C").add_edge("C", END);
     assert_eq!(problems(graph), [of("A")]);
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say).add_group("G", [["A"]]).add_node("C", Say);
+    graph.add_parallel_node("A", Say).add_group("G", [["A"]]).add_node("C", Say);
     graph.set_entry_point("C").add_edge("C", "G").add_edge("G", END);
     graph.set_node_options("C", NodeOptions::new().on_error("A"));
     assert_eq!(problems(graph), [of("A")]);
@@ -234,19 +235,19 @@ fn a_node_in_a_group_has_no_edges_decisions_or_fallbacks() {
 #[test]
 fn options_belong_to_nodes() {
     let mut graph = StateGraph::new();
-    graph.add_branch_node("A", Say).add_group("G", [["A"]]).set_entry_point("G").add_edge("G", END);
+    graph.add_parallel_node("A", Say).add_group("G", [["A"]]).set_entry_point("G").add_edge("G", END);
     graph.set_node_options("G", NodeOptions::new().retry(1));
     graph.set_node_options("GG", NodeOptions::new().retry(1));
     graph.set_node_options("A", NodeOptions::new().on_error("Q"));
-    let unknown = |name: &str| ProblemKind::UnknownNode { name: name.into(), suggestion: None };
+    let unknown = |name: &str| BuildProblemKind::UnknownNode { name: name.into(), suggestion: None };
     let found = problems(graph);
-    assert!(found.contains(&ProblemKind::OptionsOfGroup { group: "G".into() }), "{found:?}");
+    assert!(found.contains(&BuildProblemKind::OptionsOfGroup { group: "G".into() }), "{found:?}");
     assert!(found.contains(&unknown("GG")) && found.contains(&unknown("Q")), "{found:?}");
 }
 
 #[test]
 fn an_edge_and_a_decision_are_two_ways_on() {
-    let second = |first: &str, second: &str| ProblemKind::SecondWayOn {
+    let second = |first: &str, second: &str| BuildProblemKind::SecondWayOn {
         from: "A".into(),
         first: first.into(),
         second: second.into(),
@@ -277,15 +278,15 @@ fn a_decision_without_arms_is_no_way_on() {
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).set_entry_point("A");
     graph.add_route("A", size, []);
-    assert_eq!(problems(graph), [ProblemKind::NoWayOn { node: "A".into() }]);
+    assert_eq!(problems(graph), [BuildProblemKind::NoWayOn { node: "A".into() }]);
 }
 
 #[test]
 fn loops_without_a_way_out_are_named_whole_and_once() {
     let endless =
-        |nodes: &[&str]| ProblemKind::EndlessLoop { nodes: nodes.iter().map(|node| (*node).into()).collect() };
+        |nodes: &[&str]| BuildProblemKind::EndlessLoop { nodes: nodes.iter().map(|node| (*node).into()).collect() };
     let mut graph = StateGraph::new();
-    graph.add_node("A", Say).add_node("B", Say).add_branch_node("X", Say).add_group("C", [["X"]]);
+    graph.add_node("A", Say).add_node("B", Say).add_parallel_node("X", Say).add_group("C", [["X"]]);
     graph.add_node("D", Say).set_entry_point("D");
     graph.add_edge("A", "B").add_edge("B", "C").add_edge("C", "A");
     // The way there is no part of the loop, and END elsewhere doesn't help it.
@@ -318,9 +319,9 @@ fn loops_without_a_way_out_are_named_whole_and_once() {
 fn what_no_path_leads_to_is_unreachable_and_its_branches_are_not_named() {
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).set_entry_point("A").add_edge("A", END);
-    graph.add_branch_node("B", Say).add_group("G", [["B"]]).add_edge("G", "C");
+    graph.add_parallel_node("B", Say).add_group("G", [["B"]]).add_edge("G", "C");
     graph.add_node("C", Say).add_edge("C", "G");
-    let unreachable = |node: &str| ProblemKind::Unreachable { node: node.into(), entry: "A".into() };
+    let unreachable = |node: &str| BuildProblemKind::Unreachable { node: node.into(), entry: "A".into() };
     assert_eq!(problems(graph), [unreachable("G"), unreachable("C")]);
 }
 
@@ -329,7 +330,7 @@ fn all_mistakes_are_told_at_once_each_with_its_call() {
     let mut graph = StateGraph::<Trip>::new();
     let line = line!();
     graph.add_node("A", Say);
-    graph.add_branch_node("B", Say);
+    graph.add_parallel_node("B", Say);
     graph.add_group("G", [vec!["A", "Bee"], vec![]]);
     graph.add_edge("A", "G");
     graph.add_route("G", size, [(Size::Small, "H".into())]);
@@ -339,12 +340,12 @@ fn all_mistakes_are_told_at_once_each_with_its_call() {
     let told: Vec<_> = error
         .problems()
         .iter()
-        .map(|Problem { kind, location, .. }| (location.line() - line, kind.to_string()))
+        .map(|BuildProblem { kind, location, .. }| (location.line() - line, kind.to_string()))
         .collect();
     assert!(error.problems().iter().all(|problem| problem.location.file().ends_with("builder_flow.rs")));
     let expected = [
-        (1, "node `A` is in group `G`, where nodes only read: add it with `add_branch_node`"),
-        (2, "node `B` was added with `add_branch_node` but is in no group; add it with `add_node`"),
+        (1, "node `A` is in group `G`, where nodes only read: add it with `add_parallel_node`"),
+        (2, "node `B` was added with `add_parallel_node` but is in no group; add it with `add_node`"),
         (3, "group `G` has an empty branch, or none at all"),
         (3, "there is no node `Bee`"),
         (4, "node `A` runs in group `G`, so it has no edges of its own; what follows the group follows it"),

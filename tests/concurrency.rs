@@ -5,7 +5,12 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{CancellationToken, CompiledGraph, Node, NodeContext, NodeError, RunConfig, RunErrorKind, graph, node};
+use agentflow::{
+    CancellationToken, CompiledGraph, NodeError, RunConfig, graph,
+    graph::{Node, NodeContext},
+    node,
+    run::RunErrorKind,
+};
 use futures::future::join_all;
 use tokio::{
     sync::{Barrier, Notify},
@@ -177,7 +182,7 @@ async fn sleeper(app: &CompiledGraph<Trip>, shut_down_after: Duration) -> (Strin
         app.aclose().await
     });
     let ended = ended.map_or_else(|error| error.to_string(), |state| state.steps.join(" "));
-    (ended, began.elapsed(), report.runs.cut_off.len())
+    (ended, began.elapsed(), report.runs.unfinished.len())
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,8 +201,8 @@ async fn a_shutdown_that_arrives_in_the_last_node_lets_it_end() {
     assert_eq!(sleeper(&app, Duration::ZERO).await, ("A last".into(), 5 * SECOND, 0));
 
     let app = graph! { node A = (Say); A -> last -> END; compile { shutdown_timeout: 3s } };
-    let cut_off = "cut off at node `last`: the app was shut down";
-    assert_eq!(sleeper(&app, SECOND).await, (cut_off.into(), 4 * SECOND, 1));
+    let unfinished = "stopped at node `last`: the app was shut down";
+    assert_eq!(sleeper(&app, SECOND).await, (unfinished.into(), 4 * SECOND, 1));
 }
 
 #[tokio::test(start_paused = true)]

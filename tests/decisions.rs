@@ -1,6 +1,11 @@
 //! Decisions: which way a run takes, and how often.
 
-use agentflow::{LastState, NodeError, NodeFailure, Panicked, Route, RunConfig, RunErrorKind, graph, node};
+use agentflow::{
+    NodeError, NodeFailure, Route, RunConfig,
+    error::Panicked,
+    graph, node,
+    run::{LastState, RunErrorKind},
+};
 
 use crate::support::{Say, Trip, TripUpdate, committed, failure, steps};
 

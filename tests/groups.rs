@@ -10,8 +10,12 @@ use std::{
 };
 
 use agentflow::{
-    CompileOptions, CompiledGraph, END, LastState, NodeError, Panicked, ParallelContext, ParallelNode, RunConfig,
-    RunError, RunErrorKind, START, State, StateGraph, graph, node,
+    CompileOptions, CompiledGraph, END, NodeError, RunConfig, RunError, START, State, StateGraph,
+    error::Panicked,
+    graph,
+    graph::{ParallelContext, ParallelNode},
+    node,
+    run::{LastState, RunErrorKind},
 };
 use proptest::prelude::*;
 use tokio::{
@@ -208,7 +212,7 @@ async fn a_branch_that_is_never_out_of_work_does_not_starve_those_behind_it() {
 fn wide<N: ParallelNode<Trip>>(branches: usize, node: impl Fn(usize) -> N) -> CompiledGraph<Trip> {
     let mut graph = StateGraph::new();
     for branch in 0..branches {
-        graph.add_branch_node(branch.to_string(), node(branch));
+        graph.add_parallel_node(branch.to_string(), node(branch));
     }
     graph.add_group("ALL", (0..branches).map(|branch| [branch.to_string()]));
     graph.set_entry_point("ALL");
@@ -589,7 +593,7 @@ impl Built {
                         self.nodes += 1;
                         let seen = Arc::clone(&self.seen);
                         let began = Instant::now();
-                        self.graph.add_branch_node(name.as_str(), Timed { takes: *takes, began, seen });
+                        self.graph.add_parallel_node(name.as_str(), Timed { takes: *takes, began, seen });
                         name
                     }
                     Part::Group(branches) => self.group(branches),

@@ -3,7 +3,7 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CompiledGraph, Message, NodeError, RunConfig, RunErrorKind, graph, node,
+    AgentState, BackgroundTaskManager, CompiledGraph, Message, NodeError, RunConfig, graph, node, run::RunErrorKind,
 };
 use futures::future::join_all;
 use tokio::{sync::Barrier, time::Instant};

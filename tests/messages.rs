@@ -1,6 +1,10 @@
 //! `AgentState` and `Message`: how messages merge, and what they look like in JSON.
 
-use agentflow::{AgentState, Content, FieldChange, Message, MessageId, Role, State, ToolCall};
+use agentflow::{
+    AgentState, Message, State,
+    message::{Content, MessageId, Role, ToolCall},
+    state::FieldChange,
+};
 use serde_json::{Value, json};
 
 fn texts(state: &AgentState) -> Vec<String> {

@@ -12,8 +12,12 @@ use std::{
 };
 
 use agentflow::{
-    AttemptTimedOut, CancellationToken, CompiledGraph, LastState, Node, NodeContext, NodeError, NodeFailure, Panicked,
-    RetryPolicy, RunConfig, RunErrorKind, graph, node,
+    CancellationToken, CompiledGraph, NodeError, NodeFailure, RetryPolicy, RunConfig,
+    error::{AttemptTimedOut, Panicked},
+    graph,
+    graph::{Node, NodeContext},
+    node,
+    run::{LastState, RunErrorKind},
 };
 use futures::FutureExt;
 use tokio::time::{Instant, advance, error::Elapsed, sleep, timeout};

@@ -3,8 +3,11 @@
 use std::{convert::Infallible, marker::PhantomData, sync::Mutex};
 
 use agentflow::{
-    BackgroundTaskManager, CancellationToken, CompileOptions, CompiledGraph, END, EventWriter, LastState, Node,
-    NodeContext, NodeError, Provide, RunConfig, State, StateGraph, graph, node,
+    BackgroundTaskManager, CancellationToken, CompileOptions, CompiledGraph, END, EventWriter, NodeError, Provide,
+    RunConfig, State, StateGraph, graph,
+    graph::{Node, NodeContext},
+    node,
+    run::LastState,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, State)]
@@ -156,10 +159,10 @@ async fn services_are_injected_by_their_type() {
         state.pages = allowed.pages;
         mailer.send(&state.title);
     }
-    let app = graph! { send -> END; compile { context: Services::new() } };
+    let app = graph! { send -> END; compile { services: Services::new() } };
     let state = app.invoke(Report::titled("Owls"), RunConfig::new()).await.unwrap();
     assert_eq!(state.pages, 5);
-    assert_eq!(*app.context().outbox.0.lock().unwrap(), ["Owls"]);
+    assert_eq!(*app.services().outbox.0.lock().unwrap(), ["Owls"]);
 }
 
 #[tokio::test]
@@ -180,7 +183,7 @@ async fn every_parameter_at_once_in_any_order() {
         state.title = config.user_id().unwrap_or_default().to_owned();
         Ok(())
     }
-    let app = graph! { all -> END; compile { context: Services::new() } };
+    let app = graph! { all -> END; compile { services: Services::new() } };
     let ada = RunConfig::new().with_user_id("ada");
     let state = app.invoke(Report::default(), ada).await.unwrap();
     assert_eq!(state.title, "ada");

@@ -1,6 +1,6 @@
 //! Pictures of graphs.
 
-use agentflow::{BackgroundTaskManager, CompiledGraph, NodeFailure, Route, SpawnError, graph, node};
+use agentflow::{BackgroundTaskManager, CompiledGraph, NodeFailure, Route, graph, node, task::SpawnError};
 
 use crate::support::{Say, Trip};
 

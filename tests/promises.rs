@@ -4,7 +4,8 @@
 use std::{future::pending, time::Duration};
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, Message, NodeError, RunConfig, RunErrorKind, RunId, SpawnError, graph, node,
+    AgentState, BackgroundTaskManager, Message, NodeError, RunConfig, RunId, graph, node, run::RunErrorKind,
+    task::SpawnError,
 };
 use tokio::time::{Instant, sleep};
 use tracing::Level;
@@ -54,7 +55,7 @@ async fn promise_02_the_answer_returns_at_once_and_the_task_goes_on() {
 
     app.task_manager().wait_for_all(None).await.unwrap();
     assert_eq!(app.task_manager().stats().completed, 1);
-    assert_eq!(app.task_manager().recent()[0].age(), 3 * SECOND);
+    assert_eq!(app.task_manager().recently_finished()[0].age(), 3 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +84,7 @@ async fn promise_04_a_task_carries_its_run_its_node_and_its_context() {
     assert_eq!(running.context().collect::<Vec<_>>(), [("bucket", &"reports".into())]);
 
     app.task_manager().wait_for_all(None).await.unwrap();
-    let ended = &app.task_manager().recent()[0];
+    let ended = &app.task_manager().recently_finished()[0];
     assert_eq!(ended.origin(), running.origin());
 
     let line = &log.ends()[0];
@@ -100,7 +101,7 @@ async fn promise_04_a_child_of_a_nodes_task_carries_the_same_run_and_node() {
     let app = graph! {
         type State = AgentState;
         node PARENT = (step(|given| async move {
-            given.tasks.create_task_with(|task| async move {
+            given.tasks.create_task_with_context(|task| async move {
                 task.manager().create_task(pending::<()>()).name("child").spawn().map(drop)
             }).spawn()?;
             Ok(())
@@ -137,7 +138,7 @@ async fn promise_08_aclose_cancels_and_names_what_takes_longer() {
     let report = app.aclose().await;
     assert_eq!(began.elapsed(), 2 * SECOND);
     assert_eq!((report.tasks.completed, report.tasks.cancelled), (0, 1));
-    assert_eq!(report.tasks.cut_off[0].name(), "send_notification");
+    assert_eq!(report.tasks.unfinished[0].name(), "send_notification");
     assert_eq!(app.task_manager().task_count(), 0);
 }
 
@@ -148,7 +149,7 @@ async fn promise_09_stop_shuts_the_manager_down_at_once() {
     let began = Instant::now();
     let report = app.stop().await;
     assert!(began.elapsed() < SECOND);
-    assert_eq!(report.tasks.cut_off[0].name(), "send_notification");
+    assert_eq!(report.tasks.unfinished[0].name(), "send_notification");
     assert_eq!(app.task_manager().task_count(), 0);
 
     let refused = app.task_manager().create_task(async {}).spawn().unwrap_err();

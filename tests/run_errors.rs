@@ -3,8 +3,12 @@
 use std::{error::Error, fmt, io, time::Duration};
 
 use agentflow::{
-    AgentState, LastState, Message, Node, NodeContext, NodeError, Panicked, RunConfig, RunErrorKind, RunId, State,
-    graph, node,
+    AgentState, Message, NodeError, RunConfig, RunId, State,
+    error::Panicked,
+    graph,
+    graph::{Node, NodeContext},
+    node,
+    run::{LastState, RunErrorKind},
 };
 use tokio::time::sleep;
 

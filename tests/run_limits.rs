@@ -3,8 +3,9 @@
 use std::{future::pending, time::Duration};
 
 use agentflow::{
-    AgentState, CancellationToken, CompileOptions, CompiledGraph, END, LastState, Message, RunConfig, RunError,
-    RunErrorKind, StateGraph, graph, node,
+    AgentState, CancellationToken, CompileOptions, CompiledGraph, END, Message, RunConfig, RunError, StateGraph, graph,
+    node,
+    run::{LastState, RunErrorKind},
 };
 use tokio::{
     sync::mpsc,

@@ -7,9 +7,11 @@ use std::{
 };
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, LastState, Message, NodeError, RunConfig,
-    RunError, RunErrorKind, RunId, RunsReport, ShutdownReport, SpawnError, TaskContext, TaskManagerOptions, graph,
-    node,
+    AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, Message, NodeError, RunConfig, RunError,
+    RunId, ShutdownReport, TaskContext, graph, node,
+    run::{LastState, RunErrorKind},
+    shutdown::RunsReport,
+    task::{SpawnError, TaskManagerOptions},
 };
 use futures::future::BoxFuture;
 use tokio::{
@@ -82,7 +84,7 @@ async fn runs_are_drained_first_then_their_tasks() {
     assert_eq!(began.elapsed(), 5 * SECOND, "two for the run, three for its task");
     assert_eq!(report.elapsed, 5 * SECOND);
     assert_eq!((report.runs.ended, report.tasks.completed), (1, 1));
-    assert!(report.runs.cut_off.is_empty() && report.tasks.is_clean());
+    assert!(report.runs.unfinished.is_empty() && report.tasks.is_clean());
     run.await.unwrap().unwrap();
 }
 
@@ -112,7 +114,7 @@ async fn a_run_that_takes_too_long_is_cut_off_and_named() {
     let began = Instant::now();
     let report = app.aclose().await;
     assert_eq!(began.elapsed(), 5 * SECOND);
-    assert_eq!((report.runs.ended, &report.runs.cut_off[..]), (0, &[id][..]));
+    assert_eq!((report.runs.ended, &report.runs.unfinished[..]), (0, &[id][..]));
     assert!(report.runs.still_running.is_empty());
 
     let mut error = run.await.unwrap().unwrap_err();
@@ -155,7 +157,7 @@ async fn every_later_call_returns_at_once_with_the_same_report() {
     app.task_manager().create_task(pending::<()>()).name("stuck").spawn().unwrap();
     settle().await;
     let first = app.aclose().await;
-    assert_eq!((first.runs.cut_off.len(), first.tasks.cut_off.len()), (1, 1));
+    assert_eq!((first.runs.unfinished.len(), first.tasks.unfinished.len()), (1, 1));
 
     sleep(7 * SECOND).await;
     let began = Instant::now();
@@ -188,8 +190,8 @@ async fn stop_cuts_off_runs_and_tasks_at_once() {
     let began = Instant::now();
     let report = app.stop().await;
     assert!(began.elapsed() < GRACE);
-    assert_eq!(report.runs.cut_off, [id]);
-    assert_eq!(report.tasks.cut_off[0].name(), "stuck");
+    assert_eq!(report.runs.unfinished, [id]);
+    assert_eq!(report.tasks.unfinished[0].name(), "stuck");
     run.await.unwrap().unwrap_err();
 }
 
@@ -240,8 +242,8 @@ async fn stop_hastens_an_aclose_that_waits() {
     });
     assert!(began.elapsed() < SECOND + GRACE, "{:?}", began.elapsed());
     for report in [closed, stopped] {
-        assert_eq!(report.runs.cut_off, [id]);
-        assert_eq!(report.tasks.cut_off[0].name(), "stuck");
+        assert_eq!(report.runs.unfinished, [id]);
+        assert_eq!(report.tasks.unfinished[0].name(), "stuck");
     }
     run.await.unwrap().unwrap_err();
 }
@@ -258,12 +260,12 @@ async fn a_run_that_nobody_polls_does_not_hold_up_the_bound() {
     let report = app.aclose().await;
     assert!(began.elapsed() >= 5 * SECOND);
     assert!(began.elapsed() <= 5 * SECOND + GRACE, "{:?}", began.elapsed());
-    assert_eq!((&report.runs.cut_off[..], &report.runs.still_running[..]), (&[][..], &[run_id][..]));
+    assert_eq!((&report.runs.unfinished[..], &report.runs.still_running[..]), (&[][..], &[run_id][..]));
 
     // Polled again at last, it ends; and the report of the next call says so.
     assert!(matches!(run.await.unwrap_err().kind(), RunErrorKind::ShutDown { .. }));
     let report = app.aclose().await;
-    assert_eq!((&report.runs.cut_off[..], &report.runs.still_running[..]), (&[run_id][..], &[][..]));
+    assert_eq!((&report.runs.unfinished[..], &report.runs.still_running[..]), (&[run_id][..], &[][..]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,7 +286,7 @@ async fn a_run_that_ends_by_itself_in_time_is_not_cut_off() {
     let (_, run) = start(&app);
     settle().await;
     let report = app.aclose().await;
-    assert_eq!((report.runs.ended, report.runs.cut_off.len()), (1, 0));
+    assert_eq!((report.runs.ended, report.runs.unfinished.len()), (1, 0));
     run.await.unwrap().unwrap();
 }
 
@@ -301,7 +303,7 @@ async fn runs_and_tasks_share_one_bound() {
     let began = Instant::now();
     let report = app.aclose().await;
     assert_eq!(began.elapsed(), 4 * SECOND);
-    assert_eq!(report.tasks.cut_off[0].name(), "upload");
+    assert_eq!(report.tasks.unfinished[0].name(), "upload");
     run.await.unwrap().unwrap();
 }
 
@@ -311,7 +313,7 @@ async fn without_a_shutdown_timeout_everything_is_cut_off_at_once() {
     let (id, run) = start(&app);
     settle().await;
     let began = Instant::now();
-    assert_eq!(app.aclose().await.runs.cut_off, [id]);
+    assert_eq!(app.aclose().await.runs.unfinished, [id]);
     assert!(began.elapsed() < GRACE);
     run.await.unwrap().unwrap_err();
 }
@@ -338,9 +340,9 @@ async fn the_report_reads_as_text() {
     assert_eq!(
         app.aclose().await.to_string(),
         "shut down in 5.0s\n  \
-         runs:  0 ended, 1 cut off, 0 still running\n  \
+         runs:  0 ended, 1 unfinished, 0 still running\n  \
          tasks: closed in 5.0s: 0 completed, 1 cancelled\n         \
-         cut off: upload #1 (cancelled after 5.0s)"
+         unfinished: upload #1 (cancelled after 5.0s)"
     );
 }
 
@@ -418,21 +420,21 @@ async fn a_node_that_closes_its_own_app_is_cut_off_at_the_bound() {
     assert_eq!(later.get(), 0);
 
     let report = app.aclose().await;
-    assert_eq!(report.runs.cut_off, [id]);
-    assert_eq!(report.tasks.cut_off[0].name(), "stuck");
+    assert_eq!(report.runs.unfinished, [id]);
+    assert_eq!(report.tasks.unfinished[0].name(), "stuck");
     assert!(began.elapsed() <= 5 * SECOND + GRACE);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_app_closes_a_manager_that_it_was_given() {
-    let manager = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(7 * SECOND));
+    let manager = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(7 * SECOND));
     let app = graph! {
         type State = AgentState;
         work -> END;
         compile { task_manager: manager.clone(), shutdown_timeout: 1s }
     };
     manager
-        .create_task_with(|task| async move {
+        .create_task_with_context(|task| async move {
             task.cancelled().await;
             sleep(6 * SECOND).await;
         })
@@ -485,7 +487,7 @@ async fn a_run_that_reaches_its_end_as_it_is_cut_off_is_not_among_those_that_wer
     cutting.cancel();
     run.await.unwrap();
     let report = closing.await;
-    assert_eq!((report.runs.ended, report.runs.cut_off.len()), (1, 0));
+    assert_eq!((report.runs.ended, report.runs.unfinished.len()), (1, 0));
 }
 
 /// Spawns a task that writes its name down when it is told to end, and takes so long for it.
@@ -496,8 +498,8 @@ fn told_to_end(manager: &BackgroundTaskManager, journal: &Journal, name: &'stati
         journal.add(name);
         sleep(time).await;
     };
-    let builder = manager.create_task_with(work).name(name).shutdown_grace(4 * SECOND);
-    if name == "must" { builder.must_finish().spawn() } else { builder.spawn() }.unwrap();
+    let builder = manager.create_task_with_context(work).name(name).grace_period(4 * SECOND);
+    if name == "must" { builder.cancel_last().spawn() } else { builder.spawn() }.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -512,7 +514,7 @@ async fn tasks_keep_their_own_graces_and_those_that_must_finish_are_told_last() 
     assert_eq!(began.elapsed(), 10 * SECOND, "five of the bound, two for the other, three for what must finish");
     assert_eq!(one.elapsed, 10 * SECOND);
     assert_eq!(journal.entries(), ["other", "must"]);
-    assert_eq!((one.runs.cut_off.as_slice(), one.tasks.completed), (&[id][..], 2));
+    assert_eq!((one.runs.unfinished.as_slice(), one.tasks.completed), (&[id][..], 2));
     assert!(one.tasks.is_clean());
     assert_same(&one, &two);
     assert_same(&app.stop().await, &one);
@@ -523,9 +525,9 @@ async fn tasks_keep_their_own_graces_and_those_that_must_finish_are_told_last() 
 async fn whatever_runs_and_tasks_do_the_app_is_down_within_its_bounds() {
     let app = stuck();
     let manager = app.task_manager();
-    manager.create_task_with(|_| pending::<()>()).name("stubborn").shutdown_grace(2 * SECOND).spawn().unwrap();
-    let must = manager.create_task_with(|_| pending::<()>()).name("must").must_finish();
-    must.shutdown_grace(3 * SECOND).context("user", "ada").spawn().unwrap();
+    manager.create_task_with_context(|_| pending::<()>()).name("stubborn").grace_period(2 * SECOND).spawn().unwrap();
+    let must = manager.create_task_with_context(|_| pending::<()>()).name("must").cancel_last();
+    must.grace_period(3 * SECOND).context("user", "ada").spawn().unwrap();
     // A run that nobody polls.
     let mut run = Box::pin(app.invoke(AgentState::default(), RunConfig::new()));
     assert!(futures::poll!(run.as_mut()).is_pending());
@@ -533,8 +535,8 @@ async fn whatever_runs_and_tasks_do_the_app_is_down_within_its_bounds() {
     let report = app.aclose().await;
     assert_eq!(began.elapsed(), 10 * SECOND, "the bound, and both graces");
     assert_eq!(report.runs.still_running.len(), 1);
-    let cut_off: Vec<_> = report.tasks.cut_off.iter().map(ToString::to_string).collect();
-    assert_eq!(cut_off, ["stubborn #1 (aborted after 7.0s)", "must #2 (aborted after 10.0s) {\"user\":\"ada\"}"]);
+    let unfinished: Vec<_> = report.tasks.unfinished.iter().map(ToString::to_string).collect();
+    assert_eq!(unfinished, ["stubborn #1 (aborted after 7.0s)", "must #2 (aborted after 10.0s) {\"user\":\"ada\"}"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -553,12 +555,12 @@ async fn tasks_that_spawn_their_successor_for_ever_are_cut_off_at_the_bound() {
     fn link(task: TaskContext) -> BoxFuture<'static, Result<(), SpawnError>> {
         Box::pin(async move {
             sleep(SECOND / 10).await;
-            task.manager().create_task_with(link).spawn().map(drop)
+            task.manager().create_task_with_context(link).spawn().map(drop)
         })
     }
     #[node]
     async fn begin(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
-        task_manager.create_task_with(link).spawn()?;
+        task_manager.create_task_with_context(link).spawn()?;
         Ok(())
     }
     let app = graph! {

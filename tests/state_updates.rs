@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use agentflow::{FieldChange, State};
+use agentflow::{State, state::FieldChange};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, Default, PartialEq, State)]

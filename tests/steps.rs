@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{BackgroundTaskManager, CancellationToken, Node, NodeContext, NodeError, State};
+use agentflow::{
+    BackgroundTaskManager, CancellationToken, NodeError, State,
+    graph::{Node, NodeContext},
+};
 
 use crate::support::OnDrop;
 
@@ -46,7 +49,7 @@ where
     R: Future<Output = Result<(), NodeError>> + Send,
 {
     type Output = ();
-    const IN_PLACE: bool = false;
+    const MUTATES_STATE: bool = false;
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
         let given = Given { cancel: cx.cancel.clone(), tasks: cx.task_manager() };

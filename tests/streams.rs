@@ -10,8 +10,10 @@ use std::{
 };
 
 use agentflow::{
-    CancellationToken, CompiledGraph, Event, EventKind, EventWriter, NodeError, ParallelContext, ParallelNode,
-    RetryPolicy, RunConfig, RunErrorKind, graph, node,
+    CancellationToken, CompiledGraph, EventWriter, NodeError, RetryPolicy, RunConfig, graph,
+    graph::{ParallelContext, ParallelNode},
+    node,
+    run::{Event, EventKind, RunErrorKind},
 };
 use futures::StreamExt;
 use serde::{Serialize, Serializer};
@@ -258,7 +260,7 @@ async fn a_run_that_an_app_refuses_tells_so() {
 async fn speak(state: &mut Trip, events: &EventWriter) {
     events.emit("hello", json!({ "to": ["you"] })).await;
     events.emit("size", state.steps.len()).await;
-    state.title = format!("read: {}", events.is_read());
+    state.title = format!("read: {}", events.has_reader());
 }
 
 #[tokio::test]
@@ -427,7 +429,7 @@ async fn a_dropped_stream_cancels_its_run() {
     assert!(dropped.load(Ordering::SeqCst));
     assert!(token.lock().unwrap().take().unwrap().is_cancelled());
     // The app waits for no run of it.
-    assert_eq!(app.aclose().await.runs, agentflow::RunsReport::default());
+    assert_eq!(app.aclose().await.runs, agentflow::shutdown::RunsReport::default());
 }
 
 #[tokio::test]

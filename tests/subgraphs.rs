@@ -11,8 +11,11 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager, CancellationToken, CompiledGraph, EventKind, LastState, Node, NodeContext, NodeError,
-    NodeFailure, Provide, RunConfig, RunErrorKind, RunId, State, graph, node,
+    BackgroundTaskManager, CancellationToken, CompiledGraph, NodeError, NodeFailure, Provide, RunConfig, RunId, State,
+    graph,
+    graph::{Node, NodeContext},
+    node,
+    run::{EventKind, LastState, RunErrorKind},
 };
 use tokio::time::Instant;
 
@@ -340,12 +343,12 @@ async fn who(state: &mut Trip, #[inject] name: &Name) {
 
 #[tokio::test]
 async fn a_compiled_graph_has_its_own_context_and_one_written_inside_the_outer_one() {
-    let inner = graph! { who -> END; compile { context: Names(Name("inner")) } };
+    let inner = graph! { who -> END; compile { services: Names(Name("inner")) } };
     let app = graph! {
         node OTHER = (inner);
         graph SAME { who -> END }
         who -> OTHER -> SAME -> END;
-        compile { context: Names(Name("outer")) }
+        compile { services: Names(Name("outer")) }
     };
     assert_eq!(steps(&app).await, ["outer", "inner", "outer"]);
 }
@@ -395,7 +398,7 @@ async fn what_ends_the_run_from_outside_reaches_inside_and_names_the_node_there(
     });
     let error = ended.unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::ShutDown { .. }), "{error}");
-    assert_eq!((error.node(), report.runs.cut_off.len()), (Some("SUB/HANG"), 1));
+    assert_eq!((error.node(), report.runs.unfinished.len()), (Some("SUB/HANG"), 1));
     assert_eq!(drops.load(Ordering::SeqCst), 3);
 }
 

@@ -7,7 +7,9 @@ use std::{
 };
 
 use agentflow::{
-    CompiledGraph, LastState, Node, NodeContext, NodeError, ParallelContext, ParallelNode, RunConfig, RunError, State,
+    CompiledGraph, NodeError, RunConfig, RunError, State,
+    graph::{Node, NodeContext, ParallelContext, ParallelNode},
+    run::LastState,
 };
 use tracing::{
     Event, Level, Subscriber,

@@ -13,8 +13,8 @@ use std::{
 };
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CompiledGraph, NodeError, RunConfig, RunId, SpawnError, TaskContext,
-    TaskManagerOptions, TaskOutcome, TaskState, WhenBusy, graph, node,
+    AgentState, BackgroundTaskManager, CompiledGraph, NodeError, RunConfig, RunId, TaskContext, graph, node,
+    task::{OnDuplicateKey, SpawnError, TaskManagerOptions, TaskOutcome, TaskState},
 };
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
@@ -24,7 +24,7 @@ use crate::support::{OnDrop, settle};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn with_grace(grace: Duration) -> BackgroundTaskManager {
-    BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(grace))
+    BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(grace))
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +67,7 @@ async fn a_task_with_a_token_may_end_by_itself_and_its_own_result_counts() {
         sleep(SECOND).await;
         Ok::<_, Infallible>("saved")
     };
-    let handle = tasks.create_task_with(work).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).spawn().unwrap();
     settle().await;
     handle.cancel();
     settle().await;
@@ -77,7 +77,7 @@ async fn a_task_with_a_token_may_end_by_itself_and_its_own_result_counts() {
         task.cancelled().await;
         Err::<(), _>("half done")
     };
-    let handle = tasks.create_task_with(fails).spawn().unwrap();
+    let handle = tasks.create_task_with_context(fails).spawn().unwrap();
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Failed);
     assert_eq!(tasks.stats().completed, 1);
@@ -86,7 +86,7 @@ async fn a_task_with_a_token_may_end_by_itself_and_its_own_result_counts() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_ignores_its_token_is_aborted_after_the_grace() {
     let tasks = with_grace(2 * SECOND);
-    let handle = tasks.create_task_with(|_task| pending::<()>()).spawn().unwrap();
+    let handle = tasks.create_task_with_context(|_task| pending::<()>()).spawn().unwrap();
     settle().await;
     let began = Instant::now();
     handle.cancel();
@@ -101,7 +101,7 @@ async fn a_task_that_ignores_its_token_is_aborted_after_the_grace() {
 async fn a_timeout_within_the_grace_is_a_timeout() {
     let tasks = with_grace(10 * SECOND);
     let began = Instant::now();
-    let handle = tasks.create_task_with(|_task| pending::<()>()).timeout(3 * SECOND).spawn().unwrap();
+    let handle = tasks.create_task_with_context(|_task| pending::<()>()).timeout(3 * SECOND).spawn().unwrap();
     sleep(SECOND).await;
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
@@ -111,7 +111,7 @@ async fn a_timeout_within_the_grace_is_a_timeout() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_never_awaits_again_is_completed_although_it_was_cancelled() {
     let tasks = BackgroundTaskManager::new();
-    let (send, receive) = tokio::sync::oneshot::channel::<agentflow::TaskHandle<()>>();
+    let (send, receive) = tokio::sync::oneshot::channel::<agentflow::task::TaskHandle<()>>();
     let work = async move { receive.await.unwrap().cancel() };
     let handle = tasks.create_task(work).spawn().unwrap();
     let other = tasks.create_task(async {}).spawn().unwrap();
@@ -140,7 +140,7 @@ async fn promise_07_cancel_all_cancels_at_once_and_waits_for_the_ends() {
         sleep(SECOND).await;
     };
     tasks.create_task(pending::<()>()).name("plain").spawn().unwrap();
-    tasks.create_task_with(slow).name("slow").spawn().unwrap();
+    tasks.create_task_with_context(slow).name("slow").spawn().unwrap();
     settle().await;
     let began = Instant::now();
     let report = tasks.cancel_all().await;
@@ -163,7 +163,7 @@ async fn cancel_all_without_tasks_returns_at_once() {
 #[tokio::test(start_paused = true)]
 async fn cancel_all_leaves_later_tasks_alone() {
     let tasks = with_grace(2 * SECOND);
-    tasks.create_task_with(|_| pending::<()>()).name("stubborn").spawn().unwrap();
+    tasks.create_task_with_context(|_| pending::<()>()).name("stubborn").spawn().unwrap();
     let cancelling = tasks.cancel_all();
     futures::pin_mut!(cancelling);
     assert!(cancelling.as_mut().now_or_never().is_none());
@@ -181,7 +181,7 @@ async fn cancel_all_from_inside_a_task_spares_the_task() {
         let report = task.manager().cancel_all().await;
         Ok::<_, Infallible>(report.ended.iter().map(|end| end.name().to_owned()).collect::<Vec<_>>())
     };
-    let ended = tasks.create_task_with(work).spawn().unwrap().await.unwrap();
+    let ended = tasks.create_task_with_context(work).spawn().unwrap().await.unwrap();
     assert_eq!(ended, ["other"]);
 }
 
@@ -224,7 +224,7 @@ fn a_blocking_task_cancelled_before_it_begins_never_begins() {
 #[tokio::test(start_paused = true)]
 async fn a_weaker_request_does_not_undo_a_stronger_one() {
     let tasks = with_grace(2 * SECOND);
-    let handle = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    let handle = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
     settle().await;
     let began = Instant::now();
     drop(handle.abort_on_drop());
@@ -235,7 +235,7 @@ async fn a_weaker_request_does_not_undo_a_stronger_one() {
 #[tokio::test(start_paused = true)]
 async fn a_task_cancelled_during_its_first_poll_is_cancelled() {
     let tasks = BackgroundTaskManager::new();
-    let (send, receive) = mpsc::channel::<agentflow::TaskHandle<()>>();
+    let (send, receive) = mpsc::channel::<agentflow::task::TaskHandle<()>>();
     let work = async move {
         receive.recv().unwrap().cancel();
         pending::<()>().await;
@@ -269,7 +269,7 @@ async fn a_task_that_listens_is_told_and_counted_until_it_has_ended() {
         task.cancelled().await;
         sleep(SECOND).await;
     };
-    let handle = tasks.create_task_with(saves).name("saves").spawn().unwrap();
+    let handle = tasks.create_task_with_context(saves).name("saves").spawn().unwrap();
     settle().await;
     assert!(tasks.cancel(handle.id()));
     settle().await;
@@ -302,7 +302,7 @@ async fn tasks_are_found_and_cancelled_by_their_run() {
             task.manager().create_task(pending::<()>()).name("child").spawn()?;
             pending::<Result<(), SpawnError>>().await
         };
-        task_manager.create_task_with(parent).name("parent").shutdown_grace(SECOND).spawn()?;
+        task_manager.create_task_with_context(parent).name("parent").grace_period(SECOND).spawn()?;
         task_manager.create_task(async {}).name("done").spawn()?;
         Ok(())
     }
@@ -314,18 +314,18 @@ async fn tasks_are_found_and_cancelled_by_their_run() {
     }
     tasks.create_task(pending::<()>()).name("without a run").spawn().unwrap();
     settle().await;
-    let names = |run| tasks.tasks_of(run).iter().map(|task| task.name().to_owned()).collect::<Vec<_>>();
+    let names = |run| tasks.tasks_of_run(run).iter().map(|task| task.name().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(one), ["parent", "child"]);
     assert_eq!(names(two), ["parent", "child"]);
     assert_eq!(names(RunId::new()), [""; 0]);
 
-    assert_eq!(tasks.cancel_tasks_of(RunId::new()), 0);
-    assert_eq!(tasks.cancel_tasks_of(one), 2, "those that have ended are not counted");
+    assert_eq!(tasks.cancel_tasks_of_run(RunId::new()), 0);
+    assert_eq!(tasks.cancel_tasks_of_run(one), 2, "those that have ended are not counted");
     settle().await;
     assert_eq!(names(one), ["parent"], "it has its grace");
     sleep(2 * SECOND).await;
     assert_eq!(names(one), [""; 0]);
-    assert_eq!(tasks.cancel_tasks_of(one), 0);
+    assert_eq!(tasks.cancel_tasks_of_run(one), 0);
     assert_eq!(names(two), ["parent", "child"]);
     assert_eq!(tasks.task_count(), 3);
 }
@@ -333,7 +333,8 @@ async fn tasks_are_found_and_cancelled_by_their_run() {
 #[tokio::test(start_paused = true)]
 async fn a_tasks_own_grace_takes_the_place_of_the_managers() {
     let tasks = with_grace(2 * SECOND);
-    let spawn = |grace: Duration| tasks.create_task_with(|_| pending::<()>()).shutdown_grace(grace).spawn().unwrap();
+    let spawn =
+        |grace: Duration| tasks.create_task_with_context(|_| pending::<()>()).grace_period(grace).spawn().unwrap();
     for grace in [Duration::ZERO, SECOND, 9 * SECOND] {
         let handle = spawn(grace);
         settle().await;
@@ -359,7 +360,7 @@ async fn a_tasks_own_grace_takes_the_place_of_the_managers() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_must_finish_has_no_grace_when_it_is_cancelled_by_hand() {
     let tasks = with_grace(2 * SECOND);
-    let handle = tasks.create_task(pending::<()>()).must_finish().spawn().unwrap();
+    let handle = tasks.create_task(pending::<()>()).cancel_last().spawn().unwrap();
     settle().await;
     let began = Instant::now();
     handle.cancel();
@@ -384,7 +385,7 @@ fn none_of_those_that_are_cancelled_together_begins_because_another_one_ends() {
         |tasks| drop(tasks.cancel_all().now_or_never()),
         |tasks| drop(tasks.close(Some(Duration::ZERO)).now_or_never()),
         |tasks| {
-            tasks.create_task(pending::<()>()).key("k", WhenBusy::Replace).spawn().unwrap();
+            tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
         },
     ];
     for cancel in ways {
@@ -397,7 +398,7 @@ fn none_of_those_that_are_cancelled_together_begins_because_another_one_ends() {
             send.send(task.token().clone()).unwrap();
             task.cancelled().await;
         };
-        tasks.create_task_with(first).name("mail").key("k", WhenBusy::Queue).spawn().unwrap();
+        tasks.create_task_with_context(first).name("mail").key("k", OnDuplicateKey::Queue).spawn().unwrap();
         let token = token.recv().unwrap();
         let (says, said) = mpsc::channel();
         let begun = says.clone();
@@ -407,7 +408,7 @@ fn none_of_those_that_are_cancelled_together_begins_because_another_one_ends() {
             begun.send("begun").unwrap();
             pending::<()>().await;
         };
-        tasks.create_task(second).name("mail").key("k", WhenBusy::Queue).spawn().unwrap();
+        tasks.create_task(second).name("mail").key("k", OnDuplicateKey::Queue).spawn().unwrap();
         // Whoever cancels the first one gets no further before the second has had its turn.
         let mut cancelled = Box::pin(async move { token.cancelled().await });
         let (result, became) = mpsc::channel();

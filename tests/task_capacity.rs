@@ -12,8 +12,11 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager, SpawnError, TaskContext, TaskEnd, TaskError, TaskHandle, TaskInfo, TaskManagerOptions,
-    TaskOutcome, TaskState, TaskStats, TimeLimit, WhenBusy, WhenFull,
+    BackgroundTaskManager, TaskContext,
+    task::{
+        FinishedTask, OnDuplicateKey, OnFull, SpawnError, TaskError, TaskHandle, TaskInfo, TaskManagerOptions,
+        TaskOutcome, TaskState, TaskStats, TimeoutKind,
+    },
 };
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
@@ -36,7 +39,7 @@ fn at_most(tasks: usize) -> BackgroundTaskManager {
 }
 
 fn dropping_the_oldest(tasks: usize) -> TaskManagerOptions {
-    TaskManagerOptions::new().max_tasks(tasks).when_full(WhenFull::DropOldest)
+    TaskManagerOptions::new().max_tasks(tasks).on_full(OnFull::DropOldest)
 }
 
 fn one_at_a_time() -> BackgroundTaskManager {
@@ -128,10 +131,10 @@ async fn whoever_spawns_is_not_dropped_for_it_nor_are_those_that_spawned_it() {
             let grandchild = task.manager().create_task(pending::<()>()).spawn();
             assert_eq!(grandchild.unwrap_err(), SpawnError::Full);
         };
-        task.manager().create_task_with(child).spawn()?.await.unwrap();
+        task.manager().create_task_with_context(child).spawn()?.await.unwrap();
         Ok::<_, SpawnError>(())
     };
-    tasks.create_task_with(parent).spawn().unwrap().await.unwrap();
+    tasks.create_task_with_context(parent).spawn().unwrap().await.unwrap();
     assert_eq!((tasks.stats().completed, tasks.stats().evicted), (2, 0));
 }
 
@@ -269,7 +272,7 @@ async fn a_waiter_that_needs_its_place_no_more_passes_it_on() {
     let (go_two, two) = until_told();
     let one = tasks.create_task(one).spawn().unwrap();
     let two = tasks.create_task(two).spawn().unwrap();
-    let singleton = || tasks.create_task(pending::<()>()).key("k", WhenBusy::Skip).spawn_wait();
+    let singleton = || tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Skip).spawn_wait();
     let mut first = Box::pin(singleton());
     let mut second = Box::pin(singleton());
     let mut third = Box::pin(tasks.create_task(pending::<()>()).name("third").spawn_wait());
@@ -282,7 +285,7 @@ async fn a_waiter_that_needs_its_place_no_more_passes_it_on() {
     assert!(first.now_or_never().unwrap().is_ok());
     drop(go_two);
     two.await.unwrap();
-    assert_eq!(second.now_or_never().unwrap().unwrap_err(), SpawnError::Busy);
+    assert_eq!(second.now_or_never().unwrap().unwrap_err(), SpawnError::DuplicateKey);
     assert_eq!(third.now_or_never().unwrap().unwrap().name(), "third");
 }
 
@@ -314,7 +317,7 @@ async fn while_draining_a_place_goes_to_the_child_that_waits_for_it() {
         sleep(SECOND).await;
         task.manager().create_task(async {}).spawn_wait().await.map(drop)
     };
-    let parent = tasks.create_task_with(parent).name("parent").spawn().unwrap();
+    let parent = tasks.create_task_with_context(parent).name("parent").spawn().unwrap();
     let manager = tasks.clone();
     let owner = tokio::spawn(async move { manager.create_task(async {}).spawn_wait().await.map(drop) });
     sleep(2 * SECOND).await;
@@ -334,7 +337,7 @@ async fn a_child_that_waits_for_a_place_does_not_keep_those_behind_it_from_being
     let tasks = at_most(2);
     endless(&tasks, "stuck");
     let parent = |task: TaskContext| async move { task.manager().create_task(async {}).spawn_wait().await.map(drop) };
-    let parent = tasks.create_task_with(parent).name("parent").spawn().unwrap();
+    let parent = tasks.create_task_with_context(parent).name("parent").spawn().unwrap();
     settle().await;
     let mut owner = Box::pin(tasks.create_task(async {}).spawn_wait());
     assert!(owner.as_mut().now_or_never().is_none());
@@ -356,7 +359,7 @@ async fn a_manager_that_is_dropped_refuses_those_who_wait_for_a_place() {
         send.send(task.manager().clone()).unwrap();
         pending::<()>().await;
     };
-    tasks.create_task_with(holder).spawn().unwrap();
+    tasks.create_task_with_context(holder).spawn().unwrap();
     let within = receive.await.unwrap();
     let waiting = within.create_task(async {}).spawn_wait();
     futures::pin_mut!(waiting);
@@ -412,7 +415,7 @@ async fn the_oldest_task_is_dropped_to_make_room_and_everybody_is_told() {
     let stats = tasks.stats();
     assert_eq!((stats.spawned, stats.active, stats.evicted, stats.rejected), (3, 2, 1, 0));
     assert_adds_up(&stats);
-    let end = &tasks.recent()[0];
+    let end = &tasks.recently_finished()[0];
     assert_eq!(end.to_string(), "first #1 (evicted after 1.0s) {\"user\":\"ada\"}");
     let lines = log.ends();
     assert_eq!(lines.len(), 1);
@@ -436,7 +439,7 @@ async fn the_one_that_waited_longest_for_its_turn_is_dropped_before_one_that_run
     spawn("new");
     assert!(matches!(longest.await, Err(TaskError::Evicted)));
     assert_eq!(names(&tasks), ["runs", "later", "new"]);
-    assert_eq!(tasks.recent()[0].attempts(), 0);
+    assert_eq!(tasks.recently_finished()[0].attempts(), 0);
     assert_eq!((tasks.stats().active, tasks.stats().queued), (3, 2));
     assert_eq!(journal.entries(), ["runs"]);
 }
@@ -458,11 +461,11 @@ async fn a_burst_of_spawns_keeps_the_newest() {
 async fn tasks_that_must_finish_and_blocking_ones_are_never_dropped_for_another() {
     let tasks = with_options(dropping_the_oldest(3));
     let (go, wait) = mpsc::channel::<()>();
-    let must = tasks.create_task(pending::<()>()).name("must").must_finish().spawn().unwrap();
+    let must = tasks.create_task(pending::<()>()).name("must").cancel_last().spawn().unwrap();
     let blocks = tasks.create_blocking_task(move |_| wait.recv().unwrap()).name("blocks").spawn().unwrap();
     let plain = endless(&tasks, "plain");
     settle().await;
-    let other = tasks.create_task(pending::<()>()).name("other must").must_finish().spawn().unwrap();
+    let other = tasks.create_task(pending::<()>()).name("other must").cancel_last().spawn().unwrap();
     assert!(matches!(plain.await, Err(TaskError::Evicted)));
     // None is left that may be dropped: the new one is refused, and nobody is harmed.
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Full);
@@ -482,7 +485,7 @@ async fn tasks_that_must_finish_and_blocking_ones_are_never_dropped_for_another(
 async fn the_end_of_a_dropped_task_frees_no_second_place() {
     let tasks = with_options(dropping_the_oldest(1));
     let plain = endless(&tasks, "plain");
-    tasks.create_task(pending::<()>()).name("must").must_finish().spawn().unwrap();
+    tasks.create_task(pending::<()>()).name("must").cancel_last().spawn().unwrap();
     let waiting = tasks.create_task(async {}).spawn_wait();
     futures::pin_mut!(waiting);
     assert!(waiting.as_mut().now_or_never().is_none());
@@ -504,7 +507,7 @@ async fn a_task_that_is_done_in_the_moment_in_which_it_is_dropped_is_done_and_it
     assert_eq!(tasks.create_task(work).spawn().unwrap().await.unwrap(), "done");
     assert_eq!((tasks.stats().completed, tasks.stats().evicted), (1, 0));
     // The limit still is what it was.
-    let must = || tasks.create_task(pending::<()>()).must_finish().spawn();
+    let must = || tasks.create_task(pending::<()>()).cancel_last().spawn();
     must().unwrap();
     assert_eq!(must().unwrap_err(), SpawnError::Full);
     settle().await;
@@ -514,13 +517,13 @@ async fn a_task_that_is_done_in_the_moment_in_which_it_is_dropped_is_done_and_it
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_listens_is_told_that_it_is_dropped_but_has_no_grace() {
-    let tasks = with_options(dropping_the_oldest(1).grace(60 * SECOND));
+    let tasks = with_options(dropping_the_oldest(1).grace_period(60 * SECOND));
     let (send, receive) = oneshot::channel();
     let work = |task: TaskContext| async move {
         send.send(task.token().clone()).unwrap();
         pending::<()>().await;
     };
-    let handle = tasks.create_task_with(work).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).spawn().unwrap();
     let token = receive.await.unwrap();
     let began = Instant::now();
     endless(&tasks, "next");
@@ -531,8 +534,8 @@ async fn a_task_that_listens_is_told_that_it_is_dropped_but_has_no_grace() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_was_cancelled_before_it_is_dropped_gives_its_place_away_all_the_same() {
-    let tasks = with_options(dropping_the_oldest(1).grace(60 * SECOND));
-    let handle = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    let tasks = with_options(dropping_the_oldest(1).grace_period(60 * SECOND));
+    let handle = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
     handle.cancel();
     settle().await;
     endless(&tasks, "next");
@@ -575,7 +578,7 @@ async fn those_who_wait_for_a_place_get_one_though_a_dropped_task_still_runs() {
     };
     tasks.create_task(work).name("hog").spawn().unwrap();
     has_begun.await.unwrap();
-    let must = tasks.create_task(pending::<()>()).name("must").must_finish().spawn().unwrap();
+    let must = tasks.create_task(pending::<()>()).name("must").cancel_last().spawn().unwrap();
     let mut waiting = Box::pin(tasks.create_task(async {}).spawn_wait());
     assert!(waiting.as_mut().now_or_never().is_none());
     must.cancel();
@@ -606,7 +609,7 @@ async fn many_tasks_dropped_for_others_leave_the_limit_as_it_was() {
     let stats = tasks.stats();
     assert_eq!((stats.completed + stats.evicted, stats.queued, stats.active), (1_000, 0, 0), "{stats}");
     for _ in 0..4 {
-        tasks.create_task(pending::<()>()).must_finish().spawn().unwrap();
+        tasks.create_task(pending::<()>()).cancel_last().spawn().unwrap();
     }
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Full);
     assert_eq!(tasks.stats().queued, 2);
@@ -704,11 +707,11 @@ async fn a_place_goes_on_to_the_next_however_its_holder_ends() {
             tasks.create_task(pending::<()>()).spawn().unwrap();
             // Nothing else may be dropped.
             for _ in 0..2 {
-                tasks.create_task(async {}).must_finish().spawn().unwrap();
+                tasks.create_task(async {}).cancel_last().spawn().unwrap();
             }
         }),
         // It ignores its token for longer than it may.
-        (TaskOutcome::Aborted, |tasks| tasks.create_task_with(|_| pending::<()>()).spawn().unwrap().cancel()),
+        (TaskOutcome::Aborted, |tasks| tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap().cancel()),
     ];
     for (outcome, spawn) in endings {
         let max = if outcome == TaskOutcome::Evicted { 2 } else { 10 };
@@ -720,7 +723,7 @@ async fn a_place_goes_on_to_the_next_however_its_holder_ends() {
             }
         }
         tasks.wait_for_all(Some(60 * SECOND)).await.unwrap();
-        let ends: Vec<_> = tasks.recent().iter().map(TaskEnd::outcome).collect();
+        let ends: Vec<_> = tasks.recently_finished().iter().map(FinishedTask::outcome).collect();
         assert_eq!(ends, [outcome, TaskOutcome::Completed, TaskOutcome::Completed]);
         assert_eq!(tasks.stats().queued, 0);
     }
@@ -746,10 +749,10 @@ fn one_of_each_kind(tasks: &BackgroundTaskManager, begun: &Journal) -> Vec<TaskH
     let (one, two, three, four) = (begun.clone(), begun.clone(), begun.clone(), begun.clone());
     vec![
         tasks.create_task(async move { one.add("plain") }).name("queued").spawn().unwrap(),
-        tasks.create_task_with(move |_| async move { two.add("with context") }).name("queued").spawn().unwrap(),
+        tasks.create_task_with_context(move |_| async move { two.add("with context") }).name("queued").spawn().unwrap(),
         tasks.create_blocking_task(move |_| three.add("blocking")).name("queued").spawn().unwrap(),
         tasks
-            .create_task_retrying(move |_| {
+            .create_retrying_task(move |_| {
                 four.add("retrying");
                 async {}
             })
@@ -776,7 +779,7 @@ async fn a_task_that_is_cancelled_while_it_waits_for_its_turn_never_begins() {
             assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
         }
     }
-    assert!(tasks.recent().iter().all(|end| end.attempts() == 0));
+    assert!(tasks.recently_finished().iter().all(|end| end.attempts() == 0));
     tasks.cancel_all().await;
     assert_eq!(begun.entries(), [""; 0]);
 }
@@ -830,12 +833,12 @@ async fn a_turn_that_does_not_come_in_time_is_a_timeout_of_the_queue() {
     for (handle, limit) in [(own, 2 * SECOND), (managers, 5 * SECOND), (longer, 9 * SECOND)] {
         let error = handle.await.unwrap_err();
         let TaskError::TimedOut { after, limit: of, .. } = error else { panic!("{error}") };
-        assert_eq!((after, of, began.elapsed()), (limit, TimeLimit::Queue, limit));
+        assert_eq!((after, of, began.elapsed()), (limit, TimeoutKind::Queue, limit));
         assert_eq!(error.to_string(), format!("the background task timed out: its turn did not come within {limit:?}"));
     }
     assert!(!polled.load(Ordering::SeqCst));
-    for end in tasks.recent() {
-        assert_eq!((end.outcome(), end.limit(), end.attempts()), (TaskOutcome::TimedOut, Some(TimeLimit::Queue), 0));
+    for end in tasks.recently_finished() {
+        assert_eq!((end.outcome(), end.limit(), end.attempts()), (TaskOutcome::TimedOut, Some(TimeoutKind::Queue), 0));
     }
     assert_eq!((tasks.stats().timed_out, tasks.stats().active), (3, 1), "who runs has no such limit");
     let lines = log.events("background task timed out in the queue");
@@ -889,10 +892,10 @@ async fn the_whole_timeout_runs_in_the_queue_as_well() {
     let at_once = tasks.create_task(pending::<()>()).timeout(Duration::ZERO).spawn().unwrap();
     for (handle, after) in [(at_once, Duration::ZERO), (in_queue, SECOND), (after_it, 5 * SECOND)] {
         let error = handle.await.unwrap_err();
-        assert!(matches!(error, TaskError::TimedOut { limit: TimeLimit::Total, .. }), "{error:?}");
+        assert!(matches!(error, TaskError::TimedOut { limit: TimeoutKind::Total, .. }), "{error:?}");
         assert_eq!(began.elapsed(), after);
     }
-    let attempts: Vec<_> = tasks.recent().iter().map(TaskEnd::attempts).collect();
+    let attempts: Vec<_> = tasks.recently_finished().iter().map(FinishedTask::attempts).collect();
     assert_eq!(attempts, [0, 0, 1, 1], "two never began, and one did for three seconds");
 }
 
@@ -940,7 +943,7 @@ async fn the_children_of_a_running_task_wait_for_their_turn_like_others() {
         sleep(SECOND).await;
         two.add("parent ends");
     };
-    tasks.create_task_with(parent).spawn().unwrap();
+    tasks.create_task_with_context(parent).spawn().unwrap();
     let three = journal.clone();
     tasks.create_task(async move { three.add("before the child") }).spawn().unwrap();
     tasks.wait_for_all(None).await.unwrap();
@@ -952,13 +955,13 @@ async fn a_chain_of_tasks_that_spawn_their_successor_runs_on_under_a_limit() {
     fn link(task: TaskContext, left: u32) -> BoxFuture<'static, Result<(), SpawnError>> {
         Box::pin(async move {
             if left > 0 {
-                task.manager().create_task_with(move |task| link(task, left - 1)).spawn()?;
+                task.manager().create_task_with_context(move |task| link(task, left - 1)).spawn()?;
             }
             Ok(())
         })
     }
     let tasks = one_at_a_time();
-    tasks.create_task_with(|task| link(task, 100)).spawn().unwrap();
+    tasks.create_task_with_context(|task| link(task, 100)).spawn().unwrap();
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(tasks.stats().completed, 101);
 }
@@ -976,14 +979,14 @@ async fn a_close_lets_those_that_wait_have_their_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn those_that_still_wait_for_their_turn_at_the_bound_are_cut_off_without_having_begun() {
-    let tasks = with_options(TaskManagerOptions::new().max_running(1).grace(2 * SECOND));
+    let tasks = with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
     let begun = Journal::default();
-    tasks.create_task_with(|_| pending::<()>()).name("stubborn").spawn().unwrap();
+    tasks.create_task_with_context(|_| pending::<()>()).name("stubborn").spawn().unwrap();
     one_of_each_kind(&tasks, &begun);
     let report = tasks.close(Some(5 * SECOND)).await;
-    let cut_off: Vec<_> = report.cut_off.iter().map(ToString::to_string).collect();
+    let unfinished: Vec<_> = report.unfinished.iter().map(ToString::to_string).collect();
     let queued = |id| format!("queued #{id} (cancelled after 5.0s)");
-    assert_eq!(cut_off, [queued(2), queued(3), queued(4), queued(5), "stubborn #1 (aborted after 7.0s)".to_owned()]);
+    assert_eq!(unfinished, [queued(2), queued(3), queued(4), queued(5), "stubborn #1 (aborted after 7.0s)".to_owned()]);
     assert_eq!((report.cancelled, report.aborted, report.elapsed), (4, 1, 7 * SECOND));
     assert_eq!(begun.entries(), [""; 0]);
 }
@@ -996,7 +999,7 @@ async fn at_the_bound_no_turn_comes_any_more() {
     one_of_each_kind(&tasks, &begun);
     // The one that runs is gone at once, which would make it the next one's turn.
     let report = tasks.close(Some(Duration::ZERO)).await;
-    assert_eq!((report.cancelled, report.cut_off.len()), (5, 5));
+    assert_eq!((report.cancelled, report.unfinished.len()), (5, 5));
     assert_eq!(begun.entries(), [""; 0]);
 }
 
@@ -1029,7 +1032,8 @@ async fn a_manager_that_is_dropped_cancels_those_that_wait_for_their_turn() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_numbers_agree_at_any_moment() {
     const TASKS: usize = 400;
-    let tasks = with_options(dropping_the_oldest(24).max_running(4).max_running_named("two", 2).grace(Duration::ZERO));
+    let tasks =
+        with_options(dropping_the_oldest(24).max_running(4).max_running_named("two", 2).grace_period(Duration::ZERO));
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let done = Arc::new(AtomicBool::new(false));
     // A thread of its own, so that it looks in the middle of things.

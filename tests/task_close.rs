@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskEnd, TaskInfo, TaskManagerOptions, TaskOutcome};
+use agentflow::{
+    BackgroundTaskManager, TaskContext,
+    task::{FinishedTask, SpawnError, TaskInfo, TaskManagerOptions, TaskOutcome},
+};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     runtime::{Builder, Runtime},
@@ -19,8 +22,8 @@ use crate::support::{Journal, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn names(ends: &[TaskEnd]) -> Vec<&str> {
-    ends.iter().map(TaskEnd::name).collect()
+fn names(ends: &[FinishedTask]) -> Vec<&str> {
+    ends.iter().map(FinishedTask::name).collect()
 }
 
 fn still(infos: &[TaskInfo]) -> Vec<&str> {
@@ -42,7 +45,7 @@ async fn close_lets_tasks_finish_and_returns_when_they_have() {
 
 #[tokio::test(start_paused = true)]
 async fn what_still_runs_when_the_bound_is_over_is_cut_off_and_named() {
-    let options = TaskManagerOptions::new().grace(2 * SECOND);
+    let options = TaskManagerOptions::new().grace_period(2 * SECOND);
     let tasks = BackgroundTaskManager::with_options(options);
     let polite = |task: TaskContext| async move {
         task.cancelled().await;
@@ -50,17 +53,17 @@ async fn what_still_runs_when_the_bound_is_over_is_cut_off_and_named() {
     };
     tasks.create_task(sleep(SECOND)).name("quick").spawn().unwrap();
     tasks.create_task(pending::<()>()).name("plain").context("user", "ada").spawn().unwrap();
-    tasks.create_task_with(polite).name("polite").spawn().unwrap();
-    tasks.create_task_with(|_| pending::<()>()).name("stubborn").spawn().unwrap();
+    tasks.create_task_with_context(polite).name("polite").spawn().unwrap();
+    tasks.create_task_with_context(|_| pending::<()>()).name("stubborn").spawn().unwrap();
     let began = Instant::now();
     let report = tasks.close(Some(5 * SECOND)).await;
     assert_eq!(began.elapsed(), 7 * SECOND, "the bound and the grace");
     assert_eq!((report.completed, report.cancelled, report.aborted), (2, 1, 1));
-    assert_eq!(names(&report.cut_off), ["plain", "stubborn"], "the polite one ended by itself");
+    assert_eq!(names(&report.unfinished), ["plain", "stubborn"], "the polite one ended by itself");
     assert!(report.still_running.is_empty());
     let text = "closed in 7.0s: 2 completed, 1 cancelled, 1 aborted\n  \
-                cut off: plain #2 (cancelled after 5.0s) {\"user\":\"ada\"}\n  \
-                cut off: stubborn #4 (aborted after 7.0s)";
+                unfinished: plain #2 (cancelled after 5.0s) {\"user\":\"ada\"}\n  \
+                unfinished: stubborn #4 (aborted after 7.0s)";
     assert_eq!(report.to_string(), text);
 }
 
@@ -86,7 +89,7 @@ async fn while_draining_only_live_tasks_may_spawn() {
         manager.create_task(sleep(2 * SECOND)).name("other child").spawn().unwrap();
         Ok::<_, Infallible>(task)
     };
-    let parent = tasks.create_task_with(parent).spawn().unwrap();
+    let parent = tasks.create_task_with_context(parent).spawn().unwrap();
     let closing = tasks.close(None);
     futures::pin_mut!(closing);
     assert!(closing.as_mut().now_or_never().is_none());
@@ -105,7 +108,7 @@ async fn once_the_bound_is_over_nothing_may_spawn() {
         task.cancelled().await;
         task.manager().create_task(pending::<()>()).spawn().map(drop)
     };
-    let handle = tasks.create_task_with(work).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
     assert_eq!(report.failed, 1);
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Failed);
@@ -124,7 +127,7 @@ async fn closers_may_come_at_once_and_all_get_the_whole_truth() {
     assert_eq!(began.elapsed(), Duration::ZERO);
     for report in [one, two, later] {
         assert_eq!((report.completed, report.cancelled, report.elapsed), (1, 1, 3 * SECOND));
-        assert_eq!(names(&report.cut_off), ["stuck"]);
+        assert_eq!(names(&report.unfinished), ["stuck"]);
     }
 }
 
@@ -143,7 +146,7 @@ async fn a_later_close_with_a_shorter_bound_hastens_the_first() {
     };
     let ((patient, elapsed), hasty) = tokio::join!(patient, hasty);
     assert_eq!(elapsed, SECOND);
-    assert_eq!((names(&patient.cut_off), names(&hasty.cut_off)), (vec!["stuck"], vec!["stuck"]));
+    assert_eq!((names(&patient.unfinished), names(&hasty.unfinished)), (vec!["stuck"], vec!["stuck"]));
     // A longer bound doesn't lengthen it.
     assert_eq!(tasks.close(Some(60 * SECOND)).await.elapsed, SECOND);
 }
@@ -162,7 +165,7 @@ async fn a_close_that_is_dropped_loses_nothing() {
     let report = tasks.close(None).await;
     assert_eq!((report.completed, report.cancelled), (1, 1));
     assert_eq!(report.elapsed, 7 * SECOND, "the shortest bound stays");
-    assert_eq!(names(&report.cut_off), ["stuck"]);
+    assert_eq!(names(&report.unfinished), ["stuck"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +175,7 @@ async fn a_task_may_close_its_manager_and_gets_the_report() {
     let manager = tasks.clone();
     let work = async move { Ok::<_, Infallible>(manager.close(Some(SECOND)).await) };
     let report = tasks.create_task(work).name("closer").spawn().unwrap().await.unwrap();
-    assert_eq!(names(&report.cut_off), ["other"]);
+    assert_eq!(names(&report.unfinished), ["other"]);
     assert_eq!(still(&report.still_running), ["closer"]);
     let after = tasks.close(None).await;
     assert!(after.still_running.is_empty());
@@ -181,7 +184,7 @@ async fn a_task_may_close_its_manager_and_gets_the_report() {
 
 #[tokio::test]
 async fn a_blocking_task_does_not_hold_up_the_close() {
-    let options = TaskManagerOptions::new().grace(Duration::ZERO);
+    let options = TaskManagerOptions::new().grace_period(Duration::ZERO);
     let tasks = BackgroundTaskManager::with_options(options);
     let (go, wait) = mpsc::channel::<()>();
     let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -203,7 +206,7 @@ async fn a_blocking_task_does_not_hold_up_the_close() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_that_blocks_its_thread_does_not_hold_up_the_close() {
-    let options = TaskManagerOptions::new().grace(Duration::ZERO);
+    let options = TaskManagerOptions::new().grace_period(Duration::ZERO);
     let tasks = BackgroundTaskManager::with_options(options);
     let (go, wait) = mpsc::channel::<()>();
     let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -222,9 +225,9 @@ async fn a_task_that_blocks_its_thread_does_not_hold_up_the_close() {
 
 #[tokio::test(start_paused = true)]
 async fn the_grace_ends_at_the_bound_even_for_a_task_that_came_late_to_its_own() {
-    let options = TaskManagerOptions::new().grace(2 * SECOND);
+    let options = TaskManagerOptions::new().grace_period(2 * SECOND);
     let tasks = BackgroundTaskManager::with_options(options);
-    tasks.create_task_with(|_| pending::<()>()).name("stubborn").spawn().unwrap();
+    tasks.create_task_with_context(|_| pending::<()>()).name("stubborn").spawn().unwrap();
     settle().await;
     let began = Instant::now();
     let closing = tasks.close(Some(Duration::ZERO));
@@ -234,7 +237,7 @@ async fn the_grace_ends_at_the_bound_even_for_a_task_that_came_late_to_its_own()
     assert!(advance(SECOND).now_or_never().is_none());
     let report = closing.await;
     assert_eq!(began.elapsed(), 2 * SECOND);
-    assert_eq!(names(&report.cut_off), ["stubborn"]);
+    assert_eq!(names(&report.unfinished), ["stubborn"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,7 +278,7 @@ async fn a_task_that_holds_its_manager_by_its_context_does_not_keep_it_alive() {
         task.cancelled().await;
         drop(manager);
     };
-    let handle = tasks.create_task_with(work).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).spawn().unwrap();
     settle().await;
     drop(tasks);
     handle.await.unwrap();
@@ -284,7 +287,7 @@ async fn a_task_that_holds_its_manager_by_its_context_does_not_keep_it_alive() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_took_an_ended_ones_place_does_not_speak_for_it() {
     let tasks = BackgroundTaskManager::new();
-    let ended = tasks.create_task_with(|task| async { Ok::<_, Infallible>(task) }).spawn().unwrap();
+    let ended = tasks.create_task_with_context(|task| async { Ok::<_, Infallible>(task) }).spawn().unwrap();
     let ended = ended.await.unwrap();
     tasks.create_task(sleep(SECOND)).spawn().unwrap();
     assert!(tasks.close(None).now_or_never().is_none());
@@ -300,12 +303,12 @@ async fn a_shorter_bound_holds_for_all_even_if_its_caller_goes_away() {
     assert!(patient.as_mut().now_or_never().is_none());
     assert!(tasks.close(Some(SECOND)).now_or_never().is_none());
     let report = tokio::time::timeout(60 * SECOND, patient).await.unwrap();
-    assert_eq!((report.elapsed, names(&report.cut_off)), (SECOND, vec!["stuck"]));
+    assert_eq!((report.elapsed, names(&report.unfinished)), (SECOND, vec!["stuck"]));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_second_close_does_not_start_the_grace_again() {
-    let options = TaskManagerOptions::new().grace(2 * SECOND);
+    let options = TaskManagerOptions::new().grace_period(2 * SECOND);
     let tasks = BackgroundTaskManager::with_options(options);
     let (go, wait) = mpsc::channel::<()>();
     let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -329,7 +332,7 @@ async fn a_second_close_does_not_start_the_grace_again() {
 // ---- Graces of their own.
 
 fn with_grace(grace: Duration) -> BackgroundTaskManager {
-    BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(grace))
+    BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(grace))
 }
 
 fn lines<T: ToString>(items: &[T]) -> Vec<String> {
@@ -339,21 +342,21 @@ fn lines<T: ToString>(items: &[T]) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn each_task_has_its_own_grace_and_the_close_waits_for_the_longest() {
     let tasks = with_grace(3 * SECOND);
-    let spawn = |name: &'static str| tasks.create_task_with(|_| pending::<()>()).name(name);
-    spawn("shorter").shutdown_grace(SECOND).spawn().unwrap();
-    spawn("longer").shutdown_grace(9 * SECOND).spawn().unwrap();
+    let spawn = |name: &'static str| tasks.create_task_with_context(|_| pending::<()>()).name(name);
+    spawn("shorter").grace_period(SECOND).spawn().unwrap();
+    spawn("longer").grace_period(9 * SECOND).spawn().unwrap();
     spawn("managers").spawn().unwrap();
     let report = tasks.close(Some(5 * SECOND)).await;
     let expected =
         ["shorter #1 (aborted after 6.0s)", "managers #3 (aborted after 8.0s)", "longer #2 (aborted after 14.0s)"];
-    assert_eq!(lines(&report.cut_off), expected);
+    assert_eq!(lines(&report.unfinished), expected);
     assert_eq!(report.elapsed, 14 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_close_waits_no_longer_than_the_tasks_that_are_left_may_take() {
     let tasks = with_grace(60 * SECOND);
-    tasks.create_task_with(|_| pending::<()>()).name("stubborn").shutdown_grace(SECOND).spawn().unwrap();
+    tasks.create_task_with_context(|_| pending::<()>()).name("stubborn").grace_period(SECOND).spawn().unwrap();
     tasks.create_task(pending::<()>()).name("plain").spawn().unwrap();
     assert_eq!(tasks.close(Some(SECOND)).await.elapsed, 2 * SECOND);
 }
@@ -369,8 +372,8 @@ fn ends_in(tasks: &BackgroundTaskManager, journal: &Journal, name: &'static str,
         sleep(time).await;
         journal.add(format!("{name} ends"));
     };
-    let builder = tasks.create_task_with(work).name(name);
-    if name.starts_with("must") { builder.must_finish().spawn() } else { builder.spawn() }.is_ok()
+    let builder = tasks.create_task_with_context(work).name(name);
+    if name.starts_with("must") { builder.cancel_last().spawn() } else { builder.spawn() }.is_ok()
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,7 +385,7 @@ async fn what_must_finish_is_told_when_the_others_have_ended() {
     let report = tasks.close(Some(SECOND)).await;
     assert_eq!(journal.entries(), ["other told", "other ends", "must told", "must ends"]);
     assert_eq!(report.elapsed, 4 * SECOND, "the bound, two for the other, one for its own");
-    assert_eq!((report.completed, names(&report.cut_off)), (2, vec!["plain"]));
+    assert_eq!((report.completed, names(&report.unfinished)), (2, vec!["plain"]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -393,33 +396,33 @@ async fn what_must_finish_is_told_when_the_others_have_used_up_their_grace() {
     let report = tasks.close(Some(SECOND)).await;
     assert_eq!(journal.entries(), ["too slow told", "must told", "must ends"]);
     assert_eq!(report.elapsed, 7 * SECOND);
-    assert_eq!(lines(&report.cut_off), ["too slow #2 (aborted after 6.0s)"]);
+    assert_eq!(lines(&report.unfinished), ["too slow #2 (aborted after 6.0s)"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_must_finish_has_its_grace_even_if_it_does_not_listen() {
     let tasks = with_grace(2 * SECOND);
     let (one, two, three) = (sleep(2 * SECOND), sleep(5 * SECOND), pending::<()>());
-    tasks.create_task(one).name("in time").must_finish().spawn().unwrap();
-    tasks.create_task(two).name("by its own grace").must_finish().shutdown_grace(9 * SECOND).spawn().unwrap();
-    tasks.create_task(three).name("never").must_finish().context("user", "ada").spawn().unwrap();
+    tasks.create_task(one).name("in time").cancel_last().spawn().unwrap();
+    tasks.create_task(two).name("by its own grace").cancel_last().grace_period(9 * SECOND).spawn().unwrap();
+    tasks.create_task(three).name("never").cancel_last().context("user", "ada").spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
     assert_eq!((report.completed, report.aborted, report.elapsed), (2, 1, 5 * SECOND));
-    assert_eq!(lines(&report.cut_off), [r#"never #3 (aborted after 3.0s) {"user":"ada"}"#]);
+    assert_eq!(lines(&report.unfinished), [r#"never #3 (aborted after 3.0s) {"user":"ada"}"#]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_must_finish_and_waits_for_its_turn_has_its_grace_for_both() {
-    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace(2 * SECOND));
-    tasks.create_task(sleep(2 * SECOND)).name("first").must_finish().spawn().unwrap();
-    tasks.create_task(sleep(Duration::from_millis(500))).name("second").must_finish().spawn().unwrap();
-    tasks.create_task(pending::<()>()).name("third").must_finish().spawn().unwrap();
-    tasks.create_task(async {}).name("fourth").must_finish().spawn().unwrap();
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
+    tasks.create_task(sleep(2 * SECOND)).name("first").cancel_last().spawn().unwrap();
+    tasks.create_task(sleep(Duration::from_millis(500))).name("second").cancel_last().spawn().unwrap();
+    tasks.create_task(pending::<()>()).name("third").cancel_last().spawn().unwrap();
+    tasks.create_task(async {}).name("fourth").cancel_last().spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
     assert_eq!((report.completed, report.aborted, report.still_running.len()), (2, 2, 0));
-    let mut cut_off = lines(&report.cut_off);
-    cut_off.sort();
-    assert_eq!(cut_off, ["fourth #4 (aborted after 3.0s)", "third #3 (aborted after 3.0s)"]);
+    let mut unfinished = lines(&report.unfinished);
+    unfinished.sort();
+    assert_eq!(unfinished, ["fourth #4 (aborted after 3.0s)", "third #3 (aborted after 3.0s)"]);
 }
 
 #[test]
@@ -429,7 +432,7 @@ fn what_must_finish_and_has_its_turn_because_another_one_is_cut_off_begins() {
         runtime.block_on(async {
             let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
             tasks.create_task(pending::<()>()).spawn().unwrap();
-            let must = tasks.create_task(async {}).must_finish().spawn().unwrap();
+            let must = tasks.create_task(async {}).cancel_last().spawn().unwrap();
             let report = tasks.close(Some(Duration::ZERO)).await;
             assert!(must.await.is_ok(), "round {round}: {report}");
         });
@@ -438,12 +441,12 @@ fn what_must_finish_and_has_its_turn_because_another_one_is_cut_off_begins() {
 
 #[tokio::test(start_paused = true)]
 async fn what_must_finish_and_waits_for_its_turn_may_have_it_while_the_others_are_cancelled() {
-    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace(2 * SECOND));
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
     tasks.create_task(pending::<()>()).name("other").spawn().unwrap();
-    let must = tasks.create_task(async { Ok::<_, Infallible>("saved") }).must_finish().spawn().unwrap();
+    let must = tasks.create_task(async { Ok::<_, Infallible>("saved") }).cancel_last().spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
     assert_eq!(must.await.unwrap(), "saved");
-    assert_eq!((report.completed, names(&report.cut_off)), (1, vec!["other"]));
+    assert_eq!((report.completed, names(&report.unfinished)), (1, vec!["other"]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -459,8 +462,8 @@ async fn whatever_the_tasks_do_a_close_returns_within_its_bounds() {
     };
     let ((go_one, one, first), (go_two, two, second)) = (blocks(), blocks());
     tasks.create_blocking_task(first).name("blocks").spawn().unwrap();
-    let must = tasks.create_blocking_task(second).name("must").must_finish();
-    must.shutdown_grace(3 * SECOND).spawn().unwrap();
+    let must = tasks.create_blocking_task(second).name("must").cancel_last();
+    must.grace_period(3 * SECOND).spawn().unwrap();
     one.await.unwrap();
     two.await.unwrap();
     let began = Instant::now();
@@ -509,13 +512,13 @@ async fn closers_that_come_at_once_wait_for_what_must_finish_together() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_must_finish_may_close_its_manager() {
     let tasks = with_grace(2 * SECOND);
-    tasks.create_task_with(|_| pending::<()>()).name("other").spawn().unwrap();
-    tasks.create_task(pending::<()>()).name("must").must_finish().spawn().unwrap();
+    tasks.create_task_with_context(|_| pending::<()>()).name("other").spawn().unwrap();
+    tasks.create_task(pending::<()>()).name("must").cancel_last().spawn().unwrap();
     let manager = tasks.clone();
     let work = async move { Ok::<_, Infallible>(manager.close(Some(SECOND)).await) };
-    let report = tasks.create_task(work).name("closer").must_finish().spawn().unwrap().await.unwrap();
+    let report = tasks.create_task(work).name("closer").cancel_last().spawn().unwrap().await.unwrap();
     assert_eq!(report.elapsed, 5 * SECOND);
-    assert_eq!(lines(&report.cut_off), ["other #1 (aborted after 3.0s)", "must #2 (aborted after 5.0s)"]);
+    assert_eq!(lines(&report.unfinished), ["other #1 (aborted after 3.0s)", "must #2 (aborted after 5.0s)"]);
     assert_eq!(still(&report.still_running), ["closer"]);
 }
 
@@ -523,7 +526,7 @@ async fn a_task_that_must_finish_may_close_its_manager() {
 async fn without_a_bound_what_must_finish_is_only_waited_for() {
     for bound in [None, Some(Duration::MAX)] {
         let (tasks, journal) = (with_grace(Duration::MAX), Journal::default());
-        let spawn = |work| tasks.create_task(work).must_finish().spawn().unwrap();
+        let spawn = |work| tasks.create_task(work).cancel_last().spawn().unwrap();
         spawn(sleep(86_400 * SECOND));
         let report = tasks.close(bound).await;
         assert!(report.is_clean());
@@ -551,14 +554,14 @@ fn link(task: TaskContext, pause: Option<Duration>) -> BoxFuture<'static, Result
             Some(pause) => sleep(pause).await,
             None => tokio::task::yield_now().await,
         }
-        task.manager().create_task_with(move |task| link(task, pause)).name("link").spawn().map(drop)
+        task.manager().create_task_with_context(move |task| link(task, pause)).name("link").spawn().map(drop)
     })
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_chain_of_tasks_that_spawn_their_successor_ends_at_the_bound() {
     let tasks = with_grace(2 * SECOND);
-    tasks.create_task_with(|task| link(task, Some(Duration::from_millis(10)))).spawn().unwrap();
+    tasks.create_task_with_context(|task| link(task, Some(Duration::from_millis(10)))).spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
     // The last one listens in vain: its spawn is refused within the grace.
     assert_eq!(report.failed, 1);
@@ -571,7 +574,7 @@ async fn a_chain_of_tasks_that_spawn_their_successor_ends_at_the_bound() {
 async fn a_chain_of_tasks_that_never_pauses_ends_with_the_close() {
     let tasks = BackgroundTaskManager::new();
     for _ in 0..4 {
-        tasks.create_task_with(|task| link(task, None)).spawn().unwrap();
+        tasks.create_task_with_context(|task| link(task, None)).spawn().unwrap();
     }
     let report = tasks.close(Some(Duration::from_millis(1))).await;
     assert!(report.still_running.is_empty(), "{report}");
@@ -590,9 +593,9 @@ async fn a_task_that_swallows_its_cancellation_is_aborted_when_its_grace_is_over
         #[allow(unreachable_code, reason = "it says what the task returns")]
         Ok::<_, Infallible>(())
     };
-    tasks.create_task_with(swallows).name("swallows").spawn().unwrap();
+    tasks.create_task_with_context(swallows).name("swallows").spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
-    assert_eq!(lines(&report.cut_off), ["swallows #1 (aborted after 3.0s)"]);
+    assert_eq!(lines(&report.unfinished), ["swallows #1 (aborted after 3.0s)"]);
 }
 
 // ---- Runtimes that shut down.
@@ -619,7 +622,7 @@ fn a_close_on_another_runtime_reports_what_the_tasks_runtime_dropped() {
         home.shutdown_background();
         closing.await
     });
-    assert_eq!((report.aborted, report.still_running.len(), report.cut_off.len()), (3, 0, 0));
+    assert_eq!((report.aborted, report.still_running.len(), report.unfinished.len()), (3, 0, 0));
     for handle in handles {
         assert_eq!(elsewhere.block_on(handle).unwrap_err().outcome(), TaskOutcome::Aborted);
     }
@@ -644,10 +647,11 @@ fn hog(tasks: &BackgroundTaskManager) -> mpsc::Sender<()> {
 #[test]
 fn the_bound_of_a_close_on_another_runtime_holds_though_the_tasks_runtime_is_out_of_threads() {
     let home = runtime();
-    let tasks = home.block_on(async { BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(SECOND)) });
+    let tasks =
+        home.block_on(async { BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(SECOND)) });
     let go = hog(&tasks);
     let waits = elsewhere().block_on(tasks.wait_for_all(Some(SECOND)));
-    assert_eq!(still(waits.unwrap_err().tasks()), ["hog"]);
+    assert_eq!(still(&waits.unwrap_err().still_running), ["hog"]);
     let report = elsewhere().block_on(tasks.close(Some(2 * SECOND)));
     assert_eq!((still(&report.still_running), report.elapsed), (vec!["hog"], Duration::from_millis(3_100)));
     go.send(()).unwrap();

@@ -1,6 +1,6 @@
 //! A run's stream tells of the background tasks that its nodes start.
 
-use agentflow::{AgentState, BackgroundTaskManager, EventKind, RunConfig, SpawnError, graph, node};
+use agentflow::{AgentState, BackgroundTaskManager, RunConfig, graph, node, run::EventKind, task::SpawnError};
 use tokio::sync::Notify;
 
 static GO: Notify = Notify::const_new();
@@ -13,7 +13,7 @@ async fn starts(_state: &mut AgentState, task_manager: &BackgroundTaskManager) -
     Ok(())
 }
 
-fn tasks_of(kinds: &[EventKind]) -> Vec<String> {
+fn tasks_of_run(kinds: &[EventKind]) -> Vec<String> {
     let told = kinds.iter().filter_map(|kind| match kind {
         EventKind::TaskStarted { node, task, .. } => Some(format!("{node} started {task}")),
         EventKind::TaskEnded { node, task, outcome, .. } => Some(format!("{node}'s {task} {outcome}")),
@@ -30,7 +30,7 @@ async fn a_stream_tells_of_the_tasks_that_start_and_end_while_the_run_lasts() {
     while let Some(event) = run.next().await {
         kinds.push(event.kind);
     }
-    assert_eq!(tasks_of(&kinds), ["starts started quick", "starts started slow", "starts's quick completed"]);
+    assert_eq!(tasks_of_run(&kinds), ["starts started quick", "starts started slow", "starts's quick completed"]);
     assert!(matches!(kinds.last(), Some(EventKind::RunEnded { error: None, .. })));
 
     // What ends after the run is not told: the run's last event was its end.

@@ -3,8 +3,8 @@
 use std::{future::pending, time::Duration};
 
 use agentflow::{
-    BackgroundTaskManager, CancellationToken, SpawnError, TaskContext, TaskHandle, TaskInfo, TaskOutcome, TaskState,
-    WhenBusy,
+    BackgroundTaskManager, CancellationToken, TaskContext,
+    task::{OnDuplicateKey, SpawnError, TaskHandle, TaskInfo, TaskOutcome, TaskState},
 };
 use serde_json::json;
 use tokio::time::sleep;
@@ -54,7 +54,7 @@ async fn an_end_says_what_became_of_a_task() {
     };
     let builder = tasks.create_task(work).name("send").timeout(5 * SECOND).context("user", "ada");
     builder.spawn().unwrap().await.unwrap_err();
-    let end = tasks.recent().remove(0);
+    let end = tasks.recently_finished().remove(0);
     assert_eq!((end.id().get(), end.name(), end.age()), (1, "send", 2 * SECOND));
     assert_eq!((end.outcome(), end.error()), (TaskOutcome::Failed, Some("no route")));
     assert_eq!(end.timeout(), Some(5 * SECOND));
@@ -65,11 +65,11 @@ async fn an_end_says_what_became_of_a_task() {
 #[tokio::test(start_paused = true)]
 async fn a_live_task_and_its_end_say_its_key() {
     let tasks = BackgroundTaskManager::new();
-    tasks.create_task(async {}).key("user-7", WhenBusy::Skip).spawn().unwrap();
+    tasks.create_task(async {}).key("user-7", OnDuplicateKey::Skip).spawn().unwrap();
     assert_eq!(tasks.task_info()[0].key(), Some("user-7"));
     tasks.wait_for_all(None).await.unwrap();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
-    let ends = tasks.recent();
+    let ends = tasks.recently_finished();
     assert_eq!((ends[0].key(), ends[1].key()), (Some("user-7"), None));
     assert!(format!("{:?}", ends[0]).contains(r#"key: Some("user-7")"#), "{:?}", ends[0]);
 }
@@ -90,9 +90,9 @@ async fn stats_read_like_a_sentence() {
 async fn stats_name_retries_and_refused_spawns_if_there_were_any() {
     let tasks = BackgroundTaskManager::new();
     let second = |attempt| async move { if attempt < 2 { Err("busy") } else { Ok(()) } };
-    tasks.create_task_retrying(second).retry(3).spawn().unwrap().await.unwrap();
+    tasks.create_retrying_task(second).retry(3).spawn().unwrap().await.unwrap();
     assert_eq!(tasks.stats().to_string(), "1 spawned: 0 active, 1 completed; 1 retry");
-    tasks.create_task_retrying(|_| async { Err::<(), _>("gone") }).retry(2).spawn().unwrap().await.unwrap_err();
+    tasks.create_retrying_task(|_| async { Err::<(), _>("gone") }).retry(2).spawn().unwrap().await.unwrap_err();
     tasks.close(None).await;
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     let line = "2 spawned: 0 active, 1 completed, 1 failed; 3 retries; 1 rejected";
@@ -106,7 +106,7 @@ async fn a_task_knows_itself() {
         let mine = task.manager().task_info().remove(0);
         assert_eq!((mine.id(), mine.name()), (task.id(), "me"));
     };
-    tasks.create_task_with(work).name("me").spawn().unwrap().await.unwrap();
+    tasks.create_task_with_context(work).name("me").spawn().unwrap().await.unwrap();
 }
 
 #[test]

@@ -12,8 +12,11 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager, SpawnError, TaskContext, TaskError, TaskHandle, TaskManagerOptions, TaskOutcome, TaskState,
-    TimeLimit, WhenBusy, WhenFull,
+    BackgroundTaskManager, TaskContext,
+    task::{
+        OnDuplicateKey, OnFull, SpawnError, TaskError, TaskHandle, TaskManagerOptions, TaskOutcome, TaskState,
+        TimeoutKind,
+    },
 };
 use tokio::{
     sync::oneshot,
@@ -26,7 +29,12 @@ use crate::support::{Journal, OnDrop, capture, settle};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Spawns a task that takes a second, and writes down when it begins and ends.
-fn spawn(tasks: &BackgroundTaskManager, journal: &Journal, name: &'static str, when_busy: WhenBusy) -> TaskHandle<()> {
+fn spawn(
+    tasks: &BackgroundTaskManager,
+    journal: &Journal,
+    name: &'static str,
+    when_busy: OnDuplicateKey,
+) -> TaskHandle<()> {
     let journal = journal.clone();
     let work = async move {
         journal.add(format!("{name} begins"));
@@ -42,7 +50,7 @@ fn spawn(tasks: &BackgroundTaskManager, journal: &Journal, name: &'static str, w
 async fn tasks_of_one_key_run_one_after_the_other_in_their_order() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
     for name in ["a", "b", "c"] {
-        spawn(&tasks, &journal, name, WhenBusy::Queue);
+        spawn(&tasks, &journal, name, OnDuplicateKey::Queue);
     }
     settle().await;
     let states: Vec<_> = tasks.task_info().iter().map(|task| (task.key().unwrap().to_owned(), task.state())).collect();
@@ -60,7 +68,7 @@ async fn other_keys_and_tasks_without_one_are_not_held_up() {
     let tasks = BackgroundTaskManager::new();
     let began = Instant::now();
     for key in ["a", "a", "b", "b"] {
-        tasks.create_task(async { sleep(SECOND).await }).key(key, WhenBusy::Queue).spawn().unwrap();
+        tasks.create_task(async { sleep(SECOND).await }).key(key, OnDuplicateKey::Queue).spawn().unwrap();
     }
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     assert_eq!(began.elapsed(), Duration::ZERO);
@@ -72,12 +80,13 @@ async fn other_keys_and_tasks_without_one_are_not_held_up() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_leaves_the_line_of_its_key_lets_the_others_move_up() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
-    spawn(&tasks, &journal, "a", WhenBusy::Queue);
-    spawn(&tasks, &journal, "b", WhenBusy::Queue).cancel();
-    let late = tasks.create_task(pending::<()>()).key("k", WhenBusy::Queue).queue_timeout(SECOND / 2).spawn().unwrap();
-    spawn(&tasks, &journal, "c", WhenBusy::Queue);
+    spawn(&tasks, &journal, "a", OnDuplicateKey::Queue);
+    spawn(&tasks, &journal, "b", OnDuplicateKey::Queue).cancel();
+    let late =
+        tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Queue).queue_timeout(SECOND / 2).spawn().unwrap();
+    spawn(&tasks, &journal, "c", OnDuplicateKey::Queue);
     let error = late.await.unwrap_err();
-    assert!(matches!(error, TaskError::TimedOut { limit: TimeLimit::Queue, .. }), "{error:?}");
+    assert!(matches!(error, TaskError::TimedOut { limit: TimeoutKind::Queue, .. }), "{error:?}");
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(journal.entries(), ["a begins", "a ends", "c begins", "c ends"]);
 }
@@ -94,7 +103,7 @@ async fn the_next_of_a_key_begins_however_the_one_before_it_ends() {
                 _ => pending().await,
             }
         };
-        tasks.create_task(work).key("k", WhenBusy::Queue)
+        tasks.create_task(work).key("k", OnDuplicateKey::Queue)
     };
     keyed(TaskOutcome::Completed).spawn().unwrap();
     keyed(TaskOutcome::Failed).spawn().unwrap();
@@ -108,7 +117,7 @@ async fn the_next_of_a_key_begins_however_the_one_before_it_ends() {
     settle().await;
     drop(aborted);
     last.await.unwrap();
-    let outcomes: Vec<_> = tasks.recent().iter().map(|end| (end.outcome(), end.attempts())).collect();
+    let outcomes: Vec<_> = tasks.recently_finished().iter().map(|end| (end.outcome(), end.attempts())).collect();
     let expected = [
         TaskOutcome::Completed,
         TaskOutcome::Failed,
@@ -128,35 +137,35 @@ async fn a_singleton_is_refused_while_there_is_one_and_free_again_afterwards() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let (send, receive) = oneshot::channel::<()>();
-    let first = tasks.create_task(async { sleep(SECOND).await }).key("k", WhenBusy::Skip).spawn().unwrap();
+    let first = tasks.create_task(async { sleep(SECOND).await }).key("k", OnDuplicateKey::Skip).spawn().unwrap();
     let work = async move { send.send(()).unwrap() };
-    let refused = tasks.create_task(work).name("second").key("k", WhenBusy::Skip).spawn().unwrap_err();
-    assert_eq!((refused, refused.as_str()), (SpawnError::Busy, "busy"));
+    let refused = tasks.create_task(work).name("second").key("k", OnDuplicateKey::Skip).spawn().unwrap_err();
+    assert_eq!((refused, refused.as_str()), (SpawnError::DuplicateKey, "duplicate_key"));
     receive.await.unwrap_err();
     assert_eq!((tasks.stats().spawned, tasks.stats().rejected), (1, 1));
     let line = log.event("background task rejected");
     assert_eq!((line.level, line.field("name")), (Level::DEBUG, "second"));
-    assert_eq!(line.field("reason"), SpawnError::Busy.to_string());
+    assert_eq!(line.field("reason"), SpawnError::DuplicateKey.to_string());
     // `spawn_wait` waits for room, not for the key.
-    let refused = tasks.create_task(async {}).key("k", WhenBusy::Skip).spawn_wait().await.unwrap_err();
-    assert_eq!(refused, SpawnError::Busy);
-    tasks.create_task(async {}).key("other", WhenBusy::Skip).spawn().unwrap();
+    let refused = tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn_wait().await.unwrap_err();
+    assert_eq!(refused, SpawnError::DuplicateKey);
+    tasks.create_task(async {}).key("other", OnDuplicateKey::Skip).spawn().unwrap();
 
     first.await.unwrap();
-    tasks.create_task(async {}).key("k", WhenBusy::Skip).spawn().unwrap();
+    tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_singleton_is_refused_while_one_that_was_cancelled_is_ending_and_while_one_waits() {
-    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace(2 * SECOND));
-    let skip = || tasks.create_task(async {}).key("k", WhenBusy::Skip).spawn();
-    let stubborn = tasks.create_task_with(|_| pending::<()>()).key("k", WhenBusy::Queue).spawn().unwrap();
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
+    let skip = || tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn();
+    let stubborn = tasks.create_task_with_context(|_| pending::<()>()).key("k", OnDuplicateKey::Queue).spawn().unwrap();
     stubborn.cancel();
     settle().await;
-    assert_eq!(skip().unwrap_err(), SpawnError::Busy);
-    let queued = tasks.create_task(async {}).key("other", WhenBusy::Queue).spawn().unwrap();
-    let refused = tasks.create_task(async {}).key("other", WhenBusy::Skip).spawn().unwrap_err();
-    assert_eq!(refused, SpawnError::Busy, "one that waits is there already");
+    assert_eq!(skip().unwrap_err(), SpawnError::DuplicateKey);
+    let queued = tasks.create_task(async {}).key("other", OnDuplicateKey::Queue).spawn().unwrap();
+    let refused = tasks.create_task(async {}).key("other", OnDuplicateKey::Skip).spawn().unwrap_err();
+    assert_eq!(refused, SpawnError::DuplicateKey, "one that waits is there already");
     stubborn.await.unwrap_err();
     queued.await.unwrap();
     skip().unwrap();
@@ -166,7 +175,7 @@ async fn a_singleton_is_refused_while_one_that_was_cancelled_is_ending_and_while
 
 #[tokio::test(start_paused = true)]
 async fn a_replaced_task_has_its_grace_and_the_new_one_begins_when_it_has_ended() {
-    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(5 * SECOND));
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(5 * SECOND));
     let journal = Journal::default();
     let saves = {
         let journal = journal.clone();
@@ -177,12 +186,12 @@ async fn a_replaced_task_has_its_grace_and_the_new_one_begins_when_it_has_ended(
             journal.add("old ends");
         }
     };
-    let old = tasks.create_task_with(saves).key("k", WhenBusy::Replace).spawn().unwrap();
+    let old = tasks.create_task_with_context(saves).key("k", OnDuplicateKey::Replace).spawn().unwrap();
     settle().await;
     let began = Instant::now();
-    let new = spawn(&tasks, &journal, "new", WhenBusy::Replace);
+    let new = spawn(&tasks, &journal, "new", OnDuplicateKey::Replace);
     settle().await;
-    let states: Vec<_> = tasks.task_info().iter().map(agentflow::TaskInfo::state).collect();
+    let states: Vec<_> = tasks.task_info().iter().map(agentflow::task::TaskInfo::state).collect();
     assert_eq!(states, [TaskState::Cancelling, TaskState::Queued]);
     new.await.unwrap();
     assert_eq!(began.elapsed(), 3 * SECOND);
@@ -190,14 +199,15 @@ async fn a_replaced_task_has_its_grace_and_the_new_one_begins_when_it_has_ended(
     old.await.unwrap();
 
     // One that doesn't listen is gone at once, and one that ignores its token when its grace is over.
-    let plain = tasks.create_task(pending::<()>()).key("k", WhenBusy::Replace).spawn().unwrap();
+    let plain = tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
     settle().await;
     let began = Instant::now();
-    let stubborn = tasks.create_task_with(|_| pending::<()>()).key("k", WhenBusy::Replace).spawn().unwrap();
+    let stubborn =
+        tasks.create_task_with_context(|_| pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
     assert_eq!(plain.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     settle().await;
     assert_eq!(began.elapsed(), Duration::ZERO);
-    tasks.create_task(async {}).key("k", WhenBusy::Replace).spawn().unwrap().await.unwrap();
+    tasks.create_task(async {}).key("k", OnDuplicateKey::Replace).spawn().unwrap().await.unwrap();
     assert_eq!(began.elapsed(), 5 * SECOND);
     assert_eq!(stubborn.await.unwrap_err().outcome(), TaskOutcome::Aborted);
 }
@@ -220,7 +230,7 @@ async fn of_many_that_replace_each_other_only_the_last_runs() {
                     pending::<()>().await;
                 }
             };
-            let builder = tasks.create_task_with(work).key("k", WhenBusy::Replace).shutdown_grace(SECOND);
+            let builder = tasks.create_task_with_context(work).key("k", OnDuplicateKey::Replace).grace_period(SECOND);
             handles.push(builder.spawn().unwrap());
             if settles || number == 0 {
                 settle().await;
@@ -238,12 +248,12 @@ async fn of_many_that_replace_each_other_only_the_last_runs() {
 #[tokio::test(start_paused = true)]
 async fn one_that_replaces_replaces_those_that_wait_as_well_and_other_keys_go_on() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
-    let other = tasks.create_task(async { sleep(SECOND).await }).key("other", WhenBusy::Replace).spawn().unwrap();
+    let other = tasks.create_task(async { sleep(SECOND).await }).key("other", OnDuplicateKey::Replace).spawn().unwrap();
     let without = tasks.create_task(async { sleep(SECOND).await }).spawn().unwrap();
-    let old = ["a", "b"].map(|name| spawn(&tasks, &journal, name, WhenBusy::Queue));
+    let old = ["a", "b"].map(|name| spawn(&tasks, &journal, name, OnDuplicateKey::Queue));
     settle().await;
-    spawn(&tasks, &journal, "c", WhenBusy::Replace);
-    spawn(&tasks, &journal, "d", WhenBusy::Queue);
+    spawn(&tasks, &journal, "c", OnDuplicateKey::Replace);
+    spawn(&tasks, &journal, "d", OnDuplicateKey::Queue);
     for handle in old {
         assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     }
@@ -257,10 +267,10 @@ async fn one_that_replaces_replaces_those_that_wait_as_well_and_other_keys_go_on
 async fn one_that_replaces_has_the_place_of_the_one_that_it_replaces() {
     for spawn_wait in [false, true] {
         let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
-        let old = tasks.create_task(pending::<()>()).key("k", WhenBusy::Replace).spawn().unwrap();
+        let old = tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
         let other = || tasks.create_task(async {}).spawn();
         assert_eq!(other().unwrap_err(), SpawnError::Full);
-        let new = tasks.create_task(async { Ok::<_, Infallible>(7) }).key("k", WhenBusy::Replace);
+        let new = tasks.create_task(async { Ok::<_, Infallible>(7) }).key("k", OnDuplicateKey::Replace);
         let new = if spawn_wait { new.spawn_wait().await } else { new.spawn() };
         // The place is taken, not free for another one.
         assert_eq!(other().unwrap_err(), SpawnError::Full);
@@ -277,7 +287,7 @@ async fn of_a_burst_that_replace_each_other_in_a_full_manager_the_last_runs() {
     for number in 0..500 {
         let journal = journal.clone();
         let work = async move { journal.add(number.to_string()) };
-        tasks.create_task(work).key("k", WhenBusy::Replace).spawn().unwrap();
+        tasks.create_task(work).key("k", OnDuplicateKey::Replace).spawn().unwrap();
     }
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(journal.entries(), ["499"]);
@@ -285,13 +295,13 @@ async fn of_a_burst_that_replace_each_other_in_a_full_manager_the_last_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_replaces_drops_nobody_else_to_make_room() {
-    let options = TaskManagerOptions::new().max_tasks(2).when_full(WhenFull::DropOldest);
+    let options = TaskManagerOptions::new().max_tasks(2).on_full(OnFull::DropOldest);
     let tasks = BackgroundTaskManager::with_options(options);
     let journal = Journal::default();
     let bystander = tasks.create_task(pending::<()>()).spawn().unwrap();
-    let old = spawn(&tasks, &journal, "old", WhenBusy::Replace);
+    let old = spawn(&tasks, &journal, "old", OnDuplicateKey::Replace);
     settle().await;
-    let new = spawn(&tasks, &journal, "new", WhenBusy::Replace);
+    let new = spawn(&tasks, &journal, "new", OnDuplicateKey::Replace);
     assert_eq!(old.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     new.await.unwrap();
     assert_eq!(journal.entries(), ["old begins", "new begins", "new ends"]);
@@ -314,11 +324,11 @@ async fn a_blocking_task_that_is_replaced_is_waited_for() {
             journal.add("old ends");
         }
     };
-    tasks.create_blocking_task(old).key("k", WhenBusy::Replace).spawn().unwrap();
+    tasks.create_blocking_task(old).key("k", OnDuplicateKey::Replace).spawn().unwrap();
     has_begun.await.unwrap();
     let new = {
         let journal = journal.clone();
-        tasks.create_blocking_task(move |_| journal.add("new")).key("k", WhenBusy::Replace).spawn().unwrap()
+        tasks.create_blocking_task(move |_| journal.add("new")).key("k", OnDuplicateKey::Replace).spawn().unwrap()
     };
     settle().await;
     assert_eq!(tasks.stats().queued, 1);
@@ -342,7 +352,7 @@ async fn keys_names_and_limits_hold_together() {
         };
         let builder = tasks.create_task(work).name(name);
         match key {
-            Some(key) => builder.key(key, WhenBusy::Queue).spawn().unwrap(),
+            Some(key) => builder.key(key, OnDuplicateKey::Queue).spawn().unwrap(),
             None => builder.spawn().unwrap(),
         };
     };
@@ -366,7 +376,7 @@ async fn keys_names_and_limits_hold_together() {
 async fn a_close_cuts_off_a_line_of_one_key_without_letting_the_next_begin() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
     for name in ["a", "b", "c"] {
-        spawn(&tasks, &journal, name, WhenBusy::Queue);
+        spawn(&tasks, &journal, name, OnDuplicateKey::Queue);
     }
     let report = tasks.close(Some(3 * SECOND / 2)).await;
     assert_eq!((report.completed, report.cancelled), (1, 2));
@@ -376,7 +386,8 @@ async fn a_close_cuts_off_a_line_of_one_key_without_letting_the_next_begin() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_two_tasks_of_one_key_ever_run_at_once() {
     const KEYS: [&str; 3] = ["a", "b", "c"];
-    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(2).grace(Duration::ZERO));
+    let tasks =
+        BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(2).grace_period(Duration::ZERO));
     let running: Arc<[AtomicBool; 3]> = Arc::default();
     let (ran, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let spawner = |seed: usize| {
@@ -385,7 +396,8 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
         tokio::spawn(async move {
             for number in seed..seed + 600 {
                 let key = number % KEYS.len();
-                let when_busy = [WhenBusy::Queue, WhenBusy::Skip, WhenBusy::Replace][(number / 7) % 3];
+                let when_busy =
+                    [OnDuplicateKey::Queue, OnDuplicateKey::Skip, OnDuplicateKey::Replace][(number / 7) % 3];
                 let (running, ran) = (Arc::clone(&running), Arc::clone(&ran));
                 let work = async move {
                     assert!(!running[key].swap(true, Ordering::SeqCst), "two at once");
@@ -397,7 +409,7 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
                 let spawned = if number % 2 == 0 {
                     tasks.create_task(work).key(KEYS[key], when_busy).spawn()
                 } else {
-                    tasks.create_task_with(|_| work).key(KEYS[key], when_busy).spawn()
+                    tasks.create_task_with_context(|_| work).key(KEYS[key], when_busy).spawn()
                 };
                 if spawned.is_err() {
                     refused.fetch_add(1, Ordering::SeqCst);
@@ -419,6 +431,6 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
     assert!(ran.load(Ordering::SeqCst) as u64 >= stats.completed);
     // Nobody holds a key any more.
     for key in KEYS {
-        tasks.create_task(async {}).key(key, WhenBusy::Skip).spawn().unwrap().await.unwrap();
+        tasks.create_task(async {}).key(key, OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();
     }
 }

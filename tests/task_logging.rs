@@ -2,7 +2,10 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use agentflow::{BackgroundTaskManager, TaskEvent, TaskManagerOptions, WhenBusy};
+use agentflow::{
+    BackgroundTaskManager,
+    task::{OnDuplicateKey, TaskEvent, TaskManagerOptions},
+};
 use tokio::time::sleep;
 use tracing::{Instrument, Level, info_span};
 
@@ -68,8 +71,8 @@ async fn a_failed_attempt_and_the_end_are_logged_with_the_tasks_key() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let second = |attempt| async move { if attempt < 2 { Err("busy") } else { Ok(()) } };
-    tasks.create_task_retrying(second).retry(1).key("user-7", WhenBusy::Skip).spawn().unwrap().await.unwrap();
-    tasks.create_task_retrying(second).retry(1).spawn().unwrap().await.unwrap();
+    tasks.create_retrying_task(second).retry(1).key("user-7", OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();
+    tasks.create_retrying_task(second).retry(1).spawn().unwrap().await.unwrap();
     let failed = log.events("background task failed, and will be tried again");
     let ended = log.events("background task completed");
     for lines in [failed, ended] {
@@ -138,14 +141,14 @@ async fn promise_12_dropping_the_manager_cancels_its_tasks_and_names_them() {
     let tasks = BackgroundTaskManager::new();
     let upload = tasks.create_task(pending::<()>()).name("upload").spawn().unwrap();
     let listens = |task: agentflow::TaskContext| async move { task.cancelled().await };
-    let sync = tasks.create_task_with(listens).name("sync").spawn().unwrap();
+    let sync = tasks.create_task_with_context(listens).name("sync").spawn().unwrap();
     settle().await;
     let clone = tasks.clone();
     drop(tasks);
     settle().await;
     assert!(!upload.is_finished(), "a clone is an owner");
     drop(clone);
-    assert_eq!(upload.await.unwrap_err().outcome(), agentflow::TaskOutcome::Cancelled);
+    assert_eq!(upload.await.unwrap_err().outcome(), agentflow::task::TaskOutcome::Cancelled);
     sync.await.unwrap();
 
     let lines = log.ends();
@@ -169,7 +172,7 @@ async fn dropping_a_manager_that_has_no_tasks_or_was_closed_is_silent() {
 async fn a_task_that_was_cancelled_by_hand_is_not_called_lost_when_the_manager_is_dropped() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
-    let handle = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    let handle = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
     handle.cancel();
     settle().await;
     drop(tasks);
@@ -195,11 +198,12 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for NoSpans {
 async fn a_subscriber_that_panics_between_a_tasks_spawn_and_its_start_leaves_no_task_behind() {
     use tracing_subscriber::layer::SubscriberExt;
     let (held, tasks) = (Arc::new(()), BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1)));
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     {
         let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(NoSpans));
         let (inside, its) = (tasks.clone(), Arc::clone(&held));
-        let spawn = move || inside.create_task(async move { drop(its) }).key("k", WhenBusy::Skip).spawn().map(drop);
+        let spawn =
+            move || inside.create_task(async move { drop(its) }).key("k", OnDuplicateKey::Skip).spawn().map(drop);
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(spawn)).unwrap_err();
         drop(panic);
     }
@@ -207,7 +211,7 @@ async fn a_subscriber_that_panics_between_a_tasks_spawn_and_its_start_leaves_no_
     assert_eq!((stats.spawned, stats.aborted, stats.active), (1, 1, 0));
     assert_eq!(Arc::strong_count(&held), 1, "its future is gone");
     // Its place and its key are free again, and nobody waits for it.
-    tasks.create_task(async {}).key("k", WhenBusy::Skip).spawn().unwrap().await.unwrap();
+    tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();
     tasks.close(None).await;
     let mut told = Vec::new();
     while let Some(event) = events.next().await {

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskManagerOptions, WhenBusy, WhenFull};
+use agentflow::{
+    BackgroundTaskManager, TaskContext,
+    task::{OnDuplicateKey, OnFull, SpawnError, TaskManagerOptions},
+};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, LocalRecorderGuard, Metadata, Recorder,
     SharedString, Unit,
@@ -134,7 +137,7 @@ async fn a_task_is_counted_and_measured_from_its_spawn_to_its_end() {
 #[tokio::test(start_paused = true)]
 async fn each_outcome_is_a_label() {
     let (heard, _guard) = listen();
-    let options = TaskManagerOptions::new().max_tasks(1).when_full(WhenFull::DropOldest);
+    let options = TaskManagerOptions::new().max_tasks(1).on_full(OnFull::DropOldest);
     let tasks = BackgroundTaskManager::with_options(options);
     tasks.create_task(async {}).name("t").spawn().unwrap().await.unwrap();
     tasks.create_task(async { Err::<(), _>("no") }).name("t").spawn().unwrap().await.unwrap_err();
@@ -161,14 +164,14 @@ async fn each_outcome_is_a_label() {
 async fn a_refused_spawn_is_counted_with_its_reason() {
     let (heard, _guard) = listen();
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
-    tasks.create_task(pending::<()>()).name("t").key("k", WhenBusy::Skip).spawn().unwrap();
-    let busy = tasks.create_task(async {}).name("t").key("k", WhenBusy::Skip).spawn().unwrap_err();
+    tasks.create_task(pending::<()>()).name("t").key("k", OnDuplicateKey::Skip).spawn().unwrap();
+    let busy = tasks.create_task(async {}).name("t").key("k", OnDuplicateKey::Skip).spawn().unwrap_err();
     let full = tasks.create_task(async {}).name("t").spawn().unwrap_err();
     tasks.close(Some(Duration::ZERO)).await;
     let closed = tasks.create_task(async {}).name("t").spawn().unwrap_err();
-    assert_eq!([busy, full, closed], [SpawnError::Busy, SpawnError::Full, SpawnError::Closed]);
+    assert_eq!([busy, full, closed], [SpawnError::DuplicateKey, SpawnError::Full, SpawnError::Closed]);
     let told = told(&heard);
-    for reason in ["busy", "full", "closed"] {
+    for reason in ["duplicate_key", "full", "closed"] {
         assert_eq!(told[&format!("agentflow_tasks_rejected_total{{name=t,reason={reason}}}")], "1");
     }
     assert_eq!(told["agentflow_tasks_spawned_total{name=t}"], "1");
@@ -198,7 +201,7 @@ async fn attempts_beyond_the_first_are_counted_when_they_begin() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { if number < 3 { Err("no") } else { Ok(()) } };
     let policy = agentflow::RetryPolicy::new(5).backoff(SECOND);
-    tasks.create_task_retrying(attempt).name("t").retry(policy).spawn().unwrap();
+    tasks.create_retrying_task(attempt).name("t").retry(policy).spawn().unwrap();
     settle().await;
     assert!(!told(&heard).contains_key("agentflow_task_retries_total{name=t}"), "it pauses");
     tasks.wait_for_all(None).await.unwrap();
@@ -241,8 +244,8 @@ async fn names_beyond_the_first_256_are_one_label() {
 async fn only_names_are_labels_and_nothing_else_of_a_task() {
     let (heard, _guard) = listen();
     let tasks = BackgroundTaskManager::new();
-    let builder = tasks.create_task_with(|task: TaskContext| async move { task.progress(0.5, "secret") });
-    builder.name("t").context("user", "ada").key("user-7", WhenBusy::Queue).spawn().unwrap().await.unwrap();
+    let builder = tasks.create_task_with_context(|task: TaskContext| async move { task.progress(0.5, "secret") });
+    builder.name("t").context("user", "ada").key("user-7", OnDuplicateKey::Queue).spawn().unwrap().await.unwrap();
     for name in told(&heard).keys() {
         assert!(name.ends_with("{name=t}") || name.ends_with("{name=t,outcome=completed}"), "{name}");
     }
@@ -274,7 +277,7 @@ async fn a_recorder_that_panics_costs_no_task_its_end_and_nobody_their_wait() {
     let _guard = metrics::set_default_local_recorder(&Broken);
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
     let attempt = |number| async move { if number == 1 { Err("no") } else { Ok(()) } };
-    tasks.create_task_retrying(attempt).retry(1).spawn().unwrap();
+    tasks.create_retrying_task(attempt).retry(1).spawn().unwrap();
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Full);
     tasks.create_task(async {}).spawn_wait().await.unwrap();
     tasks.wait_for_all(None).await.unwrap();

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
 use agentflow::{
-    BackgroundTaskManager, RetryPolicy, SpawnError, TaskContext, TaskHandle, TaskManagerOptions, TaskOutcome,
-    TaskState, TimeLimit,
+    BackgroundTaskManager, RetryPolicy, TaskContext,
+    task::{SpawnError, TaskHandle, TaskManagerOptions, TaskOutcome, TaskState, TimeoutKind},
 };
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -39,7 +39,7 @@ struct Plan {
     work: Work,
     timeout: Option<u64>,
     grace: Option<u64>,
-    must_finish: bool,
+    cancel_last: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -74,10 +74,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     });
     let grace = prop::option::weighted(0.3, tens(290).prop_map(|tens| tens + 10));
     let plan = (prop_oneof![3 => ends, 2 => listens, 2 => retries], prop::option::of(tens(300)), grace, any::<bool>())
-        .prop_map(|(work, timeout, grace, must_finish)| {
+        .prop_map(|(work, timeout, grace, cancel_last)| {
             // What ends at a multiple of ten may meet the end of a grace.
-            let must_finish = must_finish && !matches!(work, Work::Ends { after, .. } if after % 10 == 0);
-            Plan { work, timeout, grace, must_finish }
+            let cancel_last = cancel_last && !matches!(work, Work::Ends { after, .. } if after % 10 == 0);
+            Plan { work, timeout, grace, cancel_last }
         });
     let step = prop_oneof![
         8 => plan.prop_map(Step::Spawn),
@@ -149,7 +149,7 @@ impl Model {
             return Some((self.spawned, TaskOutcome::TimedOut));
         }
         let listens = matches!(self.plan.work, Work::Listens { .. });
-        let has_grace = listens || (self.plan.must_finish && self.is_cut_off);
+        let has_grace = listens || (self.plan.cancel_last && self.is_cut_off);
         let aborted = |at| (at + self.plan.grace.unwrap_or(GRACE), TaskOutcome::Aborted);
         let stopped = self.cancelled.map(|at| if has_grace { aborted(at) } else { (at, TaskOutcome::Cancelled) });
         let timed_out = self.deadline.map(|deadline| (deadline, TaskOutcome::TimedOut));
@@ -158,9 +158,9 @@ impl Model {
         ends.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    fn limit(&self) -> Option<TimeLimit> {
+    fn limit(&self) -> Option<TimeoutKind> {
         let end = self.end()?;
-        let limit = if self.own_end() == Some(end) { TimeLimit::Attempt } else { TimeLimit::Total };
+        let limit = if self.own_end() == Some(end) { TimeoutKind::Attempt } else { TimeoutKind::Total };
         (end.1 == TaskOutcome::TimedOut).then_some(limit)
     }
 
@@ -217,10 +217,10 @@ impl Program {
                     builder = builder.timeout(millis(timeout));
                 }
                 if let Some(grace) = plan.grace {
-                    builder = builder.shutdown_grace(millis(grace));
+                    builder = builder.grace_period(millis(grace));
                 }
-                if plan.must_finish {
-                    builder = builder.must_finish();
+                if plan.cancel_last {
+                    builder = builder.cancel_last();
                 }
                 builder.spawn()
             }};
@@ -236,21 +236,23 @@ impl Program {
                     _ => Ok(()),
                 }
             })),
-            Work::Listens { reacts_in } => spawn!(tasks.create_task_with(move |task: TaskContext| async move {
-                task.cancelled().await;
-                match reacts_in {
-                    Some(0) => {}
-                    Some(reacts_in) => sleep(millis(reacts_in)).await,
-                    None => pending().await,
-                }
-            })),
+            Work::Listens { reacts_in } => {
+                spawn!(tasks.create_task_with_context(move |task: TaskContext| async move {
+                    task.cancelled().await;
+                    match reacts_in {
+                        Some(0) => {}
+                        Some(reacts_in) => sleep(millis(reacts_in)).await,
+                        None => pending().await,
+                    }
+                }))
+            }
             Work::Retries { fails, each, limit, pause } => {
                 let attempt = move |number| async move {
                     sleep(millis(each)).await;
                     if number <= fails { Err("failed") } else { Ok(()) }
                 };
                 let policy = RetryPolicy::new(ATTEMPTS - 1).backoff(millis(pause)).factor(1.0);
-                let builder = tasks.create_task_retrying(attempt).retry(policy);
+                let builder = tasks.create_retrying_task(attempt).retry(policy);
                 spawn!(if let Some(limit) = limit { builder.attempt_timeout(millis(limit)) } else { builder })
             }
         };
@@ -270,13 +272,13 @@ impl Program {
     }
 
     /// Cancels what lives at the bound of a close; gives when it does that with the tasks that must finish.
-    fn cut_off(&mut self, until: u64) -> Result<u64, Tie> {
+    fn unfinished(&mut self, until: u64) -> Result<u64, Tie> {
         let mut last_turn = until;
-        for model in self.models.iter_mut().filter(|model| !model.plan.must_finish && model.lives(until)) {
+        for model in self.models.iter_mut().filter(|model| !model.plan.cancel_last && model.lives(until)) {
             model.cancel(until);
             last_turn = last_turn.max(model.end().unwrap().0);
         }
-        for model in self.models.iter_mut().filter(|model| model.plan.must_finish && model.lives(until)) {
+        for model in self.models.iter_mut().filter(|model| model.plan.cancel_last && model.lives(until)) {
             if model.end().is_some_and(|(at, _)| at == last_turn) {
                 return Err(Tie);
             }
@@ -334,17 +336,17 @@ impl Program {
             Step::Close(bound) => {
                 let until = self.now() + bound;
                 let in_time = self.drained(self.now()).filter(|drained| *drained <= until);
-                let last_turn = if in_time.is_none() { self.cut_off(until)? } else { until };
+                let last_turn = if in_time.is_none() { self.unfinished(until)? } else { until };
                 let ends = in_time.or_else(|| self.drained(until)).unwrap();
                 let report = self.tasks.close(Some(millis(bound))).await;
                 assert_eq!((self.now(), report.still_running.len()), (ends, 0));
-                let cut_off = self.models.iter().filter(|model| {
+                let unfinished = self.models.iter().filter(|model| {
                     let (at, outcome) = model.end().unwrap();
-                    let turn = if model.plan.must_finish { last_turn } else { until };
+                    let turn = if model.plan.cancel_last { last_turn } else { until };
                     at >= turn && matches!(outcome, TaskOutcome::Cancelled | TaskOutcome::Aborted)
                 });
                 if !self.closed {
-                    assert_eq!(report.cut_off.len(), cut_off.count());
+                    assert_eq!(report.unfinished.len(), unfinished.count());
                 }
                 self.closed = true;
             }
@@ -388,7 +390,7 @@ impl Program {
         assert_eq!(infos, live);
         assert_eq!(self.tasks.task_count(), live.len());
 
-        for end in self.tasks.recent() {
+        for end in self.tasks.recently_finished() {
             let model = &self.models[usize::try_from(end.id().get()).unwrap() - 1];
             let (at, outcome) = model.end().unwrap();
             assert_eq!((end.outcome(), end.age()), (outcome, millis(at - model.spawned)));
@@ -416,7 +418,7 @@ proptest! {
 fn run(steps: Vec<Step>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let options = TaskManagerOptions::new().grace(millis(GRACE)).history(1_000);
+        let options = TaskManagerOptions::new().grace_period(millis(GRACE)).history(1_000);
         let mut program = Program {
             tasks: BackgroundTaskManager::with_options(options),
             began: Instant::now(),

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{BackgroundTaskManager, SpawnError, TaskError, TaskManagerOptions, TaskOutcome, TaskState};
+use agentflow::{
+    BackgroundTaskManager,
+    task::{SpawnError, TaskError, TaskManagerOptions, TaskOutcome, TaskState},
+};
 
 use crate::support::{OnDrop, settle};
 
@@ -22,7 +25,7 @@ use crate::support::{OnDrop, settle};
 struct NoRoute(&'static str);
 
 fn last(tasks: &BackgroundTaskManager) -> TaskOutcome {
-    tasks.recent().last().unwrap().outcome()
+    tasks.recently_finished().last().unwrap().outcome()
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +46,7 @@ async fn an_error_makes_the_task_failed_and_comes_back_with_its_type() {
     let TaskError::Failed(source) = error else { panic!("{error:?}") };
     assert_eq!(*source.downcast::<NoRoute>().unwrap(), NoRoute("ada"));
     assert_eq!(last(&tasks), TaskOutcome::Failed);
-    assert_eq!(tasks.recent()[0].error(), Some("no route to ada"));
+    assert_eq!(tasks.recently_finished()[0].error(), Some("no route to ada"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -54,7 +57,7 @@ async fn texts_and_anyhow_errors_are_errors_too() {
     let chain = anyhow::Error::new(NoRoute("ada")).context("sending failed");
     tasks.create_task(async { Err::<(), _>(chain) }).spawn().unwrap();
     tasks.wait_for_all(None).await.unwrap();
-    let mut errors: Vec<_> = tasks.recent().iter().map(|end| end.error().unwrap().to_owned()).collect();
+    let mut errors: Vec<_> = tasks.recently_finished().iter().map(|end| end.error().unwrap().to_owned()).collect();
     errors.sort();
     assert_eq!(errors, ["plain text", "sending failed: no route to ada", "text 2"]);
     assert_eq!(tasks.stats().failed, 3);
@@ -81,7 +84,7 @@ async fn a_panic_is_an_outcome_with_its_message_and_the_manager_lives_on() {
 async fn a_panicking_closure_is_the_tasks_panic_and_not_the_spawners() {
     let tasks = BackgroundTaskManager::new();
     let make = |_| -> std::future::Ready<()> { panic!("before the future") };
-    let handle = tasks.create_task_with(make).spawn().unwrap();
+    let handle = tasks.create_task_with_context(make).spawn().unwrap();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Panicked);
     assert_eq!(tasks.task_count(), 0);
 }
@@ -225,7 +228,7 @@ fn a_wait_works_on_an_executor_that_is_not_tokios() {
     let tasks = runtime.block_on(async { BackgroundTaskManager::new() });
     tasks.create_task(pending::<()>()).spawn().unwrap();
     let waited = futures::executor::block_on(tasks.wait_for_all(Some(Duration::from_millis(1))));
-    assert_eq!(waited.unwrap_err().tasks().len(), 1);
+    assert_eq!(waited.unwrap_err().still_running.len(), 1);
     futures::executor::block_on(tasks.close(Some(Duration::ZERO)));
 }
 
@@ -274,11 +277,11 @@ async fn an_unnamed_task_is_called_after_its_function() {
         settle().await;
     }
     let tasks = BackgroundTaskManager::new();
-    let name = |handle: agentflow::TaskHandle<()>| handle.name().to_owned();
+    let name = |handle: agentflow::task::TaskHandle<()>| handle.name().to_owned();
     assert_eq!(name(tasks.create_task(send_notification()).spawn().unwrap()), "send_notification");
     let here = "an_unnamed_task_is_called_after_its_function";
     assert_eq!(name(tasks.create_task(async {}).spawn().unwrap()), here);
-    assert_eq!(name(tasks.create_task_with(|_| async {}).spawn().unwrap()), here);
+    assert_eq!(name(tasks.create_task_with_context(|_| async {}).spawn().unwrap()), here);
     assert_eq!(name(tasks.create_task(std::future::ready(())).spawn().unwrap()), "Ready");
     assert_eq!(name(tasks.create_task(async {}).name(format!("n{}", 1)).spawn().unwrap()), "n1");
 }
@@ -309,13 +312,13 @@ async fn the_history_is_bounded_and_ended_tasks_are_freed() {
         tasks.create_task(work).name(format!("n{number}")).spawn().unwrap();
     }
     tasks.wait_for_all(None).await.unwrap();
-    let names: Vec<_> = tasks.recent().iter().map(|end| end.name().to_owned()).collect();
+    let names: Vec<_> = tasks.recently_finished().iter().map(|end| end.name().to_owned()).collect();
     assert_eq!(names, ["n7", "n8", "n9"]);
     assert_eq!(Arc::strong_count(&held), 1);
 
     let forgetful = BackgroundTaskManager::with_options(TaskManagerOptions::new().history(0));
     forgetful.create_task(async {}).spawn().unwrap().await.unwrap();
-    assert!(forgetful.recent().is_empty());
+    assert!(forgetful.recently_finished().is_empty());
     assert_eq!(forgetful.stats().completed, 1);
 }
 
@@ -355,6 +358,6 @@ async fn promise_05_live_tasks_have_a_state_and_ended_ones_a_record() {
     settle().await;
     assert_eq!(tasks.task_count(), 0);
     assert!(tasks.task_info().is_empty());
-    let ends = tasks.recent();
+    let ends = tasks.recently_finished();
     assert_eq!((ends[0].name(), ends[0].outcome()), ("stuck", TaskOutcome::Cancelled));
 }

@@ -3,9 +3,10 @@
 use std::{future::pending, time::Duration};
 
 use agentflow::{
-    BackgroundTaskManager, CancellationToken, CompiledGraph, EventKind, Node, NodeContext, NodeError, OnRunEnd,
-    ParallelContext, ParallelNode, RunConfig, RunError, RunErrorKind, RunId, TaskContext, TaskEnd, TaskInfo,
-    TaskOutcome, WhenBusy, graph,
+    BackgroundTaskManager, CancellationToken, CompiledGraph, NodeError, RunConfig, RunError, RunId, TaskContext, graph,
+    graph::{Node, NodeContext, ParallelContext, ParallelNode},
+    run::{EventKind, RunErrorKind},
+    task::{FinishedTask, OnDuplicateKey, OnRunEnd, TaskInfo, TaskOutcome},
 };
 use tokio::{
     sync::oneshot,
@@ -85,8 +86,8 @@ fn start(app: &CompiledGraph<Trip>, config: RunConfig) -> JoinHandle<Result<Trip
 /// What the tasks came to, as `name outcome after seconds`, in the order of their ends.
 async fn ends(tasks: &BackgroundTaskManager) -> Vec<String> {
     tasks.wait_for_all(None).await.unwrap();
-    let end = |end: &TaskEnd| format!("{} {} after {}", end.name(), end.outcome(), end.age().as_secs());
-    tasks.recent().iter().map(end).collect()
+    let end = |end: &FinishedTask| format!("{} {} after {}", end.name(), end.outcome(), end.age().as_secs());
+    tasks.recently_finished().iter().map(end).collect()
 }
 
 fn live(tasks: &BackgroundTaskManager) -> Vec<String> {
@@ -243,7 +244,7 @@ async fn a_shutdown_cuts_a_wait_short_when_its_own_time_is_over() {
     // The three seconds were the run's; then what was left of its tasks was cut off.
     assert_eq!(report.tasks.cancelled, 3);
     assert_eq!(ends(app.task_manager()).await.len(), 3);
-    assert_eq!((report.runs.ended + report.runs.cut_off.len(), report.runs.still_running.len()), (1, 0));
+    assert_eq!((report.runs.ended + report.runs.unfinished.len(), report.runs.still_running.len()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,7 +274,7 @@ async fn a_run_waits_for_what_its_tasks_spawn_meanwhile() {
                 tasks.create_task(sleep(9 * SECOND)).name("detached").spawn()?;
                 tasks.create_task(sleep(9 * SECOND)).name("cancelled").on_run_end(OnRunEnd::Cancel).spawn().map(drop)
             };
-            given.tasks.create_task_with(parent).name("parent").on_run_end(OnRunEnd::Wait).spawn()?;
+            given.tasks.create_task_with_context(parent).name("parent").on_run_end(OnRunEnd::Wait).spawn()?;
             Ok(())
         }));
         SPAWN -> END
@@ -300,9 +301,9 @@ async fn a_run_does_not_wait_for_what_a_detached_task_spawns_when_it_has_ended()
                 for (name, on_run_end) in [("cancel", OnRunEnd::Cancel), ("wait", OnRunEnd::Wait)] {
                     task.manager().create_task(sleep(3 * SECOND)).name(name).on_run_end(on_run_end).spawn()?;
                 }
-                Ok::<_, agentflow::SpawnError>(())
+                Ok::<_, agentflow::task::SpawnError>(())
             };
-            given.tasks.create_task_with(parent).name("parent").spawn()?;
+            given.tasks.create_task_with_context(parent).name("parent").spawn()?;
             Ok(())
         }));
         SPAWN -> END
@@ -342,7 +343,7 @@ async fn cancelling_is_by_the_token_first_for_those_who_listen() {
                 task.cancelled().await;
                 sleep(SECOND / 2).await;
             };
-            given.tasks.create_task_with(saves).name("saves").on_run_end(OnRunEnd::Cancel).spawn()?;
+            given.tasks.create_task_with_context(saves).name("saves").on_run_end(OnRunEnd::Cancel).spawn()?;
             tokio::task::yield_now().await;
             Ok(())
         }));
@@ -370,7 +371,7 @@ async fn nodes_of_groups_and_subgraphs_belong_to_the_same_run() {
     let (id, began) = (RunId::new(), Instant::now());
     let run = start(&app, RunConfig::new().with_run_id(id));
     settle().await;
-    let of_run = app.task_manager().tasks_of(id);
+    let of_run = app.task_manager().tasks_of_run(id);
     let nodes: Vec<_> = of_run.iter().map(|task| (task.name(), task.origin().unwrap().node())).collect();
     assert_eq!(nodes, ["A", "B", "C", "SUB/D", "SUB/E"].map(|node| (node, node)));
     run.await.unwrap().unwrap();
@@ -402,7 +403,7 @@ async fn runs_of_one_app_answer_for_their_own_tasks_only() {
     settle().await;
     app.invoke(Trip::default(), RunConfig::new().with_run_id(quick)).await.unwrap();
     settle().await;
-    let of = |run| app.task_manager().tasks_of(run).len();
+    let of = |run| app.task_manager().tasks_of_run(run).len();
     assert_eq!((of(quick), of(slow), of(RunId::new())), (0, 1, 0));
     running.await.unwrap().unwrap();
     assert_eq!(ends(app.task_manager()).await, ["SPAWN cancelled after 0", "SPAWN cancelled after 1"]);
@@ -488,7 +489,7 @@ async fn what_a_task_spawns_with_the_apps_own_manager_carries_its_run_and_its_no
     let run = start(&app, RunConfig::new().with_run_id(id));
     is_ready.await.unwrap().send(app.task_manager().clone()).unwrap();
     settle().await;
-    let of_run: Vec<_> = app.task_manager().tasks_of(id);
+    let of_run: Vec<_> = app.task_manager().tasks_of_run(id);
     let origins: Vec<_> = of_run.iter().map(|task: &TaskInfo| (task.name(), task.origin().unwrap().node())).collect();
     assert_eq!(origins, [("child", "SPAWN")]);
     assert!(others.task_info()[0].origin().is_none());
@@ -508,7 +509,7 @@ fn runs_on_many_threads_wait_for_all_that_their_tasks_spawn() {
                         let child = async { tokio::task::yield_now().await };
                         task.manager().create_task(child).name("child").on_run_end(OnRunEnd::Wait).spawn().map(drop)
                     };
-                    given.tasks.create_task_with(parent).name("parent").on_run_end(OnRunEnd::Wait).spawn()?;
+                    given.tasks.create_task_with_context(parent).name("parent").on_run_end(OnRunEnd::Wait).spawn()?;
                 }
                 Ok(())
             }));
@@ -519,7 +520,7 @@ fn runs_on_many_threads_wait_for_all_that_their_tasks_spawn() {
                 let (app, id) = (app.clone(), RunId::new());
                 tokio::spawn(async move {
                     app.invoke(Trip::default(), RunConfig::new().with_run_id(id)).await.unwrap();
-                    app.task_manager().tasks_of(id).len()
+                    app.task_manager().tasks_of_run(id).len()
                 })
             })
             .collect();
@@ -556,7 +557,7 @@ async fn a_run_that_failed_does_not_wait_for_a_task_that_waits_for_the_end_of_th
 async fn lines_up(state: &mut Trip, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
     for _ in 0..50 {
         let work = std::future::pending::<()>();
-        let task = task_manager.create_task(work).key("one", WhenBusy::Queue);
+        let task = task_manager.create_task(work).key("one", OnDuplicateKey::Queue);
         task.on_run_end(OnRunEnd::Cancel).spawn()?;
     }
     state.count += 1;
@@ -571,7 +572,7 @@ fn none_of_those_that_end_with_their_run_begins_because_another_one_ended() {
             let app = graph! { lines_up -> END };
             app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
             app.task_manager().wait_for_all(None).await.unwrap();
-            let begun = app.task_manager().recent().iter().filter(|end| end.attempts() > 0).count();
+            let begun = app.task_manager().recently_finished().iter().filter(|end| end.attempts() > 0).count();
             assert!(begun <= 1, "round {round}: {begun}");
         });
     }

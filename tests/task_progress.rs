@@ -3,8 +3,8 @@
 use std::{future::pending, time::Duration};
 
 use agentflow::{
-    BackgroundTaskManager, RetryPolicy, TaskContext, TaskError, TaskId, TaskInfo, TaskManagerOptions, TaskOutcome,
-    TaskState, TimeLimit,
+    BackgroundTaskManager, RetryPolicy, TaskContext,
+    task::{TaskError, TaskId, TaskInfo, TaskManagerOptions, TaskOutcome, TaskState, TimeoutKind},
 };
 use tokio::{
     sync::oneshot,
@@ -23,7 +23,7 @@ async fn seen(fraction: f64, message: &'static str) -> (f64, String) {
         task.progress(fraction, message);
         pending::<()>().await;
     };
-    tasks.create_task_with(work).name("upload").spawn().unwrap();
+    tasks.create_task_with_context(work).name("upload").spawn().unwrap();
     settle().await;
     let info = tasks.task_info().remove(0);
     assert_eq!(info.progress().unwrap().message.as_ref(), message);
@@ -69,7 +69,7 @@ async fn the_latest_progress_counts_and_a_heartbeat_leaves_it() {
         task.heartbeat();
         pending::<()>().await;
     };
-    tasks.create_task_with(work).spawn().unwrap();
+    tasks.create_task_with_context(work).spawn().unwrap();
     settle().await;
     let info = tasks.task_info().remove(0);
     assert_eq!(info.progress().unwrap().to_string(), "10 % second");
@@ -79,8 +79,9 @@ async fn the_latest_progress_counts_and_a_heartbeat_leaves_it() {
 #[tokio::test(start_paused = true)]
 async fn what_is_said_of_a_task_that_has_ended_is_not_heard() {
     let tasks = BackgroundTaskManager::new();
-    let left = tasks.create_task_with(|task| async { Ok::<_, TaskError>(task) }).spawn().unwrap().await.unwrap();
-    let mut events = tasks.watch();
+    let left =
+        tasks.create_task_with_context(|task| async { Ok::<_, TaskError>(task) }).spawn().unwrap().await.unwrap();
+    let mut events = tasks.events();
     left.progress(0.5, "too late");
     left.heartbeat();
     tasks.close(None).await;
@@ -99,10 +100,10 @@ async fn a_task_that_gives_no_sign_of_life_is_timed_out() {
     let error = tasks.create_task(work).idle_timeout(5 * SECOND).spawn().unwrap().await.unwrap_err();
     assert_eq!(error.to_string(), "the background task timed out: it gave no sign of life for 5s");
     let TaskError::TimedOut { after, limit, .. } = error else { panic!("{error:?}") };
-    assert_eq!((after, limit), (5 * SECOND, TimeLimit::Idle));
+    assert_eq!((after, limit), (5 * SECOND, TimeoutKind::Idle));
     was_dropped.await.unwrap();
-    let end = tasks.recent().remove(0);
-    assert_eq!((end.outcome(), end.limit(), end.age()), (TaskOutcome::TimedOut, Some(TimeLimit::Idle), 5 * SECOND));
+    let end = tasks.recently_finished().remove(0);
+    assert_eq!((end.outcome(), end.limit(), end.age()), (TaskOutcome::TimedOut, Some(TimeoutKind::Idle), 5 * SECOND));
     assert_eq!(end.timeout(), None);
     let line = log.event("background task timed out without a sign of life");
     assert_eq!((line.level, line.field("limit"), line.field("outcome")), (Level::WARN, "idle", "timed_out"));
@@ -118,9 +119,9 @@ async fn progress_and_heartbeats_are_signs_of_life() {
         }
         pending::<()>().await;
     };
-    let handle = tasks.create_task_with(work).idle_timeout(5 * SECOND).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).idle_timeout(5 * SECOND).spawn().unwrap();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
-    assert_eq!(tasks.recent()[0].age(), 25 * SECOND, "five seconds after the last one");
+    assert_eq!(tasks.recently_finished()[0].age(), 25 * SECOND, "five seconds after the last one");
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,13 +132,13 @@ async fn a_sign_from_another_task_counts_too() {
         send.send(task).unwrap();
         pending::<()>().await;
     };
-    let handle = tasks.create_task_with(work).idle_timeout(5 * SECOND).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).idle_timeout(5 * SECOND).spawn().unwrap();
     let task = receive.await.unwrap();
     // Nothing wakes the task meanwhile.
     sleep(4 * SECOND).await;
     task.heartbeat();
     handle.await.unwrap_err();
-    assert_eq!(tasks.recent()[0].age(), 9 * SECOND);
+    assert_eq!(tasks.recently_finished()[0].age(), 9 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,24 +158,24 @@ async fn time_in_the_queue_is_not_idle_time() {
     let idle = tasks.create_task(pending::<()>()).idle_timeout(5 * SECOND).spawn().unwrap();
     queued.await.unwrap();
     assert_eq!(idle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
-    assert_eq!(tasks.recent()[2].age(), 69 * SECOND);
+    assert_eq!(tasks.recently_finished()[2].age(), 69 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
 async fn whichever_limit_is_over_first_ends_the_task() {
-    async fn limit(timeout: Duration, idle: Duration) -> (TimeLimit, Duration) {
+    async fn limit(timeout: Duration, idle: Duration) -> (TimeoutKind, Duration) {
         let tasks = BackgroundTaskManager::new();
         let builder = tasks.create_task(pending::<()>()).timeout(timeout).idle_timeout(idle);
         let TaskError::TimedOut { after, limit, .. } = builder.spawn().unwrap().await.unwrap_err() else {
             panic!("expected a timeout")
         };
-        assert_eq!(tasks.recent()[0].age(), after);
+        assert_eq!(tasks.recently_finished()[0].age(), after);
         (limit, after)
     }
-    assert_eq!(limit(9 * SECOND, 5 * SECOND).await, (TimeLimit::Idle, 5 * SECOND));
-    assert_eq!(limit(5 * SECOND, 9 * SECOND).await, (TimeLimit::Total, 5 * SECOND));
-    assert_eq!(limit(5 * SECOND, 5 * SECOND).await, (TimeLimit::Total, 5 * SECOND), "the plainer one");
-    assert_eq!(limit(5 * SECOND, Duration::ZERO).await, (TimeLimit::Idle, Duration::ZERO));
+    assert_eq!(limit(9 * SECOND, 5 * SECOND).await, (TimeoutKind::Idle, 5 * SECOND));
+    assert_eq!(limit(5 * SECOND, 9 * SECOND).await, (TimeoutKind::Total, 5 * SECOND));
+    assert_eq!(limit(5 * SECOND, 5 * SECOND).await, (TimeoutKind::Total, 5 * SECOND), "the plainer one");
+    assert_eq!(limit(5 * SECOND, Duration::ZERO).await, (TimeoutKind::Idle, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,23 +187,23 @@ async fn signs_of_life_do_not_put_off_the_timeout() {
             task.heartbeat();
         }
     };
-    let handle = tasks.create_task_with(work).timeout(10 * SECOND).idle_timeout(2 * SECOND).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).timeout(10 * SECOND).idle_timeout(2 * SECOND).spawn().unwrap();
     let Err(TaskError::TimedOut { limit, .. }) = handle.await else { panic!("expected a timeout") };
-    assert_eq!((limit, tasks.recent()[0].age()), (TimeLimit::Total, 10 * SECOND));
+    assert_eq!((limit, tasks.recently_finished()[0].age()), (TimeoutKind::Total, 10 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_task_in_its_grace_is_not_called_idle() {
-    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(10 * SECOND));
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(10 * SECOND));
     let work = |task: TaskContext| async move {
         task.cancelled().await;
         sleep(8 * SECOND).await;
     };
-    let handle = tasks.create_task_with(work).idle_timeout(5 * SECOND).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).idle_timeout(5 * SECOND).spawn().unwrap();
     settle().await;
     handle.cancel();
     handle.await.unwrap();
-    assert_eq!(tasks.recent()[0].age(), 8 * SECOND);
+    assert_eq!(tasks.recently_finished()[0].age(), 8 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,10 +214,10 @@ async fn each_attempt_begins_with_a_sign_of_life_and_a_pause_needs_none() {
         Err::<(), _>("no")
     };
     let policy = RetryPolicy::new(9).backoff(20 * SECOND).factor(1.0);
-    let handle = tasks.create_task_retrying(attempt).retry(policy).idle_timeout(5 * SECOND).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(policy).idle_timeout(5 * SECOND).spawn().unwrap();
     let Err(TaskError::TimedOut { limit, .. }) = handle.await else { panic!("expected a timeout") };
-    let end = &tasks.recent()[0];
-    assert_eq!((limit, end.attempts(), end.age()), (TimeLimit::Idle, 4, 74 * SECOND));
+    let end = &tasks.recently_finished()[0];
+    assert_eq!((limit, end.attempts(), end.age()), (TimeoutKind::Idle, 4, 74 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,7 +261,7 @@ async fn each_kind_of_task_finds_itself_and_nobody_else_does() {
         assert_eq!(here(), Some(task.id()));
         async move { Ok::<_, TaskError>(here()) }
     };
-    let given = tasks.create_task_with(given).spawn().unwrap();
+    let given = tasks.create_task_with_context(given).spawn().unwrap();
     let blocking = |task: TaskContext| {
         assert_eq!(here(), Some(task.id()));
         Ok::<_, TaskError>(here())
@@ -273,7 +274,7 @@ async fn each_kind_of_task_finds_itself_and_nobody_else_does() {
             Ok::<_, TaskError>(here())
         }
     };
-    let retrying = tasks.create_task_retrying(attempt).attempt_timeout(SECOND).spawn().unwrap();
+    let retrying = tasks.create_retrying_task(attempt).attempt_timeout(SECOND).spawn().unwrap();
     for handle in [plain, given, blocking, retrying] {
         let id = handle.id();
         assert_eq!(handle.await.unwrap(), Some(id));

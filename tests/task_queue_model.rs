@@ -9,7 +9,8 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager, SpawnError, TaskHandle, TaskManagerOptions, TaskOutcome, TaskState, WhenBusy, WhenFull,
+    BackgroundTaskManager,
+    task::{OnDuplicateKey, OnFull, SpawnError, TaskHandle, TaskManagerOptions, TaskOutcome, TaskState},
 };
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
@@ -26,7 +27,7 @@ fn millis(millis: u64) -> Duration {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     max_tasks: usize,
-    when_full: WhenFull,
+    on_full: OnFull,
     max_running: usize,
     /// Of the tasks named so.
     max_limited: usize,
@@ -35,13 +36,13 @@ struct Limits {
 #[derive(Clone, Copy, Debug)]
 struct Job {
     name: &'static str,
-    key: Option<(&'static str, WhenBusy)>,
+    key: Option<(&'static str, OnDuplicateKey)>,
     /// How long it runs.
     length: u64,
     timeout: Option<u64>,
     queue_timeout: Option<u64>,
     /// Then with this much grace.
-    must_finish: Option<u64>,
+    cancel_last: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -53,14 +54,17 @@ enum Step {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    let when_full = prop::sample::select(vec![WhenFull::Reject, WhenFull::DropOldest]);
-    (2..9_usize, when_full, 1..4_usize, 1..3_usize).prop_map(|(max_tasks, when_full, max_running, max_limited)| {
-        Limits { max_tasks, when_full, max_running, max_limited }
+    let on_full = prop::sample::select(vec![OnFull::Reject, OnFull::DropOldest]);
+    (2..9_usize, on_full, 1..4_usize, 1..3_usize).prop_map(|(max_tasks, on_full, max_running, max_limited)| Limits {
+        max_tasks,
+        on_full,
+        max_running,
+        max_limited,
     })
 }
 
 fn job() -> impl Strategy<Value = Job> {
-    let when_busy = prop::sample::select(vec![WhenBusy::Replace, WhenBusy::Skip, WhenBusy::Queue]);
+    let when_busy = prop::sample::select(vec![OnDuplicateKey::Replace, OnDuplicateKey::Skip, OnDuplicateKey::Queue]);
     // Not both a limited name and a key: then it would matter which of two ends at one moment is the first.
     let kind = prop_oneof![
         Just((FREE, None)),
@@ -68,15 +72,15 @@ fn job() -> impl Strategy<Value = Job> {
         (prop::sample::select(vec!["a", "b"]), when_busy).prop_map(|key| (FREE, Some(key))),
     ];
     let timeouts = (prop::option::weighted(0.3, 1..1_500_u64), prop::option::weighted(0.3, 1..1_000_u64));
-    let must_finish = prop::option::weighted(0.2, 1..600_u64);
-    (kind, 1..800_u64, timeouts, must_finish).prop_map(
-        |((name, key), length, (timeout, queue_timeout), must_finish)| Job {
+    let cancel_last = prop::option::weighted(0.2, 1..600_u64);
+    (kind, 1..800_u64, timeouts, cancel_last).prop_map(
+        |((name, key), length, (timeout, queue_timeout), cancel_last)| Job {
             name,
             key,
             length,
             timeout,
             queue_timeout,
-            must_finish,
+            cancel_last,
         },
     )
 }
@@ -196,7 +200,7 @@ impl Model {
 
     /// Whoever has waited longest for its turn, or else whoever was spawned first.
     fn oldest(&self) -> Option<usize> {
-        let droppable: Vec<_> = self.live().filter(|row| self.rows[*row].job.must_finish.is_none()).collect();
+        let droppable: Vec<_> = self.live().filter(|row| self.rows[*row].job.cancel_last.is_none()).collect();
         let waits = droppable.iter().find(|row| self.rows[**row].turn.is_none());
         waits.or(droppable.first()).copied()
     }
@@ -206,14 +210,14 @@ impl Model {
         if let Some((key, when_busy)) = job.key {
             let others = self.of_key(key);
             match when_busy {
-                WhenBusy::Skip if !others.is_empty() => return Err(SpawnError::Busy),
-                WhenBusy::Replace => stopped.extend(others.iter().map(|row| (*row, TaskOutcome::Cancelled))),
+                OnDuplicateKey::Skip if !others.is_empty() => return Err(SpawnError::DuplicateKey),
+                OnDuplicateKey::Replace => stopped.extend(others.iter().map(|row| (*row, TaskOutcome::Cancelled))),
                 _ => {}
             }
         }
         // Those that it replaces make room for it.
         if self.live().count() >= self.limits.max_tasks && stopped.is_empty() {
-            let oldest = if self.limits.when_full == WhenFull::DropOldest { self.oldest() } else { None };
+            let oldest = if self.limits.on_full == OnFull::DropOldest { self.oldest() } else { None };
             stopped.push((oldest.ok_or(SpawnError::Full)?, TaskOutcome::Evicted));
         }
         self.rows.push(Row { job, spawned: now, turn: None, is_stopping: false, grace_over: None, end: None });
@@ -251,10 +255,10 @@ impl Model {
         if self.rows.iter().any(|row| row.end.is_some_and(|(at, _)| at == until)) {
             return Err(Tie);
         }
-        self.cancel(until, |row| row.job.must_finish.is_none());
+        self.cancel(until, |row| row.job.cancel_last.is_none());
         for row in self.rows.iter_mut().filter(|row| row.lives()) {
             let due = row.next();
-            row.grace_over = row.job.must_finish.map(|grace| until + grace);
+            row.grace_over = row.job.cancel_last.map(|grace| until + grace);
             if due.map(|(at, _)| at) == row.grace_over {
                 return Err(Tie);
             }
@@ -276,7 +280,7 @@ impl Program {
         let options = TaskManagerOptions::new()
             .history(1_000)
             .max_tasks(limits.max_tasks)
-            .when_full(limits.when_full)
+            .on_full(limits.on_full)
             .max_running(limits.max_running)
             .max_running_named(LIMITED, limits.max_limited);
         Self {
@@ -308,8 +312,8 @@ impl Program {
         if let Some(timeout) = job.queue_timeout {
             builder = builder.queue_timeout(millis(timeout));
         }
-        if let Some(grace) = job.must_finish {
-            builder = builder.must_finish().shutdown_grace(millis(grace));
+        if let Some(grace) = job.cancel_last {
+            builder = builder.cancel_last().grace_period(millis(grace));
         }
         let spawned = builder.spawn();
         let expected = self.model.spawn(job, self.zero.elapsed().as_millis().try_into().unwrap());
@@ -350,11 +354,11 @@ impl Program {
         let closed = self.model.close(now, now + bound)?;
         let report = self.tasks.close(Some(millis(bound))).await;
         assert_eq!((self.now(), report.still_running.len()), (closed, 0));
-        let cut_off = |row: &&Row| {
+        let unfinished = |row: &&Row| {
             let (at, outcome) = row.end.unwrap();
             at >= now + bound && matches!(outcome, TaskOutcome::Cancelled | TaskOutcome::Aborted)
         };
-        assert_eq!(report.cut_off.len(), self.model.rows.iter().filter(cut_off).count());
+        assert_eq!(report.unfinished.len(), self.model.rows.iter().filter(unfinished).count());
         self.check();
         Ok(())
     }
@@ -383,7 +387,7 @@ impl Program {
         expected.sort_unstable();
         assert_eq!(began, expected);
 
-        for end in self.tasks.recent() {
+        for end in self.tasks.recently_finished() {
             let row = usize::try_from(end.id().get()).unwrap() - 1;
             let (at, outcome) = rows[row].end.unwrap();
             assert_eq!((end.outcome(), end.age()), (outcome, millis(at - rows[row].spawned)));

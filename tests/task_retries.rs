@@ -12,8 +12,9 @@ use std::{
 };
 
 use agentflow::{
-    AttemptTimedOut, BackgroundTaskManager, Panicked, RetryPolicy, TaskContext, TaskError, TaskEvent,
-    TaskManagerOptions, TaskOutcome, TimeLimit,
+    BackgroundTaskManager, RetryPolicy, TaskContext,
+    error::{AttemptTimedOut, Panicked},
+    task::{TaskError, TaskEvent, TaskManagerOptions, TaskOutcome, TimeoutKind},
 };
 use tokio::{
     sync::mpsc,
@@ -60,7 +61,7 @@ async fn begins(policy: impl Into<RetryPolicy>) -> Vec<Duration> {
         note.add(began.elapsed());
         async move { Err::<(), _>(NoAnswer(number)) }
     };
-    let handle = tasks.create_task_retrying(attempt).retry(policy).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(policy).spawn().unwrap();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Failed);
     seen.all()
 }
@@ -73,21 +74,21 @@ async fn attempts_are_numbered_from_one_until_one_succeeds() {
         note.add(number);
         async move { if number < 3 { Err(NoAnswer(number)) } else { Ok(number * 10) } }
     };
-    let handle = tasks.create_task_retrying(attempt).retry(5).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(5).spawn().unwrap();
     assert_eq!(handle.await.unwrap(), 30);
     assert_eq!(seen.all(), [1, 2, 3]);
     let stats = tasks.stats();
     assert_eq!((stats.spawned, stats.completed, stats.failed, stats.retries), (1, 1, 0, 2));
-    assert_eq!(tasks.recent()[0].attempts(), 3);
+    assert_eq!(tasks.recently_finished()[0].attempts(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_last_error_is_the_tasks_when_the_policy_gives_up() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { Err::<(), _>(NoAnswer(number)) };
-    let error = tasks.create_task_retrying(attempt).retry(2).spawn().unwrap().await.unwrap_err();
+    let error = tasks.create_retrying_task(attempt).retry(2).spawn().unwrap().await.unwrap_err();
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&NoAnswer(3)));
-    let end = tasks.recent().remove(0);
+    let end = tasks.recently_finished().remove(0);
     assert_eq!((end.outcome(), end.attempts()), (TaskOutcome::Failed, 3));
     assert_eq!(end.error(), Some("no answer to attempt 3"));
     assert_eq!((tasks.stats().failed, tasks.stats().retries), (1, 2));
@@ -106,7 +107,7 @@ async fn unless_told_there_are_three_retries_with_growing_and_jittered_pauses() 
         note.add(Instant::now());
         async move { Err::<(), _>(NoAnswer(number)) }
     };
-    tasks.create_task_retrying(attempt).spawn().unwrap().await.unwrap_err();
+    tasks.create_retrying_task(attempt).spawn().unwrap().await.unwrap_err();
     let begins = seen.all();
     assert_eq!(begins.len(), 4);
     for (pair, least) in begins.windows(2).zip([100, 200, 400].map(Duration::from_millis)) {
@@ -150,10 +151,10 @@ async fn max_total_counts_from_the_first_attempt_and_cuts_none_short() {
         if number == 2 { Ok(()) } else { Err(NoAnswer(number)) }
     };
     let policy = RetryPolicy::new(10).max_total(4 * SECOND);
-    let handle = tasks.create_task_retrying(attempt).retry(policy).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(policy).spawn().unwrap();
     // Its turn comes after a minute; its second attempt begins after three seconds and takes three.
     handle.await.unwrap();
-    assert_eq!(tasks.recent()[1].age(), 66 * SECOND);
+    assert_eq!(tasks.recently_finished()[1].age(), 66 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
@@ -173,7 +174,7 @@ async fn the_policy_decides_by_the_error_itself() {
             _ => Err::<(), _>(NoAnswer(number)),
         }
     };
-    let handle = tasks.create_task_retrying(attempt).retry(policy).attempt_timeout(SECOND).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(policy).attempt_timeout(SECOND).spawn().unwrap();
     let error = handle.await.unwrap_err();
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&NoAnswer(4)), "the policy said no to it");
     let timed_out = "timed out after 1s";
@@ -197,7 +198,7 @@ async fn a_text_and_an_anyhow_error_are_judged_too() {
     let attempt = |number| async move {
         Err::<(), _>(if number == 1 { anyhow::anyhow!("as text") } else { anyhow::Error::new(NoAnswer(number)) })
     };
-    let error = tasks.create_task_retrying(attempt).retry(policy).spawn().unwrap().await.unwrap_err();
+    let error = tasks.create_retrying_task(attempt).retry(policy).spawn().unwrap().await.unwrap_err();
     assert_eq!(judged.all(), ["as text", "no answer to attempt 2"]);
     assert_eq!(error.source().unwrap().to_string(), "no answer to attempt 2");
 }
@@ -207,7 +208,7 @@ async fn a_policy_that_panics_is_the_tasks_panic() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { Err::<(), _>(NoAnswer(number)) };
     let policy = RetryPolicy::new(1).when(|_| panic!("cannot decide"));
-    let handle = tasks.create_task_retrying(attempt).retry(policy).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(policy).spawn().unwrap();
     let Err(TaskError::Panicked { message, .. }) = handle.await else { panic!("expected a panic") };
     assert_eq!(message, "cannot decide");
 }
@@ -222,9 +223,9 @@ async fn a_panic_in_an_attempt_or_in_its_closure_is_tried_again() {
             Ok::<_, NoAnswer>(number)
         }
     };
-    assert_eq!(tasks.create_task_retrying(attempt).retry(2).spawn().unwrap().await.unwrap(), 3);
+    assert_eq!(tasks.create_retrying_task(attempt).retry(2).spawn().unwrap().await.unwrap(), 3);
     assert_eq!((tasks.stats().panicked, tasks.stats().completed), (0, 1));
-    let handle = tasks.create_task_retrying(attempt).retry(1).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(1).spawn().unwrap();
     let Err(TaskError::Panicked { message, .. }) = handle.await else { panic!("expected a panic") };
     assert!(message.contains("in the future"), "the last attempt's: {message}");
     assert_eq!(tasks.stats().panicked, 1);
@@ -246,7 +247,7 @@ async fn an_attempt_that_takes_too_long_is_dropped_and_tried_again() {
             Ok::<_, NoAnswer>(number)
         }
     };
-    let builder = tasks.create_task_retrying(attempt).retry(RetryPolicy::new(5).backoff(SECOND));
+    let builder = tasks.create_retrying_task(attempt).retry(RetryPolicy::new(5).backoff(SECOND));
     assert_eq!(builder.attempt_timeout(5 * SECOND).spawn().unwrap().await.unwrap(), 3);
     assert_eq!((began.elapsed(), dropped.get()), (13 * SECOND, 3), "5 + 1 + 5 + 2");
 }
@@ -255,14 +256,17 @@ async fn an_attempt_that_takes_too_long_is_dropped_and_tried_again() {
 async fn the_last_attempts_timeout_is_the_tasks_and_says_so() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
-    let builder = tasks.create_task_retrying(|_| pending::<()>()).retry(1).attempt_timeout(2 * SECOND);
+    let builder = tasks.create_retrying_task(|_| pending::<()>()).retry(1).attempt_timeout(2 * SECOND);
     let handle = builder.timeout(60 * SECOND).spawn().unwrap();
     let error = handle.await.unwrap_err();
     assert_eq!(error.to_string(), "the background task timed out: its last attempt took longer than 2s");
     let TaskError::TimedOut { after, limit, .. } = error else { panic!("{error:?}") };
-    assert_eq!((after, limit), (2 * SECOND, TimeLimit::Attempt));
-    let end = tasks.recent().remove(0);
-    assert_eq!((end.outcome(), end.limit(), end.age()), (TaskOutcome::TimedOut, Some(TimeLimit::Attempt), 4 * SECOND));
+    assert_eq!((after, limit), (2 * SECOND, TimeoutKind::Attempt));
+    let end = tasks.recently_finished().remove(0);
+    assert_eq!(
+        (end.outcome(), end.limit(), end.age()),
+        (TaskOutcome::TimedOut, Some(TimeoutKind::Attempt), 4 * SECOND)
+    );
     let line = log.event("background task timed out");
     assert_eq!(line.level, Level::WARN);
     assert_eq!((line.field("limit"), line.field("attempts"), line.field("timeout")), ("attempt", "2", "60s"));
@@ -277,18 +281,18 @@ async fn an_attempt_timeout_of_zero_fails_each_attempt_unbegun() {
         counter.add();
         async {}
     };
-    let handle = tasks.create_task_retrying(attempt).retry(3).attempt_timeout(Duration::ZERO).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(3).attempt_timeout(Duration::ZERO).spawn().unwrap();
     let TaskError::TimedOut { after, limit, .. } = handle.await.unwrap_err() else { panic!("expected a timeout") };
-    assert_eq!((after, limit, made.get()), (Duration::ZERO, TimeLimit::Attempt, 0));
-    assert_eq!(tasks.recent()[0].attempts(), 4);
+    assert_eq!((after, limit, made.get()), (Duration::ZERO, TimeoutKind::Attempt, 0));
+    assert_eq!(tasks.recently_finished()[0].attempts(), 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_is_done_when_its_time_is_over_is_done() {
     let tasks = BackgroundTaskManager::new();
-    let builder = tasks.create_task_retrying(|_| sleep(SECOND)).retry(0).attempt_timeout(SECOND);
+    let builder = tasks.create_retrying_task(|_| sleep(SECOND)).retry(0).attempt_timeout(SECOND);
     builder.spawn().unwrap().await.unwrap();
-    let forever = tasks.create_task_retrying(|_| sleep(SECOND)).attempt_timeout(Duration::MAX);
+    let forever = tasks.create_retrying_task(|_| sleep(SECOND)).attempt_timeout(Duration::MAX);
     forever.spawn().unwrap().await.unwrap();
 }
 
@@ -304,26 +308,29 @@ async fn the_timeout_covers_all_attempts_and_the_pauses() {
             Err::<(), _>(NoAnswer(number))
         }
     };
-    let handle = tasks.create_task_retrying(in_an_attempt).retry(10).timeout(5 * SECOND).spawn().unwrap();
+    let handle = tasks.create_retrying_task(in_an_attempt).retry(10).timeout(5 * SECOND).spawn().unwrap();
     let TaskError::TimedOut { after, limit, .. } = handle.await.unwrap_err() else { panic!("expected a timeout") };
-    assert_eq!((after, limit), (5 * SECOND, TimeLimit::Total));
-    assert_eq!((tasks.recent()[0].attempts(), tasks.recent()[0].age(), dropped.get()), (3, 5 * SECOND, 3));
+    assert_eq!((after, limit), (5 * SECOND, TimeoutKind::Total));
+    assert_eq!(
+        (tasks.recently_finished()[0].attempts(), tasks.recently_finished()[0].age(), dropped.get()),
+        (3, 5 * SECOND, 3)
+    );
 
     let in_a_pause = |number| async move { Err::<(), _>(NoAnswer(number)) };
     let policy = RetryPolicy::new(10).backoff(3 * SECOND);
-    let handle = tasks.create_task_retrying(in_a_pause).retry(policy).timeout(5 * SECOND).spawn().unwrap();
+    let handle = tasks.create_retrying_task(in_a_pause).retry(policy).timeout(5 * SECOND).spawn().unwrap();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::TimedOut);
-    assert_eq!((tasks.recent()[1].attempts(), tasks.recent()[1].age()), (2, 5 * SECOND));
+    assert_eq!((tasks.recently_finished()[1].attempts(), tasks.recently_finished()[1].age()), (2, 5 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_that_comes_before_the_attempts_own_is_the_one_that_counts() {
     let tasks = BackgroundTaskManager::new();
-    let builder = tasks.create_task_retrying(|_| pending::<()>()).attempt_timeout(10 * SECOND).timeout(5 * SECOND);
+    let builder = tasks.create_retrying_task(|_| pending::<()>()).attempt_timeout(10 * SECOND).timeout(5 * SECOND);
     let TaskError::TimedOut { limit, .. } = builder.spawn().unwrap().await.unwrap_err() else {
         panic!("expected a timeout")
     };
-    assert_eq!(limit, TimeLimit::Total);
+    assert_eq!(limit, TimeoutKind::Total);
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,12 +344,12 @@ async fn a_cancelled_task_is_dropped_in_its_attempt() {
             pending::<()>().await;
         }
     };
-    let handle = tasks.create_task_retrying(attempt).retry(10).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(10).spawn().unwrap();
     settle().await;
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     assert!(dropped.load(Ordering::SeqCst));
-    assert_eq!((tasks.stats().retries, tasks.recent()[0].attempts()), (0, 1));
+    assert_eq!((tasks.stats().retries, tasks.recently_finished()[0].attempts()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -353,13 +360,13 @@ async fn a_cancelled_task_is_not_tried_again_after_its_pause() {
         counter.add();
         async move { Err::<(), _>(NoAnswer(number)) }
     };
-    let handle = tasks.create_task_retrying(attempt).retry(RetryPolicy::new(10).backoff(SECOND)).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(RetryPolicy::new(10).backoff(SECOND)).spawn().unwrap();
     sleep(SECOND / 2).await;
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     sleep(10 * SECOND).await;
     assert_eq!(made.get(), 1);
-    assert_eq!(tasks.recent()[0].attempts(), 1);
+    assert_eq!(tasks.recently_finished()[0].attempts(), 1);
     assert_eq!(tasks.stats().retries, 0, "the attempt that was to come never did");
 }
 
@@ -367,7 +374,7 @@ async fn a_cancelled_task_is_not_tried_again_after_its_pause() {
 async fn a_task_that_fails_without_ever_waiting_can_be_stopped() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { Err::<(), _>(NoAnswer(number)) };
-    let handle = tasks.create_task_retrying(attempt).retry(u32::MAX).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(u32::MAX).spawn().unwrap();
     settle().await;
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
@@ -389,7 +396,7 @@ async fn a_destructor_that_panics_when_its_attempt_times_out_is_the_attempts_pan
         note.add(error.to_string());
         error.is::<Panicked>()
     });
-    let handle = tasks.create_task_retrying(attempt).retry(policy).attempt_timeout(SECOND).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).retry(policy).attempt_timeout(SECOND).spawn().unwrap();
     assert_eq!(handle.await.unwrap(), 2);
     assert!(judged.all()[0].contains("in the destructor"), "{:?}", judged.all());
 }
@@ -404,7 +411,7 @@ async fn which_attempt_it_is_at_can_be_read_while_it_runs() {
         sleep(SECOND).await;
         Err::<(), _>(NoAnswer(number))
     };
-    tasks.create_task_retrying(attempt).retry(RetryPolicy::new(1).backoff(SECOND)).spawn().unwrap();
+    tasks.create_retrying_task(attempt).retry(RetryPolicy::new(1).backoff(SECOND)).spawn().unwrap();
     settle().await;
     let at = || tasks.task_info().pop().unwrap().attempt();
     assert_eq!(at(), 0, "it has not begun");
@@ -426,7 +433,7 @@ async fn a_task_that_was_not_tried_again_made_one_attempt_and_one_that_never_ran
     let cancelled = tasks.create_task(async {}).spawn().unwrap();
     cancelled.cancel();
     cancelled.await.unwrap_err();
-    let attempts: Vec<_> = tasks.recent().iter().map(agentflow::TaskEnd::attempts).collect();
+    let attempts: Vec<_> = tasks.recently_finished().iter().map(agentflow::task::FinishedTask::attempts).collect();
     assert_eq!(attempts, [1, 0, 0]);
     assert!(log.ends().iter().all(|line| !line.fields.contains_key("attempts")));
 }
@@ -443,7 +450,7 @@ async fn each_failed_attempt_but_the_last_is_a_warning_and_the_end_counts_them()
             _ => Err(anyhow::Error::new(NoAnswer(number))),
         }
     };
-    let builder = tasks.create_task_retrying(attempt).retry(RetryPolicy::new(3).backoff(SECOND));
+    let builder = tasks.create_retrying_task(attempt).retry(RetryPolicy::new(3).backoff(SECOND));
     let builder = builder.attempt_timeout(SECOND).name("webhook").context("user", "ada");
     builder.spawn().unwrap().await.unwrap_err();
     let lines = log.ends();
@@ -475,7 +482,7 @@ async fn an_error_that_cannot_be_shown_is_tried_again_all_the_same() {
     let (_log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { if number == 1 { Err(Unspeakable) } else { Ok(()) } };
-    tasks.create_task_retrying(attempt).retry(1).spawn().unwrap().await.unwrap();
+    tasks.create_retrying_task(attempt).retry(1).spawn().unwrap().await.unwrap();
     assert_eq!((tasks.stats().completed, tasks.stats().retries), (1, 1));
 }
 
@@ -492,7 +499,7 @@ async fn what_attempts_spawn_are_the_tasks_children() {
             if number < 3 { Err(NoAnswer(number).into()) } else { Ok::<_, Box<dyn Error + Send + Sync>>(()) }
         }
     };
-    let handle = tasks.create_task_retrying(attempt).name("parent").retry(5).spawn().unwrap();
+    let handle = tasks.create_retrying_task(attempt).name("parent").retry(5).spawn().unwrap();
     settle().await;
     // A child of a task under way is accepted while the manager drains.
     let report = tasks.close(None).await;
@@ -503,13 +510,13 @@ async fn what_attempts_spawn_are_the_tasks_children() {
 #[tokio::test(start_paused = true)]
 async fn an_attempt_in_the_queue_of_its_key_is_no_attempt() {
     let tasks = BackgroundTaskManager::new();
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     let attempt = |number| async move {
         sleep(SECOND).await;
         if number == 1 { Err(NoAnswer(number)) } else { Ok(()) }
     };
     for _ in 0..2 {
-        let builder = tasks.create_task_retrying(attempt).retry(1).key("one", agentflow::WhenBusy::Queue);
+        let builder = tasks.create_retrying_task(attempt).retry(1).key("one", agentflow::task::OnDuplicateKey::Queue);
         builder.spawn().unwrap();
     }
     let began = Instant::now();

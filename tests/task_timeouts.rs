@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{BackgroundTaskManager, TaskError, TaskOutcome, TaskState};
+use agentflow::{
+    BackgroundTaskManager,
+    task::{TaskError, TaskOutcome, TaskState},
+};
 use futures::FutureExt;
 use tokio::time::{Instant, advance, sleep};
 use tracing::Level;
@@ -127,7 +130,7 @@ async fn a_timeout_cancels_the_token_that_the_task_handed_on() {
         send.send(task.token().clone()).unwrap();
         pending::<()>().await;
     };
-    let handle = tasks.create_task_with(work).timeout(SECOND).spawn().unwrap();
+    let handle = tasks.create_task_with_context(work).timeout(SECOND).spawn().unwrap();
     let token = receive.await.unwrap();
     let began = Instant::now();
     token.cancelled().await;

@@ -16,7 +16,7 @@ async fn promise_06_wait_for_all_drains_and_never_cancels() {
     let began = Instant::now();
     let still = tasks.wait_for_all(Some(3 * SECOND)).await.unwrap_err();
     assert_eq!(began.elapsed(), 3 * SECOND);
-    assert_eq!(still.tasks().len(), 1);
+    assert_eq!(still.still_running.len(), 1);
     assert_eq!(still.to_string(), "1 background task still runs: long #2 (for 3.0s)");
     // Nothing happened to it.
     tasks.wait_for_all(None).await.unwrap();
@@ -50,7 +50,7 @@ async fn tasks_spawned_meanwhile_are_waited_for() {
         sleep(SECOND).await;
         task.manager().create_task(sleep(SECOND)).spawn().unwrap();
     };
-    tasks.create_task_with(work).spawn().unwrap();
+    tasks.create_task_with_context(work).spawn().unwrap();
     let began = Instant::now();
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!((began.elapsed(), tasks.stats().completed), (2 * SECOND, 2));
@@ -81,7 +81,7 @@ async fn work_that_a_task_hands_on_waits_by_the_tasks_own_manager() {
         let manager = task.manager().clone();
         tokio::spawn(async move { manager.wait_for_all(Some(SECOND)).await }).await.unwrap()
     };
-    tasks.create_task_with(work).spawn().unwrap().await.unwrap();
+    tasks.create_task_with_context(work).spawn().unwrap().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,8 +9,8 @@ use std::{
 };
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CompiledGraph, RetryPolicy, RunConfig, TaskContext, TaskEvent, TaskEvents,
-    TaskManagerOptions, TaskOutcome, TaskState, WhenFull, graph,
+    AgentState, BackgroundTaskManager, CompiledGraph, RetryPolicy, RunConfig, TaskContext, graph,
+    task::{OnFull, TaskEvent, TaskEventStream, TaskManagerOptions, TaskOutcome, TaskState},
 };
 use futures::{FutureExt, StreamExt};
 use tokio::{
@@ -38,7 +38,7 @@ fn short(event: &TaskEvent) -> String {
 }
 
 /// What can be read without waiting.
-fn told(events: &mut TaskEvents) -> Vec<String> {
+fn told(events: &mut TaskEventStream) -> Vec<String> {
     let mut told = Vec::new();
     while let Some(event) = events.next().now_or_never().flatten() {
         told.push(short(&event));
@@ -47,19 +47,19 @@ fn told(events: &mut TaskEvents) -> Vec<String> {
 }
 
 /// What is told until there is no more to come.
-async fn told_to_the_end(events: TaskEvents) -> Vec<String> {
+async fn told_to_the_end(events: TaskEventStream) -> Vec<String> {
     events.map(|event| short(&event)).collect().await
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_events_of_a_task_come_in_the_order_in_which_they_happened() {
     let tasks = BackgroundTaskManager::new();
-    let events = tasks.watch();
+    let events = tasks.events();
     let attempt = |number| async move {
         TaskContext::current().unwrap().progress(f64::from(number) / 2.0, "sending");
         if number == 1 { Err(anyhow::anyhow!("no route").context("sending")) } else { Ok(()) }
     };
-    tasks.create_task_retrying(attempt).retry(RetryPolicy::new(3).backoff(SECOND)).spawn().unwrap();
+    tasks.create_retrying_task(attempt).retry(RetryPolicy::new(3).backoff(SECOND)).spawn().unwrap();
     tasks.close(None).await;
     assert_eq!(
         told_to_the_end(events).await,
@@ -77,7 +77,7 @@ async fn the_events_of_a_task_come_in_the_order_in_which_they_happened() {
 #[tokio::test(start_paused = true)]
 async fn an_event_is_there_as_soon_as_it_happened() {
     let tasks = BackgroundTaskManager::new();
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     let task = tasks.create_task(sleep(SECOND)).name("upload").context("user", "ada").spawn().unwrap();
     let Some(Some(TaskEvent::Spawned(spawned))) = events.next().now_or_never() else { panic!("not told") };
     assert_eq!((spawned.id(), spawned.name(), spawned.context().len()), (task.id(), "upload", 1));
@@ -91,9 +91,9 @@ async fn an_event_is_there_as_soon_as_it_happened() {
 
 #[tokio::test(start_paused = true)]
 async fn each_outcome_is_told() {
-    let options = TaskManagerOptions::new().max_tasks(1).when_full(WhenFull::DropOldest);
+    let options = TaskManagerOptions::new().max_tasks(1).on_full(OnFull::DropOldest);
     let tasks = BackgroundTaskManager::with_options(options);
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     tasks.create_task(async { Err::<(), _>("no") }).spawn().unwrap().await.unwrap_err();
     tasks.create_task(async { panic!("boom") }).spawn().unwrap().await.unwrap_err();
     tasks.create_task(pending::<()>()).timeout(Duration::ZERO).spawn().unwrap().await.unwrap_err();
@@ -124,14 +124,14 @@ async fn each_outcome_is_told() {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_dropped_before_its_first_poll_never_started() {
     let tasks = BackgroundTaskManager::new();
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     let cancelled = tasks.create_task(pending::<()>()).spawn().unwrap();
     cancelled.cancel();
     cancelled.await.unwrap_err();
     assert_eq!(told(&mut events), ["1 spawned running", "1 cancelled"]);
     // One that may end by itself does start: it has its grace for that.
     let listens = |task: TaskContext| async move { task.cancelled().await };
-    let cancelled = tasks.create_task_with(listens).spawn().unwrap();
+    let cancelled = tasks.create_task_with_context(listens).spawn().unwrap();
     cancelled.cancel();
     cancelled.await.unwrap();
     assert_eq!(told(&mut events), ["2 spawned running", "2 started at 1", "2 completed"]);
@@ -140,7 +140,7 @@ async fn a_task_that_is_dropped_before_its_first_poll_never_started() {
 #[tokio::test(start_paused = true)]
 async fn a_queued_task_starts_when_its_turn_comes() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     let go = Arc::new(Notify::new());
     let wait = Arc::clone(&go);
     tasks.create_task(async move { wait.notified().await }).spawn().unwrap();
@@ -159,7 +159,7 @@ async fn a_queued_task_starts_when_its_turn_comes() {
 #[tokio::test(start_paused = true)]
 async fn a_watcher_that_lags_is_told_how_many_it_missed_and_no_task_waits_for_it() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     for _ in 0..100 {
         tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     }
@@ -177,7 +177,7 @@ async fn a_watcher_that_lags_is_told_how_many_it_missed_and_no_task_waits_for_it
 #[tokio::test(start_paused = true)]
 async fn a_watcher_that_is_as_far_behind_as_it_may_be_misses_nothing() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     tasks.create_task(async {}).spawn().unwrap();
     assert_eq!(told(&mut events), ["1 spawned running", "1 started at 1", "1 completed", "2 spawned running"]);
@@ -186,7 +186,7 @@ async fn a_watcher_that_is_as_far_behind_as_it_may_be_misses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_buffer_of_none_keeps_one() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(0));
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     assert_eq!(told(&mut events), ["missed 2", "1 completed"]);
 }
@@ -194,7 +194,7 @@ async fn a_buffer_of_none_keeps_one() {
 #[tokio::test(start_paused = true)]
 async fn all_watchers_are_told_the_same_and_one_that_lags_costs_the_others_nothing() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
-    let (mut quick, mut slow) = (tasks.watch(), tasks.watch());
+    let (mut quick, mut slow) = (tasks.events(), tasks.events());
     for id in 1..=3 {
         tasks.create_task(async {}).spawn().unwrap().await.unwrap();
         let lines = [format!("{id} spawned running"), format!("{id} started at 1"), format!("{id} completed")];
@@ -206,15 +206,15 @@ async fn all_watchers_are_told_the_same_and_one_that_lags_costs_the_others_nothi
 #[tokio::test(start_paused = true)]
 async fn a_watcher_sees_what_happens_from_then_on() {
     let tasks = BackgroundTaskManager::new();
-    let (go, before) = (Arc::new(Notify::new()), tasks.watch());
+    let (go, before) = (Arc::new(Notify::new()), tasks.events());
     let wait = Arc::clone(&go);
     let work = |task: TaskContext| async move {
         wait.notified().await;
         task.progress(0.25, "late");
     };
-    tasks.create_task_with(work).spawn().unwrap();
+    tasks.create_task_with_context(work).spawn().unwrap();
     settle().await;
-    let after = tasks.watch();
+    let after = tasks.events();
     go.notify_one();
     tasks.close(None).await;
     assert_eq!(told_to_the_end(after).await, ["1 at 25 % late", "1 completed"]);
@@ -224,7 +224,7 @@ async fn a_watcher_sees_what_happens_from_then_on() {
 #[tokio::test(start_paused = true)]
 async fn it_ends_when_the_manager_is_closed_and_its_last_task_has_ended() {
     let tasks = BackgroundTaskManager::new();
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     tasks.create_task(sleep(SECOND)).spawn().unwrap();
     tasks.create_task(sleep(3 * SECOND)).spawn().unwrap();
     let closer = tasks.clone();
@@ -239,9 +239,9 @@ async fn it_ends_when_the_manager_is_closed_and_its_last_task_has_ended() {
 #[tokio::test(start_paused = true)]
 async fn it_ends_after_what_a_close_cut_off() {
     let tasks = BackgroundTaskManager::new();
-    let events = tasks.watch();
+    let events = tasks.events();
     tasks.create_task(pending::<()>()).spawn().unwrap();
-    tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
+    tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
     tasks.close(Some(SECOND)).await;
     assert_eq!(told_to_the_end(events).await[4..], ["1 cancelled", "2 aborted"]);
 }
@@ -257,7 +257,7 @@ async fn a_task_that_outlives_the_close_is_told_before_the_end() {
     };
     tasks.create_blocking_task(work).spawn().unwrap();
     has_begun.await.unwrap();
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     let closer = tasks.clone();
     let closing = tokio::spawn(async move { closer.close(Some(Duration::ZERO)).await });
     settle().await;
@@ -274,13 +274,13 @@ async fn a_task_that_outlives_the_close_is_told_before_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_watcher_of_a_manager_that_never_had_a_task_ends_with_it() {
     let closed = BackgroundTaskManager::new();
-    let events = closed.watch();
+    let events = closed.events();
     closed.close(None).await;
     assert_eq!(events.count().await, 0);
-    assert_eq!(closed.watch().next().await.map(|event| short(&event)), None, "closed before it began");
+    assert_eq!(closed.events().next().await.map(|event| short(&event)), None, "closed before it began");
 
     let dropped = BackgroundTaskManager::new();
-    let events = dropped.watch();
+    let events = dropped.events();
     drop(dropped);
     assert_eq!(events.count().await, 0);
 }
@@ -288,7 +288,7 @@ async fn a_watcher_of_a_manager_that_never_had_a_task_ends_with_it() {
 #[tokio::test(start_paused = true)]
 async fn a_watcher_of_a_dropped_manager_is_told_of_the_ends() {
     let tasks = BackgroundTaskManager::new();
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     tasks.create_task(pending::<()>()).spawn().unwrap();
     settle().await;
     drop(tasks);
@@ -301,7 +301,7 @@ async fn a_watcher_of_a_dropped_manager_is_told_of_the_ends() {
 #[tokio::test(start_paused = true)]
 async fn a_watcher_does_not_keep_a_manager_or_its_tasks() {
     let tasks = BackgroundTaskManager::new();
-    let _events = tasks.watch();
+    let _events = tasks.events();
     let held = Arc::new(());
     let its = Arc::clone(&held);
     let task = tasks.create_task(async move { drop(its) }).spawn().unwrap();
@@ -315,7 +315,7 @@ async fn a_watcher_does_not_keep_a_manager_or_its_tasks() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_for_an_event_may_be_given_up_and_loses_none() {
     let tasks = BackgroundTaskManager::new();
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     for _ in 0..3 {
         assert!(tokio::time::timeout(SECOND, events.next()).await.is_err());
     }
@@ -326,7 +326,7 @@ async fn a_wait_for_an_event_may_be_given_up_and_loses_none() {
 #[tokio::test(start_paused = true)]
 async fn a_waiting_watcher_is_woken() {
     let tasks = BackgroundTaskManager::new();
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     let watcher = tokio::spawn(async move {
         while let Some(event) = events.next().await {
             if let TaskEvent::Ended(end) = event {
@@ -343,7 +343,7 @@ async fn a_waiting_watcher_is_woken() {
 #[tokio::test(start_paused = true)]
 async fn a_spawn_that_comes_to_nothing_is_no_event() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
-    let mut events = tasks.watch();
+    let mut events = tasks.events();
     tasks.create_task(pending::<()>()).spawn().unwrap();
     tasks.create_task(async {}).spawn().unwrap_err();
     settle().await;
@@ -354,7 +354,7 @@ async fn a_spawn_that_comes_to_nothing_is_no_event() {
 async fn a_watcher_that_is_gone_may_be_followed_by_another_one() {
     let tasks = BackgroundTaskManager::new();
     for id in [1, 3, 5] {
-        let mut events = tasks.watch();
+        let mut events = tasks.events();
         tasks.create_task(async {}).spawn().unwrap().await.unwrap();
         assert_eq!(told(&mut events)[0], format!("{id} spawned running"));
         drop(events);
@@ -366,12 +366,12 @@ async fn a_watcher_that_is_gone_may_be_followed_by_another_one() {
 #[test]
 fn a_watcher_can_be_moved_shared_and_polled_anywhere() {
     fn anywhere<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
-    anywhere::<TaskEvents>();
+    anywhere::<TaskEventStream>();
     anywhere::<TaskEvent>();
     let tasks = BackgroundTaskManager::new();
-    assert_eq!(format!("{:?}", tasks.watch()), "TaskEvents { .. }");
+    assert_eq!(format!("{:?}", tasks.events()), "TaskEventStream { .. }");
     // Without any runtime.
-    let events = tasks.watch();
+    let events = tasks.events();
     drop(tasks);
     assert_eq!(futures::executor::block_on(events.count()), 0);
 }
@@ -411,7 +411,7 @@ fn an_end_that_takes_long_to_tell_is_told_though_others_end_and_the_manager_clos
     assert!(run.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
 
     let tasks = app.task_manager();
-    let events = tasks.watch();
+    let events = tasks.events();
     let wait = Arc::clone(&quick);
     tasks.create_task(async move { wait.notified().await }).name("quick").spawn().unwrap();
     slow.notify_one();
@@ -436,7 +436,7 @@ fn each_task_of_many_threads_is_told_in_order_and_ends_once() {
             let _entered = runtime.enter();
             BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(1 << 12).max_running(3))
         };
-        let watchers = [tasks.watch(), tasks.watch()];
+        let watchers = [tasks.events(), tasks.events()];
         let start = Arc::new(Barrier::new(4));
         let threads: Vec<_> = (0..4)
             .map(|_| {
@@ -449,7 +449,7 @@ fn each_task_of_many_threads_is_told_in_order_and_ends_once() {
                             tokio::task::yield_now().await;
                             task.progress(1.0, "done");
                         };
-                        tasks.create_task_with(work).spawn().unwrap();
+                        tasks.create_task_with_context(work).spawn().unwrap();
                     }
                 })
             })

@@ -3,8 +3,8 @@
 use std::{fmt, future::pending, time::Duration};
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CompiledGraph, EventKind, EventWriter, NodeError, RunConfig, RunErrorKind,
-    RunId, graph, node,
+    AgentState, BackgroundTaskManager, CompiledGraph, EventWriter, NodeError, RunConfig, RunId, graph, node,
+    run::{EventKind, RunErrorKind},
 };
 use serde::{Serialize, Serializer};
 use tracing::{Instrument, Level, subscriber::NoSubscriber};
@@ -145,7 +145,7 @@ async fn emit_and_fail(looked: &Looked) {
         events.emit("looked", looked).await;
         Err(looked.clone())
     }
-    let app = graph! { type State = AgentState; emit -> END; compile { context: looked.clone() } };
+    let app = graph! { type State = AgentState; emit -> END; compile { services: looked.clone() } };
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
 }
 
@@ -173,7 +173,7 @@ async fn a_runs_shutdown_is_told_once_by_the_run() {
     };
     let (run, report) = tokio::join!(app.invoke(AgentState::default(), RunConfig::new()), app.aclose());
     assert_eq!(report.elapsed, Duration::from_secs(1));
-    assert_eq!(log.event("run cut off").field("error"), run.unwrap_err().to_string());
+    assert_eq!(log.event("run stopped by a shutdown").field("error"), run.unwrap_err().to_string());
 }
 
 /// It has no words for what happened.

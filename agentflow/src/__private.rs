@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub use std::{marker::PhantomData, option::Option, result::Result, string::String, time::Duration};
+pub use std::{marker::PhantomData, option::Option, result::Result, time::Duration};
 
 pub use crate::state::generated as state;
 pub use crate::{
-    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, Node, NodeContext, NodeError, NodeOptions,
-    ParallelContext, ParallelNode, Provide, Route, State, StateGraph,
-    graph::{Outline, Subgraph},
+    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, NodeError, NodeOptions, Provide, Route,
+    State, StateGraph,
+    graph::{Node, NodeContext, ParallelContext, ParallelNode, Subgraph},
+    state::{FieldChange, Update},
 };
-use crate::{EventWriter, NodeFailure, RunConfig, Target, Update};
+use crate::{EventWriter, NodeFailure, config::RunConfig, graph::EdgeTarget};
 
 /// What a context must be for a graph to be run by several threads.
 pub trait Context: Send + Sync + 'static {}
@@ -362,7 +363,7 @@ impl<S, C: Context> StateGraph<S, C> {
     where
         S: State,
     {
-        self.add_branch_node(name, N::HANDLE);
+        self.add_parallel_node(name, N::HANDLE);
     }
 
     pub fn __group(&mut self, name: &'static str, branches: &[&[&'static str]]) {
@@ -404,8 +405,8 @@ impl<S, C: Context> StateGraph<S, C> {
     }
 }
 
-fn targets(arms: &[Arm]) -> Vec<(Arc<str>, Target)> {
-    let target = |to: Option<&str>| to.map_or_else(|| END.into(), Target::from);
+fn targets(arms: &[Arm]) -> Vec<(Arc<str>, EdgeTarget)> {
+    let target = |to: Option<&str>| to.map_or_else(|| END.into(), EdgeTarget::from);
     arms.iter().map(|(label, to)| ((*label).into(), target(*to))).collect()
 }
 

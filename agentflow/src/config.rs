@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::RunId;
+use crate::run_id::RunId;
 
 /// What the caller says about one run: for whom, in which thread, for how long, and values of the caller's own.
 ///
@@ -20,7 +20,7 @@ use crate::RunId;
 /// assert_eq!(config.user_id(), Some("ada"));
 /// assert_eq!(config.value::<String>("language")?.as_deref(), Some("en"));
 /// assert_eq!(config.value::<u32>("pages")?, None);
-/// # Ok::<_, agentflow::ValueError>(())
+/// # Ok::<_, agentflow::run::ConfigValueError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "a config does nothing unless a run is given it"]
@@ -129,11 +129,11 @@ impl RunConfig {
     ///     "the config value `pages` is not a `u32`: invalid type: string \"three\", expected u32",
     /// );
     /// ```
-    pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ValueError> {
+    pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ConfigValueError> {
         let Some(value) = self.said.as_ref().and_then(|said| said.values.get(key)) else {
             return Ok(None);
         };
-        T::deserialize(value).map(Some).map_err(|cause| ValueError {
+        T::deserialize(value).map(Some).map_err(|cause| ConfigValueError {
             key: key.to_owned(),
             expected: std::any::type_name::<T>(),
             cause,
@@ -150,7 +150,7 @@ impl RunConfig {
 #[derive(Debug, thiserror::Error)]
 #[error("the config value `{key}` is not a `{expected}`: {cause}")]
 #[non_exhaustive]
-pub struct ValueError {
+pub struct ConfigValueError {
     /// The value's key.
     pub key: String,
     /// The type that was asked for.

@@ -88,7 +88,7 @@ pub struct Panicked {
 }
 
 /// An attempt took longer than it may: a node's `timeout`, or a task's
-/// [`attempt_timeout`](crate::TaskBuilder::attempt_timeout). A node's error is found with [`NodeError::downcast_ref`], and
+/// [`attempt_timeout`](crate::task::TaskBuilder::attempt_timeout). A node's error is found with [`NodeError::downcast_ref`], and
 /// both are what [`RetryPolicy::when`](crate::RetryPolicy::when) is asked about. A timeout of the node's own is another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("timed out after {after:?}")]

@@ -37,7 +37,7 @@
 //! assert_eq!(state.context[0].text(), "Your report is being processed in the background.");
 //!
 //! let report = app.aclose().await; // waits up to 30 s for send_notification
-//! assert!(report.tasks.cut_off.is_empty());
+//! assert!(report.tasks.unfinished.is_empty());
 //! # Ok(())
 //! # }
 //! ```
@@ -50,16 +50,16 @@
 //! [names](BackgroundTaskManager#metrics).
 
 mod config;
-mod error;
-mod graph;
-mod message;
+pub mod error;
+pub mod graph;
+pub mod message;
 mod node;
 mod retry;
-mod run;
+pub mod run;
 mod run_id;
 pub mod shutdown;
-mod state;
-mod task;
+pub mod state;
+pub mod task;
 
 #[doc(hidden)]
 pub mod __private;
@@ -248,22 +248,12 @@ pub use agentflow_macros::State;
 /// `#[route(crate = path)]` on the enum names the path of this crate, for a crate that re-exports it.
 pub use agentflow_macros::Route;
 
-pub use config::{RunConfig, ValueError};
-pub use error::{AttemptTimedOut, NoRoute, NodeError, Panicked};
-pub use graph::{
-    BuildError, CompileOptions, CompiledGraph, END, MappedGraph, NodeOptions, Problem, ProblemKind, START, Source,
-    StateGraph, Target,
-};
-pub use message::{AgentState, AgentStateUpdate, Content, Message, MessageId, Role, ToolCall, ToolResult};
-pub use node::{Node, NodeContext, ParallelContext, ParallelNode, Provide, Route};
+pub use error::NodeError;
+pub use graph::{CompileOptions, CompiledGraph, END, NodeOptions, START, StateGraph};
+pub use message::{AgentState, Message};
+pub use node::{Provide, Route};
 pub use retry::RetryPolicy;
-pub use run::{Event, EventKind, EventWriter, LastState, NodeFailure, RunError, RunErrorKind, RunStream};
-pub use run_id::{InvalidRunId, RunId};
-pub use shutdown::{RunsReport, ShutdownReport};
-pub use state::{FieldChange, State, Update};
-pub use task::{
-    BackgroundTaskManager, CancelReport, CancellationToken, CloseReport, OnRunEnd, Retrying, SpawnError, StillRunning,
-    TaskBuilder, TaskContext, TaskEnd, TaskError, TaskEvent, TaskEvents, TaskHandle, TaskId, TaskInfo,
-    TaskManagerOptions, TaskOrigin, TaskOutcome, TaskOutput, TaskProgress, TaskState, TaskStats, TimeLimit, WhenBusy,
-    WhenFull,
-};
+pub use run::{EventWriter, NodeFailure, RunConfig, RunError, RunId};
+pub use shutdown::ShutdownReport;
+pub use state::State;
+pub use task::{BackgroundTaskManager, CancellationToken, TaskContext};

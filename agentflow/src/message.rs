@@ -67,7 +67,7 @@ fn merge_by_id(context: &mut Vec<Message>, messages: Vec<Message>) {
 /// One turn of a conversation.
 ///
 /// ```
-/// use agentflow::{Message, Role};
+/// use agentflow::{Message, message::Role};
 ///
 /// let message = Message::assistant("In trees.");
 /// assert_eq!(message.role, Role::Assistant);
@@ -90,7 +90,7 @@ impl Message {
     /// A message with a new id.
     ///
     /// ```
-    /// use agentflow::{Content, Message, Role};
+    /// use agentflow::{Message, message::{Content, Role}};
     ///
     /// let message = Message::new(
     ///     Role::User,
@@ -137,7 +137,7 @@ impl Message {
     /// The same message with one part more.
     ///
     /// ```
-    /// use agentflow::{Message, ToolCall};
+    /// use agentflow::{Message, message::ToolCall};
     /// use serde_json::json;
     ///
     /// let message = Message::assistant("Let me look.")

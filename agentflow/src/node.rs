@@ -11,7 +11,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    BackgroundTaskManager, EventWriter, NodeError, NodeFailure, RunConfig, RunId, State, graph::Outline, run::Scope,
+    BackgroundTaskManager, EventWriter, NodeError, NodeFailure, State, config::RunConfig, graph::Outline, run::Scope,
+    run_id::RunId,
 };
 
 /// One step of a graph: an `async fn` with [`#[node]`](macro@crate::node), or a type that implements this by hand.
@@ -19,7 +20,7 @@ use crate::{
 /// `S` is the graph's state, `C` the app's context (its services), `()` where it has none.
 ///
 /// ```
-/// use agentflow::{AgentState, Message, Node, NodeContext, NodeError, RunConfig, graph};
+/// use agentflow::{AgentState, Message, NodeError, RunConfig, graph, graph::{Node, NodeContext}};
 ///
 /// struct Greet {
 ///     greeting: &'static str,
@@ -55,9 +56,10 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     /// Whether a failed attempt may leave the state half changed.
     ///
     /// `false` promises that the state is written only when the node has succeeded.
-    const IN_PLACE: bool = true;
+    const MUTATES_STATE: bool = true;
 
     /// Whether the node starts tasks in the background, for pictures of the graph.
+    #[doc(hidden)]
     const STARTS_TASKS: bool = false;
 
     /// Runs the node once.
@@ -114,7 +116,7 @@ pub struct NodeContext<'a, S, C = ()> {
     /// Whose run this is, and the caller's own values.
     pub config: &'a RunConfig,
     /// The app's services.
-    pub context: &'a C,
+    pub services: &'a C,
     /// Cancelled when the run is: hand it to what the node starts. The node itself is dropped at its await then.
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
@@ -132,7 +134,7 @@ pub struct ParallelContext<'a, S, C = ()> {
     /// Whose run this is, and the caller's own values.
     pub config: &'a RunConfig,
     /// The app's services.
-    pub context: &'a C,
+    pub services: &'a C,
     /// Cancelled when the run is: hand it to what the node starts. The node itself is dropped at its await then.
     pub cancel: &'a CancellationToken,
     /// Writes custom events.
@@ -192,10 +194,10 @@ place!(NodeContext);
 place!(ParallelContext);
 
 impl<'a, S, C> NodeContext<'a, S, C> {
-    pub(crate) fn new(state: &'a mut S, context: &'a C, place: &'a Place<'a>, is_written: &'a AtomicBool) -> Self {
+    pub(crate) fn new(state: &'a mut S, services: &'a C, place: &'a Place<'a>, is_written: &'a AtomicBool) -> Self {
         let Place { scope, events, .. } = place;
         let run = scope.run;
-        Self { state, config: run.config, context, cancel: run.signals.cancel, events, place, is_written }
+        Self { state, config: run.config, services, cancel: run.signals.cancel, events, place, is_written }
     }
 
     pub(crate) fn replace(self, state: S) {
@@ -205,10 +207,10 @@ impl<'a, S, C> NodeContext<'a, S, C> {
 }
 
 impl<'a, S, C> ParallelContext<'a, S, C> {
-    pub(crate) fn new(state: &'a S, context: &'a C, place: &'a Place<'a>) -> Self {
+    pub(crate) fn new(state: &'a S, services: &'a C, place: &'a Place<'a>) -> Self {
         let Place { scope, events, .. } = place;
         let run = scope.run;
-        Self { state, config: run.config, context, cancel: run.signals.cancel, events, place }
+        Self { state, config: run.config, services, cancel: run.signals.cancel, events, place }
     }
 }
 
@@ -251,17 +253,17 @@ impl<S: State, C> NodeContext<'_, S, C> {
 /// let app = graph! {
 ///     type State = AgentState;
 ///     count -> END;
-///     compile { context: Services::default() }
+///     compile { services: Services::default() }
 /// };
 /// app.invoke(AgentState::default(), RunConfig::new()).await?;
-/// assert_eq!(app.context().counter.0.load(Ordering::Relaxed), 1);
+/// assert_eq!(app.services().counter.0.load(Ordering::Relaxed), 1);
 /// # Ok(())
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "a node injects `{T}`, which the app's context `{Self}` does not provide",
     label = "this node injects `{T}`",
-    note = "write `impl Provide<{T}> for Services`, and hand the services to the graph: `compile {{ context: services }}`"
+    note = "write `impl Provide<{T}> for Services`, and hand the services to the graph: `compile {{ services: services }}`"
 )]
 pub trait Provide<T: ?Sized> {
     /// The service.

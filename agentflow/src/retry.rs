@@ -74,7 +74,7 @@ impl RetryPolicy {
     }
 
     /// Tries again only after errors for which this holds; a panic and a timeout are errors too
-    /// ([`Panicked`](crate::Panicked), [`AttemptTimedOut`](crate::AttemptTimedOut)).
+    /// ([`Panicked`](crate::error::Panicked), [`AttemptTimedOut`](crate::error::AttemptTimedOut)).
     pub fn when(mut self, retryable: impl Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static) -> Self {
         self.when = Some(Arc::new(retryable));
         self

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{BackgroundTaskManager, CloseReport, RunId};
+use crate::{BackgroundTaskManager, run_id::RunId, task::CloseReport};
 
 /// Resolves when the process is asked to stop: SIGINT (Ctrl-C) or SIGTERM; Ctrl-C alone where there are no signals.
 ///
@@ -92,16 +92,16 @@ pub struct RunsReport {
     /// Ended by themselves.
     pub ended: usize,
     /// Did not end in time and were cancelled.
-    pub cut_off: Vec<RunId>,
+    pub unfinished: Vec<RunId>,
     /// Did not end even so: somebody holds the run's future without polling it, or a node blocks its thread.
     pub still_running: Vec<RunId>,
 }
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RunsReport { ended, cut_off, still_running } = &self.runs;
+        let RunsReport { ended, unfinished, still_running } = &self.runs;
         write!(f, "shut down in {:.1?}", self.elapsed)?;
-        write!(f, "\n  runs:  {ended} ended, {} cut off, {} still running", cut_off.len(), still_running.len())?;
+        write!(f, "\n  runs:  {ended} ended, {} unfinished, {} still running", unfinished.len(), still_running.len())?;
         // What was cut off belongs to the tasks, and stands below them.
         write!(f, "\n  tasks: {}", self.tasks.to_string().replace('\n', "\n       "))
     }
@@ -116,7 +116,7 @@ pub(crate) async fn shut_down(runs: &RunGate, manager: &BackgroundTaskManager, b
         biased;
         idle = runs.idle_by(deadline) => idle,
         // Somebody else cut the runs off, and one that nobody polls doesn't end of it.
-        () = runs.cut_off.wait() => false,
+        () = runs.unfinished.wait() => false,
     };
     if !drained {
         runs.cut_off_all();
@@ -136,7 +136,7 @@ pub(crate) struct RunGate {
     /// Notified when the last live run ends.
     idle: Notify,
     /// Set when live runs are to end at once. Not a token: runs look at it before each node, and that is a lock there.
-    cut_off: SetOnce<()>,
+    unfinished: SetOnce<()>,
     down_after: OnceLock<Duration>,
 }
 
@@ -146,12 +146,12 @@ struct Gate {
     closed_at: Option<Instant>,
     /// Runs that ended by themselves after the gate was closed.
     ended: usize,
-    cut_off: Vec<RunId>,
+    unfinished: Vec<RunId>,
 }
 
 impl RunGate {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), idle: Notify::new(), cut_off: SetOnce::new(), down_after: OnceLock::new() }
+        Self { state: Mutex::default(), idle: Notify::new(), unfinished: SetOnce::new(), down_after: OnceLock::new() }
     }
 
     /// Lets a run in, until the gate is closed.
@@ -164,8 +164,8 @@ impl RunGate {
     }
 
     /// Set when live runs are to end at once.
-    pub(crate) fn cut_off(&self) -> &SetOnce<()> {
-        &self.cut_off
+    pub(crate) fn unfinished(&self) -> &SetOnce<()> {
+        &self.unfinished
     }
 
     /// Lets no run in any more; says when it was first called.
@@ -195,19 +195,24 @@ impl RunGate {
 
     fn cut_off_all(&self) {
         let mut gate = self.lock();
-        if gate.cut_off.is_empty() {
-            gate.cut_off = gate.live.iter().map(|(_, id)| *id).collect();
+        if gate.unfinished.is_empty() {
+            gate.unfinished = gate.live.iter().map(|(_, id)| *id).collect();
         }
         drop(gate);
         // Somebody else may have set it already.
-        let _ = self.cut_off.set(());
+        let _ = self.unfinished.set(());
     }
 
     fn report(&self) -> RunsReport {
         let gate = self.lock();
         RunsReport {
             ended: gate.ended,
-            cut_off: gate.cut_off.iter().filter(|id| !gate.live.iter().any(|(_, live)| live == *id)).copied().collect(),
+            unfinished: gate
+                .unfinished
+                .iter()
+                .filter(|id| !gate.live.iter().any(|(_, live)| live == *id))
+                .copied()
+                .collect(),
             still_running: gate.live.iter().map(|(_, id)| *id).collect(),
         }
     }
@@ -239,10 +244,10 @@ impl Drop for RunTicket<'_> {
         let id = gate.live.remove(self.key);
         if self.reached_end {
             // It came to its end in the moment in which it was to be cut off.
-            gate.cut_off.retain(|cut_off| *cut_off != id);
+            gate.unfinished.retain(|unfinished| *unfinished != id);
         }
         // Asked of what the lock guards, not of the flag, which is set a moment later.
-        if gate.closed_at.is_some() && !gate.cut_off.contains(&id) {
+        if gate.closed_at.is_some() && !gate.unfinished.contains(&id) {
             gate.ended += 1;
         }
         let idle = gate.live.is_empty();

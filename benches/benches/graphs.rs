@@ -1,6 +1,6 @@
 //! Chains, loops and groups beside the same work written by hand.
 
-use benches::{chain, group};
+use agentflow_benches::{chain, group};
 
 mod contest;
 

@@ -1,6 +1,6 @@
 //! Background tasks beside tokio's own: spawned, looked at, cancelled.
 
-use benches::{Scale, cancel, inspect, spawn};
+use agentflow_benches::{Scale, cancel, inspect, spawn};
 
 mod contest;
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentflow::{AgentState, BackgroundTaskManager, CompiledGraph, TaskManagerOptions, graph, node};
+use agentflow::{AgentState, BackgroundTaskManager, CompiledGraph, graph, node, task::TaskManagerOptions};
 use tokio::task::{JoinSet, yield_now};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -37,7 +37,7 @@ impl Idlers {
 
 /// A manager that waits for the last of its tasks on a busy machine too.
 fn patient_manager() -> BackgroundTaskManager {
-    BackgroundTaskManager::with_options(TaskManagerOptions::new().grace(Duration::from_mins(1)))
+    BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(Duration::from_mins(1)))
 }
 
 /// Spawns them into the manager, and returns when they wait.

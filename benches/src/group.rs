@@ -2,7 +2,7 @@
 
 use std::{hint::black_box, sync::Arc, time::Instant};
 
-use agentflow::{CompileOptions, CompiledGraph, END, ParallelNode, RunConfig, State, StateGraph, node};
+use agentflow::{CompileOptions, CompiledGraph, END, RunConfig, State, StateGraph, graph::ParallelNode, node};
 use futures::future::join_all;
 use tokio::{runtime::Runtime, task::yield_now};
 
@@ -42,7 +42,7 @@ fn groups<N: ParallelNode<Tally>>(groups: u64, branches: usize, branch: impl Fn(
     for group in 0..groups {
         let names: Vec<_> = (0..branches).map(|index| format!("G{group}N{index}")).collect();
         for name in &names {
-            graph.add_branch_node(name.clone(), branch());
+            graph.add_parallel_node(name.clone(), branch());
         }
         graph.add_group(format!("G{group}"), names.into_iter().map(|name| [name]));
         if group > 0 {

@@ -119,7 +119,7 @@ fn task_bytes() -> Vec<Row> {
             }),
             mean_bytes!(|with, future| {
                 let listening = |task| future.map(move |()| drop(task));
-                with.manager.create_task_with(listening).name("idle").spawn()
+                with.manager.create_task_with_context(listening).name("idle").spawn()
             }),
         ),
     ]

@@ -1,6 +1,6 @@
 //! The allocator counts what is allocated, and what still lives.
 
-use benches::allocator::{Allocated, counted};
+use agentflow_benches::allocator::{Allocated, counted};
 
 /// Without a test harness, whose threads allocate as well.
 fn main() {

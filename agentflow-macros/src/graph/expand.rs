@@ -244,7 +244,7 @@ fn add_node(
             }
         }
         // With mistakes it may be a graph, of which it has been said that it cannot run in a group.
-        (None, Some(_), Some(value)) if !has_errors => quote!(add_branch_node(#name, #value)),
+        (None, Some(_), Some(value)) if !has_errors => quote!(add_parallel_node(#name, #value)),
         (None, Some(_), None) => quote!(__branch::<(#reference), #fit, #fit>(#name)),
         (None, _, Some(value)) => quote!(__add(#name, #value)),
         (None, None, None) => quote!(__node::<(#reference), #fit>(#name)),

@@ -69,7 +69,7 @@ fn headers_and_options() {
         name = "support";
         type State = Support<T>;
         a -> END;
-        compile { shutdown_timeout: 1.5s, recursion_limit: 2 * n, context: services }
+        compile { shutdown_timeout: 1.5s, recursion_limit: 2 * n, services: services }
     }));
 }
 
@@ -584,8 +584,8 @@ fn half_typed_headers_and_options_keep_what_is_there() {
     assert!(contains(&output, ".shutdown_timeout(__af::missing())"), "{output}");
     let output = keeps("MAIN -> ; compile { shutdown_timeout: Duration:: , recursion_limit: 3 }", &["MAIN"]);
     assert!(contains(&output, ".recursion_limit(3)"), "{output}");
-    let output = keeps("MAIN -> ; compile { context: services. }", &["MAIN"]);
-    assert!(contains(&output, ".context(services.)"), "{output}");
+    let output = keeps("MAIN -> ; compile { services: services. }", &["MAIN"]);
+    assert!(contains(&output, ".services(services.)"), "{output}");
 }
 
 /// rust-analyzer looks for its marker in the expansion of the text that has one, and gives up where that lies beyond the
@@ -628,7 +628,7 @@ const GRAPHS: &[&str] = &[
      node X = a { retry: 3, on_error: b };",
     "graph G { node X = x { timeout: 1s }; X -> match { true => END, false => X } } a -> G -> { b, c } -> END; \
      START -> a",
-    "crate = x::y; node V = f(1); node W = (v); V -> W -> a; a -> END; compile { context: c }",
+    "crate = x::y; node V = f(1); node W = (v); V -> W -> a; a -> END; compile { services: c }",
 ];
 
 const WORDS: &[&str] = &[

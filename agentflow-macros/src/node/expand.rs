@@ -250,7 +250,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         #[allow(unused_parens)]
         impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds #result: #returns {
             type Output = <#result as #returns>::Route;
-            const IN_PLACE: bool = #in_place;
+            const MUTATES_STATE: bool = #in_place;
             #starts_tasks
             async fn run(&self, __cx: __af::NodeContext<'_, #state, __C>) -> #output {
                 #taken
@@ -296,7 +296,7 @@ fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> 
             quote!(<#ty as __af::AttemptParam>::take(__attempt))
         }
         Parameter::Known(Known::Error, ty) => quote!(<#ty as __af::ErrorParam<'_>>::take(__error)),
-        Parameter::Inject(service) => quote!(<__C as __af::Provide<#service>>::provide(__cx.context)),
+        Parameter::Inject(service) => quote!(<__C as __af::Provide<#service>>::provide(__cx.services)),
     });
     let turbofish = (!turbofish.is_empty()).then(|| quote!(::#turbofish));
     // Where the future is not `Send`, rustc points at the call: it is to point at the function's own name.

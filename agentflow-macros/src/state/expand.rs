@@ -107,7 +107,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             #[automatically_derived]
             #quiet
             #[allow(clippy::trait_duplication_in_bounds, clippy::type_repetition_in_bounds)]
-            impl #state_generics #root::Update for #update #args #fit {
+            impl #state_generics #root::__private::Update for #update #args #fit {
                 type State = #ident #args;
             }
         };

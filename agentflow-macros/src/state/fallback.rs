@@ -42,13 +42,13 @@ pub(crate) fn fallback(state: &State) -> TokenStream {
             impl #impl_generics ::core::default::Default for #update #args #bounds {
                 fn default() -> Self { Self(::core::marker::PhantomData) }
             }
-            impl #impl_generics #root::Update for #update #args #bounds {
+            impl #impl_generics #root::__private::Update for #update #args #bounds {
                 type State = #this;
             }
             impl #impl_generics #root::State for #this #bounds {
                 type Update = #update #args;
                 fn apply(&mut self, _: #update #args) {}
-                fn changes(_: &#update #args) -> ::std::vec::Vec<#root::FieldChange> { ::std::vec::Vec::new() }
+                fn changes(_: &#update #args) -> ::std::vec::Vec<#root::__private::FieldChange> { ::std::vec::Vec::new() }
             }
         };
     }

@@ -7,7 +7,11 @@ use super::{
     plan::{Choose, Decided, ErasedNode, ErasedParallelNode},
     validate,
 };
-use crate::{Node, NodeError, ParallelNode, State, error::NoRoute};
+use crate::{
+    NodeError, State,
+    error::NoRoute,
+    graph::{Node, ParallelNode},
+};
 
 /// Where every run begins: `add_edge(START, "MAIN")` says the same as `set_entry_point("MAIN")`.
 ///
@@ -23,11 +27,11 @@ pub struct END;
 
 /// Where an edge begins: the name of a node or group, or [`START`].
 #[derive(Clone, Debug)]
-pub struct Source(pub(super) Option<Arc<str>>);
+pub struct EdgeSource(pub(super) Option<Arc<str>>);
 
 /// Where an edge leads: the name of a node or group, or [`END`].
 #[derive(Clone, Debug)]
-pub struct Target(pub(super) Option<Arc<str>>);
+pub struct EdgeTarget(pub(super) Option<Arc<str>>);
 
 macro_rules! place {
     ($place:ident, $reserved:ident) => {
@@ -48,8 +52,8 @@ macro_rules! place {
         }
     };
 }
-place!(Source, START);
-place!(Target, END);
+place!(EdgeSource, START);
+place!(EdgeTarget, END);
 
 /// A graph described call by call; [`graph!`](crate::graph) is the form that is checked when it is compiled.
 ///
@@ -110,8 +114,8 @@ pub(super) struct OptionsDeclaration {
 }
 
 pub(super) struct EdgeDeclaration {
-    pub(super) from: Source,
-    pub(super) to: Target,
+    pub(super) from: EdgeSource,
+    pub(super) to: EdgeTarget,
     pub(super) location: Caller,
 }
 
@@ -119,7 +123,7 @@ pub(super) struct RouteDeclaration<S> {
     pub(super) from: Arc<str>,
     /// `None` where the node itself says which arm to take.
     pub(super) choose: Option<Box<dyn Choose<S>>>,
-    pub(super) arms: Vec<(Arc<str>, Target)>,
+    pub(super) arms: Vec<(Arc<str>, EdgeTarget)>,
     /// Routes that more than one arm has.
     pub(super) duplicates: Vec<Arc<str>>,
     pub(super) location: Caller,
@@ -169,7 +173,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         &mut self,
         name: impl Into<Arc<str>>,
         node: N,
-        arms: impl IntoIterator<Item = (N::Output, Target)>,
+        arms: impl IntoIterator<Item = (N::Output, EdgeTarget)>,
     ) -> &mut Self
     where
         S: State,
@@ -198,7 +202,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
 
     /// Adds a node that will run in a group: one that reads the state, and returns an update if anything.
     #[track_caller]
-    pub fn add_branch_node(&mut self, name: impl Into<Arc<str>>, node: impl ParallelNode<S, C>) -> &mut Self
+    pub fn add_parallel_node(&mut self, name: impl Into<Arc<str>>, node: impl ParallelNode<S, C>) -> &mut Self
     where
         S: State,
     {
@@ -233,7 +237,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
 
     /// After `from`, run `to`.
     #[track_caller]
-    pub fn add_edge(&mut self, from: impl Into<Source>, to: impl Into<Target>) -> &mut Self {
+    pub fn add_edge(&mut self, from: impl Into<EdgeSource>, to: impl Into<EdgeTarget>) -> &mut Self {
         self.edges.push(EdgeDeclaration { from: from.into(), to: to.into(), location: Location::caller() });
         self
     }
@@ -246,7 +250,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         &mut self,
         from: impl Into<Arc<str>>,
         router: impl Fn(&S) -> T + Send + Sync + 'static,
-        arms: impl IntoIterator<Item = (T, Target)>,
+        arms: impl IntoIterator<Item = (T, EdgeTarget)>,
     ) -> &mut Self
     where
         T: PartialEq + fmt::Debug + Send + Sync + 'static,
@@ -262,7 +266,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         &mut self,
         from: Arc<str>,
         choose: Option<Box<dyn Choose<S>>>,
-        arms: Vec<(Arc<str>, Target)>,
+        arms: Vec<(Arc<str>, EdgeTarget)>,
         duplicates: Vec<Arc<str>>,
     ) -> &mut Self {
         self.routes.push(RouteDeclaration { from, choose, arms, duplicates, location: Location::caller() });
@@ -299,7 +303,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     }
 }
 
-fn split_arms<T: fmt::Debug>(arms: impl IntoIterator<Item = (T, Target)>) -> (Vec<T>, Vec<(Arc<str>, Target)>) {
+fn split_arms<T: fmt::Debug>(arms: impl IntoIterator<Item = (T, EdgeTarget)>) -> (Vec<T>, Vec<(Arc<str>, EdgeTarget)>) {
     arms.into_iter()
         .map(|(route, target)| {
             let label = format!("{route:?}").into();

@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{CompileOptions, MappedGraph, draw::Outline, plan::Plan};
 use crate::{
-    BackgroundTaskManager, RunConfig, RunError, RunStream, ShutdownReport, State, run,
+    BackgroundTaskManager, RunError, ShutdownReport, State,
+    config::RunConfig,
+    run,
+    run::RunStream,
     shutdown::{RunGate, shut_down},
 };
 
@@ -21,7 +24,7 @@ pub(crate) struct App<S: State, C> {
     pub(crate) name: Arc<str>,
     pub(crate) plan: Plan<S, C>,
     pub(super) outline: Outline,
-    pub(crate) context: C,
+    pub(crate) services: C,
     pub(crate) recursion_limit: usize,
     /// How many nodes the graph has, those of the graphs in it too.
     pub(crate) nodes: usize,
@@ -39,7 +42,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
             nodes,
             plan,
             outline,
-            context: options.context,
+            services: options.services,
             runs: RunGate::new(),
             manager: options.task_manager.unwrap_or_default(),
             shutdown_timeout: options.shutdown_timeout,
@@ -114,9 +117,9 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// A node that calls it waits for its own run until the timeout, and is cut off then: spawn a task for it.
     ///
     /// It returns at the latest when `shutdown_timeout`, the longest grace and a tenth of a second are over, whatever runs
-    /// and tasks do. The longest grace is the manager's [own](crate::TaskManagerOptions::grace), or that of a task with a
-    /// longer [`shutdown_grace`](crate::TaskBuilder::shutdown_grace). Where tasks
-    /// [must finish](crate::TaskBuilder::must_finish), their longest grace and another tenth of a second are added. May be
+    /// and tasks do. The longest grace is the manager's [own](crate::task::TaskManagerOptions::grace_period), or that of a task with a
+    /// longer [`grace_period`](crate::task::TaskBuilder::grace_period). Where tasks
+    /// [must finish](crate::task::TaskBuilder::cancel_last), their longest grace and another tenth of a second are added. May be
     /// called more than once, at once too: every call returns when the app is down, with the same report.
     ///
     /// # Cancel safety
@@ -146,8 +149,8 @@ impl<S: State, C> CompiledGraph<S, C> {
 
     /// The services that the graph was compiled with.
     #[must_use]
-    pub fn context(&self) -> &C {
-        &self.app.context
+    pub fn services(&self) -> &C {
+        &self.app.services
     }
 
     /// A picture of the graph as a [Mermaid](https://mermaid.js.org) flowchart.

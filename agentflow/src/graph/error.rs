@@ -5,13 +5,13 @@ use std::{fmt, panic::Location, sync::Arc};
 /// The graph cannot run as it is wired; lists **all** that is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildError {
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<BuildProblem>,
 }
 
 impl BuildError {
     /// What is wrong, in the order of the calls that are to be mended. Never empty.
     #[must_use]
-    pub fn problems(&self) -> &[Problem] {
+    pub fn problems(&self) -> &[BuildProblem] {
         &self.problems
     }
 }
@@ -34,14 +34,14 @@ impl std::error::Error for BuildError {}
 /// One mistake, and the call that made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Problem {
+pub struct BuildProblem {
     /// What is wrong.
-    pub kind: ProblemKind,
+    pub kind: BuildProblemKind,
     /// The call to look at.
     pub location: &'static Location<'static>,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for BuildProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({}:{})", self.kind, self.location.file(), self.location.line())
     }
@@ -50,7 +50,7 @@ impl fmt::Display for Problem {
 /// What can be wrong with a graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ProblemKind {
+pub enum BuildProblemKind {
     /// There is no node at all.
     #[error("a graph needs at least one node: `add_node(\"MAIN\", main_node {{}})`")]
     Empty,
@@ -141,7 +141,7 @@ pub enum ProblemKind {
         group: Arc<str>,
     },
     /// A node in a group may change the state in place.
-    #[error("node `{node}` is in group `{group}`, where nodes only read: add it with `add_branch_node`")]
+    #[error("node `{node}` is in group `{group}`, where nodes only read: add it with `add_parallel_node`")]
     NotParallel {
         /// The node.
         node: Arc<str>,
@@ -149,7 +149,7 @@ pub enum ProblemKind {
         group: Arc<str>,
     },
     /// A node was added for a group and is in none.
-    #[error("node `{node}` was added with `add_branch_node` but is in no group; add it with `add_node`")]
+    #[error("node `{node}` was added with `add_parallel_node` but is in no group; add it with `add_node`")]
     NotInGroup {
         /// The node.
         node: Arc<str>,

@@ -10,11 +10,15 @@ mod plan;
 mod subgraph;
 mod validate;
 
-pub use builder::{END, START, Source, StateGraph, Target};
+pub use builder::{END, EdgeSource, EdgeTarget, START, StateGraph};
 pub(crate) use compiled::App;
 pub use compiled::CompiledGraph;
+#[doc(hidden)]
 pub use draw::Outline;
-pub use error::{BuildError, Problem, ProblemKind};
+pub use error::{BuildError, BuildProblem, BuildProblemKind};
 pub use options::{CompileOptions, NodeOptions};
 pub(crate) use plan::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, Plan, Step, Way, Work};
+#[doc(hidden)]
 pub use subgraph::{MappedGraph, Subgraph};
+
+pub use crate::node::{Node, NodeContext, ParallelContext, ParallelNode};

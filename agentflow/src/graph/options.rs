@@ -16,16 +16,16 @@ use crate::{BackgroundTaskManager, RetryPolicy};
 #[derive(Debug)]
 #[must_use = "options do nothing until a graph is compiled with them"]
 pub struct CompileOptions<C = ()> {
-    pub(crate) context: C,
+    pub(crate) services: C,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) recursion_limit: Option<usize>,
     pub(crate) task_manager: Option<BackgroundTaskManager>,
 }
 
 impl CompileOptions {
-    /// No context, a `shutdown_timeout` of 30 s, a `recursion_limit` of 25 or the number of nodes, whichever is more.
+    /// No services, a `shutdown_timeout` of 30 s, a `recursion_limit` of 25 or the number of nodes, whichever is more.
     pub fn new() -> Self {
-        Self { context: (), shutdown_timeout: Duration::from_secs(30), recursion_limit: None, task_manager: None }
+        Self { services: (), shutdown_timeout: Duration::from_secs(30), recursion_limit: None, task_manager: None }
     }
 }
 
@@ -37,9 +37,9 @@ impl Default for CompileOptions {
 
 impl<C> CompileOptions<C> {
     /// The services that nodes `#[inject]`; see [`Provide`](crate::Provide).
-    pub fn context<D>(self, context: D) -> CompileOptions<D> {
+    pub fn services<D>(self, services: D) -> CompileOptions<D> {
         CompileOptions {
-            context,
+            services,
             shutdown_timeout: self.shutdown_timeout,
             recursion_limit: self.recursion_limit,
             task_manager: self.task_manager,
@@ -101,7 +101,7 @@ impl NodeOptions {
     }
 
     /// How long one attempt may take. Then it is dropped at its await and fails with
-    /// [`AttemptTimedOut`](crate::AttemptTimedOut). Zero times out at once. In a [`stream`](crate::CompiledGraph::stream) the time
+    /// [`AttemptTimedOut`](crate::error::AttemptTimedOut). Zero times out at once. In a [`stream`](crate::CompiledGraph::stream) the time
     /// in which the node waits for the reader counts.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -115,7 +115,7 @@ impl NodeOptions {
     }
 
     /// Where the run goes on when the last attempt has failed. That node sees the failure in
-    /// [`NodeContext::error`](crate::NodeContext::error), or in its `error` parameter, and the state as it was before the
+    /// [`NodeContext::error`](crate::graph::NodeContext::error), or in its `error` parameter, and the state as it was before the
     /// first attempt. For that the state is copied once, as for [`retry`](Self::retry).
     pub fn on_error(mut self, node: impl Into<Arc<str>>) -> Self {
         self.on_error = Some(node.into());

@@ -7,7 +7,11 @@ use std::{
 };
 
 use super::{NodeOptions, draw::Outline};
-use crate::{Node, NodeContext, NodeError, ParallelContext, ParallelNode, State, node::Place};
+use crate::{
+    NodeError, State,
+    graph::{Node, NodeContext, ParallelContext, ParallelNode},
+    node::Place,
+};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -64,12 +68,12 @@ pub(crate) trait ErasedNode<S, C>: Send + Sync {
     fn run<'a>(
         &'a self,
         state: &'a mut S,
-        context: &'a C,
+        services: &'a C,
         place: &'a Place<'a>,
         is_written: &'a AtomicBool,
     ) -> BoxFuture<'a, Result<usize, NodeError>>;
 
-    /// See [`Node::IN_PLACE`].
+    /// See [`Node::MUTATES_STATE`].
     fn is_in_place(&self) -> bool;
 
     /// See [`Node::STARTS_TASKS`].
@@ -95,18 +99,18 @@ where
     fn run<'a>(
         &'a self,
         state: &'a mut S,
-        context: &'a C,
+        services: &'a C,
         place: &'a Place<'a>,
         is_written: &'a AtomicBool,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let output = self.node.run(NodeContext::new(state, context, place, is_written)).await?;
+            let output = self.node.run(NodeContext::new(state, services, place, is_written)).await?;
             (self.choose)(state, output)
         })
     }
 
     fn is_in_place(&self) -> bool {
-        N::IN_PLACE
+        N::MUTATES_STATE
     }
 
     fn starts_tasks(&self) -> bool {
@@ -123,7 +127,7 @@ pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
     fn run<'a>(
         &'a self,
         state: &'a S,
-        context: &'a C,
+        services: &'a C,
         place: &'a Place<'a>,
         update: &'a mut Option<S::Update>,
     ) -> BoxFuture<'a, Result<(), NodeError>>
@@ -140,12 +144,12 @@ impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNo
     fn run<'a>(
         &'a self,
         state: &'a S,
-        context: &'a C,
+        services: &'a C,
         place: &'a Place<'a>,
         update: &'a mut Option<S::Update>,
     ) -> BoxFuture<'a, Result<(), NodeError>> {
         Box::pin(async move {
-            *update = self.run_parallel(ParallelContext::new(state, context, place)).await?;
+            *update = self.run_parallel(ParallelContext::new(state, services, place)).await?;
             Ok(())
         })
     }

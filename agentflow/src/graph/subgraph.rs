@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::{CompiledGraph, draw::Outline, plan::Plan};
 use crate::{
-    Node, NodeContext, NodeError, ParallelContext, ParallelNode, State,
+    NodeError, State,
+    graph::{Node, NodeContext, ParallelContext, ParallelNode},
     node::Place,
     run::{Progress, walk},
 };
@@ -19,7 +20,7 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.plan, cx.context, cx.state, cx.place).await
+        run_inside(&self.plan, cx.services, cx.state, cx.place).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -44,7 +45,7 @@ where
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, &self.app.context, cx.state, cx.place).await
+        run_inside(&self.app.plan, &self.app.services, cx.state, cx.place).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -70,7 +71,7 @@ where
 {
     type Output = ();
     /// The state is written when the graph is done.
-    const IN_PLACE: bool = false;
+    const MUTATES_STATE: bool = false;
 
     async fn run(&self, mut cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
         let update = self.run_mapped((self.into)(cx.state), cx.place).await?;
@@ -107,7 +108,7 @@ where
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
     async fn run_mapped(&self, mut state: T, place: &Place<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
-        run_inside(&app.plan, &app.context, &mut state, place).await?;
+        run_inside(&app.plan, &app.services, &mut state, place).await?;
         Ok(state)
     }
 }
@@ -121,12 +122,12 @@ impl<T: State, D, I, B> fmt::Debug for MappedGraph<T, D, I, B> {
 /// Walks the inner graph as a part of the run that the node is in.
 async fn run_inside<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
-    context: &C,
+    services: &C,
     state: &mut S,
     place: &Place<'_>,
 ) -> Result<(), NodeError> {
     let scope = place.scope.inside(place.path.clone());
-    walk(plan, context, &scope, state, &Progress::new(plan.entry)).await.map_err(|failure| *failure)?;
+    walk(plan, services, &scope, state, &Progress::new(plan.entry)).await.map_err(|failure| *failure)?;
     // A failed attempt is no part of the path: the next one starts where this one did.
     place.scope.join([&scope]);
     Ok(())

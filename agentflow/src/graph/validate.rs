@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    BuildError, Problem, ProblemKind, StateGraph,
+    BuildError, BuildProblem, BuildProblemKind, StateGraph,
     builder::{Caller, StepDeclaration, WorkDeclaration},
     draw::{Inside, Outline, OutlineStep},
     options::NodeOptions,
@@ -71,11 +71,11 @@ pub(super) fn validate<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, 
     Ok((Plan { steps, entry }, outline))
 }
 
-struct Problems(Vec<Problem>);
+struct Problems(Vec<BuildProblem>);
 
 impl Problems {
-    fn add(&mut self, location: Caller, kind: ProblemKind) {
-        self.0.push(Problem { kind, location });
+    fn add(&mut self, location: Caller, kind: BuildProblemKind) {
+        self.0.push(BuildProblem { kind, location });
     }
 
     fn into_error(mut self) -> BuildError {
@@ -95,14 +95,14 @@ impl Names {
     fn collect<S: State, C>(graph: &StateGraph<S, C>, problems: &mut Problems) -> Self {
         let mut names = Self { steps: Vec::new(), locations: Vec::new(), index: HashMap::new() };
         if graph.steps.is_empty() {
-            problems.add(graph.created, ProblemKind::Empty);
+            problems.add(graph.created, BuildProblemKind::Empty);
         }
         for (index, StepDeclaration { name, location, .. }) in graph.steps.iter().enumerate() {
             if name.is_empty() || name.contains('/') {
-                problems.add(location, ProblemKind::BadName { name: Arc::clone(name) });
+                problems.add(location, BuildProblemKind::BadName { name: Arc::clone(name) });
             }
             if names.index.contains_key(name) {
-                problems.add(location, ProblemKind::DuplicateNode { name: Arc::clone(name) });
+                problems.add(location, BuildProblemKind::DuplicateNode { name: Arc::clone(name) });
             } else {
                 names.index.insert(Arc::clone(name), index);
             }
@@ -126,7 +126,7 @@ impl Names {
         // In a graph without nodes, that it has none is the mistake.
         if found.is_none() && !self.steps.is_empty() {
             let suggestion = closest(name, &self.steps);
-            problems.add(location, ProblemKind::UnknownNode { name: Arc::clone(name), suggestion });
+            problems.add(location, BuildProblemKind::UnknownNode { name: Arc::clone(name), suggestion });
         }
         found
     }
@@ -159,7 +159,7 @@ fn groups<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut P
             continue;
         };
         if branches.is_empty() || branches.iter().any(Vec::is_empty) {
-            problems.add(location, ProblemKind::EmptyGroup { group: Arc::clone(name) });
+            problems.add(location, BuildProblemKind::EmptyGroup { group: Arc::clone(name) });
         }
         let branches = branches.iter().map(|branch| {
             branch.iter().filter_map(|member| names.find(member, location, problems)).collect::<Vec<_>>()
@@ -176,7 +176,7 @@ fn members(names: &Names, groups: &[Vec<Vec<usize>>], problems: &mut Problems) -
         for member in branches.iter().flatten() {
             if members[*member].replace(group).is_some() {
                 let (node, group) = (names.of(*member), names.of(group));
-                problems.add(names.locations[*member], ProblemKind::TwoPlaces { node, group });
+                problems.add(names.locations[*member], BuildProblemKind::TwoPlaces { node, group });
             }
         }
     }
@@ -184,7 +184,7 @@ fn members(names: &Names, groups: &[Vec<Vec<usize>>], problems: &mut Problems) -
         // Out of a group that is not inside itself there are at most as many steps as there are groups.
         let around = std::iter::successors(members[group], |group| members[*group]).take(groups.len());
         if around.into_iter().any(|around| around == group) {
-            problems.add(names.locations[group], ProblemKind::GroupInItself { group: names.of(group) });
+            problems.add(names.locations[group], BuildProblemKind::GroupInItself { group: names.of(group) });
         }
     }
     members
@@ -201,9 +201,9 @@ fn branch_nodes<S: State, C>(
         let node = Arc::clone(name);
         match (work, members[index]) {
             (WorkDeclaration::Node(_), Some(group)) => {
-                problems.add(location, ProblemKind::NotParallel { node, group: names.of(group) });
+                problems.add(location, BuildProblemKind::NotParallel { node, group: names.of(group) });
             }
-            (WorkDeclaration::Branch(_), None) => problems.add(location, ProblemKind::NotInGroup { node }),
+            (WorkDeclaration::Branch(_), None) => problems.add(location, BuildProblemKind::NotInGroup { node }),
             _ => {}
         }
     }
@@ -220,7 +220,7 @@ fn edges_of_members<S: State, C>(
     let mut report = |step: usize, location: Caller| {
         if let Some(group) = members[step] {
             let (node, group) = (names.of(step), names.of(group));
-            problems.add(location, ProblemKind::EdgeOfBranch { node, group });
+            problems.add(location, BuildProblemKind::EdgeOfBranch { node, group });
         }
     };
     for (from, edges) in ways.iter().enumerate() {
@@ -260,7 +260,7 @@ fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Pr
         match (names.find(name, edge.location, problems), first) {
             (Some(second), Some(first)) => {
                 let (first, second) = (names.of(first), names.of(second));
-                problems.add(edge.location, ProblemKind::SecondEntry { first, second });
+                problems.add(edge.location, BuildProblemKind::SecondEntry { first, second });
             }
             (found, None) => first = found,
             (None, Some(_)) => {}
@@ -269,11 +269,11 @@ fn entry<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut Pr
     if let Some(first) = first {
         for end in ends {
             let (first, second) = (names.of(first), "END".into());
-            problems.add(end, ProblemKind::SecondEntry { first, second });
+            problems.add(end, BuildProblemKind::SecondEntry { first, second });
         }
     }
     if let (false, Some(candidate)) = (is_said, names.steps.first()) {
-        problems.add(graph.created, ProblemKind::NoEntry { candidate: Arc::clone(candidate) });
+        problems.add(graph.created, BuildProblemKind::NoEntry { candidate: Arc::clone(candidate) });
     }
     first
 }
@@ -300,9 +300,9 @@ fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut 
             Some(first) => {
                 let (from, to, first) = (names.of(from), names.of_target(to), names.of_target(first.way.to));
                 let kind = if first == to {
-                    ProblemKind::DuplicateEdge { from, to }
+                    BuildProblemKind::DuplicateEdge { from, to }
                 } else {
-                    ProblemKind::SecondWayOn { from, first, second: to }
+                    BuildProblemKind::SecondWayOn { from, first, second: to }
                 };
                 problems.add(edge.location, kind);
             }
@@ -311,7 +311,7 @@ fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut 
     for route in &graph.routes {
         let from = names.find(&route.from, route.location, problems);
         for label in &route.duplicates {
-            let kind = ProblemKind::DuplicateArm { from: Arc::clone(&route.from), route: Arc::clone(label) };
+            let kind = BuildProblemKind::DuplicateArm { from: Arc::clone(&route.from), route: Arc::clone(label) };
             problems.add(route.location, kind);
         }
         let arms: Vec<_> = route
@@ -327,7 +327,8 @@ fn ways_on<S: State, C>(graph: &StateGraph<S, C>, names: &Names, problems: &mut 
             None => ways[from] = arms,
             Some(first) => {
                 let (from, first) = (names.of(from), names.of_target(first.way.to));
-                problems.add(route.location, ProblemKind::SecondWayOn { from, first, second: "a decision".into() });
+                problems
+                    .add(route.location, BuildProblemKind::SecondWayOn { from, first, second: "a decision".into() });
             }
         }
     }
@@ -346,7 +347,7 @@ fn options<S: State, C>(
             continue;
         };
         if let WorkDeclaration::Group(_) = graph.steps[step].work {
-            problems.add(declared.location, ProblemKind::OptionsOfGroup { group: names.of(step) });
+            problems.add(declared.location, BuildProblemKind::OptionsOfGroup { group: names.of(step) });
         }
         let on_error = declared.options.on_error.as_ref();
         let on_error = on_error.and_then(|on_error| names.find(on_error, declared.location, problems));
@@ -377,7 +378,7 @@ impl Topology<'_> {
 
     fn no_way_on(&self, problems: &mut Problems) {
         for step in self.top().filter(|step| self.ways[*step].is_empty()) {
-            problems.add(self.names.locations[step], ProblemKind::NoWayOn { node: self.names.of(step) });
+            problems.add(self.names.locations[step], BuildProblemKind::NoWayOn { node: self.names.of(step) });
         }
     }
 
@@ -386,7 +387,7 @@ impl Topology<'_> {
         let is_stray = |step: &usize| self.members[*step].is_none() || self.is_in_ring(*step);
         for step in (0..self.members.len()).filter(|step| !reached[*step] && is_stray(step)) {
             let (node, entry) = (self.names.of(step), self.names.of(entry));
-            problems.add(self.names.locations[step], ProblemKind::Unreachable { node, entry });
+            problems.add(self.names.locations[step], BuildProblemKind::Unreachable { node, entry });
         }
     }
 
@@ -411,7 +412,7 @@ impl Topology<'_> {
                     reported[*at] = true;
                 }
                 let nodes = looping.into_iter().map(|at| self.names.of(at)).collect();
-                problems.add(self.names.locations[step], ProblemKind::EndlessLoop { nodes });
+                problems.add(self.names.locations[step], BuildProblemKind::EndlessLoop { nodes });
             }
         }
     }

@@ -59,7 +59,7 @@ pub(super) struct Sequential<'s, S, C> {
     pub(super) is_written: AtomicBool,
     /// A decision from the state.
     pub(super) router: Option<&'s dyn Choose<S>>,
-    pub(super) context: &'s C,
+    pub(super) services: &'s C,
 }
 
 impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
@@ -67,7 +67,7 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
     type Output = usize;
 
     fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
-        self.node.run(self.state, self.context, place, &self.is_written)
+        self.node.run(self.state, self.services, place, &self.is_written)
     }
 
     fn decide(&self, way: usize) -> Result<usize, NodeError> {
@@ -91,7 +91,7 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Sequential<'_, S, C> {
 pub(super) struct Parallel<'s, S: State, C> {
     pub(super) node: &'s dyn ErasedParallelNode<S, C>,
     pub(super) state: &'s S,
-    pub(super) context: &'s C,
+    pub(super) services: &'s C,
     /// Where it puts what it brings: what futures return is moved by each of them.
     pub(super) update: &'s mut Option<S::Update>,
 }
@@ -100,7 +100,7 @@ impl<S: State, C: Send + Sync + 'static> Attempt for Parallel<'_, S, C> {
     type Output = ();
 
     fn start<'a>(&'a mut self, place: &'a Place<'a>) -> BoxFuture<'a, Result<(), NodeError>> {
-        self.node.run(self.state, self.context, place, self.update)
+        self.node.run(self.state, self.services, place, self.update)
     }
 
     fn roll_back(&mut self) -> bool {

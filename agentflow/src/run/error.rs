@@ -2,12 +2,12 @@
 
 use std::{any::Any, error::Error, fmt, sync::Arc, time::Duration};
 
-use crate::{NodeError, RunId, State};
+use crate::{NodeError, State, run_id::RunId};
 
 /// Why a run did not reach `END`. The state can be taken back from it, so that no work is lost.
 ///
 /// ```
-/// use agentflow::{AgentState, LastState, RunConfig, graph, node};
+/// use agentflow::{AgentState, RunConfig, graph, node, run::LastState};
 ///
 /// #[node]
 /// async fn broken(_state: &AgentState) -> Result<(), std::io::Error> {
@@ -90,7 +90,7 @@ pub struct NodeFailure {
     pub attempt: u32,
     /// How long that attempt took.
     pub elapsed: Duration,
-    /// What the node returned; [`Panicked`](crate::Panicked) where it panicked, [`AttemptTimedOut`](crate::AttemptTimedOut)
+    /// What the node returned; [`Panicked`](crate::error::Panicked) where it panicked, [`AttemptTimedOut`](crate::error::AttemptTimedOut)
     /// where it took too long.
     pub source: NodeError,
 }
@@ -257,7 +257,7 @@ impl fmt::Display for RunErrorKind {
             ),
             Self::Cancelled { node } => write!(f, "cancelled at node `{node}`"),
             Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
-            Self::ShutDown { node } => write!(f, "cut off at node `{node}`: the app was shut down"),
+            Self::ShutDown { node } => write!(f, "stopped at node `{node}`: the app was shut down"),
             Self::RecursionLimit { limit, node, nodes } => {
                 write!(f, "the recursion limit of {limit} node runs was reached before node `{node}`")?;
                 if !nodes.is_empty() {

@@ -12,7 +12,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::{FieldChange, RunId, TaskId, TaskOutcome, task::Watch};
+use crate::{
+    run_id::RunId,
+    state::FieldChange,
+    task::{TaskId, TaskOutcome, Watch},
+};
 
 /// What happened in a run, and when.
 ///
@@ -454,7 +458,7 @@ impl EventWriter {
 
     /// Whether somebody reads, so that what only serves an event need not be made for nobody.
     #[must_use]
-    pub fn is_read(&self) -> bool {
+    pub fn has_reader(&self) -> bool {
         self.0.is_some()
     }
 

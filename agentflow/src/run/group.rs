@@ -27,13 +27,13 @@ struct Slot<'a, S: State> {
 pub(super) async fn group<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     branches: &[Vec<usize>],
-    context: &C,
+    services: &C,
     scope: &Scope<'_>,
     state: &mut S,
 ) -> Result<(), Box<Failure>> {
     let mut slots = Vec::with_capacity(branches.len());
     add_slots(plan, branches, &mut slots);
-    fork(plan, branches, context, scope, state, &mut slots).await?;
+    fork(plan, branches, services, scope, state, &mut slots).await?;
     let fields = fields(scope, &slots);
     for update in slots.into_iter().filter_map(|slot| slot.update) {
         state.apply(update);
@@ -77,13 +77,13 @@ async fn joined<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<usize>], scope: 
 async fn fork<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     branches: &[Vec<usize>],
-    context: &C,
+    services: &C,
     scope: &Scope<'_>,
     state: &S,
     slots: &mut [Slot<'_, S>],
 ) -> Result<(), Box<Failure>> {
     scope.run.sink.emit(|| EventKind::GroupStarted { nodes: names(plan, branches, scope) }).await;
-    let ended = side_by_side(plan, branches, context, scope, state, slots).await;
+    let ended = side_by_side(plan, branches, services, scope, state, slots).await;
     if let Err(failure) = &ended {
         let failed = || EventKind::GroupFailed { nodes: names(plan, branches, scope), error: text_of(&failure.kind) };
         scope.run.sink.emit(failed).await;
@@ -94,7 +94,7 @@ async fn fork<S: State, C: Send + Sync + 'static>(
 async fn side_by_side<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     branches: &[Vec<usize>],
-    context: &C,
+    services: &C,
     scope: &Scope<'_>,
     state: &S,
     slots: &mut [Slot<'_, S>],
@@ -108,7 +108,7 @@ async fn side_by_side<S: State, C: Send + Sync + 'static>(
     for (steps, scope) in branches.iter().zip(&scopes) {
         let (own, others) = take(&mut left).split_at_mut(slots_of(plan, steps));
         left = others;
-        running.push(branch(plan, steps, context, scope, state, own));
+        running.push(branch(plan, steps, services, scope, state, own));
     }
     join(running).await?;
     scope.join(&scopes);
@@ -121,22 +121,22 @@ async fn side_by_side<S: State, C: Send + Sync + 'static>(
 fn branch<'r, S: State, C: Send + Sync + 'static>(
     plan: &'r Plan<S, C>,
     steps: &'r [usize],
-    context: &'r C,
+    services: &'r C,
     scope: &'r Scope<'_>,
     state: &'r S,
     slots: &'r mut [Slot<'_, S>],
 ) -> BoxFuture<'r, Result<(), Box<Failure>>> {
     match steps {
         // The usual branch, which needs a smaller future.
-        [step] => Box::pin(run_step(plan, &plan.steps[*step], context, scope, state, slots, true)),
-        _ => Box::pin(run_steps(plan, steps, context, scope, state, slots)),
+        [step] => Box::pin(run_step(plan, &plan.steps[*step], services, scope, state, slots, true)),
+        _ => Box::pin(run_steps(plan, steps, services, scope, state, slots)),
     }
 }
 
 async fn run_steps<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     steps: &[usize],
-    context: &C,
+    services: &C,
     scope: &Scope<'_>,
     state: &S,
     mut slots: &mut [Slot<'_, S>],
@@ -147,7 +147,7 @@ async fn run_steps<S: State, C: Send + Sync + 'static>(
         let (brought, left) = take(&mut slots).split_at_mut(slots_of(plan, &[*index]));
         slots = left;
         let view = own.as_ref().unwrap_or(state);
-        run_step(plan, &plan.steps[*index], context, scope, view, brought, position == 0).await?;
+        run_step(plan, &plan.steps[*index], services, scope, view, brought, position == 0).await?;
         if !slots.is_empty() {
             for update in brought.iter().filter_map(|slot| slot.update.as_ref()) {
                 own.get_or_insert_with(|| state.clone()).apply(update.clone());
@@ -161,7 +161,7 @@ async fn run_steps<S: State, C: Send + Sync + 'static>(
 async fn run_step<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     step: &Step<S, C>,
-    context: &C,
+    services: &C,
     scope: &Scope<'_>,
     state: &S,
     slots: &mut [Slot<'_, S>],
@@ -172,13 +172,13 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
             // Branches begin together: whether they may has been asked once.
             let path = if is_first { scope.count(&step.name)? } else { scope.enter(&step.name)? };
             if let [Slot { update, .. }] = slots {
-                let mut node = Parallel { node: &**node, state, context, update };
+                let mut node = Parallel { node: &**node, state, services, update };
                 attempts(&mut node, &path, &step.options, scope, None).await?;
             }
         }
         // In a box, or the future of each node would be as large as that of a group.
         Work::Group(branches) => {
-            Box::pin(fork(plan, branches, context, scope, state, slots)).await?;
+            Box::pin(fork(plan, branches, services, scope, state, slots)).await?;
             joined(plan, branches, scope, fields(scope, slots)).await;
         }
         // A branch is made of steps that read; the graph is not compiled otherwise.

@@ -55,7 +55,7 @@ async fn interrupted(signals: Signals<'_>) -> Interrupt {
     tokio::select! {
         biased;
         () = signals.cancel.cancelled() => Interrupt::Cancelled,
-        () = signals.cut_off.wait() => Interrupt::ShutDown,
+        () = signals.unfinished.wait() => Interrupt::ShutDown,
         limit = passed(signals.timeout) => Interrupt::TimedOut { limit },
     }
 }

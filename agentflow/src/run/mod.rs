@@ -33,8 +33,13 @@ pub(crate) use scope::Scope;
 use scope::{Common, Signals, Timeout, Trail};
 pub use stream::RunStream;
 
+pub use crate::{
+    config::{ConfigValueError, RunConfig},
+    run_id::{InvalidRunId, RunId},
+};
+
 use crate::{
-    RunConfig, RunId, State,
+    State,
     error::quietly,
     graph::{App, Plan, Step, Way, Work},
     task::RunTasks,
@@ -100,7 +105,7 @@ fn log(error: &RunError) {
     match error.kind() {
         RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
         RunErrorKind::Closed => tracing::warn!(%error, "run rejected"),
-        RunErrorKind::ShutDown { .. } => tracing::warn!(%error, "run cut off"),
+        RunErrorKind::ShutDown { .. } => tracing::warn!(%error, "run stopped by a shutdown"),
         _ => tracing::error!(%error, "run failed"),
     }
 }
@@ -120,7 +125,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     let timeout = config.run_timeout();
     let signals = Signals {
         cancel: &cancel,
-        cut_off: app.runs.cut_off(),
+        unfinished: app.runs.unfinished(),
         timeout: timeout.map(|limit| Timeout { limit, deadline: Instant::now().checked_add(limit) }),
     };
     let tasks = OwnTasks::default();
@@ -137,7 +142,7 @@ async fn admitted<S: State, C: Send + Sync + 'static>(
     let scope = Scope::new(&common);
     let progress = Progress::new(app.plan.entry);
     let ended = {
-        let walk = pin!(Some(walk(&app.plan, &app.context, &scope, &mut state, &progress)));
+        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, &mut state, &progress)));
         interruptible(walk, signals).await
     };
     if !matches!(ended, Ended::Itself(Ok(()))) {
@@ -196,7 +201,7 @@ impl Progress {
 /// Walks a graph, or a subgraph, from its entry to END.
 pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
-    context: &C,
+    services: &C,
     scope: &Scope<'_>,
     state: &mut S,
     progress: &Progress,
@@ -206,7 +211,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     loop {
         let step = &plan.steps[at];
         progress.at(at, !step.is_in_place());
-        let way = match run_step(plan, step, context, scope, state, error.as_ref()).await {
+        let way = match run_step(plan, step, services, scope, state, error.as_ref()).await {
             Ok(way) => way,
             Err(failure) => {
                 let Some(fallback) = step.on_error else { return Err(failure) };
@@ -255,7 +260,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
 async fn run_step<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     step: &Step<S, C>,
-    context: &C,
+    services: &C,
     scope: &Scope<'_>,
     state: &mut S,
     error: Option<&NodeFailure>,
@@ -272,12 +277,12 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
                 before,
                 is_written: AtomicBool::new(false),
                 router: step.choose.as_deref(),
-                context,
+                services,
             };
             attempts(&mut node, &path, &step.options, scope, error).await
         }
         Work::Group(branches) => {
-            group(plan, branches, context, scope, state).await?;
+            group(plan, branches, services, scope, state).await?;
             let way = step.choose.as_deref().map_or(Ok(0), |router| chosen(router, state));
             way.map_err(|source| {
                 Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))

@@ -13,7 +13,7 @@ use tokio::{sync::SetOnce, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, RunErrorKind, events::Sink};
-use crate::{BackgroundTaskManager, RunConfig, RunId, task::RunTasks};
+use crate::{BackgroundTaskManager, config::RunConfig, run_id::RunId, task::RunTasks};
 
 /// What all nodes of a run have in common.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ pub(crate) struct Signals<'a> {
     /// The run's own token.
     pub(crate) cancel: &'a CancellationToken,
     /// The app's, for runs that a shutdown doesn't wait for any more.
-    pub(crate) cut_off: &'a SetOnce<()>,
+    pub(crate) unfinished: &'a SetOnce<()>,
     pub(crate) timeout: Option<Timeout>,
 }
 
@@ -133,7 +133,7 @@ impl Signals<'_> {
         if self.cancel.is_cancelled() {
             return Some(Interrupt::Cancelled);
         }
-        if self.cut_off.initialized() {
+        if self.unfinished.initialized() {
             return Some(Interrupt::ShutDown);
         }
         let Timeout { limit, deadline } = self.timeout?;

@@ -11,7 +11,7 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 
 use super::{RunError, events::Buffer};
-use crate::{Event, graph::BoxFuture};
+use crate::{graph::BoxFuture, run::Event};
 
 /// A run whose events are read as they happen; reading is what drives it.
 ///
@@ -19,7 +19,7 @@ use crate::{Event, graph::BoxFuture};
 /// combinators; [`next`](Self::next) and [`finish`](Self::finish) need no other crate.
 ///
 /// ```
-/// use agentflow::{AgentState, EventKind, EventWriter, Message, RunConfig, graph, node};
+/// use agentflow::{AgentState, EventWriter, Message, RunConfig, graph, node, run::EventKind};
 ///
 /// #[node]
 /// async fn speak(state: &mut AgentState, events: &EventWriter) {

@@ -18,7 +18,7 @@ use tracing::Span;
 
 use super::{
     context::{Current, TaskContext},
-    outcome::{TaskError, TaskOutput, TimeLimit},
+    outcome::{TaskError, TaskOutput, TimeoutKind},
     record::Request,
     sync::{Handle, JoinHandle},
 };
@@ -223,7 +223,7 @@ where
     F: Future,
     F::Output: TaskOutput,
 {
-    let timed_out = |after| TaskError::TimedOut { after, limit: TimeLimit::Attempt };
+    let timed_out = |after| TaskError::TimedOut { after, limit: TimeoutKind::Attempt };
     if limit == Some(Duration::ZERO) {
         return Err(timed_out(Duration::ZERO));
     }

@@ -78,12 +78,12 @@ pub enum SpawnError {
     /// within one.
     #[error("there is no tokio runtime here: make the task manager, or spawn the task, within one")]
     NoRuntime,
-    /// There are [as many tasks as there may be](crate::TaskManagerOptions::max_tasks).
+    /// There are [as many tasks as there may be](crate::task::TaskManagerOptions::max_tasks).
     #[error("the task manager is full: wait for room with `spawn_wait`, or let it drop the oldest task")]
     Full,
-    /// There is a task with this key already: see [`WhenBusy::Skip`].
+    /// There is a task with this key already: see [`OnDuplicateKey::Skip`].
     #[error("a task with this key is there already")]
-    Busy,
+    DuplicateKey,
 }
 
 impl SpawnError {
@@ -94,7 +94,7 @@ impl SpawnError {
             Self::Closed => "closed",
             Self::NoRuntime => "no_runtime",
             Self::Full => "full",
-            Self::Busy => "busy",
+            Self::DuplicateKey => "duplicate_key",
         }
     }
 }
@@ -104,7 +104,7 @@ impl SpawnError {
 /// Either way no two tasks of one key run at once.
 ///
 /// ```
-/// use agentflow::{TaskError, WhenBusy};
+/// use agentflow::task::{OnDuplicateKey, TaskError};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -112,9 +112,9 @@ impl SpawnError {
 /// let search = |text: &'static str, when_busy| {
 ///     tasks.create_task(async move { Ok::<_, std::io::Error>(text) }).key("search", when_busy).spawn()
 /// };
-/// let typed = search("ag", WhenBusy::Queue)?;
-/// let next = search("agent", WhenBusy::Queue)?; // runs after the first
-/// let last = search("agentflow", WhenBusy::Replace)?; // cancels both
+/// let typed = search("ag", OnDuplicateKey::Queue)?;
+/// let next = search("agent", OnDuplicateKey::Queue)?; // runs after the first
+/// let last = search("agentflow", OnDuplicateKey::Replace)?; // cancels both
 /// assert!(matches!(typed.await, Err(TaskError::Cancelled)));
 /// assert!(matches!(next.await, Err(TaskError::Cancelled)));
 /// assert_eq!(last.await?, "agentflow");
@@ -123,18 +123,18 @@ impl SpawnError {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum WhenBusy {
+pub enum OnDuplicateKey {
     /// The others are cancelled, and the new one runs when they have ended: the latest counts. It has the place of one of
-    /// them where places are [limited](crate::TaskManagerOptions::max_tasks). To debounce, let the task begin with a sleep.
+    /// them where places are [limited](crate::task::TaskManagerOptions::max_tasks). To debounce, let the task begin with a sleep.
     Replace,
-    /// The new one is refused with [`SpawnError::Busy`]: a singleton.
+    /// The new one is refused with [`SpawnError::DuplicateKey`]: a singleton.
     Skip,
-    /// The new one waits for its turn, [`Queued`](crate::TaskState::Queued): one after the other.
+    /// The new one waits for its turn, [`Queued`](crate::task::TaskState::Queued): one after the other.
     Queue,
 }
 
 /// A closure that makes the future of each attempt: what
-/// [`create_task_retrying`](BackgroundTaskManager::create_task_retrying) is given, with its policy.
+/// [`create_retrying_task`](BackgroundTaskManager::create_retrying_task) is given, with its policy.
 #[derive(Debug)]
 pub struct Retrying<M> {
     make: M,
@@ -180,11 +180,11 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     }
 
     /// How long the task may wait for its turn, counted from its spawn: then it is timed out without having begun. It
-    /// replaces the manager's [`queue_timeout`](crate::TaskManagerOptions::queue_timeout).
+    /// replaces the manager's [`queue_timeout`](crate::task::TaskManagerOptions::queue_timeout).
     ///
     /// ```
     /// # use std::{future::pending, time::Duration};
-    /// use agentflow::{BackgroundTaskManager, TaskError, TaskManagerOptions, TimeLimit};
+    /// use agentflow::{BackgroundTaskManager, task::{TaskError, TaskManagerOptions, TimeoutKind}};
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -192,7 +192,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// tasks.create_task(pending::<()>()).name("slow").spawn()?;
     /// let mail = tasks.create_task(async {}).name("mail").queue_timeout(Duration::from_millis(5)).spawn()?;
     /// let error = mail.await.unwrap_err();
-    /// assert!(matches!(error, TaskError::TimedOut { limit: TimeLimit::Queue, .. }));
+    /// assert!(matches!(error, TaskError::TimedOut { limit: TimeoutKind::Queue, .. }));
     /// # tasks.close(Some(Duration::ZERO)).await;
     /// # Ok(())
     /// # }
@@ -210,7 +210,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let tasks = agentflow::BackgroundTaskManager::new();
     /// let import = tasks
-    ///     .create_task_with(|task| async move {
+    ///     .create_task_with_context(|task| async move {
     ///         for row in 0..10 {
     ///             tokio::time::sleep(Duration::from_millis(1)).await;
     ///             task.progress(f64::from(row) / 10.0, "importing");
@@ -227,30 +227,30 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     }
 
     /// How long the task may take to end by itself when it is cancelled, if it listens to its token. It replaces the
-    /// manager's [`grace`](crate::TaskManagerOptions::grace).
+    /// manager's [`grace`](crate::task::TaskManagerOptions::grace_period).
     ///
     /// ```
     /// # use std::time::Duration;
-    /// use agentflow::TaskOutcome;
+    /// use agentflow::task::TaskOutcome;
     ///
     /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let options = agentflow::TaskManagerOptions::new().grace(Duration::ZERO);
+    /// # let options = agentflow::task::TaskManagerOptions::new().grace_period(Duration::ZERO);
     /// # let tasks = agentflow::BackgroundTaskManager::with_options(options);
     /// tasks
-    ///     .create_task_with(|task| async move {
+    ///     .create_task_with_context(|task| async move {
     ///         task.cancelled().await;
     ///         tokio::time::sleep(Duration::from_millis(5)).await; // saves what there is
     ///     })
-    ///     .shutdown_grace(Duration::from_secs(20))
+    ///     .grace_period(Duration::from_secs(20))
     ///     .spawn()?;
     /// let report = tasks.cancel_all().await;
     /// assert_eq!(report.ended[0].outcome(), TaskOutcome::Completed);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn shutdown_grace(self, grace: Duration) -> Self {
-        self.with(|extras| extras.shutdown_grace = Some(grace))
+    pub fn grace_period(self, grace: Duration) -> Self {
+        self.with(|extras| extras.grace_period = Some(grace))
     }
 
     /// When the manager closes, the task is cancelled last: after all others have ended, or have used up their grace.
@@ -268,17 +268,17 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let tasks = agentflow::BackgroundTaskManager::new();
     /// let flush = async { tokio::time::sleep(Duration::from_millis(5)).await };
-    /// tasks.create_task(flush).name("flush").must_finish().spawn()?;
+    /// tasks.create_task(flush).name("flush").cancel_last().spawn()?;
     /// tasks.create_task(pending::<()>()).name("poll").spawn()?;
     ///
     /// let report = tasks.close(Some(Duration::ZERO)).await;
     /// assert_eq!(report.completed, 1);
-    /// assert_eq!(report.cut_off[0].name(), "poll");
+    /// assert_eq!(report.unfinished[0].name(), "poll");
     /// # Ok(())
     /// # }
     /// ```
-    pub fn must_finish(self) -> Self {
-        self.with(|extras| extras.must_finish = true)
+    pub fn cancel_last(self) -> Self {
+        self.with(|extras| extras.cancel_last = true)
     }
 
     /// What becomes of the task when the run that spawned it ends; it lives on unless told.
@@ -290,19 +290,19 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// say.
     ///
     /// ```
-    /// use agentflow::{SpawnError, WhenBusy};
+    /// use agentflow::task::{OnDuplicateKey, SpawnError};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let tasks = agentflow::BackgroundTaskManager::new();
-    /// let index = || tasks.create_task(async {}).name("index").key("user-7", WhenBusy::Skip);
+    /// let index = || tasks.create_task(async {}).name("index").key("user-7", OnDuplicateKey::Skip);
     /// index().spawn()?;
-    /// assert_eq!(index().spawn().unwrap_err(), SpawnError::Busy);
+    /// assert_eq!(index().spawn().unwrap_err(), SpawnError::DuplicateKey);
     /// # tasks.wait_for_all(None).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub fn key(self, key: impl Into<Arc<str>>, when_busy: WhenBusy) -> Self {
+    pub fn key(self, key: impl Into<Arc<str>>, when_busy: OnDuplicateKey) -> Self {
         self.with(|extras| extras.key = Some((key.into(), when_busy)))
     }
 
@@ -323,12 +323,12 @@ mod sealed {
     }
 }
 
-/// Work that can be begun again: what [`create_task_retrying`](BackgroundTaskManager::create_task_retrying) is given.
+/// Work that can be begun again: what [`create_retrying_task`](BackgroundTaskManager::create_retrying_task) is given.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "this task has one attempt only: its future can't be run again",
     label = "not a task that retries",
-    note = "create it with `create_task_retrying(|attempt| ..)`, and give the future of each attempt there"
+    note = "create it with `create_retrying_task(|attempt| ..)`, and give the future of each attempt there"
 )]
 pub trait Attempts: sealed::Sealed {}
 
@@ -344,7 +344,7 @@ impl<M> sealed::Sealed for Retrying<M> {
     }
 }
 
-/// For tasks that are made with [`create_task_retrying`](BackgroundTaskManager::create_task_retrying).
+/// For tasks that are made with [`create_retrying_task`](BackgroundTaskManager::create_retrying_task).
 impl<T, W> TaskBuilder<'_, T, W> {
     /// How often, when and after which errors to try again; three times unless told, with a pause of 100 ms that doubles,
     /// and jitter.
@@ -357,7 +357,7 @@ impl<T, W> TaskBuilder<'_, T, W> {
     }
 
     /// How long each attempt may take. One that takes longer has failed with
-    /// [`AttemptTimedOut`](crate::AttemptTimedOut), which the policy may try again after.
+    /// [`AttemptTimedOut`](crate::error::AttemptTimedOut), which the policy may try again after.
     ///
     /// ```
     /// # use std::{future::pending, time::Duration};
@@ -367,7 +367,7 @@ impl<T, W> TaskBuilder<'_, T, W> {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let tasks = agentflow::BackgroundTaskManager::new();
     /// let page = tasks
-    ///     .create_task_retrying(|attempt| async move {
+    ///     .create_retrying_task(|attempt| async move {
     ///         if attempt == 1 {
     ///             pending::<()>().await; // the server hangs
     ///         }
@@ -411,7 +411,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// room that only its own end would make waits until it is stopped.
     ///
     /// ```
-    /// use agentflow::{BackgroundTaskManager, TaskManagerOptions};
+    /// use agentflow::{BackgroundTaskManager, task::TaskManagerOptions};
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

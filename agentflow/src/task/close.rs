@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    info::{TaskEnd, TaskInfo, TaskStats},
+    info::{FinishedTask, TaskInfo, TaskStats},
     manager::BackgroundTaskManager,
     outcome::TaskOutcome,
     record::{Request, Task, TaskRef},
@@ -26,7 +26,7 @@ pub(super) struct Closing {
     deadline: Option<Instant>,
     /// When the tasks that were cancelled are aborted, those of each [`Turn`].
     grace_over: [Option<Instant>; 2],
-    cut_off: Vec<TaskEnd>,
+    unfinished: Vec<FinishedTask>,
     elapsed: Option<Duration>,
 }
 
@@ -41,7 +41,7 @@ enum Turn {
 
 impl Turn {
     fn of(task: &Task) -> Self {
-        if task.spec.must_finish() { Self::Last } else { Self::First }
+        if task.spec.cancel_last() { Self::Last } else { Self::First }
     }
 }
 
@@ -49,7 +49,7 @@ impl Closing {
     /// Called at each end while the manager closes.
     pub(super) fn record(&mut self, task: &Arc<Task>) {
         if task.is_cut_off() {
-            self.cut_off.extend(TaskEnd::of(task).filter(|end| {
+            self.unfinished.extend(FinishedTask::of(task).filter(|end| {
                 // A task that ended by itself within the grace was not cut off.
                 matches!(end.outcome(), TaskOutcome::Cancelled | TaskOutcome::Aborted)
             }));
@@ -61,11 +61,11 @@ impl BackgroundTaskManager {
     /// Lets the tasks finish for as long as `bound`, then cancels what is left, then reports.
     ///
     /// 1. From the call on, only work that is under way may spawn: live tasks their children, and live runs. Other
-    ///    spawns get [`SpawnError::Closed`](crate::SpawnError::Closed).
+    ///    spawns get [`SpawnError::Closed`](crate::task::SpawnError::Closed).
     /// 2. When all tasks have ended, or the bound is over, nothing may be spawned any more. `None` is no bound.
-    /// 3. What still runs is cancelled; after the [grace](crate::TaskManagerOptions::grace), or its
-    ///    [own](crate::TaskBuilder::shutdown_grace), it is aborted.
-    /// 4. Then the same is done to the tasks that [must finish](crate::TaskBuilder::must_finish), if there are any.
+    /// 3. What still runs is cancelled; after the [grace](crate::task::TaskManagerOptions::grace_period), or its
+    ///    [own](crate::task::TaskBuilder::grace_period), it is aborted.
+    /// 4. Then the same is done to the tasks that [must finish](crate::task::TaskBuilder::cancel_last), if there are any.
     ///
     /// It returns at the latest when the bound, the longest grace and a tenth of a second are over, whatever the tasks
     /// do: a task that blocks its thread is reported as still running. Where tasks must finish, their longest grace and
@@ -87,7 +87,7 @@ impl BackgroundTaskManager {
     /// tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
     /// let report = tasks.close(Some(Duration::from_millis(10))).await;
     /// assert_eq!(report.completed, 1);
-    /// assert_eq!(report.cut_off[0].name(), "stuck");
+    /// assert_eq!(report.unfinished[0].name(), "stuck");
     /// assert!(tasks.create_task(async {}).spawn().is_err());
     /// # Ok(())
     /// # }
@@ -103,8 +103,8 @@ impl BackgroundTaskManager {
         registry.begin_closing(registry::deadline(bound));
 
         if !registry.drain_before_deadline(&here).await {
-            registry.cut_off(&here, Turn::First).await;
-            registry.cut_off(&here, Turn::Last).await;
+            registry.unfinished(&here, Turn::First).await;
+            registry.unfinished(&here, Turn::Last).await;
         }
         registry.report()
     }
@@ -126,7 +126,7 @@ impl Registry {
                 before,
                 deadline: None,
                 grace_over: [None; 2],
-                cut_off: Vec::new(),
+                unfinished: Vec::new(),
                 elapsed: None,
             });
             closing.deadline = [closing.deadline, deadline].into_iter().flatten().min();
@@ -161,7 +161,7 @@ impl Registry {
 
     /// Cancels what is left of those whose turn it is, waits for them as long as they have grace, and aborts the rest.
     /// Whoever comes second finds nothing that has not been cancelled already, and waits as long as the first.
-    async fn cut_off(&self, except: &[TaskRef], turn: Turn) {
+    async fn unfinished(&self, except: &[TaskRef], turn: Turn) {
         let grace_over = self.cancel(except, turn);
         if self.wait_for_turn(except, turn, grace_over).await {
             return;
@@ -182,7 +182,7 @@ impl Registry {
             let is_due = |task: &&Arc<Task>| Turn::of(task) == turn && task.mark_cut_off();
             let cut: Vec<_> = state.tasks_except(except).filter(is_due).cloned().collect();
             mark(&cut, Request::Cancel);
-            let grace = longest_grace(&cut, self.options.grace);
+            let grace = longest_grace(&cut, self.options.grace_period);
             let grace_over = state.closing.as_mut().and_then(|closing| {
                 let over = &mut closing.grace_over[turn as usize];
                 if !cut.is_empty() {
@@ -215,10 +215,10 @@ impl Registry {
         let mut state = self.lock();
         let now = state.stats();
         let live = state.tasks().cloned().collect();
-        let (before, cut_off, elapsed) = match &mut state.closing {
+        let (before, unfinished, elapsed) = match &mut state.closing {
             Some(closing) => {
                 let elapsed = *closing.elapsed.get_or_insert_with(|| closing.began.elapsed());
-                (closing.before, closing.cut_off.clone(), elapsed)
+                (closing.before, closing.unfinished.clone(), elapsed)
             }
             // Only reached through `begin_closing`, which fills it.
             None => (now, Vec::new(), Duration::ZERO),
@@ -232,7 +232,7 @@ impl Registry {
             cancelled: now.cancelled - before.cancelled,
             aborted: now.aborted - before.aborted,
             evicted: now.evicted - before.evicted,
-            cut_off,
+            unfinished,
             still_running: registry::infos(live),
             elapsed,
         }
@@ -258,7 +258,7 @@ pub struct CloseReport {
     /// Tasks that were dropped since closing began, to make room for others.
     pub evicted: u64,
     /// The tasks that were cancelled or aborted because the bound was over, in the order of their ends.
-    pub cut_off: Vec<TaskEnd>,
+    pub unfinished: Vec<FinishedTask>,
     /// The tasks that still run: blocking ones, those that block their thread, and those that closed the manager
     /// themselves.
     pub still_running: Vec<TaskInfo>,
@@ -270,7 +270,7 @@ impl CloseReport {
     /// Whether every task came to an end by itself: nothing was cut off, and nothing still runs.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.cut_off.is_empty() && self.still_running.is_empty()
+        self.unfinished.is_empty() && self.still_running.is_empty()
     }
 }
 
@@ -290,8 +290,8 @@ impl fmt::Display for CloseReport {
                 write!(f, ", {count} {outcome}")?;
             }
         }
-        for end in &self.cut_off {
-            write!(f, "\n  cut off: {end}")?;
+        for end in &self.unfinished {
+            write!(f, "\n  unfinished: {end}")?;
         }
         for task in &self.still_running {
             write!(f, "\n  still running: {task}")?;

@@ -59,7 +59,7 @@ impl Current {
     }
 }
 
-/// What a task is given that was made with [`create_task_with`](BackgroundTaskManager::create_task_with) or
+/// What a task is given that was made with [`create_task_with_context`](BackgroundTaskManager::create_task_with_context) or
 /// [`create_blocking_task`](BackgroundTaskManager::create_blocking_task): its cancellation, its progress, its id, and a
 /// manager to spawn children with. Any other task finds it with [`current`](Self::current).
 ///
@@ -68,7 +68,7 @@ impl Current {
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let tasks = agentflow::BackgroundTaskManager::new();
 /// let handle = tasks
-///     .create_task_with(|task| async move {
+///     .create_task_with_context(|task| async move {
 ///         task.cancelled().await;
 ///         println!("saving what there is"); // then return: this is the task's own end
 ///     })
@@ -129,14 +129,14 @@ impl TaskContext {
     }
 
     /// Which attempt this is, from 1. More than 1 is for tasks that
-    /// [retry](BackgroundTaskManager::create_task_retrying).
+    /// [retry](BackgroundTaskManager::create_retrying_task).
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.task.attempt()
     }
 
     /// Tells how far the task is: `task.progress(0.4, "uploading")`. It is seen in
-    /// [`task_info`](BackgroundTaskManager::task_info) and by those who [watch](BackgroundTaskManager::watch), and is a
+    /// [`task_info`](BackgroundTaskManager::task_info) and by those who [watch](BackgroundTaskManager::events), and is a
     /// [`heartbeat`](Self::heartbeat).
     ///
     /// `fraction` is from 0 to 1; what lies beyond counts as the nearest.
@@ -147,7 +147,7 @@ impl TaskContext {
         }
     }
 
-    /// Says that the task is alive, for its [`idle_timeout`](crate::TaskBuilder::idle_timeout).
+    /// Says that the task is alive, for its [`idle_timeout`](crate::task::TaskBuilder::idle_timeout).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -155,7 +155,7 @@ impl TaskContext {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let tasks = agentflow::BackgroundTaskManager::new();
     /// let poll = tasks
-    ///     .create_task_with(|task| async move {
+    ///     .create_task_with_context(|task| async move {
     ///         for _ in 0..10 {
     ///             tokio::time::sleep(Duration::from_millis(3)).await;
     ///             task.heartbeat();
@@ -173,8 +173,8 @@ impl TaskContext {
 
     /// Resolves when the task is cancelled, for whatever reason, or its timeout is over.
     ///
-    /// From then on the task has the manager's [grace](crate::TaskManagerOptions::grace), or its
-    /// [own](crate::TaskBuilder::shutdown_grace), to end by itself; then it is dropped. After a timeout it is dropped at
+    /// From then on the task has the manager's [grace](crate::task::TaskManagerOptions::grace_period), or its
+    /// [own](crate::task::TaskBuilder::grace_period), to end by itself; then it is dropped. After a timeout it is dropped at
     /// once.
     ///
     /// # Cancel safety
@@ -191,7 +191,7 @@ impl TaskContext {
     }
 
     /// The task's token, to be handed to what it calls. Cancelling the token tells whoever listens to it; the
-    /// manager doesn't: for that, use [`TaskHandle::cancel`](crate::TaskHandle::cancel).
+    /// manager doesn't: for that, use [`TaskHandle::cancel`](crate::task::TaskHandle::cancel).
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.token

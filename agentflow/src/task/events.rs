@@ -1,4 +1,4 @@
-//! [`TaskEvents`]: what happens to tasks, as it happens, for whoever watches.
+//! [`TaskEventStream`]: what happens to tasks, as it happens, for whoever watches.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{
-    info::{TaskEnd, TaskInfo},
+    info::{FinishedTask, TaskInfo},
     manager::BackgroundTaskManager,
 };
 
@@ -43,22 +43,22 @@ pub enum TaskEvent {
     /// It told its [progress](TaskInfo::progress).
     Progress(TaskInfo),
     /// It ended.
-    Ended(TaskEnd),
+    Ended(FinishedTask),
     /// The watcher was too slow, and did not get this many events.
     Missed(u64),
 }
 
-/// What happens to a manager's tasks from [`watch`](BackgroundTaskManager::watch) on: a [`Stream`] of [`TaskEvent`]s.
+/// What happens to a manager's tasks from [`watch`](BackgroundTaskManager::events) on: a [`Stream`] of [`TaskEvent`]s.
 ///
 /// It ends when the manager is closed and its last task has ended.
 ///
 /// ```
-/// use agentflow::{BackgroundTaskManager, TaskEvent, TaskManagerOptions};
+/// use agentflow::{BackgroundTaskManager, task::{TaskEvent, TaskManagerOptions}};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(2));
-/// let mut events = tasks.watch();
+/// let mut events = tasks.events();
 /// tasks.create_task(async {}).name("quick").spawn()?;
 /// tasks.close(None).await;
 ///
@@ -71,27 +71,27 @@ pub enum TaskEvent {
 /// # }
 /// ```
 #[must_use = "events are kept for this watcher until it reads them"]
-pub struct TaskEvents(Pin<Box<dyn Stream<Item = TaskEvent> + Send + Sync>>);
+pub struct TaskEventStream(Pin<Box<dyn Stream<Item = TaskEvent> + Send + Sync>>);
 
 impl BackgroundTaskManager {
     /// What happens to all tasks from now on.
     ///
     /// A task never waits for a watcher: one that is more than
-    /// [`event_buffer`](crate::TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with their
+    /// [`event_buffer`](crate::task::TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with their
     /// number, and goes on with the oldest that are kept. While nobody watches, events cost nothing.
     ///
     /// Nor do those who wait for the tasks wait for the events: the last [`Ended`](TaskEvent::Ended) may come a moment
     /// after [`wait_for_all`](Self::wait_for_all) or [`close`](Self::close) has returned.
     ///
     /// ```
-    /// use agentflow::TaskEvent;
+    /// use agentflow::task::TaskEvent;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let tasks = agentflow::BackgroundTaskManager::new();
-    /// let mut events = tasks.watch();
+    /// let mut events = tasks.events();
     /// tasks
-    ///     .create_task_with(|task| async move { task.progress(0.5, "half-way") })
+    ///     .create_task_with_context(|task| async move { task.progress(0.5, "half-way") })
     ///     .name("upload")
     ///     .spawn()?;
     /// tasks.close(None).await;
@@ -110,7 +110,7 @@ impl BackgroundTaskManager {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn watch(&self) -> TaskEvents {
+    pub fn events(&self) -> TaskEventStream {
         let receiver = self.registry.watch();
         let events = stream::unfold(receiver, |receiver| async {
             let mut receiver = receiver?;
@@ -121,11 +121,11 @@ impl BackgroundTaskManager {
             };
             Some((event, Some(receiver)))
         });
-        TaskEvents(Box::pin(events.fuse()))
+        TaskEventStream(Box::pin(events.fuse()))
     }
 }
 
-impl TaskEvents {
+impl TaskEventStream {
     /// The next event; `None` when the manager is closed and its last task has ended.
     ///
     /// # Cancel safety
@@ -136,7 +136,7 @@ impl TaskEvents {
     }
 }
 
-impl Stream for TaskEvents {
+impl Stream for TaskEventStream {
     type Item = TaskEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<TaskEvent>> {
@@ -144,9 +144,9 @@ impl Stream for TaskEvents {
     }
 }
 
-impl fmt::Debug for TaskEvents {
+impl fmt::Debug for TaskEventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskEvents").finish_non_exhaustive()
+        f.debug_struct("TaskEventStream").finish_non_exhaustive()
     }
 }
 
@@ -160,13 +160,13 @@ mod tests {
         let tasks = BackgroundTaskManager::new();
         let is_watched = || tasks.registry.is_watched();
         assert!(!is_watched());
-        let (first, second) = (tasks.watch(), tasks.watch());
+        let (first, second) = (tasks.events(), tasks.events());
         drop(first);
         assert!(tasks.create_task(async {}).spawn().is_ok() && is_watched());
         drop(second);
         // Whoever comes first to have something to tell finds out.
         assert!(tasks.create_task(async {}).spawn().is_ok() && !is_watched());
-        let _third = tasks.watch();
+        let _third = tasks.events();
         assert!(is_watched());
         assert!(tasks.wait_for_all(None).await.is_ok());
     }
@@ -174,12 +174,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn progress_that_nobody_hears_is_found_out_too() {
         let tasks = BackgroundTaskManager::new();
-        let events = tasks.watch();
+        let events = tasks.events();
         let work = |task: TaskContext| async move {
             drop(events);
             task.progress(0.5, "alone");
         };
-        assert!(tasks.create_task_with(work).spawn().is_ok());
+        assert!(tasks.create_task_with_context(work).spawn().is_ok());
         assert!(tasks.wait_for_all(None).await.is_ok());
         assert!(!tasks.registry.is_watched());
     }

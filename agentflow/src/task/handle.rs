@@ -67,8 +67,8 @@ impl<T> TaskHandle<T> {
     /// Cancels the task; returns at once.
     ///
     /// A task with a [`TaskContext`](crate::TaskContext) is told through its token, and dropped if it still runs
-    /// after the manager's [grace](crate::TaskManagerOptions::grace), or its
-    /// [own](crate::TaskBuilder::shutdown_grace). Any other task is dropped where it awaits. A blocking task that has
+    /// after the manager's [grace](crate::task::TaskManagerOptions::grace_period), or its
+    /// [own](crate::task::TaskBuilder::grace_period). Any other task is dropped where it awaits. A blocking task that has
     /// begun can only be told. A task that has ended stays as it is.
     pub fn cancel(&self) {
         self.task.ask(Request::Cancel);

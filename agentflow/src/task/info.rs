@@ -1,4 +1,4 @@
-//! What can be read about tasks: [`TaskInfo`] of a live one, [`TaskEnd`] of one that ended, [`TaskStats`] of all.
+//! What can be read about tasks: [`TaskInfo`] of a live one, [`FinishedTask`] of one that ended, [`TaskStats`] of all.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -6,11 +6,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    outcome::{TaskOutcome, TimeLimit},
+    outcome::{TaskOutcome, TimeoutKind},
     owner::RunTasks,
     record::{End, Fields, Request, Task},
 };
-use crate::RunId;
+use crate::run_id::RunId;
 
 /// Names a task within its manager. Ids count up in the order of spawning and are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,8 +99,8 @@ impl Eq for TaskOrigin {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskState {
-    /// It waits for its turn: see [`TaskManagerOptions::max_running`](crate::TaskManagerOptions::max_running) and
-    /// [`TaskBuilder::key`](crate::TaskBuilder::key).
+    /// It waits for its turn: see [`TaskManagerOptions::max_running`](crate::task::TaskManagerOptions::max_running) and
+    /// [`TaskBuilder::key`](crate::task::TaskBuilder::key).
     Queued,
     /// It runs, and nobody asked it to stop.
     Running,
@@ -221,7 +221,7 @@ impl TaskInfo {
     }
 
     /// Which attempt the task is at, from 1; 0 if it has not begun yet. More than 1 is for tasks that
-    /// [retry](crate::BackgroundTaskManager::create_task_retrying).
+    /// [retry](crate::BackgroundTaskManager::create_retrying_task).
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -276,12 +276,12 @@ impl fmt::Display for TaskInfo {
 
 /// A task that ended. Cheap to clone.
 #[derive(Clone)]
-pub struct TaskEnd {
+pub struct FinishedTask {
     task: Arc<Task>,
     end: End,
 }
 
-impl TaskEnd {
+impl FinishedTask {
     /// `None` while the task runs.
     pub(super) fn of(task: &Arc<Task>) -> Option<Self> {
         task.end().map(|end| Self { task: Arc::clone(task), end })
@@ -313,11 +313,11 @@ impl TaskEnd {
 
     /// Which limit was over, if the task timed out.
     #[must_use]
-    pub fn limit(&self) -> Option<TimeLimit> {
+    pub fn limit(&self) -> Option<TimeoutKind> {
         self.end.limit
     }
 
-    /// How many attempts the task made: 1, unless it [retries](crate::BackgroundTaskManager::create_task_retrying); 0 if
+    /// How many attempts the task made: 1, unless it [retries](crate::BackgroundTaskManager::create_retrying_task); 0 if
     /// it never began.
     #[must_use]
     pub fn attempts(&self) -> u32 {
@@ -355,9 +355,9 @@ impl TaskEnd {
     }
 }
 
-impl fmt::Debug for TaskEnd {
+impl fmt::Debug for FinishedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TaskEnd")
+        f.debug_struct("FinishedTask")
             .field("id", &self.id().0)
             .field("name", &self.name())
             .field("outcome", &self.end.outcome)
@@ -374,7 +374,7 @@ impl fmt::Debug for TaskEnd {
 }
 
 /// `upload #7 (cancelled after 1.2s) {"user":"ada"}`
-impl fmt::Display for TaskEnd {
+impl fmt::Display for FinishedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age)?;
         write_context(f, &self.task.spec.context)
@@ -407,7 +407,7 @@ pub struct TaskStats {
     pub evicted: u64,
     /// Attempts beyond a task's first.
     pub retries: u64,
-    /// Spawns that were refused with a [`SpawnError`](crate::SpawnError); they are not in `spawned`.
+    /// Spawns that were refused with a [`SpawnError`](crate::task::SpawnError); they are not in `spawned`.
     pub rejected: u64,
 }
 

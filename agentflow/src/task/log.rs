@@ -7,7 +7,7 @@ use tracing::{Span, field};
 use super::{
     builder::SpawnError,
     info::Json,
-    outcome::{TaskOutcome, TimeLimit},
+    outcome::{TaskOutcome, TimeoutKind},
     record::{End, Task},
 };
 
@@ -35,7 +35,7 @@ pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
                 context = (!task.spec.context.is_empty()).then(|| field::display(Json(&task.spec.context))),
                 error = end.error.as_deref(),
                 timeout = task.spec.timeout.map(field::debug),
-                limit = end.limit.map(TimeLimit::as_str),
+                limit = end.limit.map(TimeoutKind::as_str),
                 attempts = (task.attempt() > 1).then(|| task.attempt()),
                 key = task.spec.key().map(|key| field::display(Arc::clone(key))),
                 overrun = overrun.map(field::debug),
@@ -51,10 +51,10 @@ pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
         TaskOutcome::Failed => line!(error, "background task failed"),
         TaskOutcome::Panicked => line!(error, "background task panicked"),
         TaskOutcome::TimedOut => match end.limit {
-            Some(TimeLimit::Attempt) => line!(warn, "background task timed out in its last attempt"),
-            Some(TimeLimit::Idle) => line!(warn, "background task timed out without a sign of life"),
-            Some(TimeLimit::Queue) => line!(warn, "background task timed out in the queue"),
-            Some(TimeLimit::Total) | None => line!(warn, "background task timed out"),
+            Some(TimeoutKind::Attempt) => line!(warn, "background task timed out in its last attempt"),
+            Some(TimeoutKind::Idle) => line!(warn, "background task timed out without a sign of life"),
+            Some(TimeoutKind::Queue) => line!(warn, "background task timed out in the queue"),
+            Some(TimeoutKind::Total) | None => line!(warn, "background task timed out"),
         },
         TaskOutcome::Cancelled => line!(debug, "background task cancelled"),
         TaskOutcome::Aborted if task.is_cut_off() => {

@@ -5,14 +5,14 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     builder::{self, Retrying, TaskBuilder},
     context::{Current, TaskContext},
-    info::{TaskEnd, TaskInfo, TaskOrigin, TaskStats, Watch},
+    info::{FinishedTask, TaskInfo, TaskOrigin, TaskStats, Watch},
     options::TaskManagerOptions,
     outcome::TaskOutput,
     owner::RunTasks,
     record::{Task, TaskRef},
     registry::{Registry, Spawner},
 };
-use crate::RunId;
+use crate::run_id::RunId;
 
 /// Starts work in the background and answers for it: see the [methods](#implementations).
 ///
@@ -44,8 +44,8 @@ use crate::RunId;
 /// | metric | kind | labels | of |
 /// |---|---|---|---|
 /// | `agentflow_tasks_spawned_total` | counter | `name` | tasks that were accepted |
-/// | `agentflow_tasks_ended_total` | counter | `name`, [`outcome`](crate::TaskOutcome::as_str) | tasks that ended |
-/// | `agentflow_tasks_rejected_total` | counter | `name`, [`reason`](crate::SpawnError::as_str) | refused spawns |
+/// | `agentflow_tasks_ended_total` | counter | `name`, [`outcome`](crate::task::TaskOutcome::as_str) | tasks that ended |
+/// | `agentflow_tasks_rejected_total` | counter | `name`, [`reason`](crate::task::SpawnError::as_str) | refused spawns |
 /// | `agentflow_task_retries_total` | counter | `name` | attempts beyond a task's first |
 /// | `agentflow_tasks_in_flight` | gauge | `name` | tasks that have not ended, in the queue or not |
 /// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | from the spawn to the end |
@@ -128,7 +128,7 @@ impl BackgroundTaskManager {
     ///
     /// The closure is called within the task, when that starts.
     #[inline]
-    pub fn create_task_with<C, F>(&self, task: C) -> TaskBuilder<'_, <F::Output as TaskOutput>::Value, C>
+    pub fn create_task_with_context<C, F>(&self, task: C) -> TaskBuilder<'_, <F::Output as TaskOutput>::Value, C>
     where
         C: FnOnce(TaskContext) -> F + Send + 'static,
         F: Future + Send + 'static,
@@ -184,7 +184,7 @@ impl BackgroundTaskManager {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let tasks = agentflow::BackgroundTaskManager::new();
     /// let webhook = tasks
-    ///     .create_task_retrying(|attempt| async move {
+    ///     .create_retrying_task(|attempt| async move {
     ///         if attempt < 3 { Err(format!("attempt {attempt}: no answer")) } else { Ok(attempt) }
     ///     })
     ///     .name("webhook")
@@ -197,7 +197,7 @@ impl BackgroundTaskManager {
     /// # }
     /// ```
     #[inline]
-    pub fn create_task_retrying<M, F>(
+    pub fn create_retrying_task<M, F>(
         &self,
         attempt: M,
     ) -> TaskBuilder<'_, <F::Output as TaskOutput>::Value, Retrying<M>>
@@ -239,21 +239,21 @@ impl BackgroundTaskManager {
     /// app.invoke(AgentState::default(), RunConfig::new().with_run_id(run)).await?;
     ///
     /// let tasks = app.task_manager();
-    /// assert_eq!(tasks.tasks_of(run)[0].name(), "index");
-    /// assert_eq!(tasks.cancel_tasks_of(run), 1);
+    /// assert_eq!(tasks.tasks_of_run(run)[0].name(), "index");
+    /// assert_eq!(tasks.cancel_tasks_of_run(run), 1);
     /// # tasks.wait_for_all(None).await?;
     /// # Ok(())
     /// # }
     /// ```
     #[must_use]
-    pub fn tasks_of(&self, run: RunId) -> Vec<TaskInfo> {
+    pub fn tasks_of_run(&self, run: RunId) -> Vec<TaskInfo> {
         self.registry.infos(|task| task.is_of(run))
     }
 
     /// The latest ends, oldest first; how many is an [option](TaskManagerOptions::history).
     #[must_use]
-    pub fn recent(&self) -> Vec<TaskEnd> {
-        self.registry.lock().recent()
+    pub fn recently_finished(&self) -> Vec<FinishedTask> {
+        self.registry.lock().recently_finished()
     }
 
     /// How many tasks there are and were, read at one moment.
@@ -264,7 +264,7 @@ impl BackgroundTaskManager {
 
     /// How long a cancelled task may take to end.
     pub(crate) fn grace(&self) -> Duration {
-        self.registry.options.grace
+        self.registry.options.grace_period
     }
 
     pub(super) fn origin(&self) -> Option<Arc<TaskOrigin>> {
@@ -317,7 +317,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::SpawnError;
+    use crate::task::SpawnError;
 
     fn spawn(tasks: &BackgroundTaskManager) -> Result<(), SpawnError> {
         tasks.create_task(pending::<()>()).spawn().map(drop)
@@ -332,7 +332,7 @@ mod tests {
             task.manager().create_task(pending::<()>()).name("child").spawn()?;
             pending::<Result<(), SpawnError>>().await
         };
-        node.create_task_with(parent).spawn().expect("the manager is open");
+        node.create_task_with_context(parent).spawn().expect("the manager is open");
         spawn(&tasks).expect("the manager is open");
         sleep(Duration::from_secs(1)).await;
         let infos = tasks.task_info();
@@ -346,7 +346,7 @@ mod tests {
         let run = RunId::new();
         let node = tasks.labelled(run, "SEND".into(), None, None);
         let parent = |task: TaskContext| async { Ok::<_, SpawnError>(task) };
-        let ended = node.create_task_with(parent).spawn().expect("the manager is open").await;
+        let ended = node.create_task_with_context(parent).spawn().expect("the manager is open").await;
         spawn(ended.expect("it returned").manager()).expect("the manager is open");
         assert_eq!(tasks.task_info()[0].origin().map(TaskOrigin::run), Some(run));
     }
@@ -370,7 +370,7 @@ mod tests {
         let handle = node.create_task(pending::<()>()).spawn().expect("the manager is open");
         drop(tasks);
         assert_eq!(spawn(&node), Err(SpawnError::Closed));
-        assert!(matches!(handle.await, Err(crate::TaskError::Cancelled)));
+        assert!(matches!(handle.await, Err(crate::task::TaskError::Cancelled)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -382,13 +382,13 @@ mod tests {
                 let lineage = task.manager().here();
                 assert!(lineage.len() <= 2, "{lineage:?}");
                 if left > 0 {
-                    task.manager().create_task_with(move |task| link(task, left - 1)).spawn()?;
+                    task.manager().create_task_with_context(move |task| link(task, left - 1)).spawn()?;
                 }
                 Ok(())
             })
         }
         let tasks = BackgroundTaskManager::new();
-        tasks.create_task_with(|task| link(task, 10)).spawn().expect("the manager is open");
+        tasks.create_task_with_context(|task| link(task, 10)).spawn().expect("the manager is open");
         assert!(tasks.wait_for_all(None).await.is_ok());
         assert_eq!(tasks.stats().completed, 11);
     }

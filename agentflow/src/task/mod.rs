@@ -46,17 +46,19 @@ mod supervise;
 mod sync;
 mod wait;
 
-pub use builder::{Retrying, SpawnError, TaskBuilder, WhenBusy};
+#[doc(hidden)]
+pub use builder::Retrying;
+pub use builder::{OnDuplicateKey, SpawnError, TaskBuilder};
 pub use close::CloseReport;
 pub use context::TaskContext;
-pub use events::{TaskEvent, TaskEvents};
+pub use events::{TaskEvent, TaskEventStream};
 pub use handle::TaskHandle;
 pub(crate) use info::Watch;
-pub use info::{TaskEnd, TaskId, TaskInfo, TaskOrigin, TaskProgress, TaskState, TaskStats};
+pub use info::{FinishedTask, TaskId, TaskInfo, TaskOrigin, TaskProgress, TaskState, TaskStats};
 pub use manager::BackgroundTaskManager;
-pub use options::{TaskManagerOptions, WhenFull};
-pub use outcome::{TaskError, TaskOutcome, TaskOutput, TimeLimit};
+pub use options::{OnFull, TaskManagerOptions};
+pub use outcome::{TaskError, TaskOutcome, TaskOutput, TimeoutKind};
 pub use owner::OnRunEnd;
 pub(crate) use owner::RunTasks;
 pub use tokio_util::sync::CancellationToken;
-pub use wait::{CancelReport, StillRunning};
+pub use wait::{CancelReport, WaitTimeout};

@@ -28,10 +28,10 @@ use shuttle::{
 use tokio::sync::oneshot;
 
 use super::{
-    BackgroundTaskManager, CloseReport, OnRunEnd, RunTasks, SpawnError, TaskContext, TaskError, TaskEvent, TaskHandle,
-    TaskId, TaskManagerOptions, TaskOutcome, TaskStats, WhenBusy, WhenFull,
+    BackgroundTaskManager, CloseReport, OnDuplicateKey, OnFull, OnRunEnd, RunTasks, SpawnError, TaskContext, TaskError,
+    TaskEvent, TaskHandle, TaskId, TaskManagerOptions, TaskOutcome, TaskStats,
 };
-use crate::RunId;
+use crate::run_id::RunId;
 
 /// Never over before the checker says so, and never the same as another bound.
 const HOUR: Duration = Duration::from_hours(1);
@@ -74,7 +74,7 @@ fn one_in(times: usize) -> bool {
 }
 
 fn manager(options: TaskManagerOptions) -> BackgroundTaskManager {
-    BackgroundTaskManager::with_options(options.grace(HOUR))
+    BackgroundTaskManager::with_options(options.grace_period(HOUR))
 }
 
 /// How the handle says that the task ended.
@@ -92,8 +92,8 @@ fn assert_over(tasks: &BackgroundTaskManager, outcomes: &[(TaskId, TaskOutcome)]
         let state = tasks.registry.lock();
         assert_eq!((state.live(), state.in_flight(), state.must_finish_except(&[])), (0, 0, 0));
     }
-    let ends: HashMap<_, _> = tasks.recent().iter().map(|end| (end.id(), end.outcome())).collect();
-    assert_eq!((ends.len() as u64, tasks.recent().len()), (numbers.spawned, ends.len()));
+    let ends: HashMap<_, _> = tasks.recently_finished().iter().map(|end| (end.id(), end.outcome())).collect();
+    assert_eq!((ends.len() as u64, tasks.recently_finished().len()), (numbers.spawned, ends.len()));
     let mut counted = TaskStats::default();
     for outcome in ends.values() {
         counted.count(*outcome);
@@ -169,7 +169,7 @@ fn a_spawn_is_counted_or_refused_and_after_a_close_nothing_lives() {
 #[test]
 fn however_many_want_a_task_to_end_it_ends_once() {
     check(6_000, || async {
-        let options = TaskManagerOptions::new().max_tasks(1).when_full(WhenFull::DropOldest);
+        let options = TaskManagerOptions::new().max_tasks(1).on_full(OnFull::DropOldest);
         let tasks = manager(options);
         let length = up_to(6);
         let handle = match up_to(3) {
@@ -180,7 +180,7 @@ fn however_many_want_a_task_to_end_it_ends_once() {
                     task.cancelled().await;
                     steps(up_to(3)).await;
                 };
-                tasks.create_task_with(listens).timeout(DAY).idle_timeout(HOUR).spawn()
+                tasks.create_task_with_context(listens).timeout(DAY).idle_timeout(HOUR).spawn()
             }
             _ => tasks.create_blocking_task(|_| ()).timeout(HOUR).spawn(),
         };
@@ -199,7 +199,7 @@ fn however_many_want_a_task_to_end_it_ends_once() {
                 async move {
                     // Evicts it if it lives and can be evicted.
                     let evicts = tasks.create_task(steps(0)).spawn();
-                    assert!(!matches!(evicts, Err(SpawnError::Closed | SpawnError::Busy)));
+                    assert!(!matches!(evicts, Err(SpawnError::Closed | SpawnError::DuplicateKey)));
                 }
             }),
         ];
@@ -259,9 +259,9 @@ fn a_task_that_is_told_to_end_is_never_left_asleep() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         let parked = tasks.create_task(pending::<()>()).spawn().unwrap();
-        let stubborn = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap();
-        let listening = tasks.create_task_with(|task| async move { task.cancelled().await }).spawn().unwrap();
-        let aborted = tasks.create_task_with(|_| pending::<()>()).spawn().unwrap().abort_on_drop();
+        let stubborn = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
+        let listening = tasks.create_task_with_context(|task| async move { task.cancelled().await }).spawn().unwrap();
+        let aborted = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap().abort_on_drop();
         let id = aborted.id();
         let aborts = go(async move { drop(aborted) });
         parked.cancel();
@@ -286,8 +286,11 @@ fn whoever_is_cancelled_is_told_before_the_call_returns() {
         });
         let before: Vec<_> = (0..2).map(|_| tasks.create_task(pending::<()>()).spawn().unwrap().id()).collect();
         let report = tasks.cancel_all().await;
-        let seen =
-            report.ended.iter().map(super::TaskEnd::id).chain(report.still_running.iter().map(super::TaskInfo::id));
+        let seen = report
+            .ended
+            .iter()
+            .map(super::FinishedTask::id)
+            .chain(report.still_running.iter().map(super::TaskInfo::id));
         let seen: Vec<_> = seen.collect();
         assert!(before.iter().all(|id| seen.contains(id)));
         spawner.await.unwrap().unwrap();
@@ -402,11 +405,11 @@ fn room_that_is_refused_to_one_is_given_to_the_next() {
         let tasks = manager(TaskManagerOptions::new().max_tasks(2));
         let (lends, lent) = oneshot::channel();
         let ends = |task: TaskContext| async move { lends.send(task).map_err(|_| "nobody takes it") };
-        tasks.create_task_with(ends).spawn().unwrap();
+        tasks.create_task_with_context(ends).spawn().unwrap();
         // It ends only if its child gets the room that the other one leaves.
         let parent =
             |task: TaskContext| async move { task.manager().create_task(steps(0)).spawn_wait().await.map(drop) };
-        let parent = tasks.create_task_with(parent).spawn().unwrap();
+        let parent = tasks.create_task_with_context(parent).spawn().unwrap();
         // Is told of room when it may not have it any more: its task has ended.
         let late = go(async move { lent.await.unwrap().manager().create_task(steps(0)).spawn_wait().await.map(drop) });
         let report = tasks.close(None).await;
@@ -439,23 +442,24 @@ fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new().max_running(2));
         let crowd = Crowd::default();
-        let spawners: Vec<_> = [WhenBusy::Queue, WhenBusy::Replace, WhenBusy::Skip, WhenBusy::Queue]
-            .map(|when_busy| {
-                let (tasks, crowd) = (tasks.clone(), crowd.clone());
-                go(async move { tasks.create_task(crowd.join(1, up_to(3))).key("key", when_busy).spawn() })
-            })
-            .into_iter()
-            .collect();
+        let spawners: Vec<_> =
+            [OnDuplicateKey::Queue, OnDuplicateKey::Replace, OnDuplicateKey::Skip, OnDuplicateKey::Queue]
+                .map(|when_busy| {
+                    let (tasks, crowd) = (tasks.clone(), crowd.clone());
+                    go(async move { tasks.create_task(crowd.join(1, up_to(3))).key("key", when_busy).spawn() })
+                })
+                .into_iter()
+                .collect();
         let mut outcomes = Vec::new();
         for spawner in spawners {
             match spawner.await.unwrap() {
                 Ok(handle) => outcomes.push(outcome(handle).await),
-                Err(error) => assert_eq!(error, SpawnError::Busy),
+                Err(error) => assert_eq!(error, SpawnError::DuplicateKey),
             }
         }
         assert!(outcomes.len() >= 3);
         assert_over(&tasks, &outcomes);
-        let alone = tasks.create_task(steps(0)).key("key", WhenBusy::Skip).spawn().unwrap();
+        let alone = tasks.create_task(steps(0)).key("key", OnDuplicateKey::Skip).spawn().unwrap();
         assert_eq!(tasks.stats().queued, 0);
         alone.await.unwrap();
     });
@@ -474,8 +478,8 @@ fn any_number_may_close_and_each_gets_the_whole_truth() {
     fn assert_tells_all(report: &CloseReport, tasks: &BackgroundTaskManager) {
         let ended = report.completed + report.timed_out + report.cancelled + report.aborted + report.failed;
         assert_eq!(ended + report.still_running.len() as u64, tasks.stats().spawned);
-        let cut_off = report.cut_off.iter().filter(|end| end.outcome() != TaskOutcome::Completed).count();
-        assert_eq!(cut_off as u64, report.cancelled + report.aborted);
+        let unfinished = report.unfinished.iter().filter(|end| end.outcome() != TaskOutcome::Completed).count();
+        assert_eq!(unfinished as u64, report.cancelled + report.aborted);
     }
 
     check(4_000, || async {
@@ -484,8 +488,9 @@ fn any_number_may_close_and_each_gets_the_whole_truth() {
         tasks.drain();
         let node = tasks.labelled(RunId::new(), "NODE".into(), None, None);
         let is_bounded = one_in(2);
-        let parked = is_bounded.then(|| node.create_task_with(|_| pending::<()>()).must_finish().spawn().unwrap());
-        let spawned = node.create_task_with(spawn_children).spawn().unwrap();
+        let parked =
+            is_bounded.then(|| node.create_task_with_context(|_| pending::<()>()).cancel_last().spawn().unwrap());
+        let spawned = node.create_task_with_context(spawn_children).spawn().unwrap();
         let closers: Vec<_> = [DAY, HOUR]
             .map(|bound| {
                 let tasks = tasks.clone();
@@ -549,7 +554,7 @@ fn a_run_waits_for_those_that_it_is_to_wait_for_and_for_no_longer() {
             steps(up_to(2)).await;
             task.manager().create_task(steps(1)).on_run_end(OnRunEnd::Wait).spawn().unwrap();
         };
-        let parent = node.create_task_with(parent).on_run_end(OnRunEnd::Wait).spawn().unwrap();
+        let parent = node.create_task_with_context(parent).on_run_end(OnRunEnd::Wait).spawn().unwrap();
         let cancelled = node.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
         run.wait().await;
         assert!(parent.is_finished() && !cancelled.is_finished());
@@ -564,7 +569,7 @@ fn a_run_waits_for_those_that_it_is_to_wait_for_and_for_no_longer() {
 fn a_task_that_is_dropped_for_another_gives_its_place_once() {
     check(4_000, || async {
         const MAX: usize = 2;
-        let options = TaskManagerOptions::new().max_tasks(MAX).when_full(WhenFull::DropOldest).max_running(1);
+        let options = TaskManagerOptions::new().max_tasks(MAX).on_full(OnFull::DropOldest).max_running(1);
         let tasks = manager(options);
         let spawners: Vec<_> = (0..3)
             .map(|length| {
@@ -598,7 +603,7 @@ fn when_the_last_owner_goes_so_do_the_tasks() {
             let _ = task.manager().create_task(pending::<()>()).spawn();
             task.cancelled().await;
         };
-        let parent = tasks.create_task_with(parent).spawn().unwrap();
+        let parent = tasks.create_task_with_context(parent).spawn().unwrap();
         let owner = go(async move { drop(tasks) });
         assert_eq!(outcome(parent).await.1, TaskOutcome::Completed);
         owner.await.unwrap();
@@ -612,7 +617,7 @@ fn when_the_last_owner_goes_so_do_the_tasks() {
 fn a_watcher_sees_each_task_begin_and_end_and_then_the_end_of_all() {
     check(6_000, || async {
         let tasks = manager(TaskManagerOptions::new());
-        let mut events = tasks.watch();
+        let mut events = tasks.events();
         let watcher = go(async move {
             let mut seen: HashMap<TaskId, Vec<&'static str>> = HashMap::new();
             while let Some(event) = events.next().await {
@@ -632,7 +637,7 @@ fn a_watcher_sees_each_task_begin_and_end_and_then_the_end_of_all() {
         // Whenever it begins to watch, its stream ends.
         let late = go({
             let tasks = tasks.clone();
-            async move { while tasks.watch().next().await.is_some() {} }
+            async move { while tasks.events().next().await.is_some() {} }
         });
         tasks.close(None).await;
         let seen = watcher.await.unwrap();

@@ -18,14 +18,14 @@ pub enum TaskOutcome {
     Failed,
     /// It panicked, or its destructor did when it was dropped.
     Panicked,
-    /// It was dropped because its time was over: see [`TimeLimit`].
+    /// It was dropped because its time was over: see [`TimeoutKind`].
     TimedOut,
     /// It was cancelled, and dropped where it awaited.
     Cancelled,
     /// It was dropped without being asked first, or because it ignored its cancellation token for longer than the
     /// grace, or because the runtime shut down.
     Aborted,
-    /// It was dropped to make room for another one: see [`WhenFull::DropOldest`](crate::WhenFull::DropOldest).
+    /// It was dropped to make room for another one: see [`OnFull::DropOldest`](crate::task::OnFull::DropOldest).
     Evicted,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for TaskOutcome {
     }
 }
 
-/// Why awaiting a [`TaskHandle`](crate::TaskHandle) gave no value.
+/// Why awaiting a [`TaskHandle`](crate::task::TaskHandle) gave no value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskError {
@@ -75,7 +75,7 @@ pub enum TaskError {
         /// How much time it had.
         after: Duration,
         /// For what.
-        limit: TimeLimit,
+        limit: TimeoutKind,
     },
     /// The task was cancelled.
     #[error("the background task was cancelled")]
@@ -91,18 +91,18 @@ pub enum TaskError {
 /// What a task that timed out had no more time for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum TimeLimit {
-    /// For all of its life: [`timeout`](crate::TaskBuilder::timeout).
+pub enum TimeoutKind {
+    /// For all of its life: [`timeout`](crate::task::TaskBuilder::timeout).
     Total,
-    /// For its last attempt: [`attempt_timeout`](crate::TaskBuilder::attempt_timeout).
+    /// For its last attempt: [`attempt_timeout`](crate::task::TaskBuilder::attempt_timeout).
     Attempt,
-    /// Until its next sign of life: [`idle_timeout`](crate::TaskBuilder::idle_timeout).
+    /// Until its next sign of life: [`idle_timeout`](crate::task::TaskBuilder::idle_timeout).
     Idle,
-    /// To wait for its turn: [`queue_timeout`](crate::TaskBuilder::queue_timeout).
+    /// To wait for its turn: [`queue_timeout`](crate::task::TaskBuilder::queue_timeout).
     Queue,
 }
 
-impl TimeLimit {
+impl TimeoutKind {
     /// The limit as one word for logs and metrics, such as `idle`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -116,7 +116,7 @@ impl TimeLimit {
 }
 
 /// `timed out after`, as the beginning of a sentence that ends with the time.
-impl fmt::Display for TimeLimit {
+impl fmt::Display for TimeoutKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Total => "timed out after",
@@ -162,7 +162,7 @@ impl TaskError {
         Some(chain.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned()).into())
     }
 
-    pub(super) const fn limit(&self) -> Option<TimeLimit> {
+    pub(super) const fn limit(&self) -> Option<TimeoutKind> {
         match self {
             Self::TimedOut { limit, .. } => Some(*limit),
             _ => None,

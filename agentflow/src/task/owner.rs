@@ -28,7 +28,7 @@ pub enum OnRunEnd {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// use agentflow::{AgentState, BackgroundTaskManager, NodeError, OnRunEnd, RunConfig, graph, node};
+    /// use agentflow::{AgentState, BackgroundTaskManager, NodeError, RunConfig, graph, node, task::OnRunEnd};
     ///
     /// #[node]
     /// async fn answer(state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {

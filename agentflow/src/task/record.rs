@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    builder::WhenBusy,
+    builder::OnDuplicateKey,
     info::{TaskId, TaskOrigin, TaskProgress},
-    outcome::{TaskOutcome, TimeLimit},
+    outcome::{TaskOutcome, TimeoutKind},
     owner::{OnRunEnd, RunTasks},
     queue::Place,
     sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, MutexGuard},
 };
-use crate::RunId;
+use crate::run_id::RunId;
 
 /// A task's own fields for the logs, in the order in which they were given.
 pub(super) type Fields = Box<[(Cow<'static, str>, Value)]>;
@@ -39,11 +39,11 @@ pub(super) struct Spec {
 /// What few tasks are given.
 #[derive(Debug, Default)]
 pub(super) struct Extras {
-    pub(super) key: Option<(Arc<str>, WhenBusy)>,
+    pub(super) key: Option<(Arc<str>, OnDuplicateKey)>,
     pub(super) queue_timeout: Option<Duration>,
     pub(super) idle_timeout: Option<Duration>,
-    pub(super) shutdown_grace: Option<Duration>,
-    pub(super) must_finish: bool,
+    pub(super) grace_period: Option<Duration>,
+    pub(super) cancel_last: bool,
     /// It can't be dropped where it awaits.
     pub(super) is_blocking: bool,
     pub(super) on_run_end: OnRunEnd,
@@ -66,7 +66,7 @@ pub(super) struct Task {
     pub(super) spawned: Instant,
     request: AtomicU8,
     turn: AtomicU8,
-    cut_off: AtomicBool,
+    unfinished: AtomicBool,
     /// Another one has its place already.
     gave_place: AtomicBool,
     /// Zero until it begins to run.
@@ -117,7 +117,7 @@ pub(super) struct End {
     pub(super) age: Duration,
     pub(super) error: Option<Arc<str>>,
     /// Which limit was over, if one was.
-    pub(super) limit: Option<TimeLimit>,
+    pub(super) limit: Option<TimeoutKind>,
 }
 
 impl Spec {
@@ -129,12 +129,12 @@ impl Spec {
         self.extras.as_ref().map_or(&[], |extras| &extras.ancestors)
     }
 
-    pub(super) fn must_finish(&self) -> bool {
-        self.extras.as_ref().is_some_and(|extras| extras.must_finish)
+    pub(super) fn cancel_last(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| extras.cancel_last)
     }
 
     pub(super) fn may_be_evicted(&self) -> bool {
-        self.extras.as_ref().is_none_or(|extras| !extras.must_finish && !extras.is_blocking)
+        self.extras.as_ref().is_none_or(|extras| !extras.cancel_last && !extras.is_blocking)
     }
 
     pub(super) fn on_run_end(&self) -> OnRunEnd {
@@ -147,7 +147,7 @@ impl Spec {
 
     /// How long it may take to end when it is cancelled.
     pub(super) fn grace(&self, default: Duration) -> Duration {
-        self.extras.as_ref().and_then(|extras| extras.shutdown_grace).unwrap_or(default)
+        self.extras.as_ref().and_then(|extras| extras.grace_period).unwrap_or(default)
     }
 }
 
@@ -161,7 +161,7 @@ impl Task {
             spawned: Instant::now(),
             request: AtomicU8::new(Request::None as u8),
             turn: AtomicU8::new(Turn::Waits as u8),
-            cut_off: AtomicBool::new(false),
+            unfinished: AtomicBool::new(false),
             gave_place: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
             life: Mutex::new(Life::Live { waker: None, signs: None }),
@@ -327,11 +327,11 @@ impl Task {
 
     /// Says that a close cut this task off; true the first time.
     pub(super) fn mark_cut_off(&self) -> bool {
-        !self.cut_off.swap(true, Ordering::AcqRel)
+        !self.unfinished.swap(true, Ordering::AcqRel)
     }
 
     pub(super) fn is_cut_off(&self) -> bool {
-        self.cut_off.load(Ordering::Acquire)
+        self.unfinished.load(Ordering::Acquire)
     }
 
     pub(super) fn set_end(&self, end: End) {

@@ -16,7 +16,7 @@ use super::{
     builder::SpawnError,
     close::Closing,
     events::TaskEvent,
-    info::{TaskEnd, TaskInfo, TaskProgress, TaskStats},
+    info::{FinishedTask, TaskInfo, TaskProgress, TaskStats},
     log,
     metrics::{Change, Metrics},
     options::TaskManagerOptions,
@@ -77,7 +77,7 @@ pub(super) struct State {
     /// Live tasks that gave their place to another one, and are on their way out.
     leaving: usize,
     /// Live tasks that are cancelled last.
-    must_finish: usize,
+    cancel_last: usize,
     /// `spawned`, `active` and `queued` stay zero here: they follow from the rest.
     ended: TaskStats,
     history: VecDeque<Arc<Task>>,
@@ -96,7 +96,7 @@ impl Registry {
                 queue: Queue::new(options.max_running, &options.max_running_named),
                 evictable: Evictable::default(),
                 leaving: 0,
-                must_finish: 0,
+                cancel_last: 0,
                 ended: TaskStats::default(),
                 history: VecDeque::new(),
                 closing: None,
@@ -219,7 +219,7 @@ impl Registry {
             tasks.let_go(task);
         }
         if let Some(events) = events
-            && let Some(end) = TaskEnd::of(task)
+            && let Some(end) = FinishedTask::of(task)
         {
             // The last watcher may have gone since.
             let _ = events.send(TaskEvent::Ended(end));
@@ -274,7 +274,7 @@ impl State {
     /// Takes out the task at this place, which has ended; gives it, and those whose turn has come.
     fn take_out(&mut self, at: TaskRef) -> Option<(Arc<Task>, Vec<Arc<Task>>)> {
         let task = self.live.try_remove(at.slot)?;
-        self.must_finish -= usize::from(task.spec.must_finish());
+        self.cancel_last -= usize::from(task.spec.cancel_last());
         self.leaving -= usize::from(task.gave_place());
         self.evictable.remove(task.at);
         let next = self.queue.leave(task.place(), task.may_run());
@@ -293,7 +293,7 @@ impl State {
 
     /// How many live tasks are cancelled last, besides those in `except`.
     pub(super) fn must_finish_except(&self, except: &[TaskRef]) -> usize {
-        self.must_finish - except.iter().filter(|task| self.get(**task).is_some_and(|t| t.spec.must_finish())).count()
+        self.cancel_last - except.iter().filter(|task| self.get(**task).is_some_and(|t| t.spec.cancel_last())).count()
     }
 
     pub(super) fn get(&self, task: TaskRef) -> Option<&Arc<Task>> {
@@ -328,8 +328,8 @@ impl State {
         self.tasks().filter(|task| !except.contains(&task.at))
     }
 
-    pub(super) fn recent(&self) -> Vec<TaskEnd> {
-        self.history.iter().filter_map(TaskEnd::of).collect()
+    pub(super) fn recently_finished(&self) -> Vec<FinishedTask> {
+        self.history.iter().filter_map(FinishedTask::of).collect()
     }
 
     pub(super) fn stats(&self) -> TaskStats {

@@ -21,7 +21,7 @@ use super::{
     context::Current,
     log,
     options::TaskManagerOptions,
-    outcome::{TaskError, TaskOutcome, TimeLimit},
+    outcome::{TaskError, TaskOutcome, TimeoutKind},
     record::{End, Request, Task},
     sync::{Sleep, sleep_until},
 };
@@ -98,7 +98,7 @@ enum Stop {
     Cancelled,
     Aborted,
     Evicted,
-    TimedOut { limit: TimeLimit, after: Duration },
+    TimedOut { limit: TimeoutKind, after: Duration },
 }
 
 impl Stop {
@@ -172,7 +172,7 @@ impl<B: Body> Life<B> {
 
     /// Whether the task is not dropped as soon as it is cancelled.
     fn has_grace(&self, task: &Task) -> bool {
-        let is_cut_off_last = task.spec.must_finish() && task.is_cut_off();
+        let is_cut_off_last = task.spec.cancel_last() && task.is_cut_off();
         // One that had to wait for its turn, and has not begun, has nothing to end.
         let has_begun = match self.phase {
             Phase::New => !task.had_to_wait(),
@@ -228,16 +228,16 @@ impl<B: Body> Life<B> {
             let after = after?;
             Some((since.checked_add(after)?, Stop::TimedOut { limit, after }))
         };
-        let total = timed_out(TimeLimit::Total, task.spawned, task.spec.timeout);
+        let total = timed_out(TimeoutKind::Total, task.spawned, task.spec.timeout);
         let other = match (&self.ending, self.phase) {
             (Some(ending), _) => ending.grace_over.map(|over| (over, Stop::Aborted)),
             (None, Phase::Queued) => {
                 let limit = extras.and_then(|extras| extras.queue_timeout).or(options.queue_timeout);
-                timed_out(TimeLimit::Queue, task.spawned, limit)
+                timed_out(TimeoutKind::Queue, task.spawned, limit)
             }
             (None, Phase::Running) => extras.and_then(|extras| extras.idle_timeout).and_then(|limit| {
                 // Its beginning was its first sign of life.
-                timed_out(TimeLimit::Idle, task.last_sign()?, Some(limit))
+                timed_out(TimeoutKind::Idle, task.last_sign()?, Some(limit))
             }),
             (None, Phase::New | Phase::Ended) => None,
         };
@@ -295,7 +295,7 @@ impl<B: Body> Life<B> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &Current) -> Poll<TaskResult<B>> {
         let task = &*current.task;
         if self.phase == Phase::New && task.spec.timeout == Some(Duration::ZERO) {
-            return self.stop(current, Stop::TimedOut { limit: TimeLimit::Total, after: Duration::ZERO });
+            return self.stop(current, Stop::TimedOut { limit: TimeoutKind::Total, after: Duration::ZERO });
         }
         loop {
             let request = task.request();
@@ -333,7 +333,7 @@ impl<B: Body> Life<B> {
             // Somebody asked before there was a waker: as if it had been there.
         }
         if task.request() != Request::None && self.ending.is_none() && is_told(task) {
-            let grace = task.spec.grace(current.registry.options.grace);
+            let grace = task.spec.grace(current.registry.options.grace_period);
             let grace_over = Instant::now().checked_add(grace);
             *self.as_mut().project().ending = Some(Box::new(Ending { grace_over, told: None }));
         }
@@ -359,7 +359,7 @@ fn panicked(payload: Box<dyn std::any::Any + Send>) -> TaskError {
 }
 
 /// Logs the end, then counts it: whoever waited for the task may end the process, and the line must be out by then.
-fn record(current: &Current, outcome: TaskOutcome, error: Option<Arc<str>>, limit: Option<TimeLimit>) {
+fn record(current: &Current, outcome: TaskOutcome, error: Option<Arc<str>>, limit: Option<TimeoutKind>) {
     /// Counts the task out even if a subscriber panics.
     struct CountOut<'a> {
         current: &'a Current,

@@ -5,12 +5,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    info::{TaskEnd, TaskId, TaskInfo},
+    info::{FinishedTask, TaskId, TaskInfo},
     manager::BackgroundTaskManager,
     record::{Request, Task},
     registry::{self, State},
 };
-use crate::RunId;
+use crate::run_id::RunId;
 
 /// How long a wait goes on after the grace: tasks that ignored their cancellation are dropped when the grace is over,
 /// and this is the time for that to happen.
@@ -29,8 +29,8 @@ impl BackgroundTaskManager {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let tasks = agentflow::BackgroundTaskManager::new();
     /// tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
-    /// let still = tasks.wait_for_all(Some(Duration::from_millis(10))).await.unwrap_err();
-    /// assert_eq!(still.tasks()[0].name(), "stuck");
+    /// let timeout = tasks.wait_for_all(Some(Duration::from_millis(10))).await.unwrap_err();
+    /// assert_eq!(timeout.still_running[0].name(), "stuck");
     /// # tasks.close(Some(Duration::ZERO)).await;
     /// # Ok(())
     /// # }
@@ -38,12 +38,12 @@ impl BackgroundTaskManager {
     ///
     /// # Errors
     ///
-    /// [`StillRunning`], when the bound is over before all tasks have ended. Without a bound there is no error.
+    /// [`WaitTimeout`], when the bound is over before all tasks have ended. Without a bound there is no error.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future only ends the waiting.
-    pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), StillRunning> {
+    pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), WaitTimeout> {
         let deadline = registry::deadline(bound);
         let here = self.here();
         if self.registry.wait_for_others(&here, deadline).await {
@@ -51,11 +51,11 @@ impl BackgroundTaskManager {
         }
         let tasks = self.registry.infos(|task| !here.contains(&task.at));
         // The last one may have ended since.
-        if tasks.is_empty() { Ok(()) } else { Err(StillRunning { tasks }) }
+        if tasks.is_empty() { Ok(()) } else { Err(WaitTimeout { still_running: tasks }) }
     }
 
     /// Cancels all tasks, and returns when they have ended, or when the manager's
-    /// [grace](crate::TaskManagerOptions::grace), or the longest of the tasks' own, and a tenth of a second are over.
+    /// [grace](crate::task::TaskManagerOptions::grace_period), or the longest of the tasks' own, and a tenth of a second are over.
     ///
     /// The manager stays open. Tasks spawned after the call are left alone. Called from inside a task it spares that
     /// task and those that spawned it.
@@ -79,7 +79,7 @@ impl BackgroundTaskManager {
         let here = self.here();
         let mut tasks = self.cancel_those(|task| !here.contains(&task.at));
         tasks.sort_unstable_by_key(|task| task.at.id);
-        let grace = longest_grace(&tasks, self.registry.options.grace);
+        let grace = longest_grace(&tasks, self.registry.options.grace_period);
         let deadline = registry::deadline(grace.checked_add(SETTLE));
         // Each end is looked at once: what is before `left` has not been seen to end yet.
         let mut left = tasks.len();
@@ -94,7 +94,7 @@ impl BackgroundTaskManager {
         let now = Instant::now();
         let mut report = CancelReport::default();
         for task in &tasks {
-            match TaskEnd::of(task) {
+            match FinishedTask::of(task) {
                 Some(end) => report.ended.push(end),
                 None => report.still_running.push(TaskInfo::new(task, now)),
             }
@@ -105,7 +105,7 @@ impl BackgroundTaskManager {
 
 #[allow(clippy::must_use_candidate, reason = "they are called for what they do")]
 impl BackgroundTaskManager {
-    /// Cancels the task with this id; says whether it was live. Like [`TaskHandle::cancel`](crate::TaskHandle::cancel) it
+    /// Cancels the task with this id; says whether it was live. Like [`TaskHandle::cancel`](crate::task::TaskHandle::cancel) it
     /// returns at once.
     ///
     /// ```
@@ -141,8 +141,8 @@ impl BackgroundTaskManager {
         self.cancel_those(|task| task.spec.name == name).len()
     }
 
-    /// Cancels the tasks [of this run](Self::tasks_of); says how many were live. Returns at once.
-    pub fn cancel_tasks_of(&self, run: RunId) -> usize {
+    /// Cancels the tasks [of this run](Self::tasks_of_run); says how many were live. Returns at once.
+    pub fn cancel_tasks_of_run(&self, run: RunId) -> usize {
         self.cancel_those(|task| task.is_of(run)).len()
     }
 
@@ -174,37 +174,31 @@ pub(super) fn longest_grace(tasks: &[Arc<Task>], default: Duration) -> Duration 
 
 /// A bounded wait was over before all tasks were.
 #[derive(Clone, Debug)]
-pub struct StillRunning {
-    tasks: Vec<TaskInfo>,
-}
-
-impl StillRunning {
+#[non_exhaustive]
+pub struct WaitTimeout {
     /// The tasks that still ran, oldest first.
-    #[must_use]
-    pub fn tasks(&self) -> &[TaskInfo] {
-        &self.tasks
-    }
+    pub still_running: Vec<TaskInfo>,
 }
 
 /// `2 background tasks still run: upload #7 (for 1.2s), send #9 (for 0.3s)`
-impl fmt::Display for StillRunning {
+impl fmt::Display for WaitTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.tasks.len() {
+        match self.still_running.len() {
             1 => write!(f, "1 background task still runs: ")?,
             count => write!(f, "{count} background tasks still run: ")?,
         }
-        write_list(f, &self.tasks)
+        write_list(f, &self.still_running)
     }
 }
 
-impl std::error::Error for StillRunning {}
+impl std::error::Error for WaitTimeout {}
 
 /// What [`cancel_all`](BackgroundTaskManager::cancel_all) did.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct CancelReport {
     /// The tasks that ended, oldest first. A task that ended by itself has its own outcome.
-    pub ended: Vec<TaskEnd>,
+    pub ended: Vec<FinishedTask>,
     /// The tasks that still run: blocking ones, and those that block their thread.
     pub still_running: Vec<TaskInfo>,
 }

@@ -1,6 +1,6 @@
 //! Contests for criterion.
 
-use benches::Contest;
+use agentflow_benches::Contest;
 use criterion::{Criterion, SamplingMode, Throughput};
 
 /// A group for each contest, a function for each of its sides.

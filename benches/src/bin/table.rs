@@ -1,13 +1,13 @@
 //! Prints what agentflow costs beside the same work written by hand, and whether the bars hold.
 //!
 //! ```text
-//! cargo run --release -p benches
-//! cargo run --release -p benches -- --filter group
+//! cargo run --release -p agentflow-benches
+//! cargo run --release -p agentflow-benches -- --filter group
 //! ```
 
 use std::{error::Error, thread::available_parallelism};
 
-use benches::{Contest, Effort, Row, Scale, contests, memory};
+use agentflow_benches::{Contest, Effort, Row, Scale, contests, memory};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use lexopt::{

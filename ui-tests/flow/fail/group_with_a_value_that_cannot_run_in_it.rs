@@ -1,4 +1,4 @@
-use agentflow::{AgentState, Node, NodeContext, NodeError, graph, node};
+use agentflow::{AgentState, NodeError, graph, graph::{Node, NodeContext}, node};
 
 struct Tool;
 

@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 
-use agentflow::{CompiledGraph, NodeError, ParallelContext, ParallelNode, RunConfig, State, graph, node};
+use agentflow::{CompiledGraph, NodeError, RunConfig, State, graph, graph::{ParallelContext, ParallelNode}, node};
 
 #[derive(Clone, Default, State)]
 struct Log {

@@ -95,7 +95,7 @@ async fn main() {
     let app = graph! {
         graph INNER { count -> END }
         a -> INNER -> END;
-        compile { context: Services("counted") }
+        compile { services: Services("counted") }
     };
     assert_eq!(run(app).await, "a counted");
 

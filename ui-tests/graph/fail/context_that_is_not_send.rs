@@ -8,6 +8,6 @@ async fn a(state: &mut AgentState) {
 fn main() {
     let _ = graph! {
         a -> END;
-        compile { context: std::rc::Rc::new(1) }
+        compile { services: std::rc::Rc::new(1) }
     };
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use agentflow::{
-    AgentState, BackgroundTaskManager, CompiledGraph, Message, Node, NodeContext, NodeError, RunConfig, State, graph,
-    node,
+    AgentState, BackgroundTaskManager, CompiledGraph, Message, NodeError, RunConfig, State, graph,
+    graph::{Node, NodeContext}, node,
 };
 
 macro_rules! say {
@@ -131,8 +131,8 @@ async fn main() {
     // Compile options.
     let timeout = Duration::from_secs(1);
     let manager = BackgroundTaskManager::new();
-    let app = graph! { a -> END; compile { context: String::from("services"), recursion_limit: 50 } };
-    assert_eq!(app.context(), "services");
+    let app = graph! { a -> END; compile { services: String::from("services"), recursion_limit: 50 } };
+    assert_eq!(app.services(), "services");
     let _ = graph! { a -> END; compile {} };
     let _ = graph! { compile { shutdown_timeout: 30s, } a -> END };
     let _ = graph! { a -> END; compile { shutdown_timeout: 1.5s }; };

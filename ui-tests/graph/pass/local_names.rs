@@ -1,7 +1,7 @@
 //! The names of a graph's surroundings and those of its own do not meet.
 #![deny(warnings)]
 
-use agentflow::{AgentState, Message, Node, NodeContext, NodeError, RunConfig, graph, node};
+use agentflow::{AgentState, Message, NodeError, RunConfig, graph, graph::{Node, NodeContext}, node};
 
 struct Say(u32);
 

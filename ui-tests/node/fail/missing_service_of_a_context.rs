@@ -11,5 +11,5 @@ async fn greet(state: &mut AgentState, #[inject] db: &Database) {
 }
 
 fn main() {
-    let _ = graph! { greet -> END; compile { context: Services } };
+    let _ = graph! { greet -> END; compile { services: Services } };
 }

@@ -1,7 +1,7 @@
 //! A type that implements `Node` itself, alone and generic over what it runs on.
 #![deny(warnings)]
 
-use agentflow::{AgentState, Message, Node, NodeContext, NodeError, RunConfig, State, graph};
+use agentflow::{AgentState, Message, NodeError, RunConfig, State, graph, graph::{Node, NodeContext}};
 
 struct Greet {
     greeting: String,
@@ -20,7 +20,7 @@ struct Count;
 
 impl<S: State, C: Send + Sync + 'static> Node<S, C> for Count {
     type Output = ();
-    const IN_PLACE: bool = false;
+    const MUTATES_STATE: bool = false;
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
         assert_eq!(cx.task_manager().task_count(), 0);

@@ -96,7 +96,7 @@ async fn main() {
     let app = graph! {
         nothing -> only_config -> only_tasks -> only_events -> only_cancel -> only_service -> only_state
             -> all -> unused -> END;
-        compile { context: services }
+        compile { services: services }
     };
     app.invoke(AgentState::default(), RunConfig::new().with_user_id("ada")).await.unwrap();
 }

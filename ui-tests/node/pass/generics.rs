@@ -61,7 +61,7 @@ impl Provide<String> for Services {
 async fn main() {
     let app = graph! {
         ask::<OpenAi> -> repeat<2, OpenAi> -> DEFAULTED<String> -> injected::<String> -> any_state<Log<String>> -> END;
-        compile { context: Services("db".into()) }
+        compile { services: Services("db".into()) }
     };
     let state = app.invoke(Log::default(), RunConfig::new()).await.unwrap();
     assert_eq!(state.lines, ["openai", "openai", "openai", ""]);

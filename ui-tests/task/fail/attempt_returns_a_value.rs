@@ -4,5 +4,5 @@ use agentflow::BackgroundTaskManager;
 
 fn main() {
     let tasks = BackgroundTaskManager::new();
-    let _ = tasks.create_task_retrying(|attempt| async move { attempt }).name("count").spawn();
+    let _ = tasks.create_retrying_task(|attempt| async move { attempt }).name("count").spawn();
 }

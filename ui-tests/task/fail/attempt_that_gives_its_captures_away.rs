@@ -9,5 +9,5 @@ async fn send(text: String) -> Result<(), String> {
 fn main() {
     let tasks = BackgroundTaskManager::new();
     let text = String::from("hello");
-    let _ = tasks.create_task_retrying(move |_| send(text)).name("send").spawn();
+    let _ = tasks.create_retrying_task(move |_| send(text)).name("send").spawn();
 }

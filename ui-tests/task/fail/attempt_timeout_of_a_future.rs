@@ -6,5 +6,5 @@ use agentflow::BackgroundTaskManager;
 
 fn main() {
     let tasks = BackgroundTaskManager::new();
-    let _ = tasks.create_task_with(|task| async move { task.cancelled().await }).attempt_timeout(Duration::from_secs(1)).spawn();
+    let _ = tasks.create_task_with_context(|task| async move { task.cancelled().await }).attempt_timeout(Duration::from_secs(1)).spawn();
 }

@@ -9,6 +9,6 @@ async fn count() -> u32 {
 fn main() {
     let tasks = BackgroundTaskManager::new();
     let _ = tasks.create_task(count()).name("count").spawn();
-    let _ = tasks.create_task_with(|_| count()).name("count").spawn();
+    let _ = tasks.create_task_with_context(|_| count()).name("count").spawn();
     let _ = tasks.create_blocking_task(|_| 7_u32).name("count").spawn();
 }

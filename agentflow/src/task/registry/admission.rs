@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
 use super::{Phase, Registry, State};
 use crate::task::{
-    builder::{SpawnError, WhenBusy},
+    builder::{OnDuplicateKey, SpawnError},
     info::TaskId,
-    options::{TaskManagerOptions, WhenFull},
+    options::{OnFull, TaskManagerOptions},
     record::{Request, Task, TaskRef},
 };
 
@@ -139,8 +139,8 @@ impl State {
             return Err(SpawnError::Closed);
         };
         let key_to_free = match new.spec.extras.as_ref().and_then(|extras| extras.key.as_ref()) {
-            Some((key, WhenBusy::Skip)) if self.queue.has_key(key) => return Err(SpawnError::Busy),
-            Some((key, WhenBusy::Replace)) => Some(key),
+            Some((key, OnDuplicateKey::Skip)) if self.queue.has_key(key) => return Err(SpawnError::DuplicateKey),
+            Some((key, OnDuplicateKey::Replace)) => Some(key),
             _ => None,
         };
         // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
@@ -176,8 +176,8 @@ impl State {
         if may_run {
             new.let_run_at_once();
         }
-        self.must_finish += usize::from(new.spec.must_finish());
-        if options.max_tasks.is_some() && options.when_full == WhenFull::DropOldest && new.spec.may_be_evicted() {
+        self.cancel_last += usize::from(new.spec.cancel_last());
+        if options.max_tasks.is_some() && options.on_full == OnFull::DropOldest && new.spec.may_be_evicted() {
             let evictable = if may_run { &mut self.evictable.running } else { &mut self.evictable.waiting };
             evictable.insert(new.at);
         }

@@ -1,12 +1,12 @@
 //! Prints what `#[node]` and `graph!` cost at compile time, beside the same functions called by hand.
 //!
 //! ```text
-//! cargo run --release -p benches --bin compile_time
+//! cargo run --release -p agentflow-benches --bin compile_time
 //! ```
 
 use std::{error::Error, time::Duration};
 
-use benches::measure::median;
+use agentflow_benches::measure::median;
 use indicatif::ProgressBar;
 
 use scratch::{Crate, NODES, Scratch};

@@ -2,7 +2,10 @@
 
 use std::{future::pending, thread, time::Duration};
 
-use agentflow::{BackgroundTaskManager, SpawnError, TaskContext, TaskHandle, TaskOutcome, WhenBusy};
+use agentflow::{
+    BackgroundTaskManager, TaskContext,
+    task::{OnDuplicateKey, SpawnError, TaskHandle, TaskOutcome},
+};
 use tokio::{sync::OwnedSemaphorePermit, task::yield_now, time::sleep};
 
 /// What the panics of the tasks say, so that the hook knows them from others.
@@ -155,16 +158,18 @@ impl Kind {
                     task.cancelled().await;
                     drop(permit);
                 };
-                tasks.create_task_with(listens).name("listens").spawn()
+                tasks.create_task_with_context(listens).name("listens").spawn()
             }
-            Self::DoesNotListen => tasks.create_task_with(move |_| waiting(permit)).name("does not listen").spawn(),
+            Self::DoesNotListen => {
+                tasks.create_task_with_context(move |_| waiting(permit)).name("does not listen").spawn()
+            }
             Self::HasChildren => {
                 let has_children = |task: TaskContext| async move {
                     task.manager().create_task(yield_now()).name("child").spawn()?;
                     task.manager().create_task(fails(permit)).name("failing child").spawn()?;
                     Ok::<_, SpawnError>(())
                 };
-                tasks.create_task_with(has_children).name("has children").spawn()
+                tasks.create_task_with_context(has_children).name("has children").spawn()
             }
             Self::Blocks => {
                 let blocks = |_| {
@@ -178,18 +183,18 @@ impl Kind {
                     let _permit = &permit;
                     async move { if number < 3 { Err("not yet") } else { Ok(()) } }
                 };
-                tasks.create_task_retrying(attempt).name("retries").retry(3).spawn()
+                tasks.create_retrying_task(attempt).name("retries").retry(3).spawn()
             }
             Self::RetriesInVain => {
                 let attempt = move |_| {
                     let _permit = &permit;
                     async { Err::<(), _>("never") }
                 };
-                tasks.create_task_retrying(attempt).name("retries in vain").retry(2).spawn()
+                tasks.create_retrying_task(attempt).name("retries in vain").retry(2).spawn()
             }
             Self::TakesTurns => tasks.create_task(takes_a_moment(permit)).name(TAKES_TURNS.0).spawn(),
             Self::SharesAKey => {
-                tasks.create_task(takes_a_moment(permit)).name("shares a key").key("one", WhenBusy::Queue).spawn()
+                tasks.create_task(takes_a_moment(permit)).name("shares a key").key("one", OnDuplicateKey::Queue).spawn()
             }
         }
     }

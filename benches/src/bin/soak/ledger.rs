@@ -1,6 +1,6 @@
 //! [`Ledger`]: how many tasks must have ended how.
 
-use agentflow::{TaskOutcome, TaskStats};
+use agentflow::task::{TaskOutcome, TaskStats};
 
 use crate::kind::Kind;
 

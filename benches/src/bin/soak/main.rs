@@ -2,7 +2,7 @@
 //! leaves anything behind.
 //!
 //! ```text
-//! cargo run --release -p benches --bin soak -- --tasks 1000000
+//! cargo run --release -p agentflow-benches --bin soak -- --tasks 1000000
 //! ```
 
 use std::{
@@ -15,8 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agentflow::{BackgroundTaskManager, SpawnError, TaskHandle, TaskManagerOptions, TaskStats};
-use benches::allocator;
+use agentflow::{
+    BackgroundTaskManager,
+    task::{SpawnError, TaskHandle, TaskManagerOptions, TaskStats},
+};
+use agentflow_benches::allocator;
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use lexopt::{
@@ -101,7 +104,7 @@ struct Producer {
 impl Producer {
     fn new(in_flight: usize) -> Self {
         let (name, at_once) = kind::TAKES_TURNS;
-        let options = TaskManagerOptions::new().grace(GRACE).max_running_named(name, at_once);
+        let options = TaskManagerOptions::new().grace_period(GRACE).max_running_named(name, at_once);
         Self {
             tasks: BackgroundTaskManager::with_options(options),
             deck: kind::deck(),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use benches::allocator;
+use agentflow_benches::allocator;
 
 /// Live bytes may grow by a twentieth and this between the second tenth and the last: idle threads come and go.
 const SLACK: i64 = 256 * 1024;

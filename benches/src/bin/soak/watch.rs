@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use agentflow::{BackgroundTaskManager, TaskStats};
+use agentflow::{BackgroundTaskManager, task::TaskStats};
 use indicatif::ProgressBar;
 
 use crate::ledger;

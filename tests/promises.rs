@@ -54,7 +54,7 @@ async fn promise_02_the_answer_returns_at_once_and_the_task_goes_on() {
     assert_eq!(app.task_manager().task_count(), 1);
 
     app.task_manager().wait_for_all(None).await.unwrap();
-    assert_eq!(app.task_manager().stats().completed, 1);
+    assert_eq!(app.task_manager().stats().outcomes.completed, 1);
     assert_eq!(app.task_manager().recently_finished()[0].age(), 3 * SECOND);
 }
 
@@ -126,7 +126,7 @@ async fn promise_08_aclose_waits_up_to_the_shutdown_timeout() {
     let began = Instant::now();
     let report = app.aclose().await;
     assert_eq!(began.elapsed(), 3 * SECOND);
-    assert_eq!(report.tasks.completed, 1);
+    assert_eq!(report.tasks.outcomes.completed, 1);
     assert!(report.tasks.is_clean());
 }
 
@@ -137,7 +137,7 @@ async fn promise_08_aclose_cancels_and_names_what_takes_longer() {
     let began = Instant::now();
     let report = app.aclose().await;
     assert_eq!(began.elapsed(), 2 * SECOND);
-    assert_eq!((report.tasks.completed, report.tasks.cancelled), (0, 1));
+    assert_eq!((report.tasks.outcomes.completed, report.tasks.outcomes.cancelled), (0, 1));
     assert_eq!(report.tasks.unfinished[0].name(), "send_notification");
     assert_eq!(app.task_manager().task_count(), 0);
 }
@@ -168,7 +168,7 @@ fn promise_10_there_is_a_task_manager_wherever_the_graph_was_compiled() {
             app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
             app.task_manager().wait_for_all(None).await.unwrap();
         });
-        assert_eq!(app.task_manager().stats().completed, completed);
+        assert_eq!(app.task_manager().stats().outcomes.completed, completed);
     }
 }
 

@@ -71,7 +71,7 @@ async fn the_report_is_about_what_was_live_when_the_shutdown_began() {
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
     app.task_manager().wait_for_all(None).await.unwrap();
     let report = app.aclose().await;
-    assert_eq!((report.runs.ended, report.tasks.completed), (0, 0));
+    assert_eq!((report.runs.ended, report.tasks.outcomes.completed), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,7 +83,7 @@ async fn runs_are_drained_first_then_their_tasks() {
     let report = app.aclose().await;
     assert_eq!(began.elapsed(), 5 * SECOND, "two for the run, three for its task");
     assert_eq!(report.elapsed, 5 * SECOND);
-    assert_eq!((report.runs.ended, report.tasks.completed), (1, 1));
+    assert_eq!((report.runs.ended, report.tasks.outcomes.completed), (1, 1));
     assert!(report.runs.unfinished.is_empty() && report.tasks.is_clean());
     run.await.unwrap().unwrap();
 }
@@ -103,7 +103,7 @@ async fn a_live_run_may_start_tasks_while_the_app_drains_and_nobody_else_may() {
 
     run.await.unwrap().unwrap();
     assert_eq!(app.task_manager().task_info()[0].name(), "upload");
-    assert_eq!(closing.await.unwrap().tasks.completed, 1);
+    assert_eq!(closing.await.unwrap().tasks.outcomes.completed, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -175,7 +175,7 @@ async fn concurrent_calls_all_wait_and_get_the_same_report() {
         sleep(SECOND).await;
         app.aclose().await
     });
-    assert_eq!(one.tasks.completed, 1);
+    assert_eq!(one.tasks.outcomes.completed, 1);
     assert_same(&one, &two);
     assert_same(&one, &three);
     run.await.unwrap().unwrap();
@@ -327,7 +327,7 @@ async fn the_longest_shutdown_timeout_waits_for_as_long_as_it_takes() {
     };
     let (_, run) = start(&app);
     settle().await;
-    assert_eq!(app.aclose().await.tasks.completed, 1);
+    assert_eq!(app.aclose().await.tasks.outcomes.completed, 1);
     run.await.unwrap().unwrap();
 }
 
@@ -358,7 +358,7 @@ async fn dropping_an_aclose_leaves_the_app_closed_and_another_call_goes_on() {
     let refused = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
     assert!(matches!(refused.kind(), RunErrorKind::Closed));
     let report = app.aclose().await;
-    assert_eq!((report.runs.ended, report.tasks.completed), (1, 1));
+    assert_eq!((report.runs.ended, report.tasks.outcomes.completed), (1, 1));
     run.await.unwrap().unwrap();
 }
 
@@ -373,14 +373,14 @@ async fn a_background_task_can_close_its_app_and_is_not_waited_for() {
     let began = Instant::now();
     let report = reports.recv().await.unwrap();
     assert_eq!(began.elapsed(), 5 * SECOND);
-    assert_eq!((report.runs.ended, report.tasks.completed), (1, 1));
+    assert_eq!((report.runs.ended, report.tasks.outcomes.completed), (1, 1));
     assert_eq!(report.tasks.still_running[0].name(), "closer");
     run.await.unwrap().unwrap();
 
     settle().await;
     let report = app.aclose().await;
     assert!(report.tasks.is_clean());
-    assert_eq!(report.tasks.completed, 2);
+    assert_eq!(report.tasks.outcomes.completed, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -443,7 +443,7 @@ async fn the_app_closes_a_manager_that_it_was_given() {
     let began = Instant::now();
     let report = app.aclose().await;
     assert_eq!(began.elapsed(), 7 * SECOND, "one to drain, six of its own grace");
-    assert_eq!(report.tasks.completed, 1);
+    assert_eq!(report.tasks.outcomes.completed, 1);
     assert_eq!(manager.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
 }
 
@@ -514,7 +514,7 @@ async fn tasks_keep_their_own_graces_and_those_that_must_finish_are_told_last() 
     assert_eq!(began.elapsed(), 10 * SECOND, "five of the bound, two for the other, three for what must finish");
     assert_eq!(one.elapsed, 10 * SECOND);
     assert_eq!(journal.entries(), ["other", "must"]);
-    assert_eq!((one.runs.unfinished.as_slice(), one.tasks.completed), (&[id][..], 2));
+    assert_eq!((one.runs.unfinished.as_slice(), one.tasks.outcomes.completed), (&[id][..], 2));
     assert!(one.tasks.is_clean());
     assert_same(&one, &two);
     assert_same(&app.stop().await, &one);
@@ -546,7 +546,7 @@ async fn stop_has_no_bound_but_every_grace() {
     told_to_end(app.task_manager(), &journal, "other", 2 * SECOND);
     settle().await;
     let report = app.stop().await;
-    assert_eq!((report.elapsed, report.tasks.completed), (5 * SECOND, 2));
+    assert_eq!((report.elapsed, report.tasks.outcomes.completed), (5 * SECOND, 2));
     assert_eq!(journal.entries(), ["other", "must"]);
 }
 
@@ -571,8 +571,8 @@ async fn tasks_that_spawn_their_successor_for_ever_are_cut_off_at_the_bound() {
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
     let report = app.aclose().await;
     assert!(report.elapsed < 6 * SECOND, "{report}");
-    assert_eq!((report.tasks.failed, report.tasks.still_running.len()), (1, 0), "its last spawn was refused");
-    assert!(report.tasks.completed > 40, "{report}");
+    assert_eq!((report.tasks.outcomes.failed, report.tasks.still_running.len()), (1, 0), "its last spawn was refused");
+    assert!(report.tasks.outcomes.completed > 40, "{report}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -592,5 +592,5 @@ async fn tasks_of_a_run_that_wait_for_their_turn_have_it_while_the_app_drains() 
     };
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
     let report = app.aclose().await;
-    assert_eq!((report.tasks.completed, report.elapsed), (3, 3 * SECOND));
+    assert_eq!((report.tasks.outcomes.completed, report.elapsed), (3, 3 * SECOND));
 }

@@ -55,7 +55,7 @@ async fn a_task_cancelled_before_its_first_poll_is_never_polled_and_counted_once
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     assert!(!polled.load(Ordering::SeqCst));
     let stats = tasks.stats();
-    assert_eq!((stats.spawned, stats.active, stats.cancelled), (1, 0, 1));
+    assert_eq!((stats.spawned, stats.active, stats.outcomes.cancelled), (1, 0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -80,7 +80,7 @@ async fn a_task_with_a_token_may_end_by_itself_and_its_own_result_counts() {
     let handle = tasks.create_task_with_context(fails).spawn().unwrap();
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Failed);
-    assert_eq!(tasks.stats().completed, 1);
+    assert_eq!(tasks.stats().outcomes.completed, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,7 +119,7 @@ async fn a_task_that_never_awaits_again_is_completed_although_it_was_cancelled()
     drop(other);
     send.send(handle).unwrap();
     tasks.wait_for_all(None).await.unwrap();
-    assert_eq!(tasks.stats().completed, 2);
+    assert_eq!(tasks.stats().outcomes.completed, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ async fn cancelling_what_has_ended_changes_nothing() {
     settle().await;
     handle.cancel();
     handle.await.unwrap();
-    assert_eq!((tasks.stats().completed, tasks.stats().cancelled), (1, 0));
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().outcomes.cancelled), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +203,7 @@ async fn a_blocking_task_is_told_and_reported_as_still_running() {
     assert_eq!(report.to_string().split('(').next(), Some("0 ended; 1 still runs: crunch #1 "));
     go.send(()).unwrap();
     handle.await.unwrap();
-    assert_eq!(tasks.stats().completed, 1);
+    assert_eq!(tasks.stats().outcomes.completed, 1);
 }
 
 #[test]
@@ -242,7 +242,7 @@ async fn a_task_cancelled_during_its_first_poll_is_cancelled() {
     };
     send.send(tasks.create_task(work).spawn().unwrap()).unwrap();
     settle().await;
-    assert_eq!(tasks.stats().cancelled, 1);
+    assert_eq!(tasks.stats().outcomes.cancelled, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,7 +259,7 @@ async fn a_task_is_cancelled_by_its_id() {
     tasks.create_task(pending::<()>()).spawn().unwrap();
     assert!(!tasks.cancel(id));
     settle().await;
-    assert_eq!((tasks.task_count(), tasks.stats().cancelled), (3, 1));
+    assert_eq!((tasks.task_count(), tasks.stats().outcomes.cancelled), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,7 +291,7 @@ async fn tasks_are_cancelled_by_their_name() {
     assert_eq!(tasks.cancel_named("other"), 0);
     settle().await;
     assert_eq!(tasks.task_info().iter().map(|task| task.name().to_owned()).collect::<Vec<_>>(), ["index", "mailing"]);
-    assert_eq!((tasks.stats().cancelled, tasks.stats().completed), (3, 1));
+    assert_eq!((tasks.stats().outcomes.cancelled, tasks.stats().outcomes.completed), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,8 +72,15 @@ fn names(tasks: &BackgroundTaskManager) -> Vec<String> {
 
 #[track_caller]
 fn assert_adds_up(stats: &TaskStats) {
-    let ended = [stats.completed, stats.failed, stats.panicked, stats.timed_out, stats.cancelled, stats.aborted];
-    let ended: u64 = ended.iter().sum::<u64>() + stats.evicted;
+    let ended = [
+        stats.outcomes.completed,
+        stats.outcomes.failed,
+        stats.outcomes.panicked,
+        stats.outcomes.timed_out,
+        stats.outcomes.cancelled,
+        stats.outcomes.aborted,
+    ];
+    let ended: u64 = ended.iter().sum::<u64>() + stats.outcomes.evicted;
     assert_eq!(stats.spawned, stats.active + ended, "{stats:?}");
     assert!(stats.queued <= stats.active, "{stats:?}");
 }
@@ -135,7 +142,7 @@ async fn whoever_spawns_is_not_dropped_for_it_nor_are_those_that_spawned_it() {
         Ok::<_, SpawnError>(())
     };
     tasks.create_task_with_context(parent).spawn().unwrap().await.unwrap();
-    assert_eq!((tasks.stats().completed, tasks.stats().evicted), (2, 0));
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().outcomes.evicted), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +179,7 @@ async fn spawn_wait_spawns_when_a_place_gets_free() {
     drop(go);
     waiting.await.unwrap().await.unwrap();
     let stats = tasks.stats();
-    assert_eq!((stats.spawned, stats.completed, stats.rejected), (2, 2, 0));
+    assert_eq!((stats.spawned, stats.outcomes.completed, stats.rejected), (2, 2, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -328,7 +335,7 @@ async fn while_draining_a_place_goes_to_the_child_that_waits_for_it() {
     settle().await;
     drop(go);
     parent.await.unwrap();
-    assert_eq!(closing.await.unwrap().completed, 3);
+    assert_eq!(closing.await.unwrap().outcomes.completed, 3);
     assert_eq!(owner.await.unwrap().unwrap_err(), SpawnError::Closed);
 }
 
@@ -394,7 +401,7 @@ async fn with_many_spawners_there_are_never_more_than_the_limit_and_all_get_in()
     }
     tasks.wait_for_all(None).await.unwrap();
     let stats = tasks.stats();
-    assert_eq!((stats.completed, stats.rejected), (1_000, 0), "{stats}");
+    assert_eq!((stats.outcomes.completed, stats.rejected), (1_000, 0), "{stats}");
 }
 
 // ---- Places: dropping the oldest.
@@ -413,7 +420,7 @@ async fn the_oldest_task_is_dropped_to_make_room_and_everybody_is_told() {
     assert!(!second.is_finished());
     assert_eq!(names(&tasks), ["second", "third"]);
     let stats = tasks.stats();
-    assert_eq!((stats.spawned, stats.active, stats.evicted, stats.rejected), (3, 2, 1, 0));
+    assert_eq!((stats.spawned, stats.active, stats.outcomes.evicted, stats.rejected), (3, 2, 1, 0));
     assert_adds_up(&stats);
     let end = &tasks.recently_finished()[0];
     assert_eq!(end.to_string(), "first #1 (evicted after 1.0s) {\"user\":\"ada\"}");
@@ -454,7 +461,7 @@ async fn a_burst_of_spawns_keeps_the_newest() {
     for handle in handles.into_iter().take(3) {
         assert!(matches!(handle.await, Err(TaskError::Evicted)));
     }
-    assert_eq!(tasks.stats().evicted, 3);
+    assert_eq!(tasks.stats().outcomes.evicted, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -505,13 +512,13 @@ async fn a_task_that_is_done_in_the_moment_in_which_it_is_dropped_is_done_and_it
         Ok::<_, Infallible>("done")
     };
     assert_eq!(tasks.create_task(work).spawn().unwrap().await.unwrap(), "done");
-    assert_eq!((tasks.stats().completed, tasks.stats().evicted), (1, 0));
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().outcomes.evicted), (1, 0));
     // The limit still is what it was.
     let must = || tasks.create_task(pending::<()>()).cancel_last().spawn();
     must().unwrap();
     assert_eq!(must().unwrap_err(), SpawnError::Full);
     settle().await;
-    assert_eq!((tasks.stats().evicted, tasks.task_count()), (1, 1));
+    assert_eq!((tasks.stats().outcomes.evicted, tasks.task_count()), (1, 1));
     assert_eq!(must().unwrap_err(), SpawnError::Full);
 }
 
@@ -564,7 +571,7 @@ async fn a_task_that_blocks_its_thread_has_given_its_place_away_though_it_still_
         tokio::task::yield_now().await;
     }
     assert_eq!(names(&tasks), ["third"]);
-    assert_eq!((tasks.stats().completed, tasks.stats().evicted), (1, 1), "it never awaited again");
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().outcomes.evicted), (1, 1), "it never awaited again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -607,7 +614,11 @@ async fn many_tasks_dropped_for_others_leave_the_limit_as_it_was() {
     }
     tasks.wait_for_all(None).await.unwrap();
     let stats = tasks.stats();
-    assert_eq!((stats.completed + stats.evicted, stats.queued, stats.active), (1_000, 0, 0), "{stats}");
+    assert_eq!(
+        (stats.outcomes.completed + stats.outcomes.evicted, stats.queued, stats.active),
+        (1_000, 0, 0),
+        "{stats}"
+    );
     for _ in 0..4 {
         tasks.create_task(pending::<()>()).cancel_last().spawn().unwrap();
     }
@@ -814,7 +825,7 @@ async fn a_queued_task_is_aborted_without_having_begun() {
         drop(handle.abort_on_drop());
     }
     settle().await;
-    assert_eq!((tasks.stats().aborted, tasks.stats().queued), (4, 0));
+    assert_eq!((tasks.stats().outcomes.aborted, tasks.stats().queued), (4, 0));
     assert_eq!(begun.entries(), [""; 0]);
 }
 
@@ -840,7 +851,7 @@ async fn a_turn_that_does_not_come_in_time_is_a_timeout_of_the_queue() {
     for end in tasks.recently_finished() {
         assert_eq!((end.outcome(), end.limit(), end.attempts()), (TaskOutcome::TimedOut, Some(TimeoutKind::Queue), 0));
     }
-    assert_eq!((tasks.stats().timed_out, tasks.stats().active), (3, 1), "who runs has no such limit");
+    assert_eq!((tasks.stats().outcomes.timed_out, tasks.stats().active), (3, 1), "who runs has no such limit");
     let lines = log.events("background task timed out in the queue");
     assert_eq!(lines.len(), 3);
     assert_eq!((lines[0].level, lines[0].field("limit"), lines[0].field("name")), (Level::WARN, "queue", "own"));
@@ -963,7 +974,7 @@ async fn a_chain_of_tasks_that_spawn_their_successor_runs_on_under_a_limit() {
     let tasks = one_at_a_time();
     tasks.create_task_with_context(|task| link(task, 100)).spawn().unwrap();
     tasks.wait_for_all(None).await.unwrap();
-    assert_eq!(tasks.stats().completed, 101);
+    assert_eq!(tasks.stats().outcomes.completed, 101);
 }
 
 #[tokio::test(start_paused = true)]
@@ -973,7 +984,7 @@ async fn a_close_lets_those_that_wait_have_their_turn() {
         tasks.create_task(a_second()).spawn().unwrap();
     }
     let report = tasks.close(Some(10 * SECOND)).await;
-    assert_eq!((report.completed, report.elapsed), (3, 3 * SECOND));
+    assert_eq!((report.outcomes.completed, report.elapsed), (3, 3 * SECOND));
     assert!(report.is_clean());
 }
 
@@ -987,7 +998,7 @@ async fn those_that_still_wait_for_their_turn_at_the_bound_are_cut_off_without_h
     let unfinished: Vec<_> = report.unfinished.iter().map(ToString::to_string).collect();
     let queued = |id| format!("queued #{id} (cancelled after 5.0s)");
     assert_eq!(unfinished, [queued(2), queued(3), queued(4), queued(5), "stubborn #1 (aborted after 7.0s)".to_owned()]);
-    assert_eq!((report.cancelled, report.aborted, report.elapsed), (4, 1, 7 * SECOND));
+    assert_eq!((report.outcomes.cancelled, report.outcomes.aborted, report.elapsed), (4, 1, 7 * SECOND));
     assert_eq!(begun.entries(), [""; 0]);
 }
 
@@ -999,7 +1010,7 @@ async fn at_the_bound_no_turn_comes_any_more() {
     one_of_each_kind(&tasks, &begun);
     // The one that runs is gone at once, which would make it the next one's turn.
     let report = tasks.close(Some(Duration::ZERO)).await;
-    assert_eq!((report.cancelled, report.unfinished.len()), (5, 5));
+    assert_eq!((report.outcomes.cancelled, report.unfinished.len()), (5, 5));
     assert_eq!(begun.entries(), [""; 0]);
 }
 

@@ -37,7 +37,7 @@ async fn close_lets_tasks_finish_and_returns_when_they_have() {
     tasks.create_task(sleep(2 * SECOND)).spawn().unwrap();
     tasks.create_task(async { Err::<(), _>("no route") }).spawn().unwrap();
     let report = tasks.close(Some(30 * SECOND)).await;
-    assert_eq!((report.completed, report.failed), (1, 1), "since closing began");
+    assert_eq!((report.outcomes.completed, report.outcomes.failed), (1, 1), "since closing began");
     assert_eq!(report.elapsed, 2 * SECOND);
     assert!(report.is_clean());
     assert_eq!(report.to_string(), "closed in 2.0s: 1 completed, 1 failed");
@@ -58,7 +58,7 @@ async fn what_still_runs_when_the_bound_is_over_is_cut_off_and_named() {
     let began = Instant::now();
     let report = tasks.close(Some(5 * SECOND)).await;
     assert_eq!(began.elapsed(), 7 * SECOND, "the bound and the grace");
-    assert_eq!((report.completed, report.cancelled, report.aborted), (2, 1, 1));
+    assert_eq!((report.outcomes.completed, report.outcomes.cancelled, report.outcomes.aborted), (2, 1, 1));
     assert_eq!(names(&report.unfinished), ["plain", "stubborn"], "the polite one ended by itself");
     assert!(report.still_running.is_empty());
     let text = "closed in 7.0s: 2 completed, 1 cancelled, 1 aborted\n  \
@@ -98,7 +98,7 @@ async fn while_draining_only_live_tasks_may_spawn() {
     // The parent lives no more.
     assert_eq!(ended.manager().create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     let report = closing.await;
-    assert_eq!((report.completed, report.elapsed), (3, 3 * SECOND));
+    assert_eq!((report.outcomes.completed, report.elapsed), (3, 3 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,7 +110,7 @@ async fn once_the_bound_is_over_nothing_may_spawn() {
     };
     let handle = tasks.create_task_with_context(work).spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
-    assert_eq!(report.failed, 1);
+    assert_eq!(report.outcomes.failed, 1);
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Failed);
     assert_eq!(tasks.stats().rejected, 1);
 }
@@ -126,7 +126,7 @@ async fn closers_may_come_at_once_and_all_get_the_whole_truth() {
     let later = tasks.close(None).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     for report in [one, two, later] {
-        assert_eq!((report.completed, report.cancelled, report.elapsed), (1, 1, 3 * SECOND));
+        assert_eq!((report.outcomes.completed, report.outcomes.cancelled, report.elapsed), (1, 1, 3 * SECOND));
         assert_eq!(names(&report.unfinished), ["stuck"]);
     }
 }
@@ -163,7 +163,7 @@ async fn a_close_that_is_dropped_loses_nothing() {
     let report = tokio::time::timeout(SECOND, tasks.close(Some(5 * SECOND))).await;
     assert!(report.is_err());
     let report = tasks.close(None).await;
-    assert_eq!((report.completed, report.cancelled), (1, 1));
+    assert_eq!((report.outcomes.completed, report.outcomes.cancelled), (1, 1));
     assert_eq!(report.elapsed, 7 * SECOND, "the shortest bound stays");
     assert_eq!(names(&report.unfinished), ["stuck"]);
 }
@@ -179,7 +179,7 @@ async fn a_task_may_close_its_manager_and_gets_the_report() {
     assert_eq!(still(&report.still_running), ["closer"]);
     let after = tasks.close(None).await;
     assert!(after.still_running.is_empty());
-    assert_eq!((after.completed, after.cancelled), (1, 1));
+    assert_eq!((after.outcomes.completed, after.outcomes.cancelled), (1, 1));
 }
 
 #[tokio::test]
@@ -201,7 +201,7 @@ async fn a_blocking_task_does_not_hold_up_the_close() {
     handle.await.unwrap();
     let after = tasks.close(Some(Duration::ZERO)).await;
     assert!(after.still_running.is_empty());
-    assert_eq!(after.completed, 1);
+    assert_eq!(after.outcomes.completed, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -220,7 +220,7 @@ async fn a_task_that_blocks_its_thread_does_not_hold_up_the_close() {
     assert_eq!(still(&report.still_running), ["hog"]);
     go.send(()).unwrap();
     handle.await.unwrap();
-    assert_eq!(tasks.stats().completed, 1, "it never awaited again");
+    assert_eq!(tasks.stats().outcomes.completed, 1, "it never awaited again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -246,7 +246,7 @@ async fn a_task_cancelled_before_the_close_is_not_cut_off_by_it() {
     let handle = tasks.create_task(pending::<()>()).spawn().unwrap();
     handle.cancel();
     let report = tasks.close(Some(SECOND)).await;
-    assert_eq!((report.cancelled, report.is_clean()), (1, true));
+    assert_eq!((report.outcomes.cancelled, report.is_clean()), (1, true));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -266,7 +266,7 @@ async fn a_spawn_that_races_with_close_is_either_counted_or_refused() {
         let report = tasks.close(None).await;
         assert!(report.still_running.is_empty());
         let stats = tasks.stats();
-        assert_eq!((stats.active, stats.completed), (0, spawner.await.unwrap()));
+        assert_eq!((stats.active, stats.outcomes.completed), (0, spawner.await.unwrap()));
     }
 }
 
@@ -385,7 +385,7 @@ async fn what_must_finish_is_told_when_the_others_have_ended() {
     let report = tasks.close(Some(SECOND)).await;
     assert_eq!(journal.entries(), ["other told", "other ends", "must told", "must ends"]);
     assert_eq!(report.elapsed, 4 * SECOND, "the bound, two for the other, one for its own");
-    assert_eq!((report.completed, names(&report.unfinished)), (2, vec!["plain"]));
+    assert_eq!((report.outcomes.completed, names(&report.unfinished)), (2, vec!["plain"]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -407,7 +407,7 @@ async fn what_must_finish_has_its_grace_even_if_it_does_not_listen() {
     tasks.create_task(two).name("by its own grace").cancel_last().grace_period(9 * SECOND).spawn().unwrap();
     tasks.create_task(three).name("never").cancel_last().context("user", "ada").spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
-    assert_eq!((report.completed, report.aborted, report.elapsed), (2, 1, 5 * SECOND));
+    assert_eq!((report.outcomes.completed, report.outcomes.aborted, report.elapsed), (2, 1, 5 * SECOND));
     assert_eq!(lines(&report.unfinished), [r#"never #3 (aborted after 3.0s) {"user":"ada"}"#]);
 }
 
@@ -419,7 +419,7 @@ async fn what_must_finish_and_waits_for_its_turn_has_its_grace_for_both() {
     tasks.create_task(pending::<()>()).name("third").cancel_last().spawn().unwrap();
     tasks.create_task(async {}).name("fourth").cancel_last().spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
-    assert_eq!((report.completed, report.aborted, report.still_running.len()), (2, 2, 0));
+    assert_eq!((report.outcomes.completed, report.outcomes.aborted, report.still_running.len()), (2, 2, 0));
     let mut unfinished = lines(&report.unfinished);
     unfinished.sort();
     assert_eq!(unfinished, ["fourth #4 (aborted after 3.0s)", "third #3 (aborted after 3.0s)"]);
@@ -446,7 +446,7 @@ async fn what_must_finish_and_waits_for_its_turn_may_have_it_while_the_others_ar
     let must = tasks.create_task(async { Ok::<_, Infallible>("saved") }).cancel_last().spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
     assert_eq!(must.await.unwrap(), "saved");
-    assert_eq!((report.completed, names(&report.unfinished)), (1, vec!["other"]));
+    assert_eq!((report.outcomes.completed, names(&report.unfinished)), (1, vec!["other"]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -483,7 +483,7 @@ async fn whatever_the_tasks_do_a_close_returns_within_its_bounds() {
     go_two.send(()).unwrap();
     tasks.wait_for_all(None).await.unwrap();
     let report = tasks.close(None).await;
-    assert_eq!((report.completed, report.still_running.len()), (2, 0));
+    assert_eq!((report.outcomes.completed, report.still_running.len()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -530,7 +530,7 @@ async fn without_a_bound_what_must_finish_is_only_waited_for() {
         spawn(sleep(86_400 * SECOND));
         let report = tasks.close(bound).await;
         assert!(report.is_clean());
-        assert_eq!((report.completed, report.elapsed), (1, 86_400 * SECOND));
+        assert_eq!((report.outcomes.completed, report.elapsed), (1, 86_400 * SECOND));
         assert_eq!(journal.entries(), [""; 0]);
     }
 }
@@ -541,7 +541,7 @@ async fn an_endless_grace_is_as_long_as_the_task_takes() {
     ends_in(&tasks, &journal, "must", 3_600 * SECOND);
     ends_in(&tasks, &journal, "other", 3_600 * SECOND);
     let report = tasks.close(Some(Duration::ZERO)).await;
-    assert_eq!((report.completed, report.elapsed), (2, 7_200 * SECOND));
+    assert_eq!((report.outcomes.completed, report.elapsed), (2, 7_200 * SECOND));
     assert!(report.is_clean());
 }
 
@@ -564,8 +564,8 @@ async fn a_chain_of_tasks_that_spawn_their_successor_ends_at_the_bound() {
     tasks.create_task_with_context(|task| link(task, Some(Duration::from_millis(10)))).spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
     // The last one listens in vain: its spawn is refused within the grace.
-    assert_eq!(report.failed, 1);
-    assert!(report.completed >= 90, "{report}");
+    assert_eq!(report.outcomes.failed, 1);
+    assert!(report.outcomes.completed >= 90, "{report}");
     assert!(report.elapsed <= SECOND + Duration::from_millis(20), "{report}");
     assert_eq!((tasks.task_count(), tasks.stats().rejected), (0, 1));
 }
@@ -579,7 +579,7 @@ async fn a_chain_of_tasks_that_never_pauses_ends_with_the_close() {
     let report = tasks.close(Some(Duration::from_millis(1))).await;
     assert!(report.still_running.is_empty(), "{report}");
     let stats = tasks.stats();
-    assert_eq!((stats.active, stats.failed, stats.rejected), (0, 4, 4), "{stats}");
+    assert_eq!((stats.active, stats.outcomes.failed, stats.rejected), (0, 4, 4), "{stats}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -622,12 +622,12 @@ fn a_close_on_another_runtime_reports_what_the_tasks_runtime_dropped() {
         home.shutdown_background();
         closing.await
     });
-    assert_eq!((report.aborted, report.still_running.len(), report.unfinished.len()), (3, 0, 0));
+    assert_eq!((report.outcomes.aborted, report.still_running.len(), report.unfinished.len()), (3, 0, 0));
     for handle in handles {
         assert_eq!(elsewhere.block_on(handle).unwrap_err().outcome(), TaskOutcome::Aborted);
     }
     assert_eq!((tasks.stats().active, tasks.stats().queued), (0, 0));
-    assert_eq!(elsewhere.block_on(tasks.close(None)).aborted, 3);
+    assert_eq!(elsewhere.block_on(tasks.close(None)).outcomes.aborted, 3);
 }
 
 /// A task that blocks its thread until it is told to go on.
@@ -664,7 +664,7 @@ fn the_bound_of_a_close_holds_on_a_runtime_without_a_timer_if_the_tasks_runtime_
     tasks.create_task(pending::<()>()).spawn().unwrap();
     let without_timer = Builder::new_current_thread().build().unwrap();
     let report = without_timer.block_on(tasks.close(Some(Duration::from_millis(1))));
-    assert_eq!((report.cancelled, report.still_running.len()), (1, 0));
+    assert_eq!((report.outcomes.cancelled, report.still_running.len()), (1, 0));
 }
 
 #[test]
@@ -701,6 +701,6 @@ fn a_blocking_task_that_outlives_its_runtime_is_aborted_for_the_manager() {
         tasks.close(Some(SECOND)).await
     });
     assert_eq!(report.still_running.len(), 0);
-    assert_eq!(tasks.stats().aborted, 1);
+    assert_eq!(tasks.stats().outcomes.aborted, 1);
     go.send(()).unwrap();
 }

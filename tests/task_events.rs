@@ -35,7 +35,7 @@ async fn a_stream_tells_of_the_tasks_that_start_and_end_while_the_run_lasts() {
 
     // What ends after the run is not told: the run's last event was its end.
     GO.notify_one();
-    assert_eq!(app.aclose().await.tasks.completed, 1);
+    assert_eq!(app.aclose().await.tasks.outcomes.completed, 1);
     assert_eq!(run.next().await, None);
 }
 
@@ -53,7 +53,7 @@ async fn nothing_is_kept_for_a_reader_that_is_gone() {
     drop(run);
     // The run is cancelled; its task goes on, ends, and has nobody to tell.
     let report = app.stop().await;
-    assert_eq!((report.runs.still_running.len(), report.tasks.cancelled), (0, 1));
+    assert_eq!((report.runs.still_running.len(), report.tasks.outcomes.cancelled), (0, 1));
 }
 
 /// More than a stream keeps for a reader that doesn't read.

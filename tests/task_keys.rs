@@ -306,7 +306,7 @@ async fn one_that_replaces_drops_nobody_else_to_make_room() {
     new.await.unwrap();
     assert_eq!(journal.entries(), ["old begins", "new begins", "new ends"]);
     assert!(!bystander.is_finished());
-    assert_eq!((tasks.stats().evicted, tasks.stats().cancelled), (0, 1));
+    assert_eq!((tasks.stats().outcomes.evicted, tasks.stats().outcomes.cancelled), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -369,7 +369,7 @@ async fn keys_names_and_limits_hold_together() {
         sleep(SECOND).await;
     }
     settle().await;
-    assert_eq!((tasks.stats().completed, tasks.stats().active), (5, 0));
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().active), (5, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,7 +379,7 @@ async fn a_close_cuts_off_a_line_of_one_key_without_letting_the_next_begin() {
         spawn(&tasks, &journal, name, OnDuplicateKey::Queue);
     }
     let report = tasks.close(Some(3 * SECOND / 2)).await;
-    assert_eq!((report.completed, report.cancelled), (1, 2));
+    assert_eq!((report.outcomes.completed, report.outcomes.cancelled), (1, 2));
     assert_eq!(journal.entries(), ["a begins", "a ends", "b begins"]);
 }
 
@@ -425,10 +425,10 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
     }
     tasks.wait_for_all(None).await.unwrap();
     let stats = tasks.stats();
-    assert_eq!((stats.panicked, stats.active, stats.queued), (0, 0, 0), "{stats}");
+    assert_eq!((stats.outcomes.panicked, stats.active, stats.queued), (0, 0, 0), "{stats}");
     assert_eq!(usize::try_from(stats.rejected).unwrap(), refused.load(Ordering::SeqCst));
     assert_eq!(stats.spawned + stats.rejected, 1_200);
-    assert!(ran.load(Ordering::SeqCst) as u64 >= stats.completed);
+    assert!(ran.load(Ordering::SeqCst) as u64 >= stats.outcomes.completed);
     // Nobody holds a key any more.
     for key in KEYS {
         tasks.create_task(async {}).key(key, OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();

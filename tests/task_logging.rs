@@ -132,7 +132,7 @@ async fn a_subscriber_that_panics_costs_no_task_its_end() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).spawn().unwrap();
     tasks.wait_for_all(None).await.unwrap();
-    assert_eq!((tasks.stats().completed, tasks.stats().active), (1, 0));
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().active), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,7 +208,7 @@ async fn a_subscriber_that_panics_between_a_tasks_spawn_and_its_start_leaves_no_
         drop(panic);
     }
     let stats = tasks.stats();
-    assert_eq!((stats.spawned, stats.aborted, stats.active), (1, 1, 0));
+    assert_eq!((stats.spawned, stats.outcomes.aborted, stats.active), (1, 1, 0));
     assert_eq!(Arc::strong_count(&held), 1, "its future is gone");
     // Its place and its key are free again, and nobody waits for it.
     tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();

@@ -282,5 +282,5 @@ async fn a_recorder_that_panics_costs_no_task_its_end_and_nobody_their_wait() {
     tasks.create_task(async {}).spawn_wait().await.unwrap();
     tasks.wait_for_all(None).await.unwrap();
     let stats = tasks.stats();
-    assert_eq!((stats.completed, stats.rejected, stats.retries, stats.active), (2, 1, 1, 0));
+    assert_eq!((stats.outcomes.completed, stats.rejected, stats.retries, stats.active), (2, 1, 1, 0));
 }

@@ -367,12 +367,12 @@ impl Program {
         }
         let count = |outcome: TaskOutcome| expected.get(outcome.as_str()).copied().unwrap_or_default();
         let stats = self.tasks.stats();
-        assert_eq!(stats.completed, count(TaskOutcome::Completed));
-        assert_eq!(stats.failed, count(TaskOutcome::Failed));
-        assert_eq!(stats.panicked, count(TaskOutcome::Panicked));
-        assert_eq!(stats.timed_out, count(TaskOutcome::TimedOut));
-        assert_eq!(stats.cancelled, count(TaskOutcome::Cancelled));
-        assert_eq!(stats.aborted, count(TaskOutcome::Aborted));
+        assert_eq!(stats.outcomes.completed, count(TaskOutcome::Completed));
+        assert_eq!(stats.outcomes.failed, count(TaskOutcome::Failed));
+        assert_eq!(stats.outcomes.panicked, count(TaskOutcome::Panicked));
+        assert_eq!(stats.outcomes.timed_out, count(TaskOutcome::TimedOut));
+        assert_eq!(stats.outcomes.cancelled, count(TaskOutcome::Cancelled));
+        assert_eq!(stats.outcomes.aborted, count(TaskOutcome::Aborted));
         assert_eq!((stats.spawned, stats.rejected), (self.models.len() as u64, self.rejected));
         let retries = |model: &Model| u64::from(model.begun(now).saturating_sub(1));
         assert_eq!(stats.retries, self.models.iter().map(retries).sum::<u64>());

@@ -35,7 +35,7 @@ async fn a_task_that_returns_is_completed_and_gives_its_value() {
     let seven = tasks.create_task(async { Ok::<_, Infallible>(7) }).spawn().unwrap();
     assert_eq!(seven.await.unwrap(), 7);
     assert_eq!(last(&tasks), TaskOutcome::Completed);
-    assert_eq!(tasks.stats().completed, 2);
+    assert_eq!(tasks.stats().outcomes.completed, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +60,7 @@ async fn texts_and_anyhow_errors_are_errors_too() {
     let mut errors: Vec<_> = tasks.recently_finished().iter().map(|end| end.error().unwrap().to_owned()).collect();
     errors.sort();
     assert_eq!(errors, ["plain text", "sending failed: no route to ada", "text 2"]);
-    assert_eq!(tasks.stats().failed, 3);
+    assert_eq!(tasks.stats().outcomes.failed, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,7 +76,7 @@ async fn a_panic_is_an_outcome_with_its_message_and_the_manager_lives_on() {
         let Err(TaskError::Panicked { message, .. }) = handle.await else { panic!("expected a panic") };
         assert_eq!(message, expected);
     }
-    assert_eq!(tasks.stats().panicked, 3);
+    assert_eq!(tasks.stats().outcomes.panicked, 3);
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
 }
 
@@ -104,7 +104,7 @@ async fn a_panic_in_a_destructor_is_the_outcome_of_a_cancelled_task() {
     let Err(TaskError::Panicked { message, .. }) = handle.await else { panic!("expected a panic") };
     assert_eq!(message, "in the destructor");
     let stats = tasks.stats();
-    assert_eq!((stats.spawned, stats.panicked, stats.cancelled), (1, 1, 0));
+    assert_eq!((stats.spawned, stats.outcomes.panicked, stats.outcomes.cancelled), (1, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +118,7 @@ async fn a_payload_that_panics_when_it_is_dropped_does_no_harm() {
     let tasks = BackgroundTaskManager::new();
     let handle = tasks.create_task(async { panic_any(Bomb) }).spawn().unwrap();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Panicked);
-    assert_eq!(tasks.stats().panicked, 1);
+    assert_eq!(tasks.stats().outcomes.panicked, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,7 +136,7 @@ async fn an_error_that_cannot_be_shown_is_still_a_failure() {
     let handle = tasks.create_task(async { Err::<(), _>(Unspeakable) }).spawn().unwrap();
     let TaskError::Failed(source) = handle.await.unwrap_err() else { panic!("expected a failure") };
     assert!(source.is::<Unspeakable>());
-    assert_eq!(tasks.stats().failed, 1);
+    assert_eq!(tasks.stats().outcomes.failed, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,7 +211,7 @@ fn a_manager_made_without_a_runtime_uses_the_one_it_spawns_in() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async { tasks.create_task(async {}).spawn().unwrap().await }).unwrap();
     }
-    assert_eq!(tasks.stats().completed, 2);
+    assert_eq!(tasks.stats().outcomes.completed, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,7 +245,7 @@ fn tasks_that_the_runtime_drops_are_aborted_once() {
     });
     drop(runtime);
     let stats = tasks.stats();
-    assert_eq!((stats.spawned, stats.active, stats.aborted), (2, 0, 2));
+    assert_eq!((stats.spawned, stats.active, stats.outcomes.aborted), (2, 0, 2));
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_runtime_that_has_shut_down_takes_no_tasks() {
     let blocking = tasks.create_blocking_task(|_| ()).spawn();
     assert_eq!(blocking.unwrap_err(), SpawnError::Closed);
     let stats = tasks.stats();
-    assert_eq!((stats.active, stats.completed), (0, 0));
+    assert_eq!((stats.active, stats.outcomes.completed), (0, 0));
 }
 
 #[test]
@@ -297,7 +297,7 @@ async fn a_blocking_task_has_outcomes_like_any_other() {
     let Err(TaskError::Panicked { message, .. }) = panicked.await else { panic!("expected a panic") };
     assert_eq!(message, "on its thread");
     let stats = tasks.stats();
-    assert_eq!((stats.completed, stats.failed, stats.panicked, stats.active), (1, 1, 1, 0));
+    assert_eq!((stats.outcomes.completed, stats.outcomes.failed, stats.outcomes.panicked, stats.active), (1, 1, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -319,7 +319,7 @@ async fn the_history_is_bounded_and_ended_tasks_are_freed() {
     let forgetful = BackgroundTaskManager::with_options(TaskManagerOptions::new().history(0));
     forgetful.create_task(async {}).spawn().unwrap().await.unwrap();
     assert!(forgetful.recently_finished().is_empty());
-    assert_eq!(forgetful.stats().completed, 1);
+    assert_eq!(forgetful.stats().outcomes.completed, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -338,13 +338,18 @@ async fn the_counters_agree_at_any_moment() {
     };
     while !done.load(Ordering::SeqCst) || tasks.task_count() > 0 {
         let s = tasks.stats();
-        let ended = s.completed + s.failed + s.panicked + s.timed_out + s.cancelled + s.aborted;
+        let ended = s.outcomes.completed
+            + s.outcomes.failed
+            + s.outcomes.panicked
+            + s.outcomes.timed_out
+            + s.outcomes.cancelled
+            + s.outcomes.aborted;
         assert_eq!(s.spawned, s.active + ended);
         tokio::task::yield_now().await;
     }
     spawner.join().unwrap();
     let stats = tasks.stats();
-    assert_eq!((stats.completed, stats.failed), (1_000, 1_000));
+    assert_eq!((stats.outcomes.completed, stats.outcomes.failed), (1_000, 1_000));
 }
 
 #[tokio::test(start_paused = true)]

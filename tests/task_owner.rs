@@ -138,7 +138,7 @@ async fn a_run_that_fails_waits_too_and_its_error_stands() {
     let error = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::Node(failure) if &*failure.node == "LAST"), "{error}");
     assert_eq!(began.elapsed(), 5 * SECOND);
-    assert_eq!(app.task_manager().stats().completed, 3);
+    assert_eq!(app.task_manager().stats().outcomes.completed, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -242,7 +242,7 @@ async fn a_shutdown_cuts_a_wait_short_when_its_own_time_is_over() {
     let state = run.await.unwrap();
     assert!(state.is_ok(), "its result stands: {state:?}");
     // The three seconds were the run's; then what was left of its tasks was cut off.
-    assert_eq!(report.tasks.cancelled, 3);
+    assert_eq!(report.tasks.outcomes.cancelled, 3);
     assert_eq!(ends(app.task_manager()).await.len(), 3);
     assert_eq!((report.runs.ended + report.runs.unfinished.len(), report.runs.still_running.len()), (1, 0));
 }
@@ -259,7 +259,7 @@ async fn a_shutdown_in_time_waits_for_the_run_and_its_tasks() {
     settle().await;
     let report = app.aclose().await;
     run.await.unwrap().unwrap();
-    assert_eq!((report.elapsed, report.runs.ended, report.tasks.completed), (2 * SECOND, 1, 1));
+    assert_eq!((report.elapsed, report.runs.ended, report.tasks.outcomes.completed), (2 * SECOND, 1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -527,7 +527,7 @@ fn runs_on_many_threads_wait_for_all_that_their_tasks_spawn() {
         for run in runs {
             assert_eq!(run.await.unwrap(), 0, "a task of the run still lived when it ended");
         }
-        assert_eq!(app.task_manager().stats().completed, 1600);
+        assert_eq!(app.task_manager().stats().outcomes.completed, 1600);
     });
 }
 

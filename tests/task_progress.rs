@@ -147,7 +147,7 @@ async fn a_task_that_is_done_in_time_leaves_no_timer() {
     tasks.create_task(sleep(5 * SECOND)).idle_timeout(5 * SECOND).spawn().unwrap().await.unwrap();
     tasks.create_task(sleep(SECOND)).idle_timeout(Duration::MAX).spawn().unwrap().await.unwrap();
     sleep(60 * SECOND).await;
-    assert_eq!(tasks.stats().completed, 2);
+    assert_eq!(tasks.stats().outcomes.completed, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,7 +244,7 @@ async fn an_idle_blocking_task_is_told_and_its_own_result_counts() {
     assert_eq!(tasks.task_info()[0].state(), TaskState::Cancelling);
     go.send(()).unwrap();
     handle.await.unwrap();
-    assert_eq!((tasks.stats().completed, tasks.stats().timed_out), (1, 0));
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().outcomes.timed_out), (1, 0));
 }
 
 fn here() -> Option<TaskId> {
@@ -365,7 +365,7 @@ fn a_task_within_a_blocking_tasks_block_on_is_itself_and_the_blocking_one_afterw
         };
         tasks.create_blocking_task(work).spawn().unwrap().await.unwrap();
         tasks.wait_for_all(None).await.unwrap();
-        assert_eq!(tasks.stats().completed, 2);
+        assert_eq!(tasks.stats().outcomes.completed, 2);
     });
 }
 

@@ -367,12 +367,12 @@ impl Program {
         let rows = &self.model.rows;
         let stats = self.tasks.stats();
         let count = |outcome| rows.iter().filter(|row| row.end.is_some_and(|(_, end)| end == outcome)).count() as u64;
-        assert_eq!(stats.completed, count(TaskOutcome::Completed));
-        assert_eq!(stats.timed_out, count(TaskOutcome::TimedOut));
-        assert_eq!(stats.cancelled, count(TaskOutcome::Cancelled));
-        assert_eq!(stats.aborted, count(TaskOutcome::Aborted));
-        assert_eq!(stats.evicted, count(TaskOutcome::Evicted));
-        assert_eq!((stats.failed, stats.panicked), (0, 0));
+        assert_eq!(stats.outcomes.completed, count(TaskOutcome::Completed));
+        assert_eq!(stats.outcomes.timed_out, count(TaskOutcome::TimedOut));
+        assert_eq!(stats.outcomes.cancelled, count(TaskOutcome::Cancelled));
+        assert_eq!(stats.outcomes.aborted, count(TaskOutcome::Aborted));
+        assert_eq!(stats.outcomes.evicted, count(TaskOutcome::Evicted));
+        assert_eq!((stats.outcomes.failed, stats.outcomes.panicked), (0, 0));
         assert_eq!((stats.spawned, stats.rejected), (rows.len() as u64, self.model.rejected));
         assert_eq!(stats.queued, self.model.live().filter(|row| rows[*row].turn.is_none()).count() as u64);
 

@@ -78,7 +78,7 @@ async fn attempts_are_numbered_from_one_until_one_succeeds() {
     assert_eq!(handle.await.unwrap(), 30);
     assert_eq!(seen.all(), [1, 2, 3]);
     let stats = tasks.stats();
-    assert_eq!((stats.spawned, stats.completed, stats.failed, stats.retries), (1, 1, 0, 2));
+    assert_eq!((stats.spawned, stats.outcomes.completed, stats.outcomes.failed, stats.retries), (1, 1, 0, 2));
     assert_eq!(tasks.recently_finished()[0].attempts(), 3);
 }
 
@@ -91,7 +91,7 @@ async fn the_last_error_is_the_tasks_when_the_policy_gives_up() {
     let end = tasks.recently_finished().remove(0);
     assert_eq!((end.outcome(), end.attempts()), (TaskOutcome::Failed, 3));
     assert_eq!(end.error(), Some("no answer to attempt 3"));
-    assert_eq!((tasks.stats().failed, tasks.stats().retries), (1, 2));
+    assert_eq!((tasks.stats().outcomes.failed, tasks.stats().retries), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -224,11 +224,11 @@ async fn a_panic_in_an_attempt_or_in_its_closure_is_tried_again() {
         }
     };
     assert_eq!(tasks.create_retrying_task(attempt).retry(2).spawn().unwrap().await.unwrap(), 3);
-    assert_eq!((tasks.stats().panicked, tasks.stats().completed), (0, 1));
+    assert_eq!((tasks.stats().outcomes.panicked, tasks.stats().outcomes.completed), (0, 1));
     let handle = tasks.create_retrying_task(attempt).retry(1).spawn().unwrap();
     let Err(TaskError::Panicked { message, .. }) = handle.await else { panic!("expected a panic") };
     assert!(message.contains("in the future"), "the last attempt's: {message}");
-    assert_eq!(tasks.stats().panicked, 1);
+    assert_eq!(tasks.stats().outcomes.panicked, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -483,7 +483,7 @@ async fn an_error_that_cannot_be_shown_is_tried_again_all_the_same() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { if number == 1 { Err(Unspeakable) } else { Ok(()) } };
     tasks.create_retrying_task(attempt).retry(1).spawn().unwrap().await.unwrap();
-    assert_eq!((tasks.stats().completed, tasks.stats().retries), (1, 1));
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().retries), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -504,7 +504,7 @@ async fn what_attempts_spawn_are_the_tasks_children() {
     // A child of a task under way is accepted while the manager drains.
     let report = tasks.close(None).await;
     handle.await.unwrap();
-    assert_eq!((report.completed, tasks.stats().retries), (4, 2));
+    assert_eq!((report.outcomes.completed, tasks.stats().retries), (4, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,7 +32,10 @@ async fn promise_03_past_timeout_the_task_is_cancelled_once_and_warned() {
     assert_eq!((after, began.elapsed()), (10 * SECOND, 10 * SECOND));
 
     let stats = tasks.stats();
-    assert_eq!((stats.timed_out, stats.cancelled, stats.aborted, stats.active), (1, 0, 0, 0));
+    assert_eq!(
+        (stats.outcomes.timed_out, stats.outcomes.cancelled, stats.outcomes.aborted, stats.active),
+        (1, 0, 0, 0)
+    );
     // Whatever was left behind would show within a day.
     sleep(86_400 * SECOND).await;
     assert_eq!(tasks.stats(), stats);
@@ -47,7 +50,7 @@ async fn a_task_that_is_done_in_time_is_completed() {
     let handle = tasks.create_task(sleep(SECOND)).timeout(2 * SECOND).spawn().unwrap();
     handle.await.unwrap();
     sleep(5 * SECOND).await;
-    assert_eq!(tasks.stats().completed, 1);
+    assert_eq!(tasks.stats().outcomes.completed, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +106,7 @@ async fn a_body_that_blocked_past_its_deadline_is_completed_with_a_warning() {
     };
     let handle = tasks.create_task(blocks).timeout(2 * SECOND).spawn().unwrap();
     assert_eq!(handle.await.unwrap(), "done");
-    assert_eq!(tasks.stats().completed, 1);
+    assert_eq!(tasks.stats().outcomes.completed, 1);
     let lines = log.ends();
     assert_eq!(lines.len(), 1);
     assert_eq!(lines[0].level, Level::WARN);
@@ -164,7 +167,7 @@ async fn a_blocking_task_is_told_of_its_timeout_and_its_own_result_counts() {
     assert_eq!(tasks.task_info()[0].state(), TaskState::Cancelling);
     go.send(()).unwrap();
     handle.await.unwrap();
-    assert_eq!(tasks.stats().completed, 1);
+    assert_eq!(tasks.stats().outcomes.completed, 1);
 }
 
 #[test]

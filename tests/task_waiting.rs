@@ -22,7 +22,7 @@ async fn promise_06_wait_for_all_drains_and_never_cancels() {
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(began.elapsed(), 10 * SECOND);
     long.await.unwrap();
-    assert_eq!(tasks.stats().completed, 2);
+    assert_eq!(tasks.stats().outcomes.completed, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,7 +53,7 @@ async fn tasks_spawned_meanwhile_are_waited_for() {
     tasks.create_task_with_context(work).spawn().unwrap();
     let began = Instant::now();
     tasks.wait_for_all(None).await.unwrap();
-    assert_eq!((began.elapsed(), tasks.stats().completed), (2 * SECOND, 2));
+    assert_eq!((began.elapsed(), tasks.stats().outcomes.completed), (2 * SECOND, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -119,7 +119,7 @@ async fn no_task_created_before_the_wait_is_live_after_it() {
         tasks.wait_for_all(None).await.unwrap();
         assert!(handle.is_finished());
     }
-    assert_eq!(tasks.stats().completed, 500);
+    assert_eq!(tasks.stats().outcomes.completed, 500);
 }
 
 #[tokio::test]
@@ -132,5 +132,5 @@ async fn a_blocking_task_that_waits_does_not_wait_for_itself() {
         runtime.block_on(manager.wait_for_all(None))
     };
     tasks.create_blocking_task(work).spawn().unwrap().await.unwrap();
-    assert_eq!(tasks.stats().completed, 2);
+    assert_eq!(tasks.stats().outcomes.completed, 2);
 }

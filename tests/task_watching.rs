@@ -163,7 +163,7 @@ async fn a_watcher_that_lags_is_told_how_many_it_missed_and_no_task_waits_for_it
     for _ in 0..100 {
         tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     }
-    assert_eq!(tasks.stats().completed, 100);
+    assert_eq!(tasks.stats().outcomes.completed, 100);
     assert_eq!(
         told(&mut events),
         ["missed 296", "99 completed", "100 spawned running", "100 started at 1", "100 completed"],
@@ -418,7 +418,7 @@ fn an_end_that_takes_long_to_tell_is_told_though_others_end_and_the_manager_clos
     is_woken.recv().unwrap();
     quick.notify_one();
     runtime.block_on(tasks.close(None));
-    assert_eq!(tasks.stats().completed, 2);
+    assert_eq!(tasks.stats().outcomes.completed, 2);
     go_on.send(()).unwrap();
     let ends: Vec<_> = futures::executor::block_on(events.collect::<Vec<_>>())
         .iter()

@@ -59,6 +59,7 @@ pub mod run;
 mod run_id;
 pub mod shutdown;
 pub mod state;
+mod sync;
 pub mod task;
 
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! [`TaskBuilder`]: what is said of a task before it is spawned.
+//! [`TaskBuilder`]: the settings of a task before it is spawned.
 
 use std::{any::type_name, borrow::Cow, fmt, sync::Arc, time::Duration};
 
@@ -6,15 +6,19 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    body::{Blocking, Body, Lazy, Plain, Retries, Whole, retrying},
-    context::{Current, TaskContext},
+    context::TaskContext,
+    engine::{
+        current::CurrentTask,
+        supervisor::Supervisor,
+        sync::Handle,
+        task::{TaskExtras, TaskRecord, TaskSpec},
+        work::{BlockingWork, ContextWork, FutureWork, Retries, RetryingWork, Work, retrying},
+    },
+    error::SpawnError,
     handle::TaskHandle,
     manager::BackgroundTaskManager,
+    options::{OnDuplicateKey, OnRunEnd},
     outcome::{TaskOutcome, TaskOutput},
-    owner::OnRunEnd,
-    record::{Extras, Spec, Task},
-    supervise::Supervise,
-    sync::Handle,
 };
 use crate::RetryPolicy;
 
@@ -37,104 +41,34 @@ use crate::RetryPolicy;
 /// # }
 /// ```
 ///
-/// It makes a `T` in the end, by means of a `W`: the future or the closure that it was created with.
+/// `T` is the value that the task's handle returns, and `W` the future or the closure that the task was created with.
 #[must_use = "nothing runs until `.spawn()` is called"]
 pub struct TaskBuilder<'m, T, W> {
     manager: &'m BackgroundTaskManager,
     work: W,
-    kind: Kind<T, W>,
+    vtable: WorkVtable<T, W>,
     name: Option<Cow<'static, str>>,
     timeout: Option<Duration>,
     context: Vec<(Cow<'static, str>, Value)>,
-    extras: Option<Box<Extras>>,
+    extras: Option<Box<TaskExtras>>,
 }
 
-/// What is known of a `W` where it is known to be a future or a closure.
+/// The functions of a `W`, taken where its kind is known.
 ///
-/// A function pointer, so that `spawn` itself has no bounds: what can't be a task is one error, where the task is
-/// created, and not a second one at `.spawn()`.
-pub(super) struct Kind<T, W> {
-    launch: fn(W, Launchpad<'_>) -> Result<TaskHandle<T>, SpawnError>,
+/// They are function pointers, so that `spawn` itself has no bounds: a type that can't be a task is one error, where the
+/// task is created, and not a second one at `.spawn()`.
+pub(super) struct WorkVtable<T, W> {
+    launch: Launch<T, W>,
     type_name: fn() -> &'static str,
-    listens: bool,
-    blocks: bool,
+    has_token: bool,
+    is_blocking: bool,
 }
 
-/// A task that is admitted, and about to be handed to the runtime.
-struct Launchpad<'a> {
-    runtime: &'a Handle,
-    current: Current,
-}
+/// Hands an admitted task to the runtime.
+type Launch<T, W> = fn(W, &Handle, CurrentTask) -> Result<TaskHandle<T>, SpawnError>;
 
-/// Why a task was not spawned. Its future was dropped without being polled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpawnError {
-    /// The manager was closed, or its last owner dropped, or it is closing and the spawn doesn't belong to work that
-    /// is under way; or its runtime has shut down.
-    #[error("the task manager is closed")]
-    Closed,
-    /// There is no runtime to run the task on: neither the manager was made within one, nor was the task spawned
-    /// within one.
-    #[error("there is no tokio runtime here: make the task manager, or spawn the task, within one")]
-    NoRuntime,
-    /// There are [as many tasks as there may be](crate::task::TaskManagerOptions::max_tasks).
-    #[error("the task manager is full: wait for room with `spawn_wait`, or let it drop the oldest task")]
-    Full,
-    /// There is a task with this key already: see [`OnDuplicateKey::Skip`].
-    #[error("a task with this key is there already")]
-    DuplicateKey,
-}
-
-impl SpawnError {
-    /// The reason as one word for logs and metrics, such as `full`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::NoRuntime => "no_runtime",
-            Self::Full => "full",
-            Self::DuplicateKey => "duplicate_key",
-        }
-    }
-}
-
-/// What happens to the spawn of a task whose [key](TaskBuilder::key) another live one has.
-///
-/// Either way no two tasks of one key run at once.
-///
-/// ```
-/// use agentflow::task::{OnDuplicateKey, TaskError};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let tasks = agentflow::BackgroundTaskManager::new();
-/// let search = |text: &'static str, when_busy| {
-///     tasks.create_task(async move { Ok::<_, std::io::Error>(text) }).key("search", when_busy).spawn()
-/// };
-/// let typed = search("ag", OnDuplicateKey::Queue)?;
-/// let next = search("agent", OnDuplicateKey::Queue)?; // runs after the first
-/// let last = search("agentflow", OnDuplicateKey::Replace)?; // cancels both
-/// assert!(matches!(typed.await, Err(TaskError::Cancelled)));
-/// assert!(matches!(next.await, Err(TaskError::Cancelled)));
-/// assert_eq!(last.await?, "agentflow");
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OnDuplicateKey {
-    /// The others are cancelled, and the new one runs when they have ended: the latest counts. It has the place of one of
-    /// them where places are [limited](crate::task::TaskManagerOptions::max_tasks). To debounce, let the task begin with a sleep.
-    Replace,
-    /// The new one is refused with [`SpawnError::DuplicateKey`]: a singleton.
-    Skip,
-    /// The new one waits for its turn, [`Queued`](crate::task::TaskState::Queued): one after the other.
-    Queue,
-}
-
-/// A closure that makes the future of each attempt: what
-/// [`create_retrying_task`](BackgroundTaskManager::create_retrying_task) is given, with its policy.
+/// The work of [`create_retrying_task`](BackgroundTaskManager::create_retrying_task): a closure that makes the future of
+/// each attempt, and the retry policy.
 #[derive(Debug)]
 pub struct Retrying<M> {
     make: M,
@@ -149,27 +83,27 @@ impl<M> Retrying<M> {
 }
 
 impl<'m, T, W> TaskBuilder<'m, T, W> {
-    pub(super) fn new(manager: &'m BackgroundTaskManager, work: W, kind: Kind<T, W>) -> Self {
-        Self { manager, work, kind, name: None, timeout: None, context: Vec::new(), extras: None }
+    pub(super) fn new(manager: &'m BackgroundTaskManager, work: W, vtable: WorkVtable<T, W>) -> Self {
+        Self { manager, work, vtable, name: None, timeout: None, context: Vec::new(), extras: None }
     }
 
-    /// The task's name, in logs and reports. Unless told, the name of the function that made the future.
+    /// Sets the task's name, for logs, reports and metrics. The default is the name of the function that made the future.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// How long the task may take, counted from its spawn, in steps of a millisecond: waiting for its turn and all its
+    /// Limits how long the task may take, counted from its spawn, in steps of a millisecond: time in the queue and all its
     /// attempts included. When the time is over, the task is dropped where it awaits, and a warning is logged.
     ///
     /// A task that is done when its time is over is done, even if it noticed late because it blocked its thread: then
-    /// the warning says by how much. With `Duration::ZERO` the task times out without being polled.
+    /// a warning reports by how much. With `Duration::ZERO` the task times out without being polled.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Adds a field to what is logged and reported of the task; a second value for a key replaces the first.
+    /// Adds a field to the task's log lines and reports; a second value for a key replaces the first.
     pub fn context(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
         let (key, value) = (key.into(), value.into());
         match self.context.iter_mut().find(|(known, _)| *known == key) {
@@ -179,8 +113,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self
     }
 
-    /// How long the task may wait for its turn, counted from its spawn: then it is timed out without having begun. It
-    /// replaces the manager's [`queue_timeout`](crate::task::TaskManagerOptions::queue_timeout).
+    /// Limits how long the task may be queued, counted from its spawn: then it times out without having begun. Overrides
+    /// the manager's [`queue_timeout`](crate::task::TaskManagerOptions::queue_timeout).
     ///
     /// ```
     /// # use std::{future::pending, time::Duration};
@@ -201,8 +135,9 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self.with(|extras| extras.queue_timeout = Some(timeout))
     }
 
-    /// How long the task may go without a sign of life: then it is timed out. Its beginning is the first one; the others
-    /// are its calls of [`heartbeat`](TaskContext::heartbeat) and [`progress`](TaskContext::progress).
+    /// Limits how long the task may go without a heartbeat: then it times out. The beginning of the task is the first
+    /// heartbeat; the others are its calls of [`heartbeat`](TaskContext::heartbeat) and
+    /// [`progress`](TaskContext::progress).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -226,8 +161,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self.with(|extras| extras.idle_timeout = Some(timeout))
     }
 
-    /// How long the task may take to end by itself when it is cancelled, if it listens to its token. It replaces the
-    /// manager's [`grace`](crate::task::TaskManagerOptions::grace_period).
+    /// Sets how long the task may take to end by itself when it is cancelled, if it listens to its token. Overrides the
+    /// manager's [`grace_period`](crate::task::TaskManagerOptions::grace_period).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -253,14 +188,14 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self.with(|extras| extras.grace_period = Some(grace))
     }
 
-    /// When the manager closes, the task is cancelled last: after all others have ended, or have used up their grace.
-    /// Then it has its own grace, whether it listens to its token or not. It is never dropped to make room for another
-    /// one.
+    /// Cancels the task last when the manager closes: after all others have ended, or have used up their grace period. Then
+    /// it has its own grace period, whether it listens to its token or not. Such a task is never dropped to make room for
+    /// another one.
     ///
-    /// That is what [`close`](BackgroundTaskManager::close), and with it the app's
-    /// [`aclose`](crate::CompiledGraph::aclose) and [`stop`](crate::CompiledGraph::stop), does for it. All else that
-    /// cancels doesn't wait for it: dropping the manager without a close, [`cancel`](BackgroundTaskManager::cancel),
-    /// [`cancel_all`](BackgroundTaskManager::cancel_all) and [`OnRunEnd::Cancel`] treat it like any other task.
+    /// The order holds for [`close`](BackgroundTaskManager::close), and so for the app's
+    /// [`aclose`](crate::CompiledGraph::aclose) and [`stop`](crate::CompiledGraph::stop). Other ways to cancel treat the task
+    /// like any other: dropping the manager without a close, [`cancel`](BackgroundTaskManager::cancel),
+    /// [`cancel_all`](BackgroundTaskManager::cancel_all) and [`OnRunEnd::Cancel`].
     ///
     /// ```
     /// # use std::{future::pending, time::Duration};
@@ -272,7 +207,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// tasks.create_task(pending::<()>()).name("poll").spawn()?;
     ///
     /// let report = tasks.close(Some(Duration::ZERO)).await;
-    /// assert_eq!(report.completed, 1);
+    /// assert_eq!(report.outcomes.completed, 1);
     /// assert_eq!(report.unfinished[0].name(), "poll");
     /// # Ok(())
     /// # }
@@ -281,13 +216,13 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self.with(|extras| extras.cancel_last = true)
     }
 
-    /// What becomes of the task when the run that spawned it ends; it lives on unless told.
+    /// Sets the effect on the task of the end of the run that spawned it; by default the task lives on.
     pub fn on_run_end(self, on_run_end: OnRunEnd) -> Self {
         self.with(|extras| extras.on_run_end = on_run_end)
     }
 
-    /// Of the tasks with one key no two run at once; what happens to this one if there is another is for `when_busy` to
-    /// say.
+    /// Sets the task's key. At most one task per key runs at a time; `on_duplicate` is the effect of this spawn on a live
+    /// task with the same key, or of that task on this spawn.
     ///
     /// ```
     /// use agentflow::task::{OnDuplicateKey, SpawnError};
@@ -302,11 +237,11 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn key(self, key: impl Into<Arc<str>>, when_busy: OnDuplicateKey) -> Self {
-        self.with(|extras| extras.key = Some((key.into(), when_busy)))
+    pub fn key(self, key: impl Into<Arc<str>>, on_duplicate: OnDuplicateKey) -> Self {
+        self.with(|extras| extras.key = Some((key.into(), on_duplicate)))
     }
 
-    fn with(mut self, set: impl FnOnce(&mut Extras)) -> Self {
+    fn with(mut self, set: impl FnOnce(&mut TaskExtras)) -> Self {
         set(self.extras.get_or_insert_default());
         self
     }
@@ -323,7 +258,7 @@ mod sealed {
     }
 }
 
-/// Work that can be begun again: what [`create_retrying_task`](BackgroundTaskManager::create_retrying_task) is given.
+/// Work that can be begun again, as that of [`create_retrying_task`](BackgroundTaskManager::create_retrying_task).
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "this task has one attempt only: its future can't be run again",
@@ -344,10 +279,10 @@ impl<M> sealed::Sealed for Retrying<M> {
     }
 }
 
-/// For tasks that are made with [`create_retrying_task`](BackgroundTaskManager::create_retrying_task).
+/// Settings of tasks that are created with [`create_retrying_task`](BackgroundTaskManager::create_retrying_task).
 impl<T, W> TaskBuilder<'_, T, W> {
-    /// How often, when and after which errors to try again; three times unless told, with a pause of 100 ms that doubles,
-    /// and jitter.
+    /// Sets how often, when and after which errors to try again. The default is three attempts, with a pause of 100 ms that
+    /// doubles, and jitter.
     pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self
     where
         W: Attempts,
@@ -356,8 +291,8 @@ impl<T, W> TaskBuilder<'_, T, W> {
         self
     }
 
-    /// How long each attempt may take. One that takes longer has failed with
-    /// [`AttemptTimedOut`](crate::error::AttemptTimedOut), which the policy may try again after.
+    /// Limits how long each attempt may take. An attempt that takes longer fails with
+    /// [`AttemptTimedOut`](crate::error::AttemptTimedOut), which the policy may retry.
     ///
     /// ```
     /// # use std::{future::pending, time::Duration};
@@ -391,24 +326,25 @@ impl<T, W> TaskBuilder<'_, T, W> {
 }
 
 impl<'m, T, W> TaskBuilder<'m, T, W> {
-    /// Starts the task. From any thread, and without waiting.
+    /// Spawns the task. Can be called from any thread, and never waits.
     ///
     /// # Errors
     ///
-    /// [`SpawnError`], when the manager is closed or full, there is no runtime, or the task's key is taken; the task is
-    /// dropped without having begun.
+    /// Returns a [`SpawnError`] if the manager is closed or full, if there is no runtime, or if the task's key is taken; the
+    /// task is dropped without having begun.
     pub fn spawn(self) -> Result<TaskHandle<T>, SpawnError> {
-        let mut candidate = self.candidate()?;
-        match candidate.admit() {
-            Ok(()) => candidate.launch(),
-            Err(why) => Err(candidate.reject(why)),
+        let mut pending = self.into_pending()?;
+        match pending.admit() {
+            Ok(()) => pending.launch(),
+            Err(why) => Err(pending.reject(why)),
         }
     }
 
-    /// Starts the task as soon as there is room for it: where [`spawn`](Self::spawn) would give
-    /// [`SpawnError::Full`], this waits, for as long as it takes. Those who wait get room one after the other, in the order
-    /// in which they came; so one that is kept without being polled holds up those behind it. A task that waits here for
-    /// room that only its own end would make waits until it is stopped.
+    /// Spawns the task as soon as there is a free slot: where [`spawn`](Self::spawn) would return
+    /// [`SpawnError::Full`], this waits, for as long as it takes.
+    ///
+    /// Waiting spawns get slots in the order of their first polls, so a future that is kept without being polled holds up
+    /// those behind it. A task that waits here for a slot that only its own end would free waits until it is stopped.
     ///
     /// ```
     /// use agentflow::{BackgroundTaskManager, task::TaskManagerOptions};
@@ -426,60 +362,62 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     ///
     /// # Errors
     ///
-    /// As [`spawn`](Self::spawn), but never [`SpawnError::Full`]. A manager that closes meanwhile ends the wait with
-    /// [`SpawnError::Closed`].
+    /// Returns the errors of [`spawn`](Self::spawn), but never [`SpawnError::Full`]. If the manager closes meanwhile, the
+    /// wait ends with [`SpawnError::Closed`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the task unspawned and uncounted.
     pub async fn spawn_wait(self) -> Result<TaskHandle<T>, SpawnError> {
-        let mut candidate = self.candidate()?;
-        match candidate.admit_in_turn().await {
-            Ok(()) => candidate.launch(),
-            Err(why) => Err(candidate.reject(why)),
+        let mut pending = self.into_pending()?;
+        match pending.admit_when_free().await {
+            Ok(()) => pending.launch(),
+            Err(why) => Err(pending.reject(why)),
         }
     }
 
-    fn candidate(self) -> Result<Candidate<'m, T, W>, SpawnError> {
-        let Self { manager, work, kind, name, timeout, context, mut extras } = self;
+    /// Fills in the defaults.
+    fn into_pending(self) -> Result<PendingTask<'m, T, W>, SpawnError> {
+        let Self { manager, work, vtable, name, timeout, context, mut extras } = self;
         let registry = &manager.registry;
-        let name = name.unwrap_or_else(|| Cow::Borrowed(default_name((kind.type_name)())));
+        let name = name.unwrap_or_else(|| Cow::Borrowed(default_name((vtable.type_name)())));
         let runtime = match &registry.runtime {
             Some(runtime) => Cow::Borrowed(runtime),
             None => Cow::Owned(Handle::try_current().map_err(|_| registry.reject(&name, SpawnError::NoRuntime))?),
         };
-        if kind.blocks {
+        if vtable.is_blocking {
             extras.get_or_insert_default().is_blocking = true;
         }
-        let spec = Spec {
+        let spec = TaskSpec {
             name,
             timeout,
             context: context.into_boxed_slice(),
-            token: kind.listens.then(CancellationToken::new),
+            token: vtable.has_token.then(CancellationToken::new),
             extras,
         };
-        Ok(Candidate { manager, runtime, task: Arc::new(Task::new(spec, manager.origin())), work, launch: kind.launch })
+        let task = Arc::new(TaskRecord::new(spec, manager.origin()));
+        Ok(PendingTask { manager, runtime, task, work, launch: vtable.launch })
     }
 }
 
-/// A task that asks to be admitted.
-struct Candidate<'m, T, W> {
+/// A task that is about to be admitted.
+struct PendingTask<'m, T, W> {
     manager: &'m BackgroundTaskManager,
-    /// The manager's, or the one here if it has none of its own.
+    /// The manager's runtime, or that of the caller if the manager has none.
     runtime: Cow<'m, Handle>,
-    task: Arc<Task>,
+    task: Arc<TaskRecord>,
     work: W,
-    launch: fn(W, Launchpad<'_>) -> Result<TaskHandle<T>, SpawnError>,
+    launch: Launch<T, W>,
 }
 
-impl<T, W> Candidate<'_, T, W> {
+impl<T, W> PendingTask<'_, T, W> {
     fn admit(&mut self) -> Result<(), SpawnError> {
         self.manager.registry.admit(&mut self.task, self.manager.spawner())
     }
 
-    async fn admit_in_turn(&mut self) -> Result<(), SpawnError> {
+    async fn admit_when_free(&mut self) -> Result<(), SpawnError> {
         let Self { manager, task, .. } = self;
-        manager.registry.admit_in_turn(task, manager.spawner()).await
+        manager.registry.admit_when_free(task, manager.spawner()).await
     }
 
     fn reject(self, why: SpawnError) -> SpawnError {
@@ -489,8 +427,8 @@ impl<T, W> Candidate<'_, T, W> {
     /// Hands the task to the runtime, once it is admitted.
     fn launch(self) -> Result<TaskHandle<T>, SpawnError> {
         let Self { manager, runtime, task, work, launch } = self;
-        let current = Current { registry: Arc::clone(&manager.registry), task };
-        launch(work, Launchpad { runtime: &runtime, current })
+        let current = CurrentTask { registry: Arc::clone(&manager.registry), task };
+        launch(work, &runtime, current)
     }
 }
 
@@ -505,83 +443,85 @@ impl<T, W> fmt::Debug for TaskBuilder<'_, T, W> {
     }
 }
 
-/// A future.
-pub(super) fn plain<F>() -> Kind<<F::Output as TaskOutput>::Value, F>
+/// Returns the functions of a future.
+pub(super) fn future<F>() -> WorkVtable<<F::Output as TaskOutput>::Value, F>
 where
     F: Future + Send + 'static,
     F::Output: TaskOutput,
 {
-    Kind { launch: |future, pad| pad.start(Plain { future }), type_name: type_name::<F>, listens: false, blocks: false }
+    WorkVtable {
+        launch: |future, runtime, current| launch(FutureWork { future }, runtime, current),
+        type_name: type_name::<F>,
+        has_token: false,
+        is_blocking: false,
+    }
 }
 
-/// A closure from the task's context to a future.
-pub(super) fn with_context<C, F>() -> Kind<<F::Output as TaskOutput>::Value, C>
+/// Returns the functions of a closure from the task's context to a future.
+pub(super) fn with_context<C, F>() -> WorkVtable<<F::Output as TaskOutput>::Value, C>
 where
     C: FnOnce(TaskContext) -> F + Send + 'static,
     F: Future + Send + 'static,
     F::Output: TaskOutput,
 {
-    Kind {
-        launch: |make, pad| pad.start(Lazy::Unmade { make: Some(make) }),
+    WorkVtable {
+        launch: |make, runtime, current| launch(ContextWork::Closure { make: Some(make) }, runtime, current),
         type_name: type_name::<C>,
-        listens: true,
-        blocks: false,
+        has_token: true,
+        is_blocking: false,
     }
 }
 
-/// A closure that blocks its thread.
-pub(super) fn blocking<C, O>() -> Kind<O::Value, C>
+/// Returns the functions of a closure that blocks its thread.
+pub(super) fn blocking<C, O>() -> WorkVtable<O::Value, C>
 where
     C: FnOnce(TaskContext) -> O + Send + 'static,
     O: TaskOutput,
 {
-    Kind {
-        launch: |run, pad| pad.start(Blocking::Unmade(Some(run))),
+    WorkVtable {
+        launch: |run, runtime, current| launch(BlockingWork::Closure(Some(run)), runtime, current),
         type_name: type_name::<C>,
-        listens: true,
-        blocks: true,
+        has_token: true,
+        is_blocking: true,
     }
 }
 
-/// A closure from the number of an attempt to its future.
-pub(super) fn in_attempts<M, F>() -> Kind<<F::Output as TaskOutput>::Value, Retrying<M>>
+/// Returns the functions of a closure from the number of an attempt to its future.
+pub(super) fn in_attempts<M, F>() -> WorkVtable<<F::Output as TaskOutput>::Value, Retrying<M>>
 where
     M: FnMut(u32) -> F + Send + 'static,
     F: Future + Send + 'static,
     F::Output: TaskOutput,
 {
-    Kind {
-        launch: |Retrying { make, retries }, pad| pad.start(Whole { future: retrying(make, retries) }),
+    WorkVtable {
+        launch: |Retrying { make, retries }, runtime, current| {
+            launch(RetryingWork { future: retrying(make, retries) }, runtime, current)
+        },
         type_name: type_name::<M>,
-        listens: false,
-        blocks: false,
+        has_token: false,
+        is_blocking: false,
     }
 }
 
-impl Launchpad<'_> {
-    fn start<B>(self, body: B) -> Result<TaskHandle<B::Value>, SpawnError>
-    where
-        B: Body + Send + 'static,
-        B::Value: Send + 'static,
-    {
-        let Self { runtime, current } = self;
-        let task = Arc::clone(&current.task);
-        // From here on the task ends with this, even if those who are told of it panic.
-        let mut supervise = Supervise::new(current, body);
-        supervise.announce();
-        let join = runtime.spawn(supervise);
-        // A runtime that has shut down drops what it is given.
-        if join.is_finished()
-            && task.attempt() == 0
-            && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted)
-        {
-            return Err(SpawnError::Closed);
-        }
-        Ok(TaskHandle::new(task, join))
+/// Hands an admitted task to the runtime.
+fn launch<W>(work: W, runtime: &Handle, current: CurrentTask) -> Result<TaskHandle<W::Value>, SpawnError>
+where
+    W: Work + Send + 'static,
+    W::Value: Send + 'static,
+{
+    let task = Arc::clone(&current.task);
+    // From here on the supervisor's destructor ends the task, even if code that `announce` calls panics.
+    let mut supervisor = Supervisor::new(current, work);
+    supervisor.announce();
+    let join = runtime.spawn(supervisor);
+    // A runtime that has shut down drops the future at once.
+    if join.is_finished() && task.attempt() == 0 && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted) {
+        return Err(SpawnError::Closed);
     }
+    Ok(TaskHandle::new(task, join))
 }
 
-/// The last segment of a type's path, without its generics: `send` for `app::notify::send::{{closure}}`.
+/// Returns the last segment of a type's path, without its generics: `send` for `app::notify::send::{{closure}}`.
 fn default_name(path: &str) -> &str {
     let mut path = path;
     while let Some(outer) = path.strip_suffix("::{{closure}}") {

@@ -1,4 +1,4 @@
-//! [`TaskEventStream`]: what happens to tasks, as it happens, for whoever watches.
+//! [`TaskEvent`] and [`TaskEventStream`]: what happens to tasks, as it happens.
 
 use std::{
     fmt,
@@ -10,45 +10,43 @@ use std::{
 
 use futures_core::Stream;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{
-    info::{FinishedTask, TaskInfo},
-    manager::BackgroundTaskManager,
-};
+use super::info::{FinishedTask, TaskInfo};
 
 /// Something that happened to a task.
 ///
-/// The events of one task come in order: spawned, started, its attempts and its progress, ended. Only progress that another
-/// thread tells for the task in the moment of its end may come after that. Cheap to clone.
+/// The events of one task come in order: spawned, started, its attempts and its progress, ended. Only progress that
+/// another thread reports for the task at the moment of its end may come after that. Cheap to clone.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TaskEvent {
-    /// It was accepted. It may have to wait for its turn.
+    /// The task was accepted. It may be queued.
     Spawned(TaskInfo),
-    /// It began to run.
+    /// The task began to run.
     Started(TaskInfo),
     /// An attempt failed, and there will be another one.
     #[non_exhaustive]
     AttemptFailed {
         /// The task.
         task: TaskInfo,
-        /// Which attempt it was, from 1.
+        /// The number of the attempt, from 1.
         attempt: u32,
-        /// What the attempt's error said, with its sources.
+        /// The message of the attempt's error, with its sources.
         error: Arc<str>,
         /// The pause before the next attempt.
         retry_in: Duration,
     },
-    /// It told its [progress](TaskInfo::progress).
+    /// The task reported its [progress](TaskInfo::progress).
     Progress(TaskInfo),
-    /// It ended.
+    /// The task ended.
     Ended(FinishedTask),
-    /// The watcher was too slow, and did not get this many events.
+    /// The stream's reader was too slow, and missed this many events.
     Missed(u64),
 }
 
-/// What happens to a manager's tasks from [`watch`](BackgroundTaskManager::events) on: a [`Stream`] of [`TaskEvent`]s.
+/// A [`Stream`] of the [`TaskEvent`]s of a manager, from the call of
+/// [`events`](crate::BackgroundTaskManager::events) on.
 ///
 /// It ends when the manager is closed and its last task has ended.
 ///
@@ -62,7 +60,7 @@ pub enum TaskEvent {
 /// tasks.create_task(async {}).name("quick").spawn()?;
 /// tasks.close(None).await;
 ///
-/// // That it was spawned is one event more than were kept.
+/// // The buffer holds two events; `Spawned` was the third last.
 /// assert!(matches!(events.next().await, Some(TaskEvent::Missed(1))));
 /// assert!(matches!(events.next().await, Some(TaskEvent::Started(_))));
 /// assert!(matches!(events.next().await, Some(TaskEvent::Ended(_))));
@@ -70,48 +68,12 @@ pub enum TaskEvent {
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "events are kept for this watcher until it reads them"]
+#[must_use = "events are buffered for this stream until it is read or dropped"]
 pub struct TaskEventStream(Pin<Box<dyn Stream<Item = TaskEvent> + Send + Sync>>);
 
-impl BackgroundTaskManager {
-    /// What happens to all tasks from now on.
-    ///
-    /// A task never waits for a watcher: one that is more than
-    /// [`event_buffer`](crate::task::TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with their
-    /// number, and goes on with the oldest that are kept. While nobody watches, events cost nothing.
-    ///
-    /// Nor do those who wait for the tasks wait for the events: the last [`Ended`](TaskEvent::Ended) may come a moment
-    /// after [`wait_for_all`](Self::wait_for_all) or [`close`](Self::close) has returned.
-    ///
-    /// ```
-    /// use agentflow::task::TaskEvent;
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let tasks = agentflow::BackgroundTaskManager::new();
-    /// let mut events = tasks.events();
-    /// tasks
-    ///     .create_task_with_context(|task| async move { task.progress(0.5, "half-way") })
-    ///     .name("upload")
-    ///     .spawn()?;
-    /// tasks.close(None).await;
-    ///
-    /// let mut seen = Vec::new();
-    /// while let Some(event) = events.next().await {
-    ///     seen.push(match event {
-    ///         TaskEvent::Spawned(task) => format!("{} spawned", task.name()),
-    ///         TaskEvent::Started(task) => format!("{} started", task.name()),
-    ///         TaskEvent::Progress(task) => format!("{}", task.progress().unwrap()),
-    ///         TaskEvent::Ended(end) => format!("{} {}", end.name(), end.outcome()),
-    ///         other => format!("{other:?}"),
-    ///     });
-    /// }
-    /// assert_eq!(seen, ["upload spawned", "upload started", "50 % half-way", "upload completed"]);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn events(&self) -> TaskEventStream {
-        let receiver = self.registry.watch();
+impl TaskEventStream {
+    /// Creates the stream of what is received; an empty one if there will be no events.
+    pub(super) fn new(receiver: Option<broadcast::Receiver<TaskEvent>>) -> Self {
         let events = stream::unfold(receiver, |receiver| async {
             let mut receiver = receiver?;
             let event = match receiver.recv().await {
@@ -121,12 +83,10 @@ impl BackgroundTaskManager {
             };
             Some((event, Some(receiver)))
         });
-        TaskEventStream(Box::pin(events.fuse()))
+        Self(Box::pin(events.fuse()))
     }
-}
 
-impl TaskEventStream {
-    /// The next event; `None` when the manager is closed and its last task has ended.
+    /// Waits for the next event; returns `None` when the manager is closed and its last task has ended.
     ///
     /// # Cancel safety
     ///
@@ -152,8 +112,7 @@ impl fmt::Debug for TaskEventStream {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::TaskContext;
+    use crate::{BackgroundTaskManager, TaskContext};
 
     #[tokio::test(start_paused = true)]
     async fn when_the_last_watcher_is_gone_events_cost_nothing_again() {
@@ -164,7 +123,7 @@ mod tests {
         drop(first);
         assert!(tasks.create_task(async {}).spawn().is_ok() && is_watched());
         drop(second);
-        // Whoever comes first to have something to tell finds out.
+        // The next event finds that the stream has no reader left.
         assert!(tasks.create_task(async {}).spawn().is_ok() && !is_watched());
         let _third = tasks.events();
         assert!(is_watched());

@@ -1,4 +1,4 @@
-//! [`TaskHandle`]: the spawner's end of a task.
+//! [`TaskHandle`]: a spawned task as its spawner holds it.
 
 use std::{
     fmt,
@@ -8,14 +8,17 @@ use std::{
 };
 
 use super::{
-    info::TaskId,
-    outcome::{TaskError, TaskOutcome},
-    record::{End, Request, Task},
-    sync::JoinHandle,
+    engine::{
+        sync::JoinHandle,
+        task::{StopRequest, TaskEnd, TaskRecord},
+    },
+    error::TaskError,
+    info::task_accessors,
+    outcome::TaskOutcome,
 };
 
-/// The spawner's end of a task: await it for what the task returned, cancel the task, or drop the handle and let the
-/// task go on by itself.
+/// A handle of a spawned task: await it for the task's result, cancel the task with it, or drop it and let the task go on
+/// by itself.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -30,35 +33,25 @@ use super::{
 ///
 /// # Errors
 ///
-/// Awaiting it gives a [`TaskError`] where the task did not complete.
+/// Awaiting it returns a [`TaskError`] if the task did not complete.
 ///
 /// # Cancel safety
 ///
 /// Awaiting `&mut handle` is safe to drop: nothing is lost.
 pub struct TaskHandle<T> {
-    task: Arc<Task>,
+    task: Arc<TaskRecord>,
     join: JoinHandle<Result<T, TaskError>>,
     abort_on_drop: bool,
 }
 
 impl<T> TaskHandle<T> {
-    pub(super) fn new(task: Arc<Task>, join: JoinHandle<Result<T, TaskError>>) -> Self {
+    task_accessors!();
+
+    pub(super) fn new(task: Arc<TaskRecord>, join: JoinHandle<Result<T, TaskError>>) -> Self {
         Self { task, join, abort_on_drop: false }
     }
 
-    /// The task's id.
-    #[must_use]
-    pub fn id(&self) -> TaskId {
-        self.task.at.id
-    }
-
-    /// The task's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.task.spec.name
-    }
-
-    /// Whether the task has ended.
+    /// Returns whether the task has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.has_ended()
@@ -66,15 +59,14 @@ impl<T> TaskHandle<T> {
 
     /// Cancels the task; returns at once.
     ///
-    /// A task with a [`TaskContext`](crate::TaskContext) is told through its token, and dropped if it still runs
-    /// after the manager's [grace](crate::task::TaskManagerOptions::grace_period), or its
-    /// [own](crate::task::TaskBuilder::grace_period). Any other task is dropped where it awaits. A blocking task that has
-    /// begun can only be told. A task that has ended stays as it is.
+    /// A task with a [`TaskContext`](crate::TaskContext) is informed through its token, and dropped if it still runs after
+    /// its [grace period](crate::task::TaskBuilder::grace_period). Any other task is dropped where it awaits. A blocking task
+    /// that has begun can only be informed. A task that has ended stays as it is.
     pub fn cancel(&self) {
-        self.task.ask(Request::Cancel);
+        self.task.request_stop(StopRequest::Cancel);
     }
 
-    /// From now on, dropping the handle aborts the task: it is dropped where it awaits, without any grace.
+    /// Makes dropping the handle abort the task: the task is dropped where it awaits, without a grace period.
     #[must_use = "the handle that is returned is the one that aborts when dropped"]
     pub fn abort_on_drop(mut self) -> Self {
         self.abort_on_drop = true;
@@ -88,10 +80,10 @@ impl<T> Future for TaskHandle<T> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match ready!(Pin::new(&mut self.join).poll(cx)) {
             Ok(result) => result,
-            // The runtime dropped the task. Its destructor left the reason in the record.
+            // The runtime dropped the task, and the supervisor's destructor recorded the reason.
             Err(_) => Err(match self.task.end() {
-                Some(End { outcome: TaskOutcome::Cancelled, .. }) => TaskError::Cancelled,
-                Some(End { outcome: TaskOutcome::Panicked, error, .. }) => {
+                Some(TaskEnd { outcome: TaskOutcome::Cancelled, .. }) => TaskError::Cancelled,
+                Some(TaskEnd { outcome: TaskOutcome::Panicked, error, .. }) => {
                     TaskError::Panicked { message: error.as_deref().unwrap_or_default().to_owned() }
                 }
                 _ => TaskError::Aborted,
@@ -103,7 +95,7 @@ impl<T> Future for TaskHandle<T> {
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
         if self.abort_on_drop {
-            self.task.ask(Request::Abort);
+            self.task.request_stop(StopRequest::Abort);
         }
     }
 }

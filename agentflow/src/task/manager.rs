@@ -1,24 +1,33 @@
-//! [`BackgroundTaskManager`]: the handle that people hold.
+//! [`BackgroundTaskManager`]: creates, lists, awaits, cancels and closes tasks.
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     builder::{self, Retrying, TaskBuilder},
-    context::{Current, TaskContext},
-    info::{FinishedTask, TaskInfo, TaskOrigin, TaskStats, Watch},
+    context::TaskContext,
+    engine::{
+        current::CurrentTask,
+        run_tasks::RunTasks,
+        task::{TaskRecord, TaskRef},
+    },
+    events::TaskEventStream,
+    id::{TaskId, TaskOrigin, Watch},
+    info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
     outcome::TaskOutput,
-    owner::RunTasks,
-    record::{Task, TaskRef},
-    registry::{Registry, Spawner},
+    registry::{ABORT_MARGIN, Registry, State, admission::Spawner},
+    report::{CancelReport, CloseReport, WaitTimeout},
+    stats::TaskStats,
 };
-use crate::run_id::RunId;
+use crate::{run_id::RunId, sync::deadline};
 
-/// Starts work in the background and answers for it: see the [methods](#implementations).
+/// Runs work in the background, and keeps a record of it until it has ended: see the [methods](#implementations).
 ///
 /// Cloning is cheap, and all clones are one manager. When the last of them is dropped without a
-/// [`close`](Self::close), its tasks are cancelled and a warning names them. The managers that tasks and nodes are
-/// given don't count among these.
+/// [`close`](Self::close), its tasks are cancelled and a warning names them. The managers that tasks and nodes receive
+/// don't count as clones.
 ///
 /// Tasks run on the tokio runtime in which the manager was made, or else on the one in which they are spawned. Its
 /// timer must be enabled (`enable_time`) for timeouts and bounds.
@@ -31,71 +40,99 @@ use crate::run_id::RunId;
 /// assert_eq!(tasks.task_count(), 1);
 ///
 /// tasks.wait_for_all(None).await?;
-/// assert_eq!(tasks.stats().completed, 1);
+/// assert_eq!(tasks.stats().outcomes.completed, 1);
 /// # Ok(())
 /// # }
 /// ```
 ///
+/// # Log lines
+///
+/// A manager logs through [`tracing`](https://docs.rs/tracing), with the target `agentflow::task`. Fields in parentheses
+/// are present only where they apply.
+///
+/// | line | level | fields |
+/// |---|---|---|
+/// | background task completed | debug | those of an end |
+/// | background task blocked its thread until … after its timeout, then completed | warn | those of an end, `overrun` |
+/// | background task failed | error | those of an end |
+/// | background task panicked | error | those of an end |
+/// | background task timed out; … in its last attempt; … without a sign of life; … in the queue | warn | those of an end |
+/// | background task cancelled | debug | those of an end |
+/// | background task aborted | debug | those of an end |
+/// | background task aborted: it did not end within its grace when the manager was closed | warn | those of an end |
+/// | background task dropped to make room for another one | warn | those of an end |
+/// | background task failed, and will be tried again | warn | `name`, `id`, `attempt`, `retry_in`, `error`, (`run`, `node`, `context`, `key`) |
+/// | background task rejected | debug | `name`, `reason` |
+/// | the task manager was dropped without being closed: … | warn | `count`, `tasks` |
+///
+/// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,
+/// `context`, `error`, `timeout`, [`limit`](crate::task::TimeoutKind::as_str), `attempts` if there was more than one, `key`,
+/// `overrun` if the task ended by itself after its timeout). `context` is one JSON object of the fields that
+/// [`context`](TaskBuilder::context) added.
+///
+/// Each task runs in a span `agentflow.task` at level info, with the fields `name` and `id`. It has no parent, and follows
+/// from the span in which the task was spawned.
+///
 /// # Metrics
 ///
-/// With the feature `metrics` a manager tells the [`metrics`](https://docs.rs/metrics) facade of its tasks. Who collects
-/// that is for the application to say, by installing a recorder. Without the feature it costs nothing.
+/// With the feature `metrics` a manager reports to the [`metrics`](https://docs.rs/metrics) facade; the application installs
+/// the recorder. Without the feature the metrics cost nothing.
 ///
-/// | metric | kind | labels | of |
+/// | metric | kind | labels | meaning |
 /// |---|---|---|---|
 /// | `agentflow_tasks_spawned_total` | counter | `name` | tasks that were accepted |
 /// | `agentflow_tasks_ended_total` | counter | `name`, [`outcome`](crate::task::TaskOutcome::as_str) | tasks that ended |
 /// | `agentflow_tasks_rejected_total` | counter | `name`, [`reason`](crate::task::SpawnError::as_str) | refused spawns |
 /// | `agentflow_task_retries_total` | counter | `name` | attempts beyond a task's first |
-/// | `agentflow_tasks_in_flight` | gauge | `name` | tasks that have not ended, in the queue or not |
-/// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | from the spawn to the end |
-/// | `agentflow_task_queue_wait_seconds` | histogram | `name` | from the spawn until the task began, if it did |
+/// | `agentflow_tasks_in_flight` | gauge | `name` | tasks that have not ended, queued or running |
+/// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | time from the spawn to the end |
+/// | `agentflow_task_queue_wait_seconds` | histogram | `name` | time from the spawn until the task began, if it did |
 ///
-/// Of a task only its name is a label; its id, key, context and errors are for the logs. A manager's first 256 names are
-/// labels of their own, and all others are the label `other`: give tasks of one kind one name, and tell them apart by
-/// their [context](TaskBuilder::context).
+/// A task's name is its only label of its own; its id, key, context and errors are for the logs. A manager's first 256 names
+/// become labels, and all others share the label `other`: give tasks of one kind one name, and tell them apart by their
+/// [context](TaskBuilder::context).
 #[derive(Clone)]
 pub struct BackgroundTaskManager {
     pub(super) registry: Arc<Registry>,
-    holder: Holder,
+    role: ManagerRole,
 }
 
-/// Who holds a handle: it says whether the handle keeps the manager alive, and by what right it spawns.
+/// The holder of a manager: whether it keeps the manager alive, and which origin its spawns have.
 #[derive(Clone)]
-enum Holder {
-    /// Whoever made the manager. Held only to be dropped last.
-    Owner(#[allow(dead_code, reason = "what counts is its destructor")] Arc<Owner>),
+enum ManagerRole {
+    /// The application. The manager closes when the last owner is dropped.
+    Owner(#[allow(dead_code, reason = "held for its destructor")] Arc<Owner>),
     /// A node of a run.
     Run(Arc<TaskOrigin>),
-    /// A task: one that held its own manager alive would keep itself going.
-    Task(Arc<Task>),
+    /// A task. It isn't an owner: a task that kept its own manager alive would never be cancelled.
+    Task(Arc<TaskRecord>),
 }
 
 struct Owner(Arc<Registry>);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.cancel_orphans();
     }
 }
 
 impl BackgroundTaskManager {
-    /// A manager with the default options. Needs no runtime yet.
+    /// Creates a manager with the default options. Needs no runtime yet.
     #[must_use]
     pub fn new() -> Self {
         Self::with_options(TaskManagerOptions::new())
     }
 
-    /// A manager with these options. Needs no runtime yet.
+    /// Creates a manager with these options. Needs no runtime yet.
     #[must_use]
     pub fn with_options(options: TaskManagerOptions) -> Self {
         let registry = Arc::new(Registry::new(options));
         let owner = Arc::new(Owner(Arc::clone(&registry)));
-        Self { registry, holder: Holder::Owner(owner) }
+        Self { registry, role: ManagerRole::Owner(owner) }
     }
 
-    /// The same manager for a node of a run: what it spawns carries both names, and who watches the run is told of it. It
-    /// doesn't keep the manager alive.
+    /// Returns the manager for a node of a run: its spawns carry the run and the node, and are reported to `watch` and
+    /// `tasks`. It doesn't keep the manager alive.
     pub(crate) fn labelled(
         &self,
         run: RunId,
@@ -104,29 +141,54 @@ impl BackgroundTaskManager {
         tasks: Option<Arc<RunTasks>>,
     ) -> Self {
         let origin = Arc::new(TaskOrigin::new(run, node, watch, tasks));
-        Self { registry: Arc::clone(&self.registry), holder: Holder::Run(origin) }
+        Self { registry: Arc::clone(&self.registry), role: ManagerRole::Run(origin) }
     }
 
-    /// The same manager for a task. It doesn't keep the manager alive.
-    pub(super) fn within(current: &Current) -> Self {
-        Self { registry: Arc::clone(&current.registry), holder: Holder::Task(Arc::clone(&current.task)) }
+    /// Returns the manager for a task. It doesn't keep the manager alive.
+    pub(super) fn for_task(current: &CurrentTask) -> Self {
+        Self { registry: Arc::clone(&current.registry), role: ManagerRole::Task(Arc::clone(&current.task)) }
     }
 
-    /// A task that runs this future, from the moment when it is spawned.
+    /// Returns the origin that spawns through this manager have.
+    pub(super) fn origin(&self) -> Option<Arc<TaskOrigin>> {
+        match &self.role {
+            ManagerRole::Owner(_) => None,
+            ManagerRole::Run(origin) => Some(Arc::clone(origin)),
+            ManagerRole::Task(task) => task.origin.clone(),
+        }
+    }
+
+    pub(super) fn spawner(&self) -> Spawner {
+        let task = match &self.role {
+            ManagerRole::Task(task) => Some(task.at),
+            ManagerRole::Owner(_) | ManagerRole::Run(_) => CurrentTask::of_registry(&self.registry),
+        };
+        Spawner { task, is_run: matches!(self.role, ManagerRole::Run(_)) }
+    }
+
+    /// Returns the tasks that would wait for themselves if a wait that is called here waited for them.
+    fn current_and_ancestors(&self) -> Vec<TaskRef> {
+        self.spawner().task.map_or_else(Vec::new, |task| self.registry.lock().current_and_ancestors(task))
+    }
+}
+
+/// Creating tasks.
+impl BackgroundTaskManager {
+    /// Creates a task that runs this future, from the moment when it is spawned.
     ///
-    /// Cancelling it drops the future where it awaits.
+    /// Cancelling the task drops the future where it awaits.
     #[inline]
     pub fn create_task<F>(&self, future: F) -> TaskBuilder<'_, <F::Output as TaskOutput>::Value, F>
     where
         F: Future + Send + 'static,
         F::Output: TaskOutput,
     {
-        TaskBuilder::new(self, future, builder::plain())
+        TaskBuilder::new(self, future, builder::future())
     }
 
-    /// A task that can end by itself when it is cancelled: `task` gets the [`TaskContext`] and gives the future.
+    /// Creates a task that can end by itself when it is cancelled: `task` receives the [`TaskContext`] and returns the future.
     ///
-    /// The closure is called within the task, when that starts.
+    /// The closure is called within the task, when that begins.
     #[inline]
     pub fn create_task_with_context<C, F>(&self, task: C) -> TaskBuilder<'_, <F::Output as TaskOutput>::Value, C>
     where
@@ -137,10 +199,10 @@ impl BackgroundTaskManager {
         TaskBuilder::new(self, task, builder::with_context())
     }
 
-    /// A task that blocks its thread: it runs on the runtime's threads for blocking work, not on those for futures.
+    /// Creates a task that blocks its thread: it runs on the runtime's threads for blocking work, not on those for futures.
     ///
-    /// Nothing can end it from outside: a cancelled or timed out one is told through its [`TaskContext`] and goes on
-    /// until it returns, and what it returns then is its end. One that had not begun yet doesn't begin.
+    /// Nothing can end it from outside: when it is cancelled or times out, it is informed through its [`TaskContext`] and
+    /// goes on until it returns, and its result is the outcome. A task that has not begun by then never begins.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -166,14 +228,15 @@ impl BackgroundTaskManager {
         TaskBuilder::new(self, task, builder::blocking())
     }
 
-    /// A task that is tried again when it fails: `attempt` gets the number of the attempt, from 1, and gives its future.
+    /// Creates a task that is tried again when it fails: `attempt` receives the number of the attempt, from 1, and returns its
+    /// future.
     ///
     /// After a `Result::Err`, a panic, or an [`attempt_timeout`](TaskBuilder::attempt_timeout) the
-    /// [policy](TaskBuilder::retry) says whether and when there is another attempt; the end of the last one is the
+    /// [policy](TaskBuilder::retry) decides whether and when there is another attempt; the end of the last one is the
     /// task's. The [`timeout`](TaskBuilder::timeout) covers all attempts and the pauses between them. Each failed attempt
     /// that is not the last is a warning in the log.
     ///
-    /// The task is not told of its cancellation: it is dropped where it awaits, in an attempt or between two. So the
+    /// The task is not informed of its cancellation: it is dropped where it awaits, in an attempt or between two. So the
     /// [`token`](TaskContext::token) of [`TaskContext::current`] is never cancelled in it.
     ///
     /// ```
@@ -208,20 +271,24 @@ impl BackgroundTaskManager {
     {
         TaskBuilder::new(self, Retrying::new(attempt), builder::in_attempts())
     }
+}
 
-    /// How many tasks have not ended.
+/// Listing tasks.
+impl BackgroundTaskManager {
+    /// Returns the number of tasks that have not ended.
     #[must_use]
     pub fn task_count(&self) -> usize {
         self.registry.lock().live()
     }
 
-    /// The tasks that have not ended, oldest first.
+    /// Returns the tasks that have not ended, oldest first.
     #[must_use]
     pub fn task_info(&self) -> Vec<TaskInfo> {
         self.registry.infos(|_| true)
     }
 
-    /// The tasks of this run that have not ended, oldest first: those that its nodes spawned, and those that these did.
+    /// Returns the tasks of this run that have not ended, oldest first: those that its nodes spawned, and those that these
+    /// tasks spawned.
     ///
     /// ```
     /// use agentflow::{AgentState, BackgroundTaskManager, NodeError, RunConfig, RunId, graph, node};
@@ -247,45 +314,253 @@ impl BackgroundTaskManager {
     /// ```
     #[must_use]
     pub fn tasks_of_run(&self, run: RunId) -> Vec<TaskInfo> {
-        self.registry.infos(|task| task.is_of(run))
+        self.registry.infos(|task| task.belongs_to(run))
     }
 
-    /// The latest ends, oldest first; how many is an [option](TaskManagerOptions::history).
+    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many are retained.
     #[must_use]
     pub fn recently_finished(&self) -> Vec<FinishedTask> {
         self.registry.lock().recently_finished()
     }
 
-    /// How many tasks there are and were, read at one moment.
+    /// Returns the manager's counters, read at one moment.
     #[must_use]
     pub fn stats(&self) -> TaskStats {
         self.registry.lock().stats()
     }
+}
 
-    /// How long a cancelled task may take to end.
+/// Waiting for tasks.
+impl BackgroundTaskManager {
+    /// Waits until no task is left, those spawned meanwhile included; with a bound, at most that long.
+    ///
+    /// A wait never cancels anything: tasks that still run when the bound is over go on, and the error lists them.
+    /// Called from inside a task, it waits neither for that task nor for its ancestors; two tasks that both wait without a
+    /// bound do wait for each other. When it returns, the tasks that ended were logged and dropped.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
+    /// let timeout = tasks.wait_for_all(Some(Duration::from_millis(10))).await.unwrap_err();
+    /// assert_eq!(timeout.still_running[0].name(), "stuck");
+    /// # tasks.close(Some(Duration::ZERO)).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`WaitTimeout`] if the bound is over before all tasks have ended. Without a bound there is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
+    pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), WaitTimeout> {
+        let deadline = deadline(bound);
+        let except = self.current_and_ancestors();
+        if self.registry.wait_for_others(&except, deadline).await {
+            return Ok(());
+        }
+        let still_running = self.registry.infos(|task| !except.contains(&task.at));
+        // The last task may have ended between the deadline and this list.
+        if still_running.is_empty() { Ok(()) } else { Err(WaitTimeout { still_running }) }
+    }
+
+    /// Returns a stream of what happens to all tasks from now on.
+    ///
+    /// A task never waits for a stream's reader: a reader that is more than
+    /// [`event_buffer`](TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with the number of missed
+    /// events, and goes on with the oldest that is retained. While there is no stream, events cost nothing.
+    ///
+    /// [`wait_for_all`](Self::wait_for_all) and [`close`](Self::close) don't wait for the events: the last
+    /// [`Ended`] may arrive a moment after they have returned.
+    ///
+    /// [`TaskEvent::Missed`]: crate::task::TaskEvent::Missed
+    /// [`Ended`]: crate::task::TaskEvent::Ended
+    ///
+    /// ```
+    /// use agentflow::task::TaskEvent;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let mut events = tasks.events();
+    /// tasks
+    ///     .create_task_with_context(|task| async move { task.progress(0.5, "half-way") })
+    ///     .name("upload")
+    ///     .spawn()?;
+    /// tasks.close(None).await;
+    ///
+    /// let mut seen = Vec::new();
+    /// while let Some(event) = events.next().await {
+    ///     seen.push(match event {
+    ///         TaskEvent::Spawned(task) => format!("{} spawned", task.name()),
+    ///         TaskEvent::Started(task) => format!("{} started", task.name()),
+    ///         TaskEvent::Progress(task) => format!("{}", task.progress().unwrap()),
+    ///         TaskEvent::Ended(end) => format!("{} {}", end.name(), end.outcome()),
+    ///         other => format!("{other:?}"),
+    ///     });
+    /// }
+    /// assert_eq!(seen, ["upload spawned", "upload started", "50 % half-way", "upload completed"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn events(&self) -> TaskEventStream {
+        TaskEventStream::new(self.registry.subscribe())
+    }
+}
+
+/// Cancelling tasks.
+#[allow(clippy::must_use_candidate, reason = "they are called for their effect")]
+impl BackgroundTaskManager {
+    /// Cancels the task with this id; returns whether it was live. Like
+    /// [`TaskHandle::cancel`](crate::task::TaskHandle::cancel), it doesn't wait for the end.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let id = tasks.create_task(std::future::pending::<()>()).name("poll").spawn()?.id();
+    /// assert!(tasks.cancel(id));
+    /// tasks.wait_for_all(None).await?;
+    /// assert!(!tasks.cancel(id), "it has ended");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel(&self, id: TaskId) -> bool {
+        !self.registry.cancel(|task| task.at.id == id).is_empty()
+    }
+
+    /// Cancels the tasks of this name; returns how many were live. Doesn't wait for their ends.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// for name in ["email", "upload", "email"] {
+    ///     tasks.create_task(std::future::pending::<()>()).name(name).spawn()?;
+    /// }
+    /// assert_eq!(tasks.cancel_named("email"), 2);
+    /// # tasks.cancel_all().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel_named(&self, name: &str) -> usize {
+        self.registry.cancel(|task| task.spec.name == name).len()
+    }
+
+    /// Cancels the tasks [of this run](Self::tasks_of_run); returns how many were live. Doesn't wait for their ends.
+    pub fn cancel_tasks_of_run(&self, run: RunId) -> usize {
+        self.registry.cancel(|task| task.belongs_to(run)).len()
+    }
+
+    /// Cancels all tasks, and waits until they have ended, or until the longest of their
+    /// [grace periods](TaskBuilder::grace_period) and a tenth of a second are over.
+    ///
+    /// The manager stays open. Tasks spawned after the call are left alone. Called from inside a task, it leaves that task
+    /// and its ancestors alone.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
+    /// let report = tasks.cancel_all().await;
+    /// assert_eq!(report.ended[0].name(), "stuck");
+    /// assert!(report.still_running.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The tasks are cancelled at the first poll; dropping the future only ends the waiting.
+    pub async fn cancel_all(&self) -> CancelReport {
+        let except = self.current_and_ancestors();
+        let mut tasks = self.registry.cancel(|task| !except.contains(&task.at));
+        tasks.sort_unstable_by_key(|task| task.at.id);
+        let grace = self.registry.longest_grace(&tasks);
+        let deadline = deadline(grace.checked_add(ABORT_MARGIN));
+        // The tasks before `left` have not been seen to end yet, so that each end is checked once.
+        let mut left = tasks.len();
+        let all_ended = |_: &State| {
+            while left > 0 && tasks[left - 1].has_ended() {
+                left -= 1;
+            }
+            left == 0
+        };
+        self.registry.wait_until(deadline, usize::MAX, all_ended).await;
+
+        let now = Instant::now();
+        let mut report = CancelReport::default();
+        for task in &tasks {
+            match FinishedTask::of(task) {
+                Some(end) => report.ended.push(end),
+                None => report.still_running.push(TaskInfo::new(task, now)),
+            }
+        }
+        report
+    }
+}
+
+/// Closing.
+impl BackgroundTaskManager {
+    /// Waits for the tasks for up to `bound`, then cancels those that are left, and returns a report.
+    ///
+    /// 1. From the call on, the manager drains: it accepts the children of live tasks and the tasks of live runs, and
+    ///    refuses other spawns with [`SpawnError::Closed`](crate::task::SpawnError::Closed).
+    /// 2. When all tasks have ended, or the bound is over, the manager is closed and refuses all spawns. `None` is no bound.
+    /// 3. The tasks that still run are cancelled. When their [grace period](TaskBuilder::grace_period) is over, they are
+    ///    aborted.
+    /// 4. Then the same is done to the tasks that are [cancelled last](TaskBuilder::cancel_last), if there are any.
+    ///
+    /// It returns at the latest when the bound, the longest grace period and a tenth of a second are over, whatever the tasks
+    /// do: a task that blocks its thread is reported as still running. Where tasks are cancelled last, their longest grace
+    /// period and another tenth of a second are added.
+    ///
+    /// Tasks are not informed of the close before the bound is over. A task that runs until it is cancelled therefore keeps
+    /// `close` waiting for the whole bound: cancel it first, [by name](Self::cancel_named) or by its handle.
+    ///
+    /// Any number of callers may close at once, and all get the complete report. The shortest bound holds for all of them,
+    /// even if its caller goes away, so `close(Some(Duration::ZERO))` hastens a close that is under way. Called from inside a
+    /// task, it leaves that task and its ancestors alone, and reports them as still running.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// tasks.create_task(async {}).name("quick").spawn()?;
+    /// tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;
+    /// let report = tasks.close(Some(Duration::from_millis(10))).await;
+    /// assert_eq!(report.outcomes.completed, 1);
+    /// assert_eq!(report.unfinished[0].name(), "stuck");
+    /// assert!(tasks.create_task(async {}).spawn().is_err());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the wait, not the closing. Nothing more is cancelled until `close` is called again, or the
+    /// last owner of the manager is dropped.
+    pub async fn close(&self, bound: Option<Duration>) -> CloseReport {
+        let except = self.current_and_ancestors();
+        self.registry.begin_closing(deadline(bound));
+        self.registry.close(&except).await
+    }
+
+    /// Enters the draining phase at once: for a shutdown that waits for runs before it closes the manager.
+    pub(crate) fn drain(&self) {
+        self.registry.begin_closing(None);
+    }
+
+    /// Returns the grace period of tasks that have none of their own.
     pub(crate) fn grace(&self) -> Duration {
         self.registry.options.grace_period
-    }
-
-    pub(super) fn origin(&self) -> Option<Arc<TaskOrigin>> {
-        match &self.holder {
-            Holder::Owner(_) => None,
-            Holder::Run(origin) => Some(Arc::clone(origin)),
-            Holder::Task(task) => task.origin.clone(),
-        }
-    }
-
-    pub(super) fn spawner(&self) -> Spawner {
-        let task = match &self.holder {
-            Holder::Task(task) => Some(task.at),
-            Holder::Owner(_) | Holder::Run(_) => Current::task_of(&self.registry),
-        };
-        Spawner { task, is_run: matches!(self.holder, Holder::Run(_)) }
-    }
-
-    /// The tasks that would wait for themselves if a wait that is called here waited for them.
-    pub(super) fn here(&self) -> Box<[TaskRef]> {
-        self.spawner().task.map_or_else(Box::default, |task| self.registry.lock().lineage(task))
     }
 }
 
@@ -359,7 +634,7 @@ mod tests {
         assert_eq!(spawn(&node), Ok(()));
         assert_eq!(spawn(&tasks), Err(SpawnError::Closed));
         let report = tasks.close(Some(Duration::from_secs(1))).await;
-        assert_eq!((report.cancelled, report.elapsed), (1, Duration::from_secs(1)));
+        assert_eq!((report.outcomes.cancelled, report.elapsed), (1, Duration::from_secs(1)));
         assert_eq!(spawn(&node), Err(SpawnError::Closed));
     }
 
@@ -377,10 +652,10 @@ mod tests {
     async fn a_task_remembers_only_the_ancestors_that_live() {
         fn link(task: TaskContext, left: u32) -> BoxFuture<'static, Result<(), SpawnError>> {
             Box::pin(async move {
-                // The one before it has ended by then.
+                // Its parent has ended by then.
                 sleep(Duration::from_secs(1)).await;
-                let lineage = task.manager().here();
-                assert!(lineage.len() <= 2, "{lineage:?}");
+                let ancestors = task.manager().current_and_ancestors();
+                assert!(ancestors.len() <= 2, "{ancestors:?}");
                 if left > 0 {
                     task.manager().create_task_with_context(move |task| link(task, left - 1)).spawn()?;
                 }
@@ -390,6 +665,6 @@ mod tests {
         let tasks = BackgroundTaskManager::new();
         tasks.create_task_with_context(|task| link(task, 10)).spawn().expect("the manager is open");
         assert!(tasks.wait_for_all(None).await.is_ok());
-        assert_eq!(tasks.stats().completed, 11);
+        assert_eq!(tasks.stats().outcomes.completed, 11);
     }
 }

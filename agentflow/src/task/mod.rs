@@ -1,8 +1,8 @@
-//! Background tasks: work that outlives the call that started it, and that somebody still answers for.
+//! Background tasks: work that outlives the call that started it, with an owner and a recorded outcome.
 //!
-//! A [`BackgroundTaskManager`] gives every task a name, an optional timeout, context for the logs, and exactly one
-//! [`TaskOutcome`]; it says what runs now and what ended, waits for its tasks, cancels them, and closes within a
-//! bound. It needs a tokio runtime with its timer enabled, and no graph.
+//! A [`BackgroundTaskManager`] gives every task a name, an optional timeout, fields for the logs, and exactly one
+//! [`TaskOutcome`]. It lists live and finished tasks, waits for them, cancels them, and closes within a time limit. It
+//! needs a tokio runtime with its timer enabled, and no graph.
 //!
 //! ```
 //! use std::time::Duration;
@@ -19,46 +19,44 @@
 //!     .spawn()?;
 //!
 //! let report = tasks.close(Some(Duration::from_secs(30))).await;
-//! assert_eq!(report.completed, 1);
+//! assert_eq!(report.outcomes.completed, 1);
 //! # Ok(())
 //! # }
 //! ```
 
-mod body;
+// The public API, one noun a file. The files `error` to `stats` hold its vocabulary and know nothing of the others.
 mod builder;
-mod close;
 mod context;
+mod error;
 mod events;
 mod handle;
+mod id;
 mod info;
-mod log;
 mod manager;
-mod metrics;
-#[cfg(all(test, agentflow_model))]
-mod model;
 mod options;
 mod outcome;
-mod owner;
-mod queue;
-mod record;
+mod report;
+mod stats;
+
+// One task: its record, its work, and the future that runs it.
+mod engine;
+// All tasks of one manager: one mutex over the live and the finished ones.
 mod registry;
-mod supervise;
-mod sync;
-mod wait;
 
 #[doc(hidden)]
 pub use builder::Retrying;
-pub use builder::{OnDuplicateKey, SpawnError, TaskBuilder};
-pub use close::CloseReport;
+pub use builder::TaskBuilder;
 pub use context::TaskContext;
+pub(crate) use engine::run_tasks::RunTasks;
+pub use error::{SpawnError, TaskError};
 pub use events::{TaskEvent, TaskEventStream};
 pub use handle::TaskHandle;
-pub(crate) use info::Watch;
-pub use info::{FinishedTask, TaskId, TaskInfo, TaskOrigin, TaskProgress, TaskState, TaskStats};
+pub(crate) use id::Watch;
+pub use id::{TaskId, TaskOrigin, TaskProgress};
+pub use info::{FinishedTask, TaskInfo, TaskState};
 pub use manager::BackgroundTaskManager;
-pub use options::{OnFull, TaskManagerOptions};
-pub use outcome::{TaskError, TaskOutcome, TaskOutput, TimeoutKind};
-pub use owner::OnRunEnd;
-pub(crate) use owner::RunTasks;
+pub use options::{OnDuplicateKey, OnFull, OnRunEnd, TaskManagerOptions};
+pub use outcome::{TaskOutcome, TaskOutput, TimeoutKind};
+pub use report::{CancelReport, CloseReport, WaitTimeout};
+pub use stats::{OutcomeCounts, TaskStats};
 pub use tokio_util::sync::CancellationToken;
-pub use wait::{CancelReport, WaitTimeout};

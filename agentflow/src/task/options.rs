@@ -1,15 +1,15 @@
-//! [`TaskManagerOptions`]: how a manager behaves.
+//! [`TaskManagerOptions`], and the choices of what happens to a task: [`OnFull`], [`OnDuplicateKey`], [`OnRunEnd`].
 
 use std::{borrow::Cow, time::Duration};
 
-/// How a [`BackgroundTaskManager`](crate::BackgroundTaskManager) behaves.
+/// The options of a [`BackgroundTaskManager`](crate::BackgroundTaskManager).
 ///
 /// ```
 /// use std::time::Duration;
 /// use agentflow::{BackgroundTaskManager, task::{OnFull, TaskManagerOptions}};
 ///
 /// let options = TaskManagerOptions::new()
-///     .max_tasks(1_000) // in flight: 990 wait while 10 run
+///     .max_tasks(1_000) // in flight: 990 are queued while 10 run
 ///     .on_full(OnFull::Reject)
 ///     .max_running(10)
 ///     .max_running_named("send_email", 2)
@@ -18,7 +18,6 @@ use std::{borrow::Cow, time::Duration};
 /// let tasks = BackgroundTaskManager::with_options(options);
 /// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct TaskManagerOptions {
     pub(super) history: usize,
     pub(super) grace_period: Duration,
@@ -30,27 +29,100 @@ pub struct TaskManagerOptions {
     pub(super) event_buffer: usize,
 }
 
-/// What happens to a spawn when there are [as many tasks as there may be](TaskManagerOptions::max_tasks).
+/// The effect of a spawn when the manager has as many tasks as [`max_tasks`](TaskManagerOptions::max_tasks) allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFull {
-    /// The new task is refused: [`spawn`](crate::task::TaskBuilder::spawn) gives
-    /// [`SpawnError::Full`](crate::task::SpawnError::Full), and [`spawn_wait`](crate::task::TaskBuilder::spawn_wait) waits for room.
+    /// The new task is refused: [`spawn`](crate::task::TaskBuilder::spawn) returns
+    /// [`SpawnError::Full`](crate::task::SpawnError::Full), and
+    /// [`spawn_wait`](crate::task::TaskBuilder::spawn_wait) waits for a free slot.
     #[default]
     Reject,
-    /// The oldest task is dropped to make room for the new one: the one that has waited longest for its turn, or, if
-    /// none waits, the one that was spawned first. Its outcome is [`Evicted`](crate::task::TaskOutcome::Evicted).
+    /// The oldest task is dropped to make room for the new one: the one that has been queued longest, or, if none is
+    /// queued, the one that was spawned first. Its outcome is [`Evicted`](crate::task::TaskOutcome::Evicted).
     ///
-    /// Tasks that [must finish](crate::task::TaskBuilder::cancel_last), blocking tasks, and the task that spawns with those that
-    /// spawned it, are never dropped for another one; if there are no others, the new one is refused.
+    /// Blocking tasks, tasks that are [cancelled last](crate::task::TaskBuilder::cancel_last), and the spawning task
+    /// with its ancestors are never dropped for another one. If there are no others, the new task is refused.
     ///
-    /// A dropped task is active, and takes up memory, until the runtime comes to it. Of such tasks there may be as many as
-    /// there are places, and a thousand at least; beyond that the new one is refused.
+    /// A dropped task stays active, and takes up memory, until the runtime has dropped its future. There may be as many
+    /// such tasks as `max_tasks` allows, and a thousand at least; beyond that the new task is refused.
     DropOldest,
 }
 
+/// The effect of spawning a task with the same [key](crate::task::TaskBuilder::key) as a live one.
+///
+/// Under all three, at most one task per key runs at a time.
+///
+/// ```
+/// use agentflow::task::{OnDuplicateKey, TaskError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let tasks = agentflow::BackgroundTaskManager::new();
+/// let search = |text: &'static str, on_duplicate| {
+///     tasks.create_task(async move { Ok::<_, std::io::Error>(text) }).key("search", on_duplicate).spawn()
+/// };
+/// let typed = search("ag", OnDuplicateKey::Queue)?;
+/// let next = search("agent", OnDuplicateKey::Queue)?; // runs after the first
+/// let last = search("agentflow", OnDuplicateKey::Replace)?; // cancels both
+/// assert!(matches!(typed.await, Err(TaskError::Cancelled)));
+/// assert!(matches!(next.await, Err(TaskError::Cancelled)));
+/// assert_eq!(last.await?, "agentflow");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnDuplicateKey {
+    /// The other tasks with the key are cancelled, and the new one runs when they have ended: the latest counts. Where
+    /// slots are [limited](TaskManagerOptions::max_tasks), it takes over a slot of theirs. To debounce, begin the task
+    /// with a sleep.
+    Replace,
+    /// The new task is refused with [`SpawnError::DuplicateKey`](crate::task::SpawnError::DuplicateKey): a singleton.
+    Skip,
+    /// The new task is [`Queued`](crate::task::TaskState::Queued) until the others have ended: one after the other.
+    Queue,
+}
+
+/// The effect on a task of the end of the run that spawned it, however the run ends.
+///
+/// It applies to the tasks that a node spawns with the manager that it is given, and to the tasks that those spawn; each
+/// has its own choice. A task that no run spawned is not affected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnRunEnd {
+    /// The task lives on: fire and forget.
+    #[default]
+    Detach,
+    /// The task is cancelled when the run has ended, or is dropped. The run doesn't wait for it.
+    Cancel,
+    /// The run waits for the task before it returns its result. If the run is stopped while it waits (by its token, its
+    /// timeout, or the app's shutdown) it waits no longer, its result stands, and the task lives on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use agentflow::{AgentState, BackgroundTaskManager, NodeError, RunConfig, graph, node, task::OnRunEnd};
+    ///
+    /// #[node]
+    /// async fn answer(state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    ///     let save = async { tokio::time::sleep(Duration::from_millis(1)).await };
+    ///     task_manager.create_task(save).name("save").on_run_end(OnRunEnd::Wait).spawn()?;
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), agentflow::RunError> {
+    /// let app = graph! { answer -> END };
+    /// app.invoke(AgentState::default(), RunConfig::new()).await?;
+    /// assert_eq!(app.task_manager().stats().outcomes.completed, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    Wait,
+}
+
 impl TaskManagerOptions {
-    /// The defaults: no limits.
+    /// Creates the default options, which have no limits.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -65,42 +137,43 @@ impl TaskManagerOptions {
         }
     }
 
-    /// How many ends [`recently_finished`](crate::BackgroundTaskManager::recently_finished) remembers; 256 unless told.
+    /// Sets how many finished tasks [`recently_finished`](crate::BackgroundTaskManager::recently_finished) retains; 256
+    /// by default.
     #[must_use]
-    pub fn history(mut self, ends: usize) -> Self {
-        self.history = ends;
+    pub fn history(mut self, tasks: usize) -> Self {
+        self.history = tasks;
         self
     }
 
-    /// How long a cancelled task that listens to its token may take to end by itself; one second unless told.
-    /// [`TaskBuilder::grace_period`](crate::task::TaskBuilder::grace_period) says it for one task.
+    /// Sets how long a cancelled task that listens to its token may take to end by itself; one second by default.
+    /// [`TaskBuilder::grace_period`](crate::task::TaskBuilder::grace_period) overrides it for one task.
     #[must_use]
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.grace_period = grace_period;
         self
     }
 
-    /// How many tasks there may be at once, those that wait for their turn included; no limit unless told. Zero counts as
-    /// one. A task that is dropped or [replaced](crate::task::OnDuplicateKey::Replace) has no place any more, though it is active until
-    /// it has ended.
+    /// Limits how many tasks may be in flight, queued ones included; no limit by default. Zero counts as one. A task
+    /// that was dropped to make room, or [replaced](OnDuplicateKey::Replace), has released its slot, though it is
+    /// active until it has ended.
     #[must_use]
     pub fn max_tasks(mut self, tasks: usize) -> Self {
         self.max_tasks = Some(tasks.max(1));
         self
     }
 
-    /// What happens to a spawn beyond [`max_tasks`](Self::max_tasks); it is refused unless told.
+    /// Sets the effect of a spawn beyond [`max_tasks`](Self::max_tasks); it is refused by default.
     #[must_use]
     pub fn on_full(mut self, on_full: OnFull) -> Self {
         self.on_full = on_full;
         self
     }
 
-    /// How many tasks may run at once; no limit unless told. The others wait for their turn in the order in which they
-    /// were spawned, [`Queued`](crate::task::TaskState::Queued). How many may wait follows from
-    /// [`max_tasks`](Self::max_tasks). Zero counts as one.
+    /// Limits how many tasks may run at once; no limit by default. The others are
+    /// [`Queued`](crate::task::TaskState::Queued), and run in the order in which they were spawned.
+    /// [`max_tasks`](Self::max_tasks) limits how many may be queued. Zero counts as one.
     ///
-    /// A task that waits for another one still takes up its place: where all that run wait for those that don't, nothing
+    /// A task that waits for another one still counts as running: if all running tasks wait for queued ones, nothing
     /// goes on until a timeout.
     #[must_use]
     pub fn max_running(mut self, tasks: usize) -> Self {
@@ -108,8 +181,8 @@ impl TaskManagerOptions {
         self
     }
 
-    /// How many tasks of this name may run at once, within [`max_running`](Self::max_running). They don't hold up the
-    /// tasks of other names. Zero counts as one.
+    /// Limits how many tasks of this name may run at once, within [`max_running`](Self::max_running). Queued tasks of
+    /// this name don't hold up the tasks of other names. Zero counts as one.
     #[must_use]
     pub fn max_running_named(mut self, name: impl Into<Cow<'static, str>>, tasks: usize) -> Self {
         let name = name.into();
@@ -118,17 +191,17 @@ impl TaskManagerOptions {
         self
     }
 
-    /// How long a task may wait for its turn before it is timed out; no limit unless told.
-    /// [`TaskBuilder::queue_timeout`](crate::task::TaskBuilder::queue_timeout) says it for one task.
+    /// Limits how long a task may be queued before it times out; no limit by default.
+    /// [`TaskBuilder::queue_timeout`](crate::task::TaskBuilder::queue_timeout) overrides it for one task.
     #[must_use]
     pub fn queue_timeout(mut self, timeout: Duration) -> Self {
         self.queue_timeout = Some(timeout);
         self
     }
 
-    /// How many events a [watcher](crate::BackgroundTaskManager::events) may be behind before it misses some; 1,024
-    /// unless told. It is rounded up to a power of two, and is at most 1,048,576. The room for them is allocated when
-    /// somebody first watches, and nothing is kept while nobody does.
+    /// Sets how many events a [watcher](crate::BackgroundTaskManager::events) may be behind before it misses some; 1,024
+    /// by default. The number is rounded up to a power of two, and is at most 1,048,576. The buffer is allocated by the
+    /// first call of `events`, and nothing is retained while there is no watcher.
     #[must_use]
     pub fn event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events.clamp(1, 1 << 20);

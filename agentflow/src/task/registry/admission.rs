@@ -1,169 +1,145 @@
-//! Who gets a place: a spawn is counted in and lined up, or refused, or makes another task give its place away.
+//! Admission: a spawn is counted and queued, or refused, or another task gives up its slot for it.
 
-use std::{collections::BTreeSet, pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc};
 
-use super::{Phase, Registry, State};
-use crate::task::{
-    builder::{OnDuplicateKey, SpawnError},
-    info::TaskId,
-    options::{OnFull, TaskManagerOptions},
-    record::{Request, Task, TaskRef},
+use super::{
+    super::{
+        engine::task::{StopRequest, TaskRecord, TaskRef},
+        error::SpawnError,
+        id::TaskId,
+        options::{OnDuplicateKey, OnFull, TaskManagerOptions},
+    },
+    Registry,
+    run_queue::QueueEntry,
+    state::{ManagerPhase, State},
 };
 
-/// So many tasks at least may be on their way out when others have their places, however small the limit.
+/// The number of tasks that may always have released their slot without having ended, however small `max_tasks` is.
 const MIN_LEAVING: usize = 1_000;
 
-/// Who spawns a task.
+/// The origin of a spawn.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::task) struct Spawner {
+pub(crate) struct Spawner {
     /// The task that spawns a child.
-    pub(in crate::task) task: Option<TaskRef>,
-    /// Whether it is a run of a graph.
-    pub(in crate::task) is_run: bool,
-}
-
-/// The tasks that may be dropped for another one, oldest first.
-#[derive(Debug, Default)]
-pub(super) struct Evictable {
-    /// Those that wait for their turn go first.
-    waiting: BTreeSet<TaskRef>,
-    running: BTreeSet<TaskRef>,
-}
-
-impl Evictable {
-    /// The next one to go, but none of these.
-    fn next(&self, except: &[TaskRef]) -> Option<TaskRef> {
-        self.waiting.iter().chain(&self.running).find(|task| !except.contains(task)).copied()
-    }
-
-    pub(super) fn remove(&mut self, task: TaskRef) {
-        let _ = self.waiting.remove(&task) || self.running.remove(&task);
-    }
-
-    /// Its turn has come.
-    pub(super) fn begins(&mut self, task: TaskRef) {
-        if self.waiting.remove(&task) {
-            self.running.insert(task);
-        }
-    }
+    pub(crate) task: Option<TaskRef>,
+    /// Whether a node of a run spawns.
+    pub(crate) is_run: bool,
 }
 
 impl Registry {
-    /// Counts the task in and gives it its place, or says why not; then it is as it was.
+    /// Counts the task and reserves a slot for it, or returns why not; then the registry is unchanged.
     ///
-    /// [`SpawnError::Full`] may pass: see [`Registry::admit_in_turn`].
-    pub(in crate::task) fn admit(&self, task: &mut Arc<Task>, spawner: Spawner) -> Result<(), SpawnError> {
-        let asked = {
+    /// [`SpawnError::Full`] may be temporary: see [`admit_when_free`](Registry::admit_when_free).
+    pub(crate) fn admit(&self, task: &mut Arc<TaskRecord>, spawner: Spawner) -> Result<(), SpawnError> {
+        let victims = {
             let mut state = self.lock();
-            if !state.admits(spawner) {
+            if !state.accepts(spawner) {
                 return Err(SpawnError::Closed);
             }
             let parent = spawner.task.and_then(|spawner| state.get(spawner)).cloned();
-            let asked = state.place(task, parent.as_deref(), &self.options)?;
-            // Under the lock: none of them may begin because another one ended of it.
-            for (other, request) in &asked {
-                other.mark(*request);
+            let victims = state.reserve_slot(task, parent.as_deref(), &self.options)?;
+            // Mark all victims while holding the lock, so that ending one of them cannot start another.
+            for (victim, request) in &victims {
+                victim.mark_stop_requested(*request);
             }
-            asked
+            victims
         };
-        for (other, request) in asked {
-            other.ask(request);
+        for (victim, request) in victims {
+            victim.request_stop(request);
         }
         Ok(())
     }
 
-    /// Like [`admit`](Self::admit), but where that finds no room, this waits for it: one after the other.
-    pub(in crate::task) async fn admit_in_turn(
-        &self,
-        task: &mut Arc<Task>,
-        spawner: Spawner,
-    ) -> Result<(), SpawnError> {
-        let in_turn = async {
-            // Whoever gives up lets go of it, and the next one looks for itself: no place that got free is forgotten.
-            let _first = self.line.lock().await;
+    /// Like [`admit`](Self::admit), but waits for a free slot where there is none. Waiting spawns get slots in the order
+    /// of their first polls.
+    pub(crate) async fn admit_when_free(&self, task: &mut Arc<TaskRecord>, spawner: Spawner) -> Result<(), SpawnError> {
+        let admitted = async {
+            // A spawn that is given up releases this lock. The next one then looks for a slot itself, so a notification
+            // that the first one had received is not lost.
+            let _first = self.spawn_queue.lock().await;
             loop {
-                // Made before the look: room that gets free between the two is not missed.
-                let mut room = pin!(self.room.notified());
-                room.as_mut().enable();
-                // Its age counts from its spawn, which is now or later.
-                task.renew();
+                // Enabled before the attempt, so that a slot that becomes free between the two is not missed.
+                let mut slot_freed = pin!(self.slot_freed.notified());
+                slot_freed.as_mut().enable();
+                // The task is spawned now or later, and its age counts from then.
+                task.reset_age();
                 match self.admit(task, spawner) {
-                    Err(SpawnError::Full) => room.await,
+                    Err(SpawnError::Full) => slot_freed.await,
                     admitted => return admitted,
                 }
             }
         };
         let refused = async {
             loop {
-                let narrowed = self.narrowed.notified();
-                if !self.lock().admits(spawner) {
+                let phase_changed = self.phase_changed.notified();
+                if !self.lock().accepts(spawner) {
                     return;
                 }
-                narrowed.await;
+                phase_changed.await;
             }
         };
         tokio::select! {
             biased;
-            admitted = in_turn => admitted,
-            // Wherever it stood in the line.
+            admitted = admitted => admitted,
+            // A close refuses all waiting spawns at once, not only the first in the queue.
             () = refused => Err(SpawnError::Closed),
         }
     }
 
-    /// Less may be spawned than before: tells those who wait for room.
-    pub(in crate::task) fn narrowed(&self) {
-        self.narrowed.notify_waiters();
+    /// Wakes the waiting spawns, because the manager accepts less than before.
+    pub(super) fn notify_phase_changed(&self) {
+        self.phase_changed.notify_waiters();
     }
 }
 
 impl State {
-    /// Whether the phase lets such a task in.
-    fn admits(&self, spawner: Spawner) -> bool {
+    /// Returns whether the manager's phase accepts this spawn.
+    fn accepts(&self, spawner: Spawner) -> bool {
         match self.phase {
-            Phase::Open => true,
-            Phase::Draining => spawner.is_run || spawner.task.is_some_and(|task| self.get(task).is_some()),
-            Phase::Closed => false,
+            ManagerPhase::Open => true,
+            ManagerPhase::Draining => spawner.is_run || spawner.task.is_some_and(|task| self.get(task).is_some()),
+            ManagerPhase::Closed => false,
         }
     }
 
-    /// Counts the task in and gives it its place, or says why not. What is to be asked of others for it is left to the
-    /// caller, who holds the lock.
-    fn place(
+    /// Counts the task and reserves a slot for it, or returns why not. Returns the tasks that are to be stopped for it, which
+    /// the caller marks while it still holds the lock.
+    fn reserve_slot(
         &mut self,
-        task: &mut Arc<Task>,
-        parent: Option<&Task>,
+        task: &mut Arc<TaskRecord>,
+        parent: Option<&TaskRecord>,
         options: &TaskManagerOptions,
-    ) -> Result<Vec<(Arc<Task>, Request)>, SpawnError> {
+    ) -> Result<Vec<(Arc<TaskRecord>, StopRequest)>, SpawnError> {
         let Some(new) = Arc::get_mut(task) else {
-            // Nobody else has it before it has its place.
+            // Unreachable: a record is shared only after it has its slot.
             return Err(SpawnError::Closed);
         };
-        let key_to_free = match new.spec.extras.as_ref().and_then(|extras| extras.key.as_ref()) {
+        let replaced_key = match &new.spec.extras().key {
             Some((key, OnDuplicateKey::Skip)) if self.queue.has_key(key) => return Err(SpawnError::DuplicateKey),
             Some((key, OnDuplicateKey::Replace)) => Some(key),
             _ => None,
         };
-        // Without those that ended: a task that spawns its successor for ever would grow the list for ever.
+        // Ancestors that have ended are left out: the list would grow for ever in a chain of tasks that each spawn the next.
         let ancestors = parent.map(|parent| self.with_ancestors(parent)).unwrap_or_default();
-        let replaced = key_to_free.map(|key| self.queue.unreplaced(key)).unwrap_or_default();
+        let replaced = replaced_key.map(|key| self.queue.unreplaced(key)).unwrap_or_default();
         let replaced: Vec<_> = replaced.into_iter().filter_map(|other| self.get(other)).cloned().collect();
-        let mut asked = Vec::new();
+        let mut victims = Vec::new();
         if options.max_tasks.is_some_and(|max| self.in_flight() >= max) {
-            if !self.may_leave(options) {
+            if !self.may_release_slot(options) {
                 return Err(SpawnError::Full);
             }
-            // Those that it replaces make room for it.
-            if replaced.iter().all(|other| other.gave_place()) {
-                asked.push((self.evict(&ancestors).ok_or(SpawnError::Full)?, Request::Evict));
+            // A replaced task that still has its slot leaves it to the new one; otherwise another task is evicted.
+            if replaced.iter().all(|other| other.slot_released()) {
+                victims.push((self.evict(&ancestors).ok_or(SpawnError::Full)?, StopRequest::Evict));
             }
         }
-        if let Some(key) = key_to_free {
-            self.queue.replace(key);
+        if let Some(key) = replaced_key {
+            self.queue.mark_replaced(key);
         }
         for other in replaced {
             self.evictable.remove(other.at);
-            self.leaving += usize::from(other.give_place());
-            asked.push((other, Request::Cancel));
+            self.leaving += usize::from(other.release_slot());
+            victims.push((other, StopRequest::Cancel));
         }
 
         self.last_id += 1;
@@ -172,43 +148,37 @@ impl State {
             new.spec.extras.get_or_insert_default().ancestors = ancestors;
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
         }
-        let may_run = self.queue.enter(new.place());
+        let may_run = self.queue.enter(QueueEntry::of(new));
         if may_run {
-            new.let_run_at_once();
+            new.permit_at_once();
         }
-        self.cancel_last += usize::from(new.spec.cancel_last());
-        if options.max_tasks.is_some() && options.on_full == OnFull::DropOldest && new.spec.may_be_evicted() {
-            let evictable = if may_run { &mut self.evictable.running } else { &mut self.evictable.waiting };
-            evictable.insert(new.at);
+        self.cancel_last += usize::from(new.spec.extras().cancel_last);
+        if options.max_tasks.is_some() && options.on_full == OnFull::DropOldest && new.spec.is_evictable() {
+            self.evictable.insert(new.at, may_run);
         }
         self.live.insert(Arc::clone(task));
-        Ok(asked)
+        Ok(victims)
     }
 
-    /// Gives the place of the oldest task away: of those that wait for their turn, or else of all.
-    fn evict(&mut self, except: &[TaskRef]) -> Option<Arc<Task>> {
+    /// Releases the slot of the oldest evictable task, a queued one if there is one, and returns that task.
+    fn evict(&mut self, except: &[TaskRef]) -> Option<Arc<TaskRecord>> {
         let oldest = self.evictable.next(except)?;
         self.evictable.remove(oldest);
         let task = Arc::clone(self.get(oldest)?);
-        self.leaving += usize::from(task.give_place());
+        self.leaving += usize::from(task.release_slot());
         Some(task)
     }
 
-    /// Whether one more task may give its place away. Until the runtime has dropped it, it takes up memory: so many may,
-    /// and no more.
-    fn may_leave(&self, options: &TaskManagerOptions) -> bool {
+    /// Returns whether one more task may release its slot before it ends. Such a task takes up memory until the runtime
+    /// has dropped it, so their number is limited.
+    fn may_release_slot(&self, options: &TaskManagerOptions) -> bool {
         options.max_tasks.is_none_or(|max| self.leaving < max.max(MIN_LEAVING))
     }
 
-    /// Whether a spawn finds a place, or can make one.
-    pub(super) fn has_room(&self, options: &TaskManagerOptions) -> bool {
+    /// Returns whether `max_tasks` is set and a spawn would find a slot, or could evict a task.
+    pub(super) fn has_free_slot(&self, options: &TaskManagerOptions) -> bool {
         options.max_tasks.is_some_and(|max| {
-            self.in_flight() < max || (self.evictable.next(&[]).is_some() && self.may_leave(options))
+            self.in_flight() < max || (self.evictable.next(&[]).is_some() && self.may_release_slot(options))
         })
-    }
-
-    /// The tasks that take up a place.
-    pub(in crate::task) fn in_flight(&self) -> usize {
-        self.live() - self.leaving
     }
 }

@@ -43,7 +43,14 @@ impl Ledger {
 
 /// In the order of [`OUTCOMES`].
 fn counted(stats: &TaskStats) -> [u64; OUTCOMES.len()] {
-    [stats.completed, stats.failed, stats.panicked, stats.timed_out, stats.cancelled, stats.aborted]
+    [
+        stats.outcomes.completed,
+        stats.outcomes.failed,
+        stats.outcomes.panicked,
+        stats.outcomes.timed_out,
+        stats.outcomes.cancelled,
+        stats.outcomes.aborted,
+    ]
 }
 
 /// Whether every task that was spawned is active or has ended, and none is both.

@@ -1,15 +1,15 @@
-//! The same things as in [`task::sync`](super::super::sync), under the checker: it chooses who goes on whenever somebody
-//! takes a lock, touches an atomic, notifies, or yields.
+//! The primitives of [`engine::sync`](super::super::sync) under the model checker, which chooses the next thread whenever
+//! one takes a lock, accesses an atomic, notifies, or yields.
 //!
-//! `Notify` itself, `CancellationToken` and `broadcast` stay tokio's: they wake outside of their locks, and cloning and
-//! dropping a waker is no place where the checker goes elsewhere, so none of their locks is ever held meanwhile.
+//! `Notify` itself, `CancellationToken` and `broadcast` stay tokio's: they call wakers outside of their locks, and the
+//! checker does not switch threads while a waker is cloned or dropped, so none of their locks is held at a switch.
 
 use std::{
     any::Any,
     convert::Infallible,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -18,24 +18,38 @@ use shuttle::{
     future::yield_now,
     rand::{Rng, thread_rng},
 };
-pub(in super::super) use shuttle::{
+pub(crate) use shuttle::{
     sync::{
-        Mutex, MutexGuard,
+        MutexGuard,
         atomic::{AtomicBool, AtomicU8, AtomicU32},
     },
     thread_local,
 };
 use tokio::time::Instant;
 
+/// The checker's mutex, with the interface of [`crate::sync::Mutex`].
 #[derive(Debug, Default)]
-pub(in super::super) struct Notify {
+pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(shuttle::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Notify {
     inner: tokio::sync::Notify,
-    /// Touched before each step, so that others may go first.
+    /// Loaded before each step, so that the checker may run another thread first.
     step: AtomicBool,
 }
 
 impl Notify {
-    pub(in super::super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
@@ -44,21 +58,21 @@ impl Notify {
         &self.inner
     }
 
-    pub(in super::super) fn notified(&self) -> Notified<'_> {
+    pub(crate) fn notified(&self) -> Notified<'_> {
         Notified { inner: self.step().notified(), step: &self.step }
     }
 
-    pub(in super::super) fn notify_one(&self) {
+    pub(crate) fn notify_one(&self) {
         self.step().notify_one();
     }
 
-    pub(in super::super) fn notify_waiters(&self) {
+    pub(crate) fn notify_waiters(&self) {
         self.step().notify_waiters();
     }
 }
 
 pin_project! {
-    pub(in super::super) struct Notified<'a> {
+    pub(crate) struct Notified<'a> {
         #[pin]
         inner: tokio::sync::futures::Notified<'a>,
         step: &'a AtomicBool,
@@ -66,7 +80,7 @@ pin_project! {
 }
 
 impl Notified<'_> {
-    pub(in super::super) fn enable(self: Pin<&mut Self>) -> bool {
+    pub(crate) fn enable(self: Pin<&mut Self>) -> bool {
         self.step.load(Ordering::SeqCst);
         self.project().inner.enable()
     }
@@ -81,34 +95,34 @@ impl Future for Notified<'_> {
     }
 }
 
-/// A runtime is there for as long as the checker runs.
+/// A runtime that exists for as long as the checker runs.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Handle;
+pub(crate) struct Handle;
 
-pub(in super::super) struct Entered;
+pub(crate) struct Entered;
 
 #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "tokio's signatures")]
 impl Handle {
-    pub(in super::super) fn try_current() -> Result<Self, Infallible> {
+    pub(crate) fn try_current() -> Result<Self, Infallible> {
         Ok(Self)
     }
 
-    pub(in super::super) fn current() -> Self {
+    pub(crate) fn current() -> Self {
         Self
     }
 
-    pub(in super::super) fn enter(&self) -> Entered {
+    pub(crate) fn enter(&self) -> Entered {
         Entered
     }
 
-    pub(in super::super) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
         JoinHandle(shuttle::future::spawn(async { Ok(future.await) }))
     }
 
-    pub(in super::super) fn spawn_blocking<F, T>(&self, run: F) -> JoinHandle<T>
+    pub(crate) fn spawn_blocking<F, T>(&self, run: F) -> JoinHandle<T>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
@@ -118,10 +132,10 @@ impl Handle {
 }
 
 #[derive(Debug)]
-pub(in super::super) struct JoinHandle<T>(shuttle::future::JoinHandle<Result<T, JoinError>>);
+pub(crate) struct JoinHandle<T>(shuttle::future::JoinHandle<Result<T, JoinError>>);
 
 impl<T> JoinHandle<T> {
-    pub(in super::super) fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
 }
@@ -135,17 +149,17 @@ impl<T> Future for JoinHandle<T> {
 }
 
 #[derive(Debug)]
-pub(in super::super) enum JoinError {
+pub(crate) enum JoinError {
     Cancelled,
     Panic(Box<dyn Any + Send>),
 }
 
 impl JoinError {
-    pub(in super::super) fn is_panic(&self) -> bool {
+    pub(crate) fn is_panic(&self) -> bool {
         matches!(self, Self::Panic(_))
     }
 
-    pub(in super::super) fn into_panic(self) -> Box<dyn Any + Send> {
+    pub(crate) fn into_panic(self) -> Box<dyn Any + Send> {
         match self {
             Self::Cancelled => Box::new("cancelled"),
             Self::Panic(payload) => payload,
@@ -153,14 +167,14 @@ impl JoinError {
     }
 }
 
-pub(in super::super) fn sleep_until(deadline: Instant) -> Sleep {
+pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
     Sleep { deadline, timer: None }
 }
 
-/// A timer that is over at some time after its first poll: the checker says when. What time it is then is not modelled:
-/// of two timers any may be first.
+/// A timer that fires at some time after its first poll, which the checker chooses. The clock is not modelled: of two
+/// timers either may fire first.
 #[derive(Debug)]
-pub(in super::super) struct Sleep {
+pub(crate) struct Sleep {
     deadline: Instant,
     timer: Option<Arc<Timer>>,
 }
@@ -195,16 +209,16 @@ impl Timer {
 }
 
 impl Sleep {
-    pub(in super::super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.deadline
     }
 
-    pub(in super::super) fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
+    pub(crate) fn reset(mut self: Pin<&mut Self>, deadline: Instant) {
         self.stop();
         self.deadline = deadline;
     }
 
-    /// A timer that nobody waits for any more wakes nobody.
+    /// Stops the timer, so that it wakes no task.
     fn stop(&mut self) {
         if let Some(timer) = self.timer.take() {
             timer.set(State::Waits(None));

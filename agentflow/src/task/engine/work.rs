@@ -1,4 +1,4 @@
-//! [`Body`]: what a task runs, of each kind.
+//! [`Work`]: the code that a task runs, of each kind.
 
 use std::{
     future::poll_fn,
@@ -17,38 +17,42 @@ use tokio::{
 use tracing::Span;
 
 use super::{
-    context::{Current, TaskContext},
-    outcome::{TaskError, TaskOutput, TimeoutKind},
-    record::Request,
+    super::{
+        context::TaskContext,
+        error::TaskError,
+        outcome::{TaskOutput, TimeoutKind},
+    },
+    current::CurrentTask,
     sync::{Handle, JoinHandle},
+    task::StopRequest,
 };
 use crate::{
     RetryPolicy,
     error::{AttemptTimedOut, Panicked, panic_message},
 };
 
-/// What a task runs. It is polled within the task: [`Current::here`] is it.
-pub(super) trait Body {
+/// The code that a task runs. It is polled within the task, where [`CurrentTask::get`] returns that task.
+pub(crate) trait Work {
     type Value;
 
-    /// Whether dropping the body ends it.
+    /// Returns whether dropping the work ends it.
     fn is_droppable(&self) -> bool {
         true
     }
 
-    /// `None`: it was told to stop before it began.
+    /// Polls the work; returns `None` if it was requested to stop before it began.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Self::Value, TaskError>>>;
 }
 
 pin_project! {
     /// A future.
-    pub(super) struct Plain<F> {
+    pub(crate) struct FutureWork<F> {
         #[pin]
-        pub(super) future: F,
+        pub(crate) future: F,
     }
 }
 
-impl<F> Body for Plain<F>
+impl<F> Work for FutureWork<F>
 where
     F: Future,
     F::Output: TaskOutput,
@@ -61,15 +65,15 @@ where
 }
 
 pin_project! {
-    /// A closure until the first poll, its future from then on, in the same place.
-    #[project = LazyProjection]
-    pub(super) enum Lazy<C, F> {
-        Unmade { make: Option<C> },
-        Made { #[pin] future: F },
+    /// A closure until the first poll, and its future from then on, in the same memory.
+    #[project = ContextWorkProjection]
+    pub(crate) enum ContextWork<C, F> {
+        Closure { make: Option<C> },
+        Running { #[pin] future: F },
     }
 }
 
-impl<C, F> Body for Lazy<C, F>
+impl<C, F> Work for ContextWork<C, F>
 where
     C: FnOnce(TaskContext) -> F,
     F: Future,
@@ -80,30 +84,30 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Self::Value, TaskError>>> {
         loop {
             match self.as_mut().project() {
-                LazyProjection::Unmade { make } => match make.take().zip(TaskContext::current()) {
+                ContextWorkProjection::Closure { make } => match make.take().zip(TaskContext::current()) {
                     Some((make, task)) => {
                         let future = make(task);
-                        self.set(Self::Made { future });
+                        self.set(Self::Running { future });
                     }
-                    // The closure panicked, and nobody polls a task again that did.
+                    // The closure panicked: the supervisor never polls such a task again.
                     None => return Poll::Pending,
                 },
-                LazyProjection::Made { future } => return future.poll(cx).map(|output| Some(result(output))),
+                ContextWorkProjection::Running { future } => return future.poll(cx).map(|output| Some(result(output))),
             }
         }
     }
 }
 
-/// A closure that blocks its thread: it is handed to the runtime's threads for that when its turn has come.
-pub(super) enum Blocking<C, O> {
-    Unmade(Option<C>),
+/// A closure that blocks its thread: at the first poll it moves to the runtime's threads for blocking work.
+pub(crate) enum BlockingWork<C, O> {
+    Closure(Option<C>),
     Running(JoinHandle<Option<O>>),
 }
 
-/// Neither is polled in its place.
-impl<C, O> Unpin for Blocking<C, O> {}
+/// Neither the closure nor its output is ever pinned.
+impl<C, O> Unpin for BlockingWork<C, O> {}
 
-impl<C, O> Body for Blocking<C, O>
+impl<C, O> Work for BlockingWork<C, O>
 where
     C: FnOnce(TaskContext) -> O + Send + 'static,
     O: TaskOutput,
@@ -111,13 +115,13 @@ where
     type Value = O::Value;
 
     fn is_droppable(&self) -> bool {
-        matches!(self, Self::Unmade(_))
+        matches!(self, Self::Closure(_))
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Self::Value, TaskError>>> {
         loop {
             match &mut *self {
-                Self::Unmade(make) => match make.take().zip(Current::here()) {
+                Self::Closure(make) => match make.take().zip(CurrentTask::get()) {
                     Some((run, current)) => *self = Self::Running(spawn_blocking(run, current)),
                     None => return Poll::Pending,
                 },
@@ -134,31 +138,31 @@ where
     }
 }
 
-fn spawn_blocking<C, O>(run: C, current: Current) -> JoinHandle<Option<O>>
+fn spawn_blocking<C, O>(run: C, current: CurrentTask) -> JoinHandle<Option<O>>
 where
     C: FnOnce(TaskContext) -> O + Send + 'static,
     O: TaskOutput,
 {
     let span = Span::current();
     Handle::current().spawn_blocking(move || {
-        // It may have waited for a thread for longer than somebody wanted it.
-        if current.task.request() != Request::None {
+        // The task may have been stopped while it waited for a thread: then it must not begin.
+        if current.task.stop_request() != StopRequest::None {
             return None;
         }
         let task = TaskContext::new(&current);
-        Some(span.in_scope(|| Current::scope(&mut Some(current), || run(task))))
+        Some(span.in_scope(|| CurrentTask::scope(&mut Some(current), || run(task))))
     })
 }
 
 pin_project! {
-    /// A future that gives the end itself.
-    pub(super) struct Whole<F> {
+    /// The attempts of a task that retries: a future whose output is the task's result.
+    pub(crate) struct RetryingWork<F> {
         #[pin]
-        pub(super) future: F,
+        pub(crate) future: F,
     }
 }
 
-impl<F, T> Body for Whole<F>
+impl<F, T> Work for RetryingWork<F>
 where
     F: Future<Output = Result<T, TaskError>>,
 {
@@ -169,15 +173,15 @@ where
     }
 }
 
-/// How a task is to retry.
+/// The settings of a task that retries.
 #[derive(Clone, Debug)]
-pub(super) struct Retries {
-    pub(super) policy: RetryPolicy,
-    pub(super) attempt_timeout: Option<Duration>,
+pub(crate) struct Retries {
+    pub(crate) policy: RetryPolicy,
+    pub(crate) attempt_timeout: Option<Duration>,
 }
 
 /// Makes attempts until one succeeds or the policy gives up.
-pub(super) async fn retrying<M, F>(mut make: M, retries: Retries) -> Result<<F::Output as TaskOutput>::Value, TaskError>
+pub(crate) async fn retrying<M, F>(mut make: M, retries: Retries) -> Result<<F::Output as TaskOutput>::Value, TaskError>
 where
     M: FnMut(u32) -> F,
     F: Future,
@@ -196,23 +200,23 @@ where
             TaskError::TimedOut { after, .. } => delays.after(&AttemptTimedOut { after: *after }),
             _ => None,
         };
-        // Always polled within its task.
-        let (Some(delay), Some(Current { registry, task })) = (delay, Current::here()) else {
+        // `get` returns the task, because this future is only polled within it.
+        let (Some(delay), Some(CurrentTask { registry, task })) = (delay, CurrentTask::get()) else {
             return Err(error);
         };
         registry.attempt_failed(&task, number, &error, delay);
         drop((registry, task, error));
         if delay.is_zero() {
-            // Attempts that never wait must not keep the thread, nor their task from being stopped.
+            // Attempts that never wait must not starve the thread's other tasks, nor keep their own from being stopped.
             yield_now().await;
         } else {
             sleep(delay).await;
         }
-        number = Current::here().map_or(number + 1, |current| current.registry.retried(&current.task));
+        number = CurrentTask::get().map_or(number + 1, |current| current.registry.attempt_started(&current.task));
     }
 }
 
-/// One attempt: its panic and its timeout are its errors.
+/// Makes one attempt: its panic and its timeout are its errors.
 async fn attempt<M, F>(
     make: &mut M,
     number: u32,
@@ -227,15 +231,15 @@ where
     if limit == Some(Duration::ZERO) {
         return Err(timed_out(Duration::ZERO));
     }
-    // The closure's panic is the attempt's as well.
-    let mut whole = pin!(Some(AssertUnwindSafe(async { make(number).await }).catch_unwind()));
-    let polled = poll_fn(|cx| whole.as_mut().as_pin_mut().map_or(Poll::Pending, |whole| whole.poll(cx)));
+    // The closure is called within the guarded future, so that its panic is the attempt's as well.
+    let mut guarded = pin!(Some(AssertUnwindSafe(async { make(number).await }).catch_unwind()));
+    let polled = poll_fn(|cx| guarded.as_mut().as_pin_mut().map_or(Poll::Pending, |guarded| guarded.poll(cx)));
     let ended = match limit {
         None => Ok(polled.await),
         Some(limit) => timeout(limit, polled).await.map_err(|_| timed_out(limit)),
     };
-    // And so is that of its destructor, where it is dropped half-way.
-    match (catch_unwind(AssertUnwindSafe(|| whole.set(None))), ended) {
+    // A future that timed out is dropped here: its destructor may panic, which is the attempt's panic too.
+    match (catch_unwind(AssertUnwindSafe(|| guarded.set(None))), ended) {
         (Err(payload), _) | (Ok(()), Ok(Err(payload))) => {
             Err(TaskError::Panicked { message: panic_message(payload).into() })
         }

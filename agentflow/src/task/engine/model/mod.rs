@@ -1,11 +1,11 @@
-//! The task manager under a model checker: the same code as ever, on [`sync`] that lets the checker say who goes on at
-//! each step. It tries many orders at random, and a task that is left asleep is a deadlock, which it reports.
+//! The task manager under a model checker: the production code on [`sync`], with which the checker chooses the next thread
+//! at each step. It tries many orders at random, and reports a task that is never woken as a deadlock.
 //!
 //! A failure prints the schedule that led to it, for `shuttle::replay`.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-pub(super) mod sync;
+pub(crate) mod sync;
 
 use std::{
     collections::HashMap,
@@ -27,17 +27,17 @@ use shuttle::{
 };
 use tokio::sync::oneshot;
 
-use super::{
-    BackgroundTaskManager, CloseReport, OnDuplicateKey, OnFull, OnRunEnd, RunTasks, SpawnError, TaskContext, TaskError,
-    TaskEvent, TaskHandle, TaskId, TaskManagerOptions, TaskOutcome, TaskStats,
-};
 use crate::run_id::RunId;
+use crate::task::{
+    BackgroundTaskManager, CloseReport, FinishedTask, OnDuplicateKey, OnFull, OnRunEnd, OutcomeCounts, RunTasks,
+    SpawnError, TaskContext, TaskError, TaskEvent, TaskHandle, TaskId, TaskInfo, TaskManagerOptions, TaskOutcome,
+};
 
-/// Never over before the checker says so, and never the same as another bound.
+/// Bounds of different lengths. The checker chooses when each of them is over.
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// Runs the model in so many orders: half of them chosen step by step, half of them with few changes of who is first.
+/// Runs the model in this many orders: half of them chosen step by step, half of them with few changes of priority.
 fn check<F>(orders: usize, model: fn() -> F)
 where
     F: Future<Output = ()> + 'static,
@@ -45,13 +45,13 @@ where
     let mut config = Config::new();
     config.stack_size = 256 * 1024;
     config.silence_warnings = true;
-    // What is left of a failed order can't be taken down in order.
+    // The threads of a failed order can't be shut down gracefully.
     config.ungraceful_shutdown_config.immediately_return_on_panic = true;
     Runner::new(RandomScheduler::new(orders / 2), config.clone()).run(move || block_on(model()));
     Runner::new(PctScheduler::new(3, orders / 2), config).run(move || block_on(model()));
 }
 
-/// Somebody who acts on his own.
+/// Runs the action on a thread of its own.
 fn go<F>(action: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -77,39 +77,40 @@ fn manager(options: TaskManagerOptions) -> BackgroundTaskManager {
     BackgroundTaskManager::with_options(options.grace_period(HOUR))
 }
 
-/// How the handle says that the task ended.
+/// Returns the task's outcome as its handle reports it.
 async fn outcome(handle: TaskHandle<()>) -> (TaskId, TaskOutcome) {
     let id = handle.id();
     (id, handle.await.as_ref().map_or_else(TaskError::outcome, |()| TaskOutcome::Completed))
 }
 
-/// Nothing lives, nothing of what lived is left in the numbers, and each task ended once, as its handle says.
+/// Asserts that no task lives, that the numbers hold no trace of live tasks, and that each task ended once, as its handle
+/// reports.
 fn assert_over(tasks: &BackgroundTaskManager, outcomes: &[(TaskId, TaskOutcome)]) {
     let numbers = tasks.stats();
     // A task that panics is one whose own assertion failed.
-    assert_eq!((numbers.active, numbers.queued, numbers.panicked, tasks.task_info().len()), (0, 0, 0, 0));
+    assert_eq!((numbers.active, numbers.queued, numbers.outcomes.panicked, tasks.task_info().len()), (0, 0, 0, 0));
     {
         let state = tasks.registry.lock();
-        assert_eq!((state.live(), state.in_flight(), state.must_finish_except(&[])), (0, 0, 0));
+        assert_eq!((state.live(), state.in_flight(), state.cancel_last_except(&[])), (0, 0, 0));
     }
     let ends: HashMap<_, _> = tasks.recently_finished().iter().map(|end| (end.id(), end.outcome())).collect();
     assert_eq!((ends.len() as u64, tasks.recently_finished().len()), (numbers.spawned, ends.len()));
-    let mut counted = TaskStats::default();
+    let mut counted = OutcomeCounts::default();
     for outcome in ends.values() {
         counted.count(*outcome);
     }
-    assert_eq!(counted.outcomes(), numbers.outcomes());
+    assert_eq!(counted, numbers.outcomes);
     for (id, outcome) in outcomes {
         assert_eq!(ends[id], *outcome);
     }
 }
 
-/// How many do something at once.
+/// A count of tasks that do something at once.
 #[derive(Clone, Debug, Default)]
 struct Crowd(Arc<AtomicUsize>);
 
 impl Crowd {
-    /// Takes a few steps as one of at most `max`.
+    /// Takes a few steps as one of at most `max` tasks.
     async fn join(self, max: usize, length: usize) {
         struct Left(Crowd);
 
@@ -241,7 +242,7 @@ fn a_wait_ends_when_all_that_lived_have_ended_and_not_before() {
             let tasks = tasks.clone();
             async move {
                 if let Err(still) = tasks.wait_for_all(Some(HOUR)).await {
-                    assert!(!still.tasks().is_empty());
+                    assert!(!still.still_running.is_empty());
                 }
             }
         });
@@ -277,7 +278,7 @@ fn a_task_that_is_told_to_end_is_never_left_asleep() {
 }
 
 #[test]
-fn whoever_is_cancelled_is_told_before_the_call_returns() {
+fn a_cancelled_task_is_in_the_report() {
     check(1_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         let spawner = go({
@@ -286,17 +287,13 @@ fn whoever_is_cancelled_is_told_before_the_call_returns() {
         });
         let before: Vec<_> = (0..2).map(|_| tasks.create_task(pending::<()>()).spawn().unwrap().id()).collect();
         let report = tasks.cancel_all().await;
-        let seen = report
-            .ended
-            .iter()
-            .map(super::FinishedTask::id)
-            .chain(report.still_running.iter().map(super::TaskInfo::id));
+        let seen = report.ended.iter().map(FinishedTask::id).chain(report.still_running.iter().map(TaskInfo::id));
         let seen: Vec<_> = seen.collect();
         assert!(before.iter().all(|id| seen.contains(id)));
         spawner.await.unwrap().unwrap();
         tasks.cancel_named("new");
         tasks.wait_for_all(None).await.unwrap();
-        assert_eq!(tasks.stats().cancelled, 3);
+        assert_eq!(tasks.stats().outcomes.cancelled, 3);
         assert_over(&tasks, &[]);
     });
 }
@@ -346,7 +343,7 @@ fn no_more_run_than_may_and_none_is_left_in_the_queue() {
 }
 
 #[test]
-fn nobody_waits_while_there_is_room() {
+fn no_spawn_waits_while_there_is_room() {
     check(4_000, || async {
         const MAX: usize = 2;
         let tasks = manager(TaskManagerOptions::new().max_tasks(MAX));
@@ -374,7 +371,7 @@ fn nobody_waits_while_there_is_room() {
         }
         tasks.wait_for_all(None).await.unwrap();
         assert_over(&tasks, &[]);
-        assert!((3..=4).contains(&tasks.stats().completed));
+        assert!((3..=4).contains(&tasks.stats().outcomes.completed));
     });
 }
 
@@ -421,7 +418,7 @@ fn room_that_is_refused_to_one_is_given_to_the_next() {
 }
 
 #[test]
-fn whoever_waits_for_room_is_refused_when_a_close_begins() {
+fn a_spawn_that_waits_for_room_is_refused_when_a_close_begins() {
     check(1_000, || async {
         let tasks = manager(TaskManagerOptions::new().max_tasks(1));
         let (refused, is_refused) = oneshot::channel();
@@ -444,9 +441,9 @@ fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
         let crowd = Crowd::default();
         let spawners: Vec<_> =
             [OnDuplicateKey::Queue, OnDuplicateKey::Replace, OnDuplicateKey::Skip, OnDuplicateKey::Queue]
-                .map(|when_busy| {
+                .map(|on_duplicate| {
                     let (tasks, crowd) = (tasks.clone(), crowd.clone());
-                    go(async move { tasks.create_task(crowd.join(1, up_to(3))).key("key", when_busy).spawn() })
+                    go(async move { tasks.create_task(crowd.join(1, up_to(3))).key("key", on_duplicate).spawn() })
                 })
                 .into_iter()
                 .collect();
@@ -466,7 +463,7 @@ fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
 }
 
 #[test]
-fn any_number_may_close_and_each_gets_the_whole_truth() {
+fn any_number_may_close_and_each_gets_the_complete_report() {
     async fn spawn_children(task: TaskContext) {
         if task.manager().create_task(steps(1)).spawn().is_err() {
             // Only what cuts the parent off as well refuses its child.
@@ -476,10 +473,10 @@ fn any_number_may_close_and_each_gets_the_whole_truth() {
     }
 
     fn assert_tells_all(report: &CloseReport, tasks: &BackgroundTaskManager) {
-        let ended = report.completed + report.timed_out + report.cancelled + report.aborted + report.failed;
+        let ended = report.outcomes.total();
         assert_eq!(ended + report.still_running.len() as u64, tasks.stats().spawned);
         let unfinished = report.unfinished.iter().filter(|end| end.outcome() != TaskOutcome::Completed).count();
-        assert_eq!(unfinished as u64, report.cancelled + report.aborted);
+        assert_eq!(unfinished as u64, report.outcomes.cancelled + report.outcomes.aborted);
     }
 
     check(4_000, || async {
@@ -558,7 +555,7 @@ fn a_run_waits_for_those_that_it_is_to_wait_for_and_for_no_longer() {
         let cancelled = node.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
         run.wait().await;
         assert!(parent.is_finished() && !cancelled.is_finished());
-        assert_eq!((tasks.stats().spawned, tasks.stats().completed), (3, 2));
+        assert_eq!((tasks.stats().spawned, tasks.stats().outcomes.completed), (3, 2));
         run.run_ended();
         assert_eq!(outcome(cancelled).await.1, TaskOutcome::Cancelled);
         assert_over(&tasks, &[]);
@@ -609,7 +606,7 @@ fn when_the_last_owner_goes_so_do_the_tasks() {
         owner.await.unwrap();
         registry.wait_for_others(&[], None).await;
         let stats = registry.lock().stats();
-        assert_eq!((stats.active, stats.completed, stats.cancelled), (0, 1, stats.spawned - 1));
+        assert_eq!((stats.active, stats.outcomes.completed, stats.outcomes.cancelled), (0, 1, stats.spawned - 1));
     });
 }
 

@@ -1,18 +1,22 @@
-//! One line per end, through `tracing`, and the span around a task. Nothing is formatted when nobody listens.
+//! The log lines of a manager, and the span around a task, through `tracing`. Nothing is formatted without a subscriber.
+//!
+//! The table of all lines stands in the documentation of [`BackgroundTaskManager`](crate::BackgroundTaskManager).
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tracing::{Span, field};
 
 use super::{
-    builder::SpawnError,
-    info::Json,
-    outcome::{TaskOutcome, TimeoutKind},
-    record::{End, Task},
+    super::{
+        error::SpawnError,
+        info::Json,
+        outcome::{TaskOutcome, TimeoutKind},
+    },
+    task::{TaskEnd, TaskRecord},
 };
 
-/// The task may outlive what spawned it, so its span is a root of its own that points back.
-pub(super) fn span(task: &Task) -> Span {
+/// Creates the task's span. It is a root that follows from the spawner's span, because the task may outlive that one.
+pub(crate) fn span(task: &TaskRecord) -> Span {
     let span = tracing::info_span!(parent: None, "agentflow.task", name = %task.spec.name, id = task.at.id.get());
     if !span.is_disabled() {
         span.follows_from(Span::current());
@@ -20,8 +24,9 @@ pub(super) fn span(task: &Task) -> Span {
     span
 }
 
-/// `overrun`: by how much a task that ended by itself was late, because it blocked its thread.
-pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
+/// Logs the end of a task. `overrun` is the time by which a task that ended by itself was late, because it blocked its
+/// thread.
+pub(crate) fn ended(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>) {
     macro_rules! line {
         ($level:ident, $($message:tt)+) => {
             tracing::$level!(
@@ -57,7 +62,7 @@ pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
             Some(TimeoutKind::Total) | None => line!(warn, "background task timed out"),
         },
         TaskOutcome::Cancelled => line!(debug, "background task cancelled"),
-        TaskOutcome::Aborted if task.is_cut_off() => {
+        TaskOutcome::Aborted if task.is_unfinished() => {
             line!(warn, "background task aborted: it did not end within its grace when the manager was closed");
         }
         TaskOutcome::Aborted => line!(debug, "background task aborted"),
@@ -65,8 +70,8 @@ pub(super) fn ended(task: &Task, end: &End, overrun: Option<Duration>) {
     }
 }
 
-/// An attempt failed, and there will be another one.
-pub(super) fn attempt_failed(task: &Task, attempt: u32, error: &str, retry_in: Duration) {
+/// Logs a failed attempt that will be followed by another one.
+pub(crate) fn attempt_failed(task: &TaskRecord, attempt: u32, error: &str, retry_in: Duration) {
     tracing::warn!(
         target: "agentflow::task",
         name = %task.spec.name,
@@ -82,27 +87,27 @@ pub(super) fn attempt_failed(task: &Task, attempt: u32, error: &str, retry_in: D
     );
 }
 
-/// A spawn came to nothing. The caller has the error, so this is for whoever looks for what is missing.
-pub(super) fn rejected(name: &str, why: SpawnError) {
+/// Logs a refused spawn: at debug level, because the caller has the error.
+pub(crate) fn rejected(name: &str, why: SpawnError) {
     tracing::debug!(target: "agentflow::task", name, reason = %why, "background task rejected");
 }
 
-/// The manager is gone, and these tasks with it.
-pub(super) fn abandoned(tasks: &[Arc<Task>]) {
+/// Logs the tasks that are cancelled because the last owner of their manager was dropped.
+pub(crate) fn orphaned(tasks: &[Arc<TaskRecord>]) {
     tracing::warn!(
         target: "agentflow::task",
         count = tasks.len(),
-        tasks = %Names(tasks),
+        tasks = %NameList(tasks),
         "the task manager was dropped without being closed: its tasks are cancelled; call `close`, or the app's `aclose`"
     );
 }
 
 /// `upload #7, send #9 and 3 more`
-struct Names<'a>(&'a [Arc<Task>]);
+struct NameList<'a>(&'a [Arc<TaskRecord>]);
 
-impl fmt::Display for Names<'_> {
+impl fmt::Display for NameList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Enough to see what was lost, and still one line.
+        // Twenty names are enough to see what was lost, and still one line.
         const SHOWN: usize = 20;
         for (index, task) in self.0.iter().take(SHOWN).enumerate() {
             let comma = if index > 0 { ", " } else { "" };

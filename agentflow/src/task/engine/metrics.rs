@@ -1,16 +1,16 @@
-//! What the `metrics` facade is told of tasks, with the feature `metrics`. Without it nothing here does anything.
+//! [`Metrics`]: reports tasks to the `metrics` facade, with the feature `metrics`; does nothing without it.
 //!
-//! Tasks are told apart by their names only. A name that is made up for each task would make a time series for each, so
-//! only so many names become labels; the others are `other`.
+//! A task's name is its only label. A name made up for each task would create a time series for each, so the number of
+//! names that become labels is limited; all others are `other`.
 
 use std::time::Duration;
 
-use super::{builder::SpawnError, outcome::TaskOutcome};
+use super::super::{error::SpawnError, outcome::TaskOutcome};
 
-/// Something to be counted or measured.
+/// A change that is counted or measured.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "nobody reads it"))]
-pub(super) enum Change {
+#[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "read with the feature only"))]
+pub(crate) enum Change {
     Spawned,
     Started { waited: Duration },
     Retried,
@@ -20,29 +20,30 @@ pub(super) enum Change {
 
 #[cfg(not(feature = "metrics"))]
 #[derive(Debug, Default)]
-pub(super) struct Metrics(());
+pub(crate) struct Metrics(());
 
 #[cfg(not(feature = "metrics"))]
 impl Metrics {
     #[allow(clippy::unused_self, reason = "it has no state without the feature")]
-    pub(super) fn record(&self, _task: &str, _change: Change) {}
+    pub(crate) fn record(&self, _task: &str, _change: Change) {}
 }
 
-/// The names that are labels.
+/// The names that have become labels.
 #[cfg(feature = "metrics")]
 #[derive(Debug, Default)]
-pub(super) struct Metrics(std::sync::Mutex<std::collections::HashSet<std::sync::Arc<str>>>);
+pub(crate) struct Metrics(crate::sync::Mutex<std::collections::HashSet<std::sync::Arc<str>>>);
 
 #[cfg(feature = "metrics")]
 impl Metrics {
     const MAX_NAMES: usize = 256;
 
-    /// A recorder that panics must not take the task's place, its end, or the waiting of others away.
-    pub(super) fn record(&self, task: &str, change: Change) {
-        crate::error::quietly(|| self.tell(task, change));
+    /// Reports the change to the installed recorder.
+    pub(crate) fn record(&self, task: &str, change: Change) {
+        // A recorder is user code: its panic must not leak the task's slot, lose its end, or leave callers waiting.
+        crate::error::quietly(|| self.report(task, change));
     }
 
-    fn tell(&self, task: &str, change: Change) {
+    fn report(&self, task: &str, change: Change) {
         use metrics::{SharedString, counter, gauge, histogram};
 
         let name = self.label(task).map_or_else(|| SharedString::const_str("other"), SharedString::from_shared);
@@ -68,9 +69,9 @@ impl Metrics {
         }
     }
 
-    /// The name as a label, if it is one: once it is, it stays so.
+    /// Returns the name as a label, if it is or becomes one. A name that is a label stays one.
     fn label(&self, name: &str) -> Option<std::sync::Arc<str>> {
-        let mut names = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut names = self.0.lock();
         if let Some(known) = names.get(name) {
             return Some(known.clone());
         }

@@ -1,0 +1,403 @@
+//! [`Supervisor`]: the future that tokio runs for a task. It alone decides how the task ends.
+//!
+//! The supervisor polls the work, and drops it when a timeout is over or a stop is requested, so there is no second task,
+//! and no timer but its own. Its destructor records the end if the runtime drops the task.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::Span;
+
+use super::{
+    super::{
+        error::TaskError,
+        options::TaskManagerOptions,
+        outcome::{TaskOutcome, TimeoutKind},
+    },
+    current::CurrentTask,
+    log,
+    sync::{Sleep, sleep_until},
+    task::{StopRequest, TaskEnd, TaskRecord},
+    work::Work,
+};
+use crate::error::panic_message;
+
+/// The resolution of tokio's timers: an end that is late by no more than this is no overrun.
+const TIMER_STEP: Duration = Duration::from_millis(1);
+
+pin_project! {
+    /// One task as tokio runs it: the work, and what is needed to end it.
+    pub(crate) struct Supervisor<W>
+    where
+        W: Work,
+    {
+        current: CurrentTask,
+        // In a box, and only if a subscriber enables it.
+        span: Option<Box<Span>>,
+        #[pin]
+        supervised: Supervised<W>,
+    }
+
+    impl<W> PinnedDrop for Supervisor<W>
+    where
+        W: Work,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            let _entered = this.span.as_deref().map(Span::enter);
+            if this.supervised.phase != TaskPhase::Ended {
+                this.supervised.dropped_by_runtime(this.current);
+            }
+        }
+    }
+}
+
+pin_project! {
+    // Apart from the supervisor, so that its methods can borrow `current` beside it.
+    struct Supervised<W>
+    where
+        W: Work,
+    {
+        #[pin]
+        work: Option<W>,
+        // The current task of this thread while the work is polled.
+        current: Option<CurrentTask>,
+        phase: TaskPhase,
+        has_waker: bool,
+        // In a box because most tasks are never stopped.
+        ending: Option<Box<Ending>>,
+        // Created when the work is first found waiting; in a box because most tasks are done by then.
+        sleep: Option<Pin<Box<Sleep>>>,
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TaskPhase {
+    New,
+    /// The task has no permit to run yet.
+    Queued,
+    Running,
+    Ended,
+}
+
+/// The progress of a task's end, once a stop has been requested.
+#[derive(Default)]
+struct Ending {
+    /// The moment at which the grace period is over.
+    grace_over: Option<Instant>,
+    /// The reason for stopping work that can't be dropped and was only informed.
+    informed: Option<Stop>,
+}
+
+/// The reason for stopping a task.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    Cancelled,
+    Aborted,
+    Evicted,
+    TimedOut { limit: TimeoutKind, after: Duration },
+}
+
+impl Stop {
+    fn error(self) -> TaskError {
+        match self {
+            Self::Cancelled => TaskError::Cancelled,
+            Self::Aborted => TaskError::Aborted,
+            Self::Evicted => TaskError::Evicted,
+            Self::TimedOut { limit, after } => TaskError::TimedOut { after, limit },
+        }
+    }
+}
+
+type TaskResult<W> = Result<<W as Work>::Value, TaskError>;
+
+impl<W: Work> Supervisor<W> {
+    pub(crate) fn new(current: CurrentTask, work: W) -> Self {
+        let supervised = Supervised {
+            work: Some(work),
+            current: Some(current.clone()),
+            phase: TaskPhase::New,
+            has_waker: false,
+            ending: None,
+            sleep: None,
+        };
+        Self { current, span: None, supervised }
+    }
+
+    /// Reports that the task was spawned, and creates its span.
+    pub(crate) fn announce(&mut self) {
+        self.current.registry.task_spawned(&self.current.task);
+        let span = log::span(&self.current.task);
+        self.span = (!span.is_disabled()).then(|| Box::new(span));
+    }
+}
+
+impl<W: Work> Future for Supervisor<W> {
+    type Output = TaskResult<W>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskResult<W>> {
+        let this = self.project();
+        let _entered = this.span.as_deref().map(Span::enter);
+        this.supervised.poll(cx, this.current)
+    }
+}
+
+impl<W: Work> Supervised<W> {
+    /// Begins to run, now that the task has its permit.
+    fn begin(self: Pin<&mut Self>, current: &CurrentTask) {
+        let this = self.project();
+        *this.phase = TaskPhase::Running;
+        // The timer, if there is one, was for the queue timeout.
+        *this.sleep = None;
+        current.registry.task_started(&current.task);
+    }
+
+    /// Returns the reason for which the work was informed, if it can't be dropped.
+    fn informed(&self) -> Option<Stop> {
+        self.ending.as_ref()?.informed
+    }
+
+    /// Returns the requested stop, if it is to happen now.
+    fn requested(&self, task: &TaskRecord) -> Option<Stop> {
+        match task.stop_request() {
+            StopRequest::None => None,
+            StopRequest::Cancel if self.has_grace(task) => None,
+            StopRequest::Cancel => Some(Stop::Cancelled),
+            StopRequest::Abort => Some(Stop::Aborted),
+            StopRequest::Evict => Some(Stop::Evicted),
+        }
+    }
+
+    /// Returns whether the task has a grace period when it is cancelled, or is dropped at once.
+    fn has_grace(&self, task: &TaskRecord) -> bool {
+        let is_cancelled_last = task.spec.extras().cancel_last && task.is_unfinished();
+        // A task that was queued and has not begun has nothing to finish.
+        let has_begun = match self.phase {
+            TaskPhase::New => !task.was_queued(),
+            TaskPhase::Queued => false,
+            TaskPhase::Running | TaskPhase::Ended => true,
+        };
+        is_cancelled_last || (has_begun && task.spec.token.is_some())
+    }
+
+    /// Drops the work, or informs it through its token if it can't be dropped.
+    fn stop(mut self: Pin<&mut Self>, current: &CurrentTask, why: Stop) -> Poll<TaskResult<W>> {
+        let this = self.as_mut().project();
+        if this.work.as_ref().as_pin_ref().is_none_or(|work| work.is_droppable()) {
+            // Code that the task handed its token to should stop as well.
+            if let Some(token) = &current.task.spec.token {
+                token.cancel();
+            }
+            return Poll::Ready(self.end(current, Err(why.error())));
+        }
+        this.ending.get_or_insert_default().informed.get_or_insert(why);
+        *this.sleep = None;
+        current.task.request_stop(StopRequest::Cancel);
+        Poll::Pending
+    }
+
+    /// Polls the work; its panic is the task's end.
+    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<TaskResult<W>> {
+        let informed = self.informed();
+        let mut this = self.project();
+        let Some(work) = this.work.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        match catch_unwind(AssertUnwindSafe(|| CurrentTask::scope(this.current, || work.poll(cx)))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(Some(result))) => Poll::Ready(result),
+            // The work found a stop request before it began.
+            Ok(Poll::Ready(None)) => Poll::Ready(Err(match (informed, current.task.stop_request()) {
+                (Some(why @ Stop::TimedOut { .. }), _) => why.error(),
+                (None, StopRequest::None) => TaskError::Aborted,
+                _ => TaskError::Cancelled,
+            })),
+            Err(payload) => Poll::Ready(Err(panicked(payload))),
+        }
+    }
+
+    /// Returns when the task is to be stopped if nothing else happens, and why.
+    fn next_stop(&self, task: &TaskRecord, options: &TaskManagerOptions) -> Option<(Instant, Stop)> {
+        if self.informed().is_some() {
+            return None;
+        }
+        let extras = task.spec.extras();
+        let timed_out = |limit, since: Instant, after: Option<Duration>| {
+            let after = after?;
+            Some((since.checked_add(after)?, Stop::TimedOut { limit, after }))
+        };
+        let total = timed_out(TimeoutKind::Total, task.spawned, task.spec.timeout);
+        let other = match (&self.ending, self.phase) {
+            (Some(ending), _) => ending.grace_over.map(|over| (over, Stop::Aborted)),
+            (None, TaskPhase::Queued) => {
+                let limit = extras.queue_timeout.or(options.queue_timeout);
+                timed_out(TimeoutKind::Queue, task.spawned, limit)
+            }
+            (None, TaskPhase::Running) => extras.idle_timeout.and_then(|limit| {
+                // The beginning of the task was its first heartbeat.
+                timed_out(TimeoutKind::Idle, task.last_heartbeat()?, Some(limit))
+            }),
+            (None, TaskPhase::New | TaskPhase::Ended) => None,
+        };
+        // `min_by_key` returns the first of equals: the total timeout wins if both are over at once.
+        [total, other].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Waits until the task is to be stopped, and returns why.
+    fn poll_stop(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<Stop> {
+        loop {
+            let Some((at, why)) = self.next_stop(&current.task, &current.registry.options) else {
+                return Poll::Pending;
+            };
+            let sleep = self.as_mut().project().sleep;
+            let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if sleep.deadline() != at {
+                sleep.as_mut().reset(at);
+            }
+            // Unconstrained: work that has used up its cooperative budget must not keep its own timeout from firing.
+            ready!(Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx));
+            // A heartbeat may have arrived since the timer was set: then the stop is later.
+            if self.next_stop(&current.task, &current.registry.options).is_some_and(|(next, _)| next <= at) {
+                return Poll::Ready(why);
+            }
+        }
+    }
+
+    /// Drops the work and records the end.
+    fn end(self: Pin<&mut Self>, current: &CurrentTask, result: TaskResult<W>) -> TaskResult<W> {
+        let mut this = self.project();
+        *this.phase = TaskPhase::Ended;
+        let result = match (result, drop_work(this.work.as_mut(), this.current)) {
+            (result @ Err(TaskError::Panicked { .. }), _) | (result, Ok(())) => result,
+            (_, Err(message)) => Err(TaskError::Panicked { message }),
+        };
+        let (outcome, error, limit) = match &result {
+            Ok(_) => (TaskOutcome::Completed, None, None),
+            Err(error) => (error.outcome(), error.text(), error.limit()),
+        };
+        record_end(current, outcome, error, limit);
+        result
+    }
+
+    /// Records the end of a task that the runtime dropped because it shuts down.
+    fn dropped_by_runtime(self: Pin<&mut Self>, current: &CurrentTask) {
+        let mut this = self.project();
+        *this.phase = TaskPhase::Ended;
+        let (outcome, error) = match drop_work(this.work.as_mut(), this.current) {
+            Err(message) => (TaskOutcome::Panicked, Some(message.into())),
+            Ok(()) if current.task.stop_request() == StopRequest::Cancel => (TaskOutcome::Cancelled, None),
+            Ok(()) => (TaskOutcome::Aborted, None),
+        };
+        record_end(current, outcome, error, None);
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<TaskResult<W>> {
+        let task = &*current.task;
+        if self.phase == TaskPhase::New && task.spec.timeout == Some(Duration::ZERO) {
+            return self.stop(current, Stop::TimedOut { limit: TimeoutKind::Total, after: Duration::ZERO });
+        }
+        loop {
+            let request = task.stop_request();
+            let may_run = task.may_run();
+            if self.phase == TaskPhase::New && !may_run {
+                *self.as_mut().project().phase = TaskPhase::Queued;
+            }
+            if self.informed().is_none()
+                && let Some(why) = self.requested(task)
+                && let Poll::Ready(result) = self.as_mut().stop(current, why)
+            {
+                return Poll::Ready(result);
+            }
+            // Mark the task started only after the stop request was checked: a task that is stopped before its first poll
+            // must not count as started.
+            if may_run && matches!(self.phase, TaskPhase::New | TaskPhase::Queued) {
+                self.as_mut().begin(current);
+            }
+            // Poll the work before the timer: a task that is done when its time is over is done.
+            if self.phase != TaskPhase::Queued
+                && let Poll::Ready(result) = self.as_mut().poll_work(cx, current)
+            {
+                return Poll::Ready(self.end(current, result));
+            }
+            let this = self.as_mut().project();
+            if *this.has_waker {
+                break;
+            }
+            // The waker is set when the work first waits, because many tasks never do. It is set once, because tokio gives
+            // a task the same waker in each poll.
+            *this.has_waker = true;
+            task.set_waker(cx.waker());
+            if task.stop_request() == request && task.may_run() == may_run {
+                break;
+            }
+            // A request or a permit arrived between the check and `set_waker`; loop to handle it.
+        }
+        if task.stop_request() != StopRequest::None && self.ending.is_none() && is_informed(task) {
+            let grace = task.spec.grace(current.registry.options.grace_period);
+            let grace_over = Instant::now().checked_add(grace);
+            *self.as_mut().project().ending = Some(Box::new(Ending { grace_over, informed: None }));
+        }
+        let stop = catch_unwind(AssertUnwindSafe(|| self.as_mut().poll_stop(cx, current)));
+        match stop {
+            Ok(why) => {
+                let why = ready!(why);
+                self.stop(current, why)
+            }
+            // tokio panics if the runtime's timer is not enabled: that is the task's error.
+            Err(payload) => Poll::Ready(self.end(current, Err(panicked(payload)))),
+        }
+    }
+}
+
+/// Returns whether the task was informed of the request: its token is cancelled a moment after the request is marked.
+fn is_informed(task: &TaskRecord) -> bool {
+    task.spec.token.as_ref().is_none_or(CancellationToken::is_cancelled)
+}
+
+fn panicked(payload: Box<dyn std::any::Any + Send>) -> TaskError {
+    TaskError::Panicked { message: panic_message(payload).into() }
+}
+
+/// Logs the end, then counts it: a caller that waited for the task may end the process at once, and the line must be
+/// written by then.
+fn record_end(current: &CurrentTask, outcome: TaskOutcome, error: Option<Arc<str>>, limit: Option<TimeoutKind>) {
+    /// Removes the task from the registry when it is dropped, even if a subscriber panics.
+    struct RemoveOnDrop<'a> {
+        current: &'a CurrentTask,
+        end: Option<TaskEnd>,
+    }
+
+    impl Drop for RemoveOnDrop<'_> {
+        fn drop(&mut self) {
+            if let Some(end) = self.end.take() {
+                self.current.registry.task_ended(&self.current.task, end);
+            }
+        }
+    }
+
+    let task = &current.task;
+    let now = Instant::now();
+    let end = TaskEnd { outcome, age: task.age(now), error, limit };
+    let overrun = matches!(outcome, TaskOutcome::Completed | TaskOutcome::Failed)
+        .then(|| task.deadline().and_then(|deadline| now.checked_duration_since(deadline)))
+        .flatten()
+        .filter(|overrun| *overrun > TIMER_STEP);
+    let removal = RemoveOnDrop { current, end: Some(end) };
+    if let Some(end) = &removal.end {
+        log::ended(task, end, overrun);
+    }
+}
+
+/// Drops the work now, as the current task; returns the message of its destructor's panic as `Err`.
+fn drop_work<W>(mut work: Pin<&mut Option<W>>, current: &mut Option<CurrentTask>) -> Result<(), String> {
+    let drop = || CurrentTask::scope(current, || work.set(None));
+    catch_unwind(AssertUnwindSafe(drop)).map_err(|payload| panic_message(payload).into())
+}

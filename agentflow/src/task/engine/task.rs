@@ -1,0 +1,370 @@
+//! [`TaskRecord`]: the shared state of one task, from its spawn until its last reader lets go of it.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering},
+    task::Waker,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        id::{TaskId, TaskOrigin, TaskProgress},
+        options::{OnDuplicateKey, OnRunEnd},
+        outcome::{TaskOutcome, TimeoutKind},
+    },
+    run_tasks::RunTasks,
+    sync::{AtomicBool, AtomicU8, AtomicU32, Mutex},
+};
+use crate::run_id::RunId;
+
+/// A task's own fields for the logs, in the order in which they were set.
+pub(crate) type Fields = Box<[(Cow<'static, str>, Value)]>;
+
+/// The settings of a task, fixed when it is spawned.
+#[derive(Debug)]
+pub(crate) struct TaskSpec {
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) context: Fields,
+    /// Present if the task listens to its own cancellation.
+    pub(crate) token: Option<CancellationToken>,
+    /// In a box because most tasks have none of them; read with [`extras`](Self::extras).
+    pub(crate) extras: Option<Box<TaskExtras>>,
+}
+
+/// The settings that few tasks have.
+#[derive(Debug, Default)]
+pub(crate) struct TaskExtras {
+    pub(crate) key: Option<(Arc<str>, OnDuplicateKey)>,
+    pub(crate) queue_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) grace_period: Option<Duration>,
+    pub(crate) cancel_last: bool,
+    /// Whether the task runs on a thread for blocking work, and so can't be dropped while it runs.
+    pub(crate) is_blocking: bool,
+    pub(crate) on_run_end: OnRunEnd,
+    /// The tasks that spawned this one, directly or not, and were still alive when it was spawned.
+    pub(crate) ancestors: Vec<TaskRef>,
+}
+
+/// A task by its slot in the registry. A slot is reused, an id is not. The older task is the lesser.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TaskRef {
+    pub(crate) id: TaskId,
+    pub(crate) slot: usize,
+}
+
+/// The shared state of one task. The registry, its supervisor, its handle and the snapshots of it hold one each.
+#[derive(Debug)]
+pub(crate) struct TaskRecord {
+    pub(crate) at: TaskRef,
+    pub(crate) spec: TaskSpec,
+    pub(crate) origin: Option<Arc<TaskOrigin>>,
+    pub(crate) spawned: Instant,
+    /// A [`StopRequest`].
+    stop_request: AtomicU8,
+    /// A [`RunPermit`].
+    permit: AtomicU8,
+    /// Whether a close cancelled this task because its bound was over.
+    unfinished: AtomicBool,
+    /// Whether the task counts no longer towards `max_tasks`, though it has not ended.
+    slot_released: AtomicBool,
+    /// The number of the current attempt; zero until the task begins to run.
+    attempt: AtomicU32,
+    status: Mutex<TaskStatus>,
+}
+
+#[derive(Debug)]
+enum TaskStatus {
+    Live {
+        /// The waker of the supervisor, once it has been found waiting.
+        waker: Option<Waker>,
+        heartbeat: Option<Box<Heartbeat>>,
+    },
+    Ended(TaskEnd),
+}
+
+/// The last sign of life of a task, and the progress that it reported.
+#[derive(Debug)]
+struct Heartbeat {
+    progress: Option<Arc<TaskProgress>>,
+    last: Instant,
+}
+
+/// Permission for a task to run.
+#[repr(u8)]
+enum RunPermit {
+    /// The task is queued.
+    Pending,
+    /// The task was queued, and may run now.
+    AfterQueue,
+    /// The task never had to be queued.
+    AtOnce,
+}
+
+/// A request to stop a task. A later request can only strengthen an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum StopRequest {
+    None,
+    Cancel,
+    Abort,
+    /// Drop the task to make room for another one.
+    Evict,
+}
+
+/// The end of a task.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskEnd {
+    pub(crate) outcome: TaskOutcome,
+    pub(crate) age: Duration,
+    pub(crate) error: Option<Arc<str>>,
+    /// The timeout that was over, if one was.
+    pub(crate) limit: Option<TimeoutKind>,
+}
+
+impl TaskSpec {
+    /// Returns the settings that few tasks have, or their defaults.
+    pub(crate) fn extras(&self) -> &TaskExtras {
+        static NONE: TaskExtras = TaskExtras {
+            key: None,
+            queue_timeout: None,
+            idle_timeout: None,
+            grace_period: None,
+            cancel_last: false,
+            is_blocking: false,
+            on_run_end: OnRunEnd::Detach,
+            ancestors: Vec::new(),
+        };
+        self.extras.as_deref().unwrap_or(&NONE)
+    }
+
+    pub(crate) fn key(&self) -> Option<&Arc<str>> {
+        self.extras().key.as_ref().map(|(key, _)| key)
+    }
+
+    /// Returns whether the task may be dropped to make room for another one.
+    pub(crate) fn is_evictable(&self) -> bool {
+        let extras = self.extras();
+        !extras.cancel_last && !extras.is_blocking
+    }
+
+    /// Returns how long the task may take to end when it is cancelled.
+    pub(crate) fn grace(&self, default: Duration) -> Duration {
+        self.extras().grace_period.unwrap_or(default)
+    }
+}
+
+impl TaskRecord {
+    /// Creates the record of a task that is not in the registry yet; admission assigns its slot. Its age counts from now.
+    pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>) -> Self {
+        Self {
+            at: TaskRef { id: TaskId(0), slot: usize::MAX },
+            spec,
+            origin,
+            spawned: Instant::now(),
+            stop_request: AtomicU8::new(StopRequest::None as u8),
+            permit: AtomicU8::new(RunPermit::Pending as u8),
+            unfinished: AtomicBool::new(false),
+            slot_released: AtomicBool::new(false),
+            attempt: AtomicU32::new(0),
+            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None }),
+        }
+    }
+
+    /// Counts the task's age from now, because it had to wait for a slot. Has no effect once the registry has the task.
+    pub(crate) fn reset_age(self: &mut Arc<Self>) {
+        if let Some(task) = Arc::get_mut(self) {
+            task.spawned = Instant::now();
+        }
+    }
+
+    /// Returns its run's list of tasks, if the run's end concerns this task.
+    pub(crate) fn run_tasks(&self) -> Option<&RunTasks> {
+        let tasks = self.origin.as_ref()?.run_tasks()?;
+        (self.spec.extras().on_run_end != OnRunEnd::Detach).then_some(tasks)
+    }
+
+    /// Returns whether a node of this run, or a task of it, spawned the task.
+    pub(crate) fn belongs_to(&self, run: RunId) -> bool {
+        self.origin.as_ref().is_some_and(|origin| origin.run() == run)
+    }
+
+    /// Returns when the timeout is over; `None` if there is none, or if it lies beyond the clock's range.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.spec.timeout.and_then(|timeout| self.spawned.checked_add(timeout))
+    }
+
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.spawned)
+    }
+
+    /// Requests that the task stop, and wakes it. The caller must not hold the registry's lock: cancelling the token
+    /// runs the wakers of the futures that wait for it.
+    pub(crate) fn request_stop(&self, request: StopRequest) {
+        if self.has_ended() {
+            return;
+        }
+        self.mark_stop_requested(request);
+        if let Some(token) = &self.spec.token {
+            token.cancel();
+        }
+        self.wake();
+    }
+
+    /// Records a request without waking the task: for a caller that holds the registry's lock, and calls
+    /// [`request_stop`](Self::request_stop) after it.
+    pub(crate) fn mark_stop_requested(&self, request: StopRequest) {
+        // Release: a supervisor that sees the request also sees `unfinished`, which a close sets before it. The
+        // supervisor can't miss the request, because `wake` and `set_waker` take the same lock.
+        self.stop_request.fetch_max(request as u8, Ordering::AcqRel);
+    }
+
+    /// Wakes the supervisor. The caller must not hold the registry's lock: a waker is the runtime's code.
+    pub(crate) fn wake(&self) {
+        let waker = match &*self.status.lock() {
+            TaskStatus::Live { waker, .. } => waker.clone(),
+            TaskStatus::Ended(_) => None,
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn stop_request(&self) -> StopRequest {
+        // Acquire: pairs with `mark_stop_requested`.
+        match self.stop_request.load(Ordering::Acquire) {
+            0 => StopRequest::None,
+            1 => StopRequest::Cancel,
+            2 => StopRequest::Abort,
+            _ => StopRequest::Evict,
+        }
+    }
+
+    /// Sets the waker of the supervisor. A request made before this call is visible to loads after it; a later request
+    /// finds the waker: the lock orders the two.
+    pub(crate) fn set_waker(&self, new: &Waker) {
+        if let TaskStatus::Live { waker, .. } = &mut *self.status.lock() {
+            *waker = Some(new.clone());
+        }
+    }
+
+    /// Grants the permit to run to a task that is not queued.
+    pub(crate) fn permit_at_once(&self) {
+        // Release: pairs with the loads in `may_run` and `was_queued`, which take it with what admission wrote.
+        self.permit.store(RunPermit::AtOnce as u8, Ordering::Release);
+    }
+
+    /// Grants the permit to run to a queued task.
+    pub(crate) fn permit_after_queue(&self) {
+        // Release: a task that sees its permit also sees the end of the task that left the slot to it.
+        self.permit.store(RunPermit::AfterQueue as u8, Ordering::Release);
+    }
+
+    /// Returns whether the task has its permit to run.
+    pub(crate) fn may_run(&self) -> bool {
+        // Acquire: pairs with the stores that grant the permit. `wake` follows them, so the supervisor misses none.
+        self.permit.load(Ordering::Acquire) != RunPermit::Pending as u8
+    }
+
+    /// Returns whether the task is queued, or was.
+    pub(crate) fn was_queued(&self) -> bool {
+        // Acquire: as in `may_run`.
+        self.permit.load(Ordering::Acquire) != RunPermit::AtOnce as u8
+    }
+
+    /// Begins the first attempt.
+    pub(crate) fn begin(&self) {
+        // Release: the number is a value of its own and guards nothing else; it pairs with the load in `attempt`.
+        self.attempt.store(1, Ordering::Release);
+    }
+
+    /// Begins another attempt, and returns its number.
+    pub(crate) fn begin_attempt(&self) -> u32 {
+        // AcqRel: as in `begin`. Only the task itself counts its attempts up.
+        self.attempt.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// Returns the number of the current attempt, from 1; 0 if the task has not begun.
+    pub(crate) fn attempt(&self) -> u32 {
+        // Acquire: pairs with the stores in `begin` and `begin_attempt`.
+        self.attempt.load(Ordering::Acquire)
+    }
+
+    /// Records a heartbeat, with or without progress; returns `false` if the task has ended.
+    pub(crate) fn beat(&self, progress: Option<Arc<TaskProgress>>) -> bool {
+        self.beat_at(Instant::now(), progress)
+    }
+
+    /// Records a heartbeat of a moment, which may lie ahead: no other one is expected until then.
+    pub(crate) fn beat_at(&self, last: Instant, progress: Option<Arc<TaskProgress>>) -> bool {
+        match &mut *self.status.lock() {
+            TaskStatus::Ended(_) => return false,
+            TaskStatus::Live { heartbeat: Some(heartbeat), .. } => {
+                heartbeat.last = last;
+                heartbeat.progress = progress.or(heartbeat.progress.take());
+            }
+            TaskStatus::Live { heartbeat, .. } => *heartbeat = Some(Box::new(Heartbeat { progress, last })),
+        }
+        true
+    }
+
+    /// Returns the moment of the last heartbeat.
+    pub(crate) fn last_heartbeat(&self) -> Option<Instant> {
+        match &*self.status.lock() {
+            TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref().map(|heartbeat| heartbeat.last),
+            TaskStatus::Ended(_) => None,
+        }
+    }
+
+    pub(crate) fn progress(&self) -> Option<Arc<TaskProgress>> {
+        match &*self.status.lock() {
+            TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref()?.progress.clone(),
+            TaskStatus::Ended(_) => None,
+        }
+    }
+
+    /// Releases the task's slot to another one; returns whether this call was the first.
+    pub(crate) fn release_slot(&self) -> bool {
+        // Relaxed: this flag is only read and written under the registry's lock, which orders the accesses.
+        !self.slot_released.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn slot_released(&self) -> bool {
+        // Relaxed: as in `release_slot`.
+        self.slot_released.load(Ordering::Relaxed)
+    }
+
+    /// Marks the task as cancelled by a close whose bound was over; returns whether this call was the first.
+    pub(crate) fn mark_unfinished(&self) -> bool {
+        // `swap` makes exactly one caller the first. Release: pairs with the load in `is_unfinished`.
+        !self.unfinished.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn is_unfinished(&self) -> bool {
+        // Acquire: pairs with the swap in `mark_unfinished`.
+        self.unfinished.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_end(&self, end: TaskEnd) {
+        let status = std::mem::replace(&mut *self.status.lock(), TaskStatus::Ended(end));
+        // Dropped outside the lock: the waker may hold the last reference to the runtime's memory of the task.
+        drop(status);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(*self.status.lock(), TaskStatus::Ended(_))
+    }
+
+    pub(crate) fn end(&self) -> Option<TaskEnd> {
+        match &*self.status.lock() {
+            TaskStatus::Live { .. } => None,
+            TaskStatus::Ended(end) => Some(end.clone()),
+        }
+    }
+}

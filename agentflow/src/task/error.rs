@@ -1,0 +1,123 @@
+//! [`SpawnError`] and [`TaskError`]: why a task was not spawned, and why it did not complete.
+
+use std::{
+    error::Error,
+    fmt::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::outcome::{TaskOutcome, TimeoutKind};
+
+/// The reason why a task was not spawned. Its future was dropped without being polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The manager is closed, its last owner was dropped, or its runtime has shut down. While a manager drains, it
+    /// refuses spawns that don't belong to a live task or a live run.
+    #[error("the task manager is closed")]
+    Closed,
+    /// There is no runtime to run the task on: neither was the manager made within one, nor was the task spawned
+    /// within one.
+    #[error("there is no tokio runtime here: make the task manager, or spawn the task, within one")]
+    NoRuntime,
+    /// The manager has as many tasks as [`max_tasks`](crate::task::TaskManagerOptions::max_tasks) allows.
+    #[error("the task manager is full: wait for room with `spawn_wait`, or let it drop the oldest task")]
+    Full,
+    /// A live task has the same key: see [`OnDuplicateKey::Skip`](crate::task::OnDuplicateKey::Skip).
+    #[error("a task with this key is there already")]
+    DuplicateKey,
+}
+
+impl SpawnError {
+    /// Returns the reason as one word for logs and metrics, such as `full`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::NoRuntime => "no_runtime",
+            Self::Full => "full",
+            Self::DuplicateKey => "duplicate_key",
+        }
+    }
+}
+
+/// The reason why awaiting a [`TaskHandle`](crate::task::TaskHandle) returned no value.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// The task returned this error. `source.downcast_ref::<MyError>()` returns it with its type.
+    #[error("the background task failed")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+    /// The task panicked.
+    #[error("the background task panicked: {message}")]
+    #[non_exhaustive]
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+    /// The task's time was over before it was done.
+    #[error("the background task {limit} {after:?}")]
+    #[non_exhaustive]
+    TimedOut {
+        /// The time that the task had.
+        after: Duration,
+        /// The timeout that was over.
+        limit: TimeoutKind,
+    },
+    /// The task was cancelled.
+    #[error("the background task was cancelled")]
+    Cancelled,
+    /// The task was dropped from outside: see [`TaskOutcome::Aborted`].
+    #[error("the background task was aborted")]
+    Aborted,
+    /// The task was dropped to make room for another one.
+    #[error("the background task was dropped to make room for another one")]
+    Evicted,
+}
+
+impl TaskError {
+    /// Returns the outcome that goes with this error; never [`Completed`](TaskOutcome::Completed).
+    #[must_use]
+    pub const fn outcome(&self) -> TaskOutcome {
+        match self {
+            Self::Failed(_) => TaskOutcome::Failed,
+            Self::Panicked { .. } => TaskOutcome::Panicked,
+            Self::TimedOut { .. } => TaskOutcome::TimedOut,
+            Self::Cancelled => TaskOutcome::Cancelled,
+            Self::Aborted => TaskOutcome::Aborted,
+            Self::Evicted => TaskOutcome::Evicted,
+        }
+    }
+
+    /// Returns the message of the error or panic, with its sources, as one line; `None` if the outcome says it all.
+    pub(super) fn text(&self) -> Option<Arc<str>> {
+        let source = match self {
+            Self::Failed(source) => source,
+            Self::Panicked { message } => return Some(message.as_str().into()),
+            _ => return None,
+        };
+        let chain = || {
+            let mut text = source.to_string();
+            let mut cause = source.source();
+            while let Some(error) = cause {
+                // Writing to a string can't fail.
+                let _ = write!(text, ": {error}");
+                cause = error.source();
+            }
+            text
+        };
+        // The error's `Display` is user code: its panic must not change the task's outcome.
+        let chain = catch_unwind(AssertUnwindSafe(chain));
+        Some(chain.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned()).into())
+    }
+
+    /// Returns the timeout that was over, if one was.
+    pub(super) const fn limit(&self) -> Option<TimeoutKind> {
+        match self {
+            Self::TimedOut { limit, .. } => Some(*limit),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! [`TaskId`], [`TaskOrigin`] and [`TaskProgress`]: which task, who spawned it, and how far it is.
+
+use std::{fmt, sync::Arc};
+
+use super::{engine::run_tasks::RunTasks, outcome::TaskOutcome};
+use crate::run_id::RunId;
+
+/// Identifies a task within its manager. Ids count up in the order of spawning and are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub(super) u64);
+
+impl TaskId {
+    /// Returns the id as a number, starting at 1.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The run and the node that spawned a task.
+#[derive(Clone)]
+pub struct TaskOrigin {
+    run: RunId,
+    node: Arc<str>,
+    watch: Option<Arc<dyn Watch>>,
+    tasks: Option<Arc<RunTasks>>,
+}
+
+/// Receives the starts and ends of one run's tasks, on the thread that spawns or ends them: it must be quick and never
+/// wait.
+pub(crate) trait Watch: fmt::Debug + Send + Sync {
+    fn started(&self, node: &str, task: &str, id: TaskId);
+    fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome);
+}
+
+impl TaskOrigin {
+    pub(super) fn new(run: RunId, node: Arc<str>, watch: Option<Arc<dyn Watch>>, tasks: Option<Arc<RunTasks>>) -> Self {
+        Self { run, node, watch, tasks }
+    }
+
+    /// Returns the run's own list of its tasks, if it keeps one.
+    pub(super) fn run_tasks(&self) -> Option<&RunTasks> {
+        self.tasks.as_deref()
+    }
+
+    /// Reports to the run that a task was spawned.
+    pub(super) fn report_start(&self, task: &str, id: TaskId) {
+        if let Some(watch) = &self.watch {
+            watch.started(&self.node, task, id);
+        }
+    }
+
+    /// Reports to the run that a task ended.
+    pub(super) fn report_end(&self, task: &str, id: TaskId, outcome: TaskOutcome) {
+        if let Some(watch) = &self.watch {
+            watch.ended(&self.node, task, id, outcome);
+        }
+    }
+
+    /// Returns the run.
+    #[must_use]
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Returns the name of the node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+}
+
+impl fmt::Debug for TaskOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskOrigin").field("run", &self.run).field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Compares run and node only: the run's watcher and task list are no part of the origin's identity.
+impl PartialEq for TaskOrigin {
+    fn eq(&self, other: &Self) -> bool {
+        (self.run, &self.node) == (other.run, &other.node)
+    }
+}
+
+impl Eq for TaskOrigin {}
+
+/// The progress that a task reports: see [`TaskContext::progress`](crate::TaskContext::progress).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TaskProgress {
+    /// The share that is done, from 0 to 1.
+    pub fraction: f64,
+    /// A short description of the current activity.
+    pub message: Box<str>,
+}
+
+impl TaskProgress {
+    /// Creates a progress report; clamps `fraction` to 0..=1 and treats NaN as 0.
+    pub(super) fn new(fraction: f64, message: String) -> Self {
+        // Adding zero turns -0.0 into 0.0, which would print as `-0 %`.
+        let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) + 0.0 };
+        Self { fraction, message: message.into() }
+    }
+}
+
+/// `40 % uploading`
+impl fmt::Display for TaskProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} %", self.fraction * 100.0)?;
+        if self.message.is_empty() { Ok(()) } else { write!(f, " {}", self.message) }
+    }
+}

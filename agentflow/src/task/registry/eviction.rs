@@ -1,0 +1,36 @@
+//! [`Evictable`]: the tasks that may be dropped to make room for another one.
+
+use std::collections::BTreeSet;
+
+use super::super::engine::task::TaskRef;
+
+/// The tasks that may be dropped for another one, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Evictable {
+    /// The queued ones, which go first.
+    queued: BTreeSet<TaskRef>,
+    running: BTreeSet<TaskRef>,
+}
+
+impl Evictable {
+    pub(super) fn insert(&mut self, task: TaskRef, may_run: bool) {
+        let tasks = if may_run { &mut self.running } else { &mut self.queued };
+        tasks.insert(task);
+    }
+
+    /// Returns the next task to evict, other than those in `except`.
+    pub(super) fn next(&self, except: &[TaskRef]) -> Option<TaskRef> {
+        self.queued.iter().chain(&self.running).find(|task| !except.contains(task)).copied()
+    }
+
+    pub(super) fn remove(&mut self, task: TaskRef) {
+        let _ = self.queued.remove(&task) || self.running.remove(&task);
+    }
+
+    /// Moves a task from the queued to the running ones.
+    pub(super) fn begins(&mut self, task: TaskRef) {
+        if self.queued.remove(&task) {
+            self.running.insert(task);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! [`Registry`]: the live tasks of one manager, and the outcomes of those that ended.
+//!
+//! One mutex guards the phase, the live tasks and the counters, so that a spawn is either counted or refused, and the
+//! numbers agree at any moment. Neither user code nor tokio's code runs while it is held.
+
+pub(super) mod admission;
+mod closing;
+mod eviction;
+mod run_queue;
+mod state;
+mod waiters;
+mod watchers;
+
+use std::{sync::Arc, time::Duration};
+
+use state::ManagerPhase;
+pub(super) use state::State;
+use tokio::time::Instant;
+
+use super::{
+    engine::{
+        log,
+        metrics::{Change, Metrics},
+        sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify},
+        task::{StopRequest, TaskEnd, TaskRecord},
+    },
+    error::{SpawnError, TaskError},
+    events::TaskEvent,
+    id::TaskProgress,
+    info::{FinishedTask, TaskInfo},
+    options::TaskManagerOptions,
+};
+use crate::error::AttemptTimedOut;
+
+/// How long a wait goes on after the grace period: tasks that ignored their cancellation are aborted when it is over, and
+/// this is the time for them to be dropped.
+pub(super) const ABORT_MARGIN: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    state: Mutex<State>,
+    /// Notified at the ends that a caller waits for, and when a close gets an earlier deadline.
+    changed: Notify,
+    /// Notified of each slot that becomes free.
+    slot_freed: Notify,
+    /// Held by the waiting spawn that gets the next slot. The lock is fair, so the others follow in their order.
+    spawn_queue: tokio::sync::Mutex<()>,
+    /// Notified when the manager accepts less than before.
+    phase_changed: Notify,
+    /// Whether there may be a watcher to send events to.
+    is_watched: AtomicBool,
+    metrics: Metrics,
+    pub(super) runtime: Option<Handle>,
+    pub(super) options: TaskManagerOptions,
+}
+
+impl Registry {
+    pub(super) fn new(options: TaskManagerOptions) -> Self {
+        Self {
+            state: Mutex::new(State::new(&options)),
+            changed: Notify::new(),
+            slot_freed: Notify::new(),
+            spawn_queue: tokio::sync::Mutex::new(()),
+            phase_changed: Notify::new(),
+            is_watched: AtomicBool::new(false),
+            metrics: Metrics::default(),
+            runtime: Handle::try_current().ok(),
+            options,
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Counts and logs a refused spawn.
+    pub(super) fn reject(&self, name: &str, why: SpawnError) -> SpawnError {
+        self.lock().rejected += 1;
+        log::rejected(name, why);
+        self.metrics.record(name, Change::Rejected(why));
+        why
+    }
+
+    /// Reports that a task was admitted: to its run, to the watchers, and to the metrics.
+    pub(super) fn task_spawned(&self, task: &Arc<TaskRecord>) {
+        if let Some(origin) = &task.origin {
+            origin.report_start(&task.spec.name, task.at.id);
+        }
+        if let Some(tasks) = task.run_tasks() {
+            tasks.add(task);
+        }
+        self.emit(|| TaskEvent::Spawned(TaskInfo::new(task, Instant::now())));
+        self.metrics.record(&task.spec.name, Change::Spawned);
+    }
+
+    /// Begins the first attempt of a task.
+    pub(super) fn task_started(&self, task: &Arc<TaskRecord>) {
+        task.begin();
+        if task.spec.extras().idle_timeout.is_some() {
+            task.beat(None);
+        }
+        self.emit(|| TaskEvent::Started(TaskInfo::new(task, Instant::now())));
+        if cfg!(feature = "metrics") {
+            self.metrics.record(&task.spec.name, Change::Started { waited: task.spawned.elapsed() });
+        }
+    }
+
+    /// Reports a failed attempt that will be followed by another one.
+    pub(super) fn attempt_failed(&self, task: &Arc<TaskRecord>, attempt: u32, error: &TaskError, retry_in: Duration) {
+        let error = match error {
+            // A `TaskError` says that the task timed out; here only an attempt did.
+            TaskError::TimedOut { after, .. } => AttemptTimedOut { after: *after }.to_string().into(),
+            error => error.text().unwrap_or_default(),
+        };
+        if task.spec.extras().idle_timeout.is_some() {
+            // The task can't send a heartbeat during the pause, so the pause counts as one.
+            let now = Instant::now();
+            task.beat_at(now.checked_add(retry_in).unwrap_or(now), None);
+        }
+        log::attempt_failed(task, attempt, &error, retry_in);
+        self.emit(|| {
+            let task = TaskInfo::new(task, Instant::now());
+            TaskEvent::AttemptFailed { task, attempt, error: Arc::clone(&error), retry_in }
+        });
+    }
+
+    /// Begins another attempt of a task, and returns its number.
+    pub(super) fn attempt_started(&self, task: &TaskRecord) -> u32 {
+        self.lock().retries += 1;
+        self.metrics.record(&task.spec.name, Change::Retried);
+        if task.spec.extras().idle_timeout.is_some() {
+            task.beat(None);
+        }
+        task.begin_attempt()
+    }
+
+    /// Reports the progress of a task to the watchers.
+    pub(super) fn task_progressed(&self, task: &Arc<TaskRecord>, progress: Arc<TaskProgress>) {
+        self.emit(|| TaskEvent::Progress(TaskInfo::new(task, Instant::now()).with_progress(progress)));
+    }
+
+    /// Removes a task that has ended, lets queued tasks run, and reports the end.
+    pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd) {
+        let TaskEnd { outcome, age, .. } = end;
+        task.set_end(end);
+        let mut forgotten = None;
+        let mut state = self.lock();
+        let (removed, next) = state.remove(task.at).unzip();
+        state.outcomes.count(outcome);
+        if let Some(closing) = &mut state.closing {
+            closing.record(task);
+        }
+        if self.options.history > 0 {
+            if state.history.len() >= self.options.history {
+                forgotten = state.history.pop_front();
+            }
+            state.history.extend(removed);
+        }
+        let is_awaited = state.waiters.count > 0 && state.live() <= state.waiters.wake_at;
+        let has_free_slot = state.has_free_slot(&self.options);
+        // Take the sender under the same lock: the stream must not close before this task's `Ended` event is sent.
+        let events = if state.is_over() { state.events.take() } else { state.events.clone() };
+        drop(state);
+
+        // Dropped outside the lock: the record may hold user data.
+        drop(forgotten);
+        for task in next.into_iter().flatten() {
+            task.wake();
+        }
+        if let Some(origin) = &task.origin {
+            origin.report_end(&task.spec.name, task.at.id, outcome);
+        }
+        if let Some(tasks) = task.run_tasks() {
+            tasks.remove(task);
+        }
+        if let Some(events) = events
+            && let Some(end) = FinishedTask::of(task)
+        {
+            // Sending fails if the last watcher has gone meanwhile: then the event is for no one.
+            let _ = events.send(TaskEvent::Ended(end));
+        }
+        self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
+        if is_awaited {
+            self.notify();
+        }
+        if has_free_slot {
+            self.slot_freed.notify_one();
+        }
+    }
+
+    /// Returns the live tasks that match, oldest first. The lock is held only to find them.
+    pub(super) fn infos(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<TaskInfo> {
+        let tasks = self.lock().tasks().filter(|task| matches(task)).cloned().collect();
+        infos(tasks)
+    }
+
+    /// Cancels the live tasks that match, and returns them.
+    pub(super) fn cancel(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<Arc<TaskRecord>> {
+        let tasks: Vec<_> = {
+            let state = self.lock();
+            let tasks: Vec<_> = state.tasks().filter(|task| matches(task)).cloned().collect();
+            mark_all(&tasks, StopRequest::Cancel);
+            tasks
+        };
+        for task in &tasks {
+            task.request_stop(StopRequest::Cancel);
+        }
+        tasks
+    }
+
+    /// Returns the longest time that one of these tasks may take to end when it is cancelled.
+    pub(super) fn longest_grace(&self, tasks: &[Arc<TaskRecord>]) -> Duration {
+        tasks.iter().map(|task| task.spec.grace(self.options.grace_period)).max().unwrap_or_default()
+    }
+
+    /// Refuses all spawns and cancels all tasks: the last owner of the manager is gone.
+    pub(super) fn cancel_orphans(&self) {
+        let orphans: Vec<_> = {
+            let mut state = self.lock();
+            state.phase = ManagerPhase::Closed;
+            // Tasks that were already requested to stop are not orphans: a close or a caller is responsible for them.
+            let is_orphan = |task: &&Arc<TaskRecord>| task.stop_request() == StopRequest::None;
+            let orphans: Vec<_> = state.tasks().filter(is_orphan).cloned().collect();
+            mark_all(&orphans, StopRequest::Cancel);
+            orphans
+        };
+        self.notify_closed();
+        if orphans.is_empty() {
+            return;
+        }
+        log::orphaned(&orphans);
+        for task in orphans {
+            task.request_stop(StopRequest::Cancel);
+        }
+    }
+}
+
+/// Returns snapshots of these tasks, oldest first.
+fn infos(mut tasks: Vec<Arc<TaskRecord>>) -> Vec<TaskInfo> {
+    tasks.sort_unstable_by_key(|task| task.at);
+    let now = Instant::now();
+    tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
+}
+
+/// Records the request for all of these tasks. The caller holds the lock, so that ending one of them cannot start another.
+fn mark_all(tasks: &[Arc<TaskRecord>], request: StopRequest) {
+    for task in tasks {
+        task.mark_stop_requested(request);
+    }
+}

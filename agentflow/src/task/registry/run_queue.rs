@@ -1,0 +1,255 @@
+//! [`RunQueue`]: the admitted tasks that may run, and those that are queued.
+//!
+//! A task passes up to two gates. First it waits until it is the only one with its key. Then it waits for room: for its
+//! name, if the name has a limit, and for one more running task at all. A task that is blocked on its key therefore takes
+//! up no room. The oldest task goes first. Without limits and keys the queue costs nothing.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
+};
+
+use super::super::engine::task::{TaskRecord, TaskRef};
+
+#[derive(Debug)]
+pub(super) struct RunQueue {
+    max_running: Option<usize>,
+    running: usize,
+    /// The first lane is for all names that have no limit of their own.
+    lanes: Vec<Lane>,
+    names: HashMap<Cow<'static, str>, usize>,
+    keys: HashMap<Arc<str>, Keyed>,
+    waiting: usize,
+}
+
+/// The tasks of one name that has a limit, or of all names that have none.
+#[derive(Debug, Default)]
+struct Lane {
+    max_running: Option<usize>,
+    running: usize,
+    waiting: BTreeSet<TaskRef>,
+}
+
+/// The tasks of one key.
+#[derive(Debug)]
+struct Keyed {
+    /// The task that has passed the key's gate.
+    first: TaskRef,
+    /// The other tasks, with their lanes.
+    waiting: BTreeMap<TaskRef, usize>,
+    /// The youngest task that was replaced, as all older ones were: a burst of replacements visits each task once.
+    replaced: Option<TaskRef>,
+}
+
+/// The properties of a task by which it is queued. They are the same when it leaves as when it entered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueueEntry<'a> {
+    task: TaskRef,
+    name: &'a str,
+    key: Option<&'a Arc<str>>,
+}
+
+impl<'a> QueueEntry<'a> {
+    pub(super) fn of(task: &'a TaskRecord) -> Self {
+        Self { task: task.at, name: &task.spec.name, key: task.spec.key() }
+    }
+}
+
+impl RunQueue {
+    /// Creates a queue with a limit for all tasks, and with limits for some names.
+    pub(super) fn new(max_running: Option<usize>, max_running_named: &[(Cow<'static, str>, usize)]) -> Self {
+        let mut lanes = vec![Lane::default()];
+        let mut names = HashMap::new();
+        for (name, max_running) in max_running_named {
+            names.insert(name.clone(), lanes.len());
+            lanes.push(Lane { max_running: Some(*max_running), ..Lane::default() });
+        }
+        Self { max_running, running: 0, lanes, names, keys: HashMap::new(), waiting: 0 }
+    }
+
+    /// Returns the number of queued tasks.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Returns whether a task with this key lives.
+    pub(super) fn has_key(&self, key: &str) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// Returns the tasks with this key that were not replaced yet, oldest first.
+    pub(super) fn unreplaced(&self, key: &str) -> Vec<TaskRef> {
+        let Some(keyed) = self.keys.get(key) else {
+            return Vec::new();
+        };
+        let first = Some(keyed.first).filter(|first| keyed.replaced < Some(*first));
+        let waiting = keyed.waiting.range((keyed.replaced.map_or(Unbounded, Excluded), Unbounded));
+        first.into_iter().chain(waiting.map(|(task, _)| *task)).collect()
+    }
+
+    /// Marks all present tasks with this key as replaced.
+    pub(super) fn mark_replaced(&mut self, key: &str) {
+        if let Some(keyed) = self.keys.get_mut(key) {
+            keyed.replaced = Some(keyed.waiting.last_key_value().map_or(keyed.first, |(task, _)| *task));
+        }
+    }
+
+    /// Adds a task; returns whether it may run at once.
+    pub(super) fn enter(&mut self, entry: QueueEntry<'_>) -> bool {
+        if !self.has_limits() && entry.key.is_none() {
+            return true;
+        }
+        let lane = self.lane(entry.name);
+        if let Some(key) = entry.key {
+            if let Some(keyed) = self.keys.get_mut(key) {
+                keyed.waiting.insert(entry.task, lane);
+                self.waiting += 1;
+                return false;
+            }
+            self.keys.insert(Arc::clone(key), Keyed { first: entry.task, waiting: BTreeMap::new(), replaced: None });
+        }
+        self.run_or_queue(entry.task, lane)
+    }
+
+    /// Removes a task; returns those that may run now.
+    pub(super) fn leave(&mut self, entry: QueueEntry<'_>, was_running: bool) -> Vec<TaskRef> {
+        if !self.has_limits() && entry.key.is_none() {
+            return Vec::new();
+        }
+        let lane = self.lane(entry.name);
+        if was_running {
+            self.running -= 1;
+            self.lanes[lane].running -= 1;
+        } else if self.lanes[lane].waiting.remove(&entry.task) {
+            self.waiting -= 1;
+        }
+        if let Some(key) = entry.key
+            && let Some(keyed) = self.keys.get_mut(key)
+        {
+            if keyed.first != entry.task {
+                if keyed.waiting.remove(&entry.task).is_some() {
+                    self.waiting -= 1;
+                }
+            } else if let Some((next, lane)) = keyed.waiting.pop_first() {
+                keyed.first = next;
+                self.lanes[lane].waiting.insert(next);
+            } else {
+                self.keys.remove(key);
+            }
+        }
+        std::iter::from_fn(|| self.start_next()).collect()
+    }
+
+    fn has_limits(&self) -> bool {
+        self.max_running.is_some() || self.lanes.len() > 1
+    }
+
+    fn lane(&self, name: &str) -> usize {
+        if self.names.is_empty() { 0 } else { self.names.get(name).copied().unwrap_or(0) }
+    }
+
+    fn has_room(&self, lane: usize) -> bool {
+        let lane = &self.lanes[lane];
+        self.max_running.is_none_or(|max| self.running < max) && lane.max_running.is_none_or(|max| lane.running < max)
+    }
+
+    /// Counts a task that has passed its key's gate as running if there is room, or else queues it; returns which.
+    fn run_or_queue(&mut self, task: TaskRef, lane: usize) -> bool {
+        let may_run = self.has_room(lane);
+        if may_run {
+            self.running += 1;
+            self.lanes[lane].running += 1;
+        } else {
+            self.waiting += 1;
+            self.lanes[lane].waiting.insert(task);
+        }
+        may_run
+    }
+
+    /// Counts the oldest queued task for which there is room as running, and returns it.
+    fn start_next(&mut self) -> Option<TaskRef> {
+        let firsts = self.lanes.iter().enumerate().filter_map(|(index, lane)| Some((*lane.waiting.first()?, index)));
+        let (task, lane) = firsts.filter(|(_, lane)| self.has_room(*lane)).min()?;
+        self.lanes[lane].waiting.remove(&task);
+        self.waiting -= 1;
+        self.run_or_queue(task, lane).then_some(task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::task::TaskId;
+
+    const NAMES: [&str; 3] = ["free", "one at a time", "two at a time"];
+
+    fn task(number: u64) -> TaskRef {
+        TaskRef { id: TaskId(number), slot: 0 }
+    }
+
+    struct Queued {
+        number: u64,
+        name: usize,
+        key: Option<Arc<str>>,
+        runs: bool,
+    }
+
+    impl Queued {
+        fn entry(&self) -> QueueEntry<'_> {
+            QueueEntry { task: task(self.number), name: NAMES[self.name], key: self.key.as_ref() }
+        }
+    }
+
+    /// Starts the tasks that may run, oldest first, by checking for each task what blocks it.
+    fn start(tasks: &mut [Queued]) -> Vec<TaskRef> {
+        let mut started = Vec::new();
+        for index in 0..tasks.len() {
+            let (earlier, queued) = (&tasks[..index], &tasks[index]);
+            let running = |name: Option<usize>| {
+                tasks.iter().filter(|task| task.runs && name.is_none_or(|name| task.name == name)).count()
+            };
+            let is_first = queued.key.is_none() || earlier.iter().all(|other| other.key != queued.key);
+            let has_room = running(None) < 4 && (queued.name == 0 || running(Some(queued.name)) < queued.name);
+            if !queued.runs && is_first && has_room {
+                started.push(task(queued.number));
+                tasks[index].runs = true;
+            }
+        }
+        started
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_oldest_task_that_may_run_runs(
+            steps in prop::collection::vec((0..3_usize, prop::option::of(0..2_usize), any::<usize>(), 0..5_u8), 1..60)
+        ) {
+            let limits = [(Cow::Borrowed(NAMES[1]), 1), (Cow::Borrowed(NAMES[2]), 2)];
+            let keys: [Arc<str>; 2] = ["a".into(), "b".into()];
+            let mut queue = RunQueue::new(Some(4), &limits);
+            let mut tasks: Vec<Queued> = Vec::new();
+            for (number, (name, key, which, step)) in (1..).zip(steps) {
+                if step < 2 && !tasks.is_empty() {
+                    let left = tasks.remove(which % tasks.len());
+                    prop_assert_eq!(queue.leave(left.entry(), left.runs), start(&mut tasks));
+                } else {
+                    tasks.push(Queued { number, name, key: key.map(|key| Arc::clone(&keys[key])), runs: false });
+                    let may_run = queue.enter(tasks[tasks.len() - 1].entry());
+                    prop_assert_eq!(may_run, !start(&mut tasks).is_empty());
+                }
+                prop_assert_eq!(queue.waiting(), tasks.iter().filter(|task| !task.runs).count());
+            }
+            while !tasks.is_empty() {
+                let left = tasks.remove(0);
+                queue.leave(left.entry(), left.runs);
+                start(&mut tasks);
+            }
+            prop_assert!(queue.keys.is_empty() && queue.running == 0 && queue.waiting == 0);
+        }
+    }
+}

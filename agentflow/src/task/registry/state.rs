@@ -1,0 +1,203 @@
+//! [`State`]: what the registry's mutex guards.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use slab::Slab;
+use tokio::{sync::broadcast, time::Instant};
+
+use super::{
+    super::{
+        engine::task::{TaskRecord, TaskRef},
+        events::TaskEvent,
+        info::FinishedTask,
+        options::TaskManagerOptions,
+        outcome::TaskOutcome,
+        stats::{OutcomeCounts, TaskStats},
+    },
+    eviction::Evictable,
+    run_queue::{QueueEntry, RunQueue},
+};
+
+/// The live tasks of a manager, its history, and its counters.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) phase: ManagerPhase,
+    pub(super) last_id: u64,
+    pub(super) live: Slab<Arc<TaskRecord>>,
+    pub(super) queue: RunQueue,
+    /// The tasks that may be dropped for another one; empty unless the options ask for that.
+    pub(super) evictable: Evictable,
+    /// The number of live tasks that have released their slot.
+    pub(super) leaving: usize,
+    /// The number of live tasks that are cancelled last.
+    pub(super) cancel_last: usize,
+    pub(super) outcomes: OutcomeCounts,
+    pub(super) retries: u64,
+    pub(super) rejected: u64,
+    pub(super) history: VecDeque<Arc<TaskRecord>>,
+    pub(super) closing: Option<Closing>,
+    pub(super) waiters: Waiters,
+    pub(super) events: Option<broadcast::Sender<TaskEvent>>,
+}
+
+/// The work that a manager accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ManagerPhase {
+    /// The manager accepts every task.
+    Open,
+    /// The manager accepts the children of live tasks, and the tasks of live runs.
+    Draining,
+    /// The manager accepts nothing.
+    Closed,
+}
+
+/// The progress of a close, shared by all its callers.
+#[derive(Debug)]
+pub(super) struct Closing {
+    pub(super) began: Instant,
+    /// The outcomes up to the moment when closing began.
+    pub(super) before: OutcomeCounts,
+    /// When draining ends: the earliest deadline of all callers.
+    pub(super) deadline: Option<Instant>,
+    /// When the grace period of each [`ShutdownWave`] is over.
+    pub(super) grace_over: [Option<Instant>; 2],
+    pub(super) unfinished: Vec<FinishedTask>,
+    pub(super) elapsed: Option<Duration>,
+}
+
+/// One of the two groups of tasks that a close cancels one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ShutdownWave {
+    /// The tasks that are cancelled when the bound is over.
+    First,
+    /// The tasks that are [cancelled last](crate::task::TaskBuilder::cancel_last): when those of the first wave have
+    /// ended, or have used up their grace period.
+    Last,
+}
+
+/// The callers that wait for tasks to end, so that an end that none of them waits for wakes none of them.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    pub(super) count: usize,
+    /// The largest number of live tasks at which a waiter needs to be woken.
+    pub(super) wake_at: usize,
+}
+
+impl ShutdownWave {
+    pub(super) fn of(task: &TaskRecord) -> Self {
+        if task.spec.extras().cancel_last { Self::Last } else { Self::First }
+    }
+}
+
+impl Closing {
+    /// Records a task that ended while the manager closes.
+    pub(super) fn record(&mut self, task: &Arc<TaskRecord>) {
+        if task.is_unfinished() {
+            self.unfinished.extend(FinishedTask::of(task).filter(|end| {
+                // A task that ended by itself within its grace period is not unfinished.
+                matches!(end.outcome(), TaskOutcome::Cancelled | TaskOutcome::Aborted)
+            }));
+        }
+    }
+}
+
+impl State {
+    pub(super) fn new(options: &TaskManagerOptions) -> Self {
+        Self {
+            phase: ManagerPhase::Open,
+            last_id: 0,
+            live: Slab::new(),
+            queue: RunQueue::new(options.max_running, &options.max_running_named),
+            evictable: Evictable::default(),
+            leaving: 0,
+            cancel_last: 0,
+            outcomes: OutcomeCounts::default(),
+            retries: 0,
+            rejected: 0,
+            history: VecDeque::new(),
+            closing: None,
+            waiters: Waiters::default(),
+            events: None,
+        }
+    }
+
+    /// Removes a task that has ended; returns it, and the tasks that may run now.
+    pub(super) fn remove(&mut self, at: TaskRef) -> Option<(Arc<TaskRecord>, Vec<Arc<TaskRecord>>)> {
+        let task = self.live.try_remove(at.slot)?;
+        self.cancel_last -= usize::from(task.spec.extras().cancel_last);
+        self.leaving -= usize::from(task.slot_released());
+        self.evictable.remove(task.at);
+        let next = self.queue.leave(QueueEntry::of(&task), task.may_run());
+        let next: Vec<_> = next.into_iter().filter_map(|next| self.get(next)).cloned().collect();
+        for task in &next {
+            self.evictable.begins(task.at);
+            task.permit_after_queue();
+        }
+        Some((task, next))
+    }
+
+    /// Returns whether no task lives, and none will.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == ManagerPhase::Closed && self.live() == 0
+    }
+
+    /// Returns the number of live tasks that are cancelled last, besides those in `except`.
+    pub(crate) fn cancel_last_except(&self, except: &[TaskRef]) -> usize {
+        let excepted = |task: &&TaskRef| self.get(**task).is_some_and(|task| task.spec.extras().cancel_last);
+        self.cancel_last - except.iter().filter(excepted).count()
+    }
+
+    pub(super) fn get(&self, task: TaskRef) -> Option<&Arc<TaskRecord>> {
+        self.live.get(task.slot).filter(|live| live.at == task)
+    }
+
+    /// Returns the live tasks, in no particular order.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = &Arc<TaskRecord>> {
+        self.live.iter().map(|(_, task)| task)
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Returns the number of live tasks that occupy a slot.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.live() - self.leaving
+    }
+
+    /// Returns a task and those of its ancestors that live.
+    pub(super) fn with_ancestors(&self, task: &TaskRecord) -> Vec<TaskRef> {
+        let ancestors = task.spec.extras().ancestors.iter().copied();
+        std::iter::once(task.at).chain(ancestors.filter(|ancestor| self.get(*ancestor).is_some())).collect()
+    }
+
+    /// Returns the live tasks that wait for a caller within `task`: the task itself, and its ancestors.
+    pub(crate) fn current_and_ancestors(&self, task: TaskRef) -> Vec<TaskRef> {
+        self.get(task).map_or_else(Vec::new, |task| self.with_ancestors(task))
+    }
+
+    /// Returns the number of live tasks besides those in `except`.
+    pub(super) fn live_except(&self, except: &[TaskRef]) -> usize {
+        self.live() - except.iter().filter(|task| self.get(**task).is_some()).count()
+    }
+
+    pub(super) fn tasks_except<'a>(&'a self, except: &'a [TaskRef]) -> impl Iterator<Item = &'a Arc<TaskRecord>> {
+        self.tasks().filter(|task| !except.contains(&task.at))
+    }
+
+    pub(crate) fn recently_finished(&self) -> Vec<FinishedTask> {
+        self.history.iter().filter_map(FinishedTask::of).collect()
+    }
+
+    pub(crate) fn stats(&self) -> TaskStats {
+        let active = self.live() as u64;
+        TaskStats {
+            spawned: active + self.outcomes.total(),
+            active,
+            queued: self.queue.waiting() as u64,
+            outcomes: self.outcomes,
+            retries: self.retries,
+            rejected: self.rejected,
+        }
+    }
+}

@@ -845,7 +845,10 @@ async fn a_turn_that_does_not_come_in_time_is_a_timeout_of_the_queue() {
         let error = handle.await.unwrap_err();
         let TaskError::TimedOut { after, limit: of, .. } = error else { panic!("{error}") };
         assert_eq!((after, of, began.elapsed()), (limit, TimeoutKind::Queue, limit));
-        assert_eq!(error.to_string(), format!("the background task timed out: its turn did not come within {limit:?}"));
+        assert_eq!(
+            error.to_string(),
+            format!("the background task timed out: it was queued for longer than {limit:?}")
+        );
     }
     assert!(!polled.load(Ordering::SeqCst));
     for end in tasks.recently_finished() {

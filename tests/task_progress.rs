@@ -98,14 +98,14 @@ async fn a_task_that_gives_no_sign_of_life_is_timed_out() {
         pending::<()>().await;
     };
     let error = tasks.create_task(work).idle_timeout(5 * SECOND).spawn().unwrap().await.unwrap_err();
-    assert_eq!(error.to_string(), "the background task timed out: it gave no sign of life for 5s");
+    assert_eq!(error.to_string(), "the background task timed out: it sent no heartbeat for 5s");
     let TaskError::TimedOut { after, limit, .. } = error else { panic!("{error:?}") };
     assert_eq!((after, limit), (5 * SECOND, TimeoutKind::Idle));
     was_dropped.await.unwrap();
     let end = tasks.recently_finished().remove(0);
     assert_eq!((end.outcome(), end.limit(), end.age()), (TaskOutcome::TimedOut, Some(TimeoutKind::Idle), 5 * SECOND));
     assert_eq!(end.timeout(), None);
-    let line = log.event("background task timed out without a sign of life");
+    let line = log.event("background task timed out without a heartbeat");
     assert_eq!((line.level, line.field("limit"), line.field("outcome")), (Level::WARN, "idle", "timed_out"));
 }
 

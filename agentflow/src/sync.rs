@@ -14,8 +14,8 @@ use tokio::time::Instant;
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
+#[cfg_attr(agentflow_model, allow(dead_code, reason = "the model checker's mutex takes its place"))]
 impl<T> Mutex<T> {
-    #[cfg_attr(agentflow_model, allow(dead_code, reason = "the model checker's mutex takes its place"))]
     pub(crate) const fn new(value: T) -> Self {
         Self(std::sync::Mutex::new(value))
     }
@@ -26,8 +26,8 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Returns the moment at which `bound` is over; `None` if there is no bound, or if it lies beyond the clock's range, which
-/// is no bound either.
+/// Returns the moment at which `bound` is over; `None` if there is no bound, or if it lies beyond the clock's range,
+/// which is no bound either.
 pub(crate) fn deadline(bound: Option<Duration>) -> Option<Instant> {
     bound.and_then(|bound| Instant::now().checked_add(bound))
 }

@@ -55,8 +55,8 @@ pub struct TaskBuilder<'m, T, W> {
 
 /// The functions of a `W`, taken where its kind is known.
 ///
-/// They are function pointers, so that `spawn` itself has no bounds: a type that can't be a task is one error, where the
-/// task is created, and not a second one at `.spawn()`.
+/// They are function pointers, so that `spawn` itself has no bounds: a type that can't be a task is one error, where
+/// the task is created, and not a second one at `.spawn()`.
 pub(super) struct WorkVtable<T, W> {
     launch: Launch<T, W>,
     type_name: fn() -> &'static str,
@@ -67,8 +67,8 @@ pub(super) struct WorkVtable<T, W> {
 /// Hands an admitted task to the runtime.
 type Launch<T, W> = fn(W, &Handle, CurrentTask) -> Result<TaskHandle<T>, SpawnError>;
 
-/// The work of [`create_retrying_task`](BackgroundTaskManager::create_retrying_task): a closure that makes the future of
-/// each attempt, and the retry policy.
+/// The work of [`create_retrying_task`](BackgroundTaskManager::create_retrying_task): a closure that makes the future
+/// of each attempt, and the retry policy.
 #[derive(Debug)]
 pub struct Retrying<M> {
     make: M,
@@ -87,14 +87,15 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         Self { manager, work, vtable, name: None, timeout: None, context: Vec::new(), extras: None }
     }
 
-    /// Sets the task's name, for logs, reports and metrics. The default is the name of the function that made the future.
+    /// Sets the task's name, for logs, reports and metrics. The default is the name of the function that made the
+    /// future.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Limits how long the task may take, counted from its spawn, in steps of a millisecond: time in the queue and all its
-    /// attempts included. When the time is over, the task is dropped where it awaits, and a warning is logged.
+    /// Limits how long the task may take, counted from its spawn, in steps of a millisecond: time in the queue and all
+    /// its attempts included. When the time is over, the task is dropped where it awaits, and a warning is logged.
     ///
     /// A task that is done when its time is over is done, even if it noticed late because it blocked its thread: then
     /// a warning reports by how much. With `Duration::ZERO` the task times out without being polled.
@@ -113,8 +114,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self
     }
 
-    /// Limits how long the task may be queued, counted from its spawn: then it times out without having begun. Overrides
-    /// the manager's [`queue_timeout`](crate::task::TaskManagerOptions::queue_timeout).
+    /// Limits how long the task may be queued, counted from its spawn: then it times out without having begun.
+    /// Overrides the manager's [`queue_timeout`](crate::task::TaskManagerOptions::queue_timeout).
     ///
     /// ```
     /// # use std::{future::pending, time::Duration};
@@ -188,13 +189,13 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self.with(|extras| extras.grace_period = Some(grace))
     }
 
-    /// Cancels the task last when the manager closes: after all others have ended, or have used up their grace period. Then
-    /// it has its own grace period, whether it listens to its token or not. Such a task is never dropped to make room for
-    /// another one.
+    /// Cancels the task last when the manager closes: after all others have ended, or have used up their grace period.
+    /// Then it has its own grace period, whether it listens to its token or not. Such a task is never dropped to make
+    /// room for another one.
     ///
     /// The order holds for [`close`](BackgroundTaskManager::close), and so for the app's
-    /// [`aclose`](crate::CompiledGraph::aclose) and [`stop`](crate::CompiledGraph::stop). Other ways to cancel treat the task
-    /// like any other: dropping the manager without a close, [`cancel`](BackgroundTaskManager::cancel),
+    /// [`aclose`](crate::CompiledGraph::aclose) and [`stop`](crate::CompiledGraph::stop). Other ways to cancel treat
+    /// the task like any other: dropping the manager without a close, [`cancel`](BackgroundTaskManager::cancel),
     /// [`cancel_all`](BackgroundTaskManager::cancel_all) and [`OnRunEnd::Cancel`].
     ///
     /// ```
@@ -221,8 +222,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self.with(|extras| extras.on_run_end = on_run_end)
     }
 
-    /// Sets the task's key. At most one task per key runs at a time; `on_duplicate` is the effect of this spawn on a live
-    /// task with the same key, or of that task on this spawn.
+    /// Sets the task's key. At most one task per key runs at a time; `on_duplicate` is the effect of this spawn on a
+    /// live task with the same key, or of that task on this spawn.
     ///
     /// ```
     /// use agentflow::task::{OnDuplicateKey, SpawnError};
@@ -281,8 +282,8 @@ impl<M> sealed::Sealed for Retrying<M> {
 
 /// Settings of tasks that are created with [`create_retrying_task`](BackgroundTaskManager::create_retrying_task).
 impl<T, W> TaskBuilder<'_, T, W> {
-    /// Sets how often, when and after which errors to try again. The default is three attempts, with a pause of 100 ms that
-    /// doubles, and jitter.
+    /// Sets how often, when and after which errors to try again. The default is three attempts, with a pause of 100 ms
+    /// that doubles, and jitter.
     pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self
     where
         W: Attempts,
@@ -330,8 +331,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     ///
     /// # Errors
     ///
-    /// Returns a [`SpawnError`] if the manager is closed or full, if there is no runtime, or if the task's key is taken; the
-    /// task is dropped without having begun.
+    /// Returns a [`SpawnError`] if the manager is closed or full, if there is no runtime, or if the task's key is
+    /// taken; the task is dropped without having begun.
     pub fn spawn(self) -> Result<TaskHandle<T>, SpawnError> {
         let mut pending = self.into_pending()?;
         match pending.admit() {
@@ -343,8 +344,9 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// Spawns the task as soon as there is a free slot: where [`spawn`](Self::spawn) would return
     /// [`SpawnError::Full`], this waits, for as long as it takes.
     ///
-    /// Waiting spawns get slots in the order of their first polls, so a future that is kept without being polled holds up
-    /// those behind it. A task that waits here for a slot that only its own end would free waits until it is stopped.
+    /// Waiting spawns get slots in the order of their first polls, so a future that is kept without being polled holds
+    /// up those behind it. A task that waits here for a slot that only its own end would free waits until it is
+    /// stopped.
     ///
     /// ```
     /// use agentflow::{BackgroundTaskManager, task::TaskManagerOptions};
@@ -362,8 +364,8 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     ///
     /// # Errors
     ///
-    /// Returns the errors of [`spawn`](Self::spawn), but never [`SpawnError::Full`]. If the manager closes meanwhile, the
-    /// wait ends with [`SpawnError::Closed`].
+    /// Returns the errors of [`spawn`](Self::spawn), but never [`SpawnError::Full`]. If the manager closes meanwhile,
+    /// the wait ends with [`SpawnError::Closed`].
     ///
     /// # Cancel safety
     ///

@@ -47,8 +47,8 @@ impl TaskContext {
         }
     }
 
-    /// Returns the context of the task that this is called in; `None` outside of a task, and in futures that a task spawned
-    /// on the runtime itself.
+    /// Returns the context of the task that this is called in; `None` outside of a task, and in futures that a task
+    /// spawned on the runtime itself.
     ///
     /// A task that was not created with a context is dropped when it is cancelled: its token is never cancelled.
     ///
@@ -89,8 +89,8 @@ impl TaskContext {
     }
 
     /// Reports the task's progress: `task.progress(0.4, "uploading")`. It appears in
-    /// [`task_info`](BackgroundTaskManager::task_info) and as an [event](BackgroundTaskManager::events), and counts as a
-    /// [`heartbeat`](Self::heartbeat).
+    /// [`task_info`](BackgroundTaskManager::task_info) and as an [event](BackgroundTaskManager::events), and counts as
+    /// a [`heartbeat`](Self::heartbeat).
     ///
     /// `fraction` is clamped to 0..=1.
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {
@@ -126,8 +126,8 @@ impl TaskContext {
 
     /// Waits until the task is cancelled, for whatever reason, or its timeout is over.
     ///
-    /// A cancelled task has its [grace period](crate::task::TaskBuilder::grace_period) to end by itself; then it is dropped.
-    /// After a timeout it is dropped at once.
+    /// A cancelled task has its [grace period](crate::task::TaskBuilder::grace_period) to end by itself; then it is
+    /// dropped. After a timeout it is dropped at once.
     ///
     /// # Cancel safety
     ///
@@ -142,8 +142,9 @@ impl TaskContext {
         self.token.is_cancelled()
     }
 
-    /// Returns the task's token, to pass to the functions that it calls. Cancelling the token informs the futures that wait
-    /// for it, but not the manager: to cancel the task, use [`TaskHandle::cancel`](crate::task::TaskHandle::cancel).
+    /// Returns the task's token, to pass to the functions that it calls. Cancelling the token informs the futures that
+    /// wait for it, but not the manager: to cancel the task, use
+    /// [`TaskHandle::cancel`](crate::task::TaskHandle::cancel).
     #[must_use]
     pub fn token(&self) -> &CancellationToken {
         &self.token

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn progress_that_nobody_hears_is_found_out_too() {
+    async fn progress_without_a_reader_ends_the_watching_too() {
         let tasks = BackgroundTaskManager::new();
         let events = tasks.events();
         let work = |task: TaskContext| async move {

@@ -17,8 +17,8 @@ use super::{
     outcome::TaskOutcome,
 };
 
-/// A handle of a spawned task: await it for the task's result, cancel the task with it, or drop it and let the task go on
-/// by itself.
+/// A handle of a spawned task: await it for the task's result, cancel the task with it, or drop it and let the task go
+/// on by itself.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -59,9 +59,9 @@ impl<T> TaskHandle<T> {
 
     /// Cancels the task; returns at once.
     ///
-    /// A task with a [`TaskContext`](crate::TaskContext) is informed through its token, and dropped if it still runs after
-    /// its [grace period](crate::task::TaskBuilder::grace_period). Any other task is dropped where it awaits. A blocking task
-    /// that has begun can only be informed. A task that has ended stays as it is.
+    /// A task with a [`TaskContext`](crate::TaskContext) is informed through its token, and dropped if it still runs
+    /// after its [grace period](crate::task::TaskBuilder::grace_period). Any other task is dropped where it awaits. A
+    /// blocking task that has begun can only be informed. A task that has ended stays as it is.
     pub fn cancel(&self) {
         self.task.request_stop(StopRequest::Cancel);
     }

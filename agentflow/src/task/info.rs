@@ -123,8 +123,8 @@ impl TaskInfo {
         self.state
     }
 
-    /// Returns the number of the current attempt, from 1; 0 if the task has not begun yet. More than 1 is for tasks that
-    /// [retry](crate::BackgroundTaskManager::create_retrying_task).
+    /// Returns the number of the current attempt, from 1; 0 if the task has not begun yet. More than 1 is for tasks
+    /// that [retry](crate::BackgroundTaskManager::create_retrying_task).
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt

@@ -47,8 +47,8 @@ use crate::{run_id::RunId, sync::deadline};
 ///
 /// # Log lines
 ///
-/// A manager logs through [`tracing`](https://docs.rs/tracing), with the target `agentflow::task`. Fields in parentheses
-/// are present only where they apply.
+/// A manager logs through [`tracing`](https://docs.rs/tracing), with the target `agentflow::task`. Fields in
+/// parentheses are present only where they apply.
 ///
 /// | line | level | fields |
 /// |---|---|---|
@@ -56,27 +56,27 @@ use crate::{run_id::RunId, sync::deadline};
 /// | background task blocked its thread until … after its timeout, then completed | warn | those of an end, `overrun` |
 /// | background task failed | error | those of an end |
 /// | background task panicked | error | those of an end |
-/// | background task timed out; … in its last attempt; … without a sign of life; … in the queue | warn | those of an end |
+/// | background task timed out; … in its last attempt; … without a heartbeat; … in the queue | warn | those of an end |
 /// | background task cancelled | debug | those of an end |
 /// | background task aborted | debug | those of an end |
-/// | background task aborted: it did not end within its grace when the manager was closed | warn | those of an end |
+/// | background task aborted: it did not end within its grace period when the manager was closed | warn | those of an end |
 /// | background task dropped to make room for another one | warn | those of an end |
 /// | background task failed, and will be tried again | warn | `name`, `id`, `attempt`, `retry_in`, `error`, (`run`, `node`, `context`, `key`) |
 /// | background task rejected | debug | `name`, `reason` |
 /// | the task manager was dropped without being closed: … | warn | `count`, `tasks` |
 ///
 /// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,
-/// `context`, `error`, `timeout`, [`limit`](crate::task::TimeoutKind::as_str), `attempts` if there was more than one, `key`,
-/// `overrun` if the task ended by itself after its timeout). `context` is one JSON object of the fields that
+/// `context`, `error`, `timeout`, [`limit`](crate::task::TimeoutKind::as_str), `attempts` if there was more than one,
+/// `key`, `overrun` if the task ended by itself after its timeout). `context` is one JSON object of the fields that
 /// [`context`](TaskBuilder::context) added.
 ///
-/// Each task runs in a span `agentflow.task` at level info, with the fields `name` and `id`. It has no parent, and follows
-/// from the span in which the task was spawned.
+/// Each task runs in a span `agentflow.task` at level info, with the fields `name` and `id`. It has no parent, and
+/// follows from the span in which the task was spawned.
 ///
 /// # Metrics
 ///
-/// With the feature `metrics` a manager reports to the [`metrics`](https://docs.rs/metrics) facade; the application installs
-/// the recorder. Without the feature the metrics cost nothing.
+/// With the feature `metrics` a manager reports to the [`metrics`](https://docs.rs/metrics) facade; the application
+/// installs the recorder. Without the feature the metrics cost nothing.
 ///
 /// | metric | kind | labels | meaning |
 /// |---|---|---|---|
@@ -88,9 +88,9 @@ use crate::{run_id::RunId, sync::deadline};
 /// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | time from the spawn to the end |
 /// | `agentflow_task_queue_wait_seconds` | histogram | `name` | time from the spawn until the task began, if it did |
 ///
-/// A task's name is its only label of its own; its id, key, context and errors are for the logs. A manager's first 256 names
-/// become labels, and all others share the label `other`: give tasks of one kind one name, and tell them apart by their
-/// [context](TaskBuilder::context).
+/// A task's name is its only label of its own; its id, key, context and errors are for the logs. A manager's first 256
+/// names become labels, and all others share the label `other`: give tasks of one kind one name, and tell them apart by
+/// their [context](TaskBuilder::context).
 #[derive(Clone)]
 pub struct BackgroundTaskManager {
     pub(super) registry: Arc<Registry>,
@@ -186,7 +186,8 @@ impl BackgroundTaskManager {
         TaskBuilder::new(self, future, builder::future())
     }
 
-    /// Creates a task that can end by itself when it is cancelled: `task` receives the [`TaskContext`] and returns the future.
+    /// Creates a task that can end by itself when it is cancelled: `task` receives the [`TaskContext`] and returns the
+    /// future.
     ///
     /// The closure is called within the task, when that begins.
     #[inline]
@@ -199,10 +200,11 @@ impl BackgroundTaskManager {
         TaskBuilder::new(self, task, builder::with_context())
     }
 
-    /// Creates a task that blocks its thread: it runs on the runtime's threads for blocking work, not on those for futures.
+    /// Creates a task that blocks its thread: it runs on the runtime's threads for blocking work, not on those for
+    /// futures.
     ///
-    /// Nothing can end it from outside: when it is cancelled or times out, it is informed through its [`TaskContext`] and
-    /// goes on until it returns, and its result is the outcome. A task that has not begun by then never begins.
+    /// Nothing can end it from outside: when it is cancelled or times out, it is informed through its [`TaskContext`]
+    /// and goes on until it returns, and its result is the outcome. A task that has not begun by then never begins.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -228,16 +230,16 @@ impl BackgroundTaskManager {
         TaskBuilder::new(self, task, builder::blocking())
     }
 
-    /// Creates a task that is tried again when it fails: `attempt` receives the number of the attempt, from 1, and returns its
-    /// future.
+    /// Creates a task that is tried again when it fails: `attempt` receives the number of the attempt, from 1, and
+    /// returns its future.
     ///
     /// After a `Result::Err`, a panic, or an [`attempt_timeout`](TaskBuilder::attempt_timeout) the
     /// [policy](TaskBuilder::retry) decides whether and when there is another attempt; the end of the last one is the
-    /// task's. The [`timeout`](TaskBuilder::timeout) covers all attempts and the pauses between them. Each failed attempt
-    /// that is not the last is a warning in the log.
+    /// task's. The [`timeout`](TaskBuilder::timeout) covers all attempts and the pauses between them. Each failed
+    /// attempt that is not the last is a warning in the log.
     ///
-    /// The task is not informed of its cancellation: it is dropped where it awaits, in an attempt or between two. So the
-    /// [`token`](TaskContext::token) of [`TaskContext::current`] is never cancelled in it.
+    /// The task is not informed of its cancellation: it is dropped where it awaits, in an attempt or between two. So
+    /// the [`token`](TaskContext::token) of [`TaskContext::current`] is never cancelled in it.
     ///
     /// ```
     /// use std::time::Duration;
@@ -287,8 +289,8 @@ impl BackgroundTaskManager {
         self.registry.infos(|_| true)
     }
 
-    /// Returns the tasks of this run that have not ended, oldest first: those that its nodes spawned, and those that these
-    /// tasks spawned.
+    /// Returns the tasks of this run that have not ended, oldest first: those that its nodes spawned, and those that
+    /// these tasks spawned.
     ///
     /// ```
     /// use agentflow::{AgentState, BackgroundTaskManager, NodeError, RunConfig, RunId, graph, node};
@@ -317,7 +319,8 @@ impl BackgroundTaskManager {
         self.registry.infos(|task| task.belongs_to(run))
     }
 
-    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many are retained.
+    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many are
+    /// retained.
     #[must_use]
     pub fn recently_finished(&self) -> Vec<FinishedTask> {
         self.registry.lock().recently_finished()
@@ -335,8 +338,8 @@ impl BackgroundTaskManager {
     /// Waits until no task is left, those spawned meanwhile included; with a bound, at most that long.
     ///
     /// A wait never cancels anything: tasks that still run when the bound is over go on, and the error lists them.
-    /// Called from inside a task, it waits neither for that task nor for its ancestors; two tasks that both wait without a
-    /// bound do wait for each other. When it returns, the tasks that ended were logged and dropped.
+    /// Called from inside a task, it waits neither for that task nor for its ancestors; two tasks that both wait
+    /// without a bound do wait for each other. When it returns, the tasks that ended were logged and dropped.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -372,8 +375,8 @@ impl BackgroundTaskManager {
     /// Returns a stream of what happens to all tasks from now on.
     ///
     /// A task never waits for a stream's reader: a reader that is more than
-    /// [`event_buffer`](TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with the number of missed
-    /// events, and goes on with the oldest that is retained. While there is no stream, events cost nothing.
+    /// [`event_buffer`](TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with the number of
+    /// missed events, and goes on with the oldest that is retained. While there is no stream, events cost nothing.
     ///
     /// [`wait_for_all`](Self::wait_for_all) and [`close`](Self::close) don't wait for the events: the last
     /// [`Ended`] may arrive a moment after they have returned.
@@ -460,8 +463,8 @@ impl BackgroundTaskManager {
     /// Cancels all tasks, and waits until they have ended, or until the longest of their
     /// [grace periods](TaskBuilder::grace_period) and a tenth of a second are over.
     ///
-    /// The manager stays open. Tasks spawned after the call are left alone. Called from inside a task, it leaves that task
-    /// and its ancestors alone.
+    /// The manager stays open. Tasks spawned after the call are left alone. Called from inside a task, it leaves that
+    /// task and its ancestors alone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -512,21 +515,22 @@ impl BackgroundTaskManager {
     ///
     /// 1. From the call on, the manager drains: it accepts the children of live tasks and the tasks of live runs, and
     ///    refuses other spawns with [`SpawnError::Closed`](crate::task::SpawnError::Closed).
-    /// 2. When all tasks have ended, or the bound is over, the manager is closed and refuses all spawns. `None` is no bound.
-    /// 3. The tasks that still run are cancelled. When their [grace period](TaskBuilder::grace_period) is over, they are
-    ///    aborted.
+    /// 2. When all tasks have ended, or the bound is over, the manager is closed and refuses all spawns. `None` is no
+    ///    bound.
+    /// 3. The tasks that still run are cancelled. When their [grace period](TaskBuilder::grace_period) is over, they
+    ///    are aborted.
     /// 4. Then the same is done to the tasks that are [cancelled last](TaskBuilder::cancel_last), if there are any.
     ///
-    /// It returns at the latest when the bound, the longest grace period and a tenth of a second are over, whatever the tasks
-    /// do: a task that blocks its thread is reported as still running. Where tasks are cancelled last, their longest grace
-    /// period and another tenth of a second are added.
+    /// It returns at the latest when the bound, the longest grace period and a tenth of a second are over, whatever the
+    /// tasks do: a task that blocks its thread is reported as still running. Where tasks are cancelled last, their
+    /// longest grace period and another tenth of a second are added.
     ///
-    /// Tasks are not informed of the close before the bound is over. A task that runs until it is cancelled therefore keeps
-    /// `close` waiting for the whole bound: cancel it first, [by name](Self::cancel_named) or by its handle.
+    /// Tasks are not informed of the close before the bound is over. A task that runs until it is cancelled therefore
+    /// keeps `close` waiting for the whole bound: cancel it first, [by name](Self::cancel_named) or by its handle.
     ///
-    /// Any number of callers may close at once, and all get the complete report. The shortest bound holds for all of them,
-    /// even if its caller goes away, so `close(Some(Duration::ZERO))` hastens a close that is under way. Called from inside a
-    /// task, it leaves that task and its ancestors alone, and reports them as still running.
+    /// Any number of callers may close at once, and all get the complete report. The shortest bound holds for all of
+    /// them, even if its caller goes away, so `close(Some(Duration::ZERO))` hastens a close that is under way. Called
+    /// from inside a task, it leaves that task and its ancestors alone, and reports them as still running.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -545,8 +549,8 @@ impl BackgroundTaskManager {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the wait, not the closing. Nothing more is cancelled until `close` is called again, or the
-    /// last owner of the manager is dropped.
+    /// Dropping the future ends the wait, not the closing. Nothing more is cancelled until `close` is called again, or
+    /// the last owner of the manager is dropped.
     pub async fn close(&self, bound: Option<Duration>) -> CloseReport {
         let except = self.current_and_ancestors();
         self.registry.begin_closing(deadline(bound));

@@ -86,8 +86,8 @@ pub enum OnDuplicateKey {
 
 /// The effect on a task of the end of the run that spawned it, however the run ends.
 ///
-/// It applies to the tasks that a node spawns with the manager that it is given, and to the tasks that those spawn; each
-/// has its own choice. A task that no run spawned is not affected.
+/// It applies to the tasks that a node spawns with the manager that it is given, and to the tasks that those spawn;
+/// each has its own choice. A task that no run spawned is not affected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnRunEnd {
@@ -199,9 +199,9 @@ impl TaskManagerOptions {
         self
     }
 
-    /// Sets how many events a [watcher](crate::BackgroundTaskManager::events) may be behind before it misses some; 1,024
-    /// by default. The number is rounded up to a power of two, and is at most 1,048,576. The buffer is allocated by the
-    /// first call of `events`, and nothing is retained while there is no watcher.
+    /// Sets how many events a [watcher](crate::BackgroundTaskManager::events) may be behind before it misses some;
+    /// 1,024 by default. The number is rounded up to a power of two, and is at most 1,048,576. The buffer is allocated
+    /// by the first call of `events`, and nothing is retained while there is no watcher.
     #[must_use]
     pub fn event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events.clamp(1, 1 << 20);

@@ -16,8 +16,8 @@ pub enum TaskOutcome {
     TimedOut,
     /// The task was cancelled, and dropped where it awaited.
     Cancelled,
-    /// The task was dropped without being cancelled first, because it ignored its cancellation token for longer than its
-    /// grace period, or because the runtime shut down.
+    /// The task was dropped without being cancelled first, because it ignored its cancellation token for longer than
+    /// its grace period, or because the runtime shut down.
     Aborted,
     /// The task was dropped to make room for another one: see [`OnFull::DropOldest`](crate::task::OnFull::DropOldest).
     Evicted,
@@ -81,8 +81,8 @@ impl fmt::Display for TimeoutKind {
         f.pad(match self {
             Self::Total => "timed out after",
             Self::Attempt => "timed out: its last attempt took longer than",
-            Self::Idle => "timed out: it gave no sign of life for",
-            Self::Queue => "timed out: its turn did not come within",
+            Self::Idle => "timed out: it sent no heartbeat for",
+            Self::Queue => "timed out: it was queued for longer than",
         })
     }
 }

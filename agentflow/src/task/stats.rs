@@ -6,7 +6,7 @@ use super::outcome::TaskOutcome;
 
 /// Counts of ended tasks, one for each [`TaskOutcome`].
 ///
-/// The difference of two counts tells what ended in between:
+/// The difference of two counts is what ended in between:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -89,7 +89,8 @@ impl Sub for OutcomeCounts {
     }
 }
 
-/// A manager's counters, read at one moment: `spawned` is always `active` plus [`outcomes.total()`](OutcomeCounts::total).
+/// A manager's counters, read at one moment: `spawned` is always `active` plus the
+/// [total](OutcomeCounts::total) of `outcomes`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TaskStats {

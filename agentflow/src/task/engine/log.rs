@@ -1,4 +1,5 @@
-//! The log lines of a manager, and the span around a task, through `tracing`. Nothing is formatted without a subscriber.
+//! The log lines of a manager, and the span around a task, through `tracing`. Nothing is formatted without a
+//! subscriber.
 //!
 //! The table of all lines stands in the documentation of [`BackgroundTaskManager`](crate::BackgroundTaskManager).
 
@@ -57,13 +58,13 @@ pub(crate) fn ended(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>)
         TaskOutcome::Panicked => line!(error, "background task panicked"),
         TaskOutcome::TimedOut => match end.limit {
             Some(TimeoutKind::Attempt) => line!(warn, "background task timed out in its last attempt"),
-            Some(TimeoutKind::Idle) => line!(warn, "background task timed out without a sign of life"),
+            Some(TimeoutKind::Idle) => line!(warn, "background task timed out without a heartbeat"),
             Some(TimeoutKind::Queue) => line!(warn, "background task timed out in the queue"),
             Some(TimeoutKind::Total) | None => line!(warn, "background task timed out"),
         },
         TaskOutcome::Cancelled => line!(debug, "background task cancelled"),
         TaskOutcome::Aborted if task.is_unfinished() => {
-            line!(warn, "background task aborted: it did not end within its grace when the manager was closed");
+            line!(warn, "background task aborted: it did not end within its grace period when the manager was closed");
         }
         TaskOutcome::Aborted => line!(debug, "background task aborted"),
         TaskOutcome::Evicted => line!(warn, "background task dropped to make room for another one"),

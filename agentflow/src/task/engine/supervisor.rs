@@ -1,7 +1,7 @@
 //! [`Supervisor`]: the future that tokio runs for a task. It alone decides how the task ends.
 //!
-//! The supervisor polls the work, and drops it when a timeout is over or a stop is requested, so there is no second task,
-//! and no timer but its own. Its destructor records the end if the runtime drops the task.
+//! The supervisor polls the work, and drops it when a timeout is over or a stop is requested, so there is no second
+//! task, and no timer but its own. Its destructor records the end if the runtime drops the task.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -316,8 +316,8 @@ impl<W: Work> Supervised<W> {
             {
                 return Poll::Ready(result);
             }
-            // Mark the task started only after the stop request was checked: a task that is stopped before its first poll
-            // must not count as started.
+            // Mark the task started only after the stop request was checked: a task that is stopped before its first
+            // poll must not count as started.
             if may_run && matches!(self.phase, TaskPhase::New | TaskPhase::Queued) {
                 self.as_mut().begin(current);
             }
@@ -331,8 +331,8 @@ impl<W: Work> Supervised<W> {
             if *this.has_waker {
                 break;
             }
-            // The waker is set when the work first waits, because many tasks never do. It is set once, because tokio gives
-            // a task the same waker in each poll.
+            // The waker is set when the work first waits, because many tasks never do. It is set once, because tokio
+            // gives a task the same waker in each poll.
             *this.has_waker = true;
             task.set_waker(cx.waker());
             if task.stop_request() == request && task.may_run() == may_run {

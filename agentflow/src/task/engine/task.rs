@@ -45,7 +45,7 @@ pub(crate) struct TaskExtras {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) grace_period: Option<Duration>,
     pub(crate) cancel_last: bool,
-    /// Whether the task runs on a thread for blocking work, and so can't be dropped while it runs.
+    /// Set if the task runs on a thread for blocking work, and so can't be dropped while it runs.
     pub(crate) is_blocking: bool,
     pub(crate) on_run_end: OnRunEnd,
     /// The tasks that spawned this one, directly or not, and were still alive when it was spawned.
@@ -70,9 +70,9 @@ pub(crate) struct TaskRecord {
     stop_request: AtomicU8,
     /// A [`RunPermit`].
     permit: AtomicU8,
-    /// Whether a close cancelled this task because its bound was over.
+    /// Set when a close cancels this task because its bound is over.
     unfinished: AtomicBool,
-    /// Whether the task counts no longer towards `max_tasks`, though it has not ended.
+    /// Set when the task no longer counts towards `max_tasks`, though it has not ended.
     slot_released: AtomicBool,
     /// The number of the current attempt; zero until the task begins to run.
     attempt: AtomicU32,
@@ -89,7 +89,7 @@ enum TaskStatus {
     Ended(TaskEnd),
 }
 
-/// The last sign of life of a task, and the progress that it reported.
+/// The last heartbeat of a task, and the progress that it reported.
 #[derive(Debug)]
 struct Heartbeat {
     progress: Option<Arc<TaskProgress>>,
@@ -161,7 +161,8 @@ impl TaskSpec {
 }
 
 impl TaskRecord {
-    /// Creates the record of a task that is not in the registry yet; admission assigns its slot. Its age counts from now.
+    /// Creates the record of a task that is not in the registry yet; admission assigns its slot. Its age counts from
+    /// now.
     pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>) -> Self {
         Self {
             at: TaskRef { id: TaskId(0), slot: usize::MAX },

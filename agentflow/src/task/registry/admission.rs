@@ -22,7 +22,7 @@ const MIN_LEAVING: usize = 1_000;
 pub(crate) struct Spawner {
     /// The task that spawns a child.
     pub(crate) task: Option<TaskRef>,
-    /// Whether a node of a run spawns.
+    /// Set if a node of a run spawns.
     pub(crate) is_run: bool,
 }
 
@@ -50,8 +50,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Like [`admit`](Self::admit), but waits for a free slot where there is none. Waiting spawns get slots in the order
-    /// of their first polls.
+    /// Like [`admit`](Self::admit), but waits for a free slot where there is none. Waiting spawns get slots in the
+    /// order of their first polls.
     pub(crate) async fn admit_when_free(&self, task: &mut Arc<TaskRecord>, spawner: Spawner) -> Result<(), SpawnError> {
         let admitted = async {
             // A spawn that is given up releases this lock. The next one then looks for a slot itself, so a notification
@@ -102,8 +102,8 @@ impl State {
         }
     }
 
-    /// Counts the task and reserves a slot for it, or returns why not. Returns the tasks that are to be stopped for it, which
-    /// the caller marks while it still holds the lock.
+    /// Counts the task and reserves a slot for it, or returns why not. Returns the tasks that are to be stopped for it,
+    /// which the caller marks while it still holds the lock.
     fn reserve_slot(
         &mut self,
         task: &mut Arc<TaskRecord>,
@@ -119,7 +119,8 @@ impl State {
             Some((key, OnDuplicateKey::Replace)) => Some(key),
             _ => None,
         };
-        // Ancestors that have ended are left out: the list would grow for ever in a chain of tasks that each spawn the next.
+        // Ancestors that have ended are left out: the list would grow for ever in a chain of tasks that each spawn the
+        // next.
         let ancestors = parent.map(|parent| self.with_ancestors(parent)).unwrap_or_default();
         let replaced = replaced_key.map(|key| self.queue.unreplaced(key)).unwrap_or_default();
         let replaced: Vec<_> = replaced.into_iter().filter_map(|other| self.get(other)).cloned().collect();

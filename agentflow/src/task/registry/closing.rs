@@ -1,7 +1,7 @@
 //! Closing: drain, cancel, grace period, abort, report.
 //!
-//! There is no leader. Every caller runs the same steps on the shared state, so that any of them may be dropped half-way,
-//! or be called from within a task, and the others lose nothing.
+//! There is no leader. Every caller runs the same steps on the shared state, so that any of them may be dropped
+//! half-way, or be called from within a task, and the others lose nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -84,8 +84,8 @@ impl Registry {
         }
     }
 
-    /// Cancels the tasks of a wave, waits for them until their grace period is over, and aborts the rest. A second caller
-    /// finds no task that has not been cancelled already, and waits as long as the first.
+    /// Cancels the tasks of a wave, waits for them until their grace period is over, and aborts the rest. A second
+    /// caller finds no task that has not been cancelled already, and waits as long as the first.
     async fn stop_wave(&self, except: &[TaskRef], wave: ShutdownWave) {
         let grace_over = self.cancel_wave(except, wave);
         if self.wait_for_wave(except, wave, grace_over).await {

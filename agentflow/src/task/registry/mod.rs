@@ -32,8 +32,8 @@ use super::{
 };
 use crate::error::AttemptTimedOut;
 
-/// How long a wait goes on after the grace period: tasks that ignored their cancellation are aborted when it is over, and
-/// this is the time for them to be dropped.
+/// The time that a wait goes on after the grace period. Tasks that ignored their cancellation are aborted when the
+/// grace period is over, and this is the time for them to be dropped.
 pub(super) const ABORT_MARGIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(super) struct Registry {
     spawn_queue: tokio::sync::Mutex<()>,
     /// Notified when the manager accepts less than before.
     phase_changed: Notify,
-    /// Whether there may be a watcher to send events to.
+    /// Set while there may be a watcher to send events to.
     is_watched: AtomicBool,
     metrics: Metrics,
     pub(super) runtime: Option<Handle>,
@@ -108,7 +108,7 @@ impl Registry {
     /// Reports a failed attempt that will be followed by another one.
     pub(super) fn attempt_failed(&self, task: &Arc<TaskRecord>, attempt: u32, error: &TaskError, retry_in: Duration) {
         let error = match error {
-            // A `TaskError` says that the task timed out; here only an attempt did.
+            // The text of a `TaskError` is about the task as a whole; here only an attempt timed out.
             TaskError::TimedOut { after, .. } => AttemptTimedOut { after: *after }.to_string().into(),
             error => error.text().unwrap_or_default(),
         };
@@ -242,7 +242,8 @@ fn infos(mut tasks: Vec<Arc<TaskRecord>>) -> Vec<TaskInfo> {
     tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 
-/// Records the request for all of these tasks. The caller holds the lock, so that ending one of them cannot start another.
+/// Records the request for all of these tasks. The caller holds the lock, so that ending one of them cannot start
+/// another.
 fn mark_all(tasks: &[Arc<TaskRecord>], request: StopRequest) {
     for task in tasks {
         task.mark_stop_requested(request);

@@ -1,8 +1,8 @@
 //! [`RunQueue`]: the admitted tasks that may run, and those that are queued.
 //!
 //! A task passes up to two gates. First it waits until it is the only one with its key. Then it waits for room: for its
-//! name, if the name has a limit, and for one more running task at all. A task that is blocked on its key therefore takes
-//! up no room. The oldest task goes first. Without limits and keys the queue costs nothing.
+//! name, if the name has a limit, and for one more running task at all. A task that is blocked on its key therefore
+//! takes up no room. The oldest task goes first. Without limits and keys the queue costs nothing.
 
 use std::{
     borrow::Cow,

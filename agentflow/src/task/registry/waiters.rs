@@ -47,8 +47,8 @@ impl Registry {
 
     /// Waits for the change until the deadline; returns `false` if that passed first.
     ///
-    /// The timer is that of the runtime of this call, or else that of the manager's, so the wait works on any executor if
-    /// the manager was made within a runtime. Without either there is no timer, and the deadline counts as passed.
+    /// The timer is that of the runtime of this call, or else that of the manager's, so the wait works on any executor
+    /// if the manager was made within a runtime. Without either there is no timer, and the deadline counts as passed.
     pub(super) async fn changed_before(&self, changed: Notified<'_>, deadline: Option<Instant>) -> bool {
         let Some(deadline) = deadline else {
             changed.await;
@@ -67,8 +67,8 @@ impl Registry {
         }
     }
 
-    /// Creates a timer of this call's runtime, or else of the manager's. The former goes first, because tasks that block
-    /// all threads of their own runtime stop its clock too.
+    /// Creates a timer of this call's runtime, or else of the manager's. The former goes first, because tasks that
+    /// block all threads of their own runtime stop its clock too.
     fn timer(&self, deadline: Instant) -> Option<Sleep> {
         let runtimes = [Handle::try_current().ok(), self.runtime.clone()];
         runtimes.into_iter().flatten().find_map(|runtime| {
@@ -83,8 +83,8 @@ impl Registry {
         self.wait_until(deadline, except.len(), |state| state.live_except(except) == 0).await
     }
 
-    /// Waits until `done` returns `true`, or until the deadline; returns whether it did. `done` is called when no more than
-    /// `wake_at` tasks live.
+    /// Waits until `done` returns `true`, or until the deadline; returns whether it did. `done` is called when no more
+    /// than `wake_at` tasks live.
     pub(crate) async fn wait_until(
         &self,
         deadline: Option<Instant>,

@@ -14,7 +14,8 @@ impl Registry {
             return None;
         }
         // Release: pairs with the load in `emit`. The sender itself is read under the lock, so the flag guards nothing:
-        // an event that is emitted after this call sees it, whatever the ordering, if a lock or a channel orders the two.
+        // an event that is emitted after this call sees it, whatever the ordering, if a lock or a channel orders the
+        // two.
         self.is_watched.store(true, Ordering::Release);
         let buffer = self.options.event_buffer;
         Some(state.events.get_or_insert_with(|| broadcast::Sender::new(buffer)).subscribe())

@@ -1,5 +1,5 @@
-//! The task manager under a model checker: the production code on [`sync`], with which the checker chooses the next thread
-//! at each step. It tries many orders at random, and reports a task that is never woken as a deadlock.
+//! The task manager under a model checker: the production code on [`sync`], with which the checker chooses the next
+//! thread at each step. It tries many orders at random, and reports a task that is never woken as a deadlock.
 //!
 //! A failure prints the schedule that led to it, for `shuttle::replay`.
 
@@ -83,8 +83,8 @@ async fn outcome(handle: TaskHandle<()>) -> (TaskId, TaskOutcome) {
     (id, handle.await.as_ref().map_or_else(TaskError::outcome, |()| TaskOutcome::Completed))
 }
 
-/// Asserts that no task lives, that the numbers hold no trace of live tasks, and that each task ended once, as its handle
-/// reports.
+/// Asserts that no task lives, that the numbers hold no trace of live tasks, and that each task ended once, as its
+/// handle reports.
 fn assert_over(tasks: &BackgroundTaskManager, outcomes: &[(TaskId, TaskOutcome)]) {
     let numbers = tasks.stats();
     // A task that panics is one whose own assertion failed.
@@ -256,7 +256,7 @@ fn a_wait_ends_when_all_that_lived_have_ended_and_not_before() {
 }
 
 #[test]
-fn a_task_that_is_told_to_end_is_never_left_asleep() {
+fn a_task_that_is_stopped_is_always_woken() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         let parked = tasks.create_task(pending::<()>()).spawn().unwrap();
@@ -278,7 +278,7 @@ fn a_task_that_is_told_to_end_is_never_left_asleep() {
 }
 
 #[test]
-fn a_cancelled_task_is_in_the_report() {
+fn each_task_that_cancel_all_cancels_is_in_its_report() {
     check(1_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         let spawner = go({
@@ -333,7 +333,7 @@ fn no_more_run_than_may_and_none_is_left_in_the_queue() {
         }
         canceller.await.unwrap();
         assert_over(&tasks, &outcomes);
-        // No end was forgotten: as many as may run get their turn at once.
+        // No slot was lost: as many tasks as may run start at once.
         for _ in 0..MAX {
             tasks.create_task(steps(1)).spawn().unwrap();
         }
@@ -354,7 +354,7 @@ fn no_spawn_waits_while_there_is_room() {
                 go(async move {
                     let spawn = pin!(tasks.create_task(crowd.join(MAX, up_to(2))).spawn_wait());
                     if number == 0 {
-                        // One of them loses patience, perhaps when it was just told of room.
+                        // One spawn is dropped, perhaps just after it was notified of a free slot.
                         let patience = pin!(steps(up_to(8)));
                         match select(spawn, patience).await {
                             Either::Left((spawned, _)) => drop(spawned.unwrap()),
@@ -376,13 +376,13 @@ fn no_spawn_waits_while_there_is_room() {
 }
 
 #[test]
-fn as_many_are_told_of_room_as_there_is() {
+fn each_free_slot_wakes_a_waiting_spawn() {
     check(2_000, || async {
         let tasks = manager(TaskManagerOptions::new().max_tasks(2));
         for _ in 0..2 {
             tasks.create_task(steps(up_to(2))).spawn().unwrap();
         }
-        // Those who wait don't make room for each other.
+        // The waiting spawns don't free slots for each other.
         let waiters = [(); 2].map(|()| {
             let tasks = tasks.clone();
             go(async move { tasks.create_task(pending::<()>()).name("waited").spawn_wait().await.map(drop) })
@@ -397,17 +397,17 @@ fn as_many_are_told_of_room_as_there_is() {
 }
 
 #[test]
-fn room_that_is_refused_to_one_is_given_to_the_next() {
+fn a_slot_that_is_refused_to_one_goes_to_the_next() {
     check(2_000, || async {
         let tasks = manager(TaskManagerOptions::new().max_tasks(2));
         let (lends, lent) = oneshot::channel();
-        let ends = |task: TaskContext| async move { lends.send(task).map_err(|_| "nobody takes it") };
+        let ends = |task: TaskContext| async move { lends.send(task).map_err(|_| "the receiver is gone") };
         tasks.create_task_with_context(ends).spawn().unwrap();
         // It ends only if its child gets the room that the other one leaves.
         let parent =
             |task: TaskContext| async move { task.manager().create_task(steps(0)).spawn_wait().await.map(drop) };
         let parent = tasks.create_task_with_context(parent).spawn().unwrap();
-        // Is told of room when it may not have it any more: its task has ended.
+        // This spawn may be notified of a slot that it may not take any more, because its task has ended.
         let late = go(async move { lent.await.unwrap().manager().create_task(steps(0)).spawn_wait().await.map(drop) });
         let report = tasks.close(None).await;
         assert!(report.is_clean());
@@ -563,7 +563,7 @@ fn a_run_waits_for_those_that_it_is_to_wait_for_and_for_no_longer() {
 }
 
 #[test]
-fn a_task_that_is_dropped_for_another_gives_its_place_once() {
+fn an_evicted_task_releases_its_slot_once() {
     check(4_000, || async {
         const MAX: usize = 2;
         let options = TaskManagerOptions::new().max_tasks(MAX).on_full(OnFull::DropOldest).max_running(1);

@@ -1,5 +1,5 @@
-//! The primitives of [`engine::sync`](super::super::sync) under the model checker, which chooses the next thread whenever
-//! one takes a lock, accesses an atomic, notifies, or yields.
+//! The primitives of [`engine::sync`](super::super::sync) under the model checker, which chooses the next thread
+//! whenever one takes a lock, accesses an atomic, notifies, or yields.
 //!
 //! `Notify` itself, `CancellationToken` and `broadcast` stay tokio's: they call wakers outside of their locks, and the
 //! checker does not switch threads while a waker is cloned or dropped, so none of their locks is held at a switch.

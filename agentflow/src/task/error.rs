@@ -23,9 +23,7 @@ pub enum SpawnError {
     #[error("there is no tokio runtime here: make the task manager, or spawn the task, within one")]
     NoRuntime,
     /// The manager has as many tasks as [`max_tasks`](crate::task::TaskManagerOptions::max_tasks) allows.
-    #[error(
-        "the task manager is full: wait for a free slot with `spawn_wait`, or set `OnFull::DropOldest`"
-    )]
+    #[error("the task manager is full: wait for a free slot with `spawn_wait`, or set `OnFull::DropOldest`")]
     Full,
     /// A live task has the same key: see [`OnDuplicateKey::Skip`](crate::task::OnDuplicateKey::Skip).
     #[error("a task with this key already exists")]

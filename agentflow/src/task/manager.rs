@@ -56,14 +56,17 @@ use crate::{run_id::RunId, sync::deadline};
 /// | background task blocked its thread until … after its timeout, then completed | warn | those of an end, `overrun` |
 /// | background task failed | error | those of an end |
 /// | background task panicked | error | those of an end |
-/// | background task timed out; … in its last attempt; … without a heartbeat; … in the queue | warn | those of an end |
+/// | background task timed out | warn | those of an end |
+/// | background task timed out in its last attempt | warn | those of an end |
+/// | background task timed out without a heartbeat | warn | those of an end |
+/// | background task timed out in the queue | warn | those of an end |
 /// | background task cancelled | debug | those of an end |
 /// | background task aborted | debug | those of an end |
 /// | background task aborted: it did not end within its grace period when the manager was closed | warn | those of an end |
 /// | background task dropped to make room for another one | warn | those of an end |
 /// | background task failed, and will be tried again | warn | `name`, `id`, `attempt`, `retry_in`, `error`, (`run`, `node`, `context`, `key`) |
 /// | background task rejected | debug | `name`, `reason` |
-/// | the task manager was dropped without being closed: … | warn | `count`, `tasks` |
+/// | the task manager was dropped without being closed: … | warn | `count`, `tasks` (the names and ids of the first 20) |
 ///
 /// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,
 /// `context`, `error`, `timeout`, [`limit`](crate::task::TimeoutKind::as_str), `attempts` if there was more than one,
@@ -88,7 +91,7 @@ use crate::{run_id::RunId, sync::deadline};
 /// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | time from the spawn to the end |
 /// | `agentflow_task_queue_wait_seconds` | histogram | `name` | time from the spawn until the task began, if it did |
 ///
-/// A task's name is its only label of its own; its id, key, context and errors are for the logs. A manager's first 256
+/// A task's name is the only label that identifies it; its id, key, context and errors are for the logs. A manager's first 256
 /// names become labels, and all others share the label `other`: give tasks of one kind one name, and tell them apart by
 /// their [context](TaskBuilder::context).
 #[derive(Clone)]

@@ -57,9 +57,9 @@ pub(super) struct Closing {
     pub(super) began: Instant,
     /// The outcomes up to the moment when closing began.
     pub(super) before: OutcomeCounts,
-    /// When draining ends: the earliest deadline of all callers.
+    /// The end of draining: the earliest deadline of all callers.
     pub(super) deadline: Option<Instant>,
-    /// When the grace period of each [`ShutdownWave`] is over.
+    /// The end of the grace period of each [`ShutdownWave`].
     pub(super) grace_over: [Option<Instant>; 2],
     pub(super) unfinished: Vec<FinishedTask>,
     pub(super) elapsed: Option<Duration>,

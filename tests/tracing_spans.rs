@@ -154,13 +154,13 @@ async fn nothing_is_formatted_without_a_subscriber() {
     let looked = Looked::default();
     {
         // This thread has no subscriber, whatever other tests install on theirs.
-        let _nobody = tracing::subscriber::set_default(NoSubscriber::default());
+        let _guard = tracing::subscriber::set_default(NoSubscriber::default());
         emit_and_fail(&looked).await;
         assert_eq!(looked.0.get(), 0);
     }
     let _listening = capture();
     emit_and_fail(&looked).await;
-    assert_eq!(looked.0.get(), 1, "for the error; nobody reads the run's events");
+    assert_eq!(looked.0.get(), 1, "for the error; the run's events have no reader");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
-//! A complete service in one file: a state, a decision, a group, a fallback, a service, background work, events,
-//! shutdown, and tests of a node and of the graph.
+//! A whole service in one file: a state of its own, a decision, work side by side, a fallback, a service, background work,
+//! events, shutdown, and tests of a node and of the whole.
 //!
 //! ```console
 //! $ cargo run -p agentflow-examples --example 10_ticket_triage
@@ -50,13 +50,13 @@ async fn classify(state: &Ticket) -> Kind {
     if state.text.contains("lottery") { Kind::Spam } else { Kind::Question }
 }
 
-/// Reads the state and returns an update, so it may run in a group.
+/// Reads the state and returns an update: it may run beside others.
 #[node]
 async fn look_up_faq(_state: &Ticket) -> TicketUpdate {
     Ticket::update().facts(["parcels take three days"])
 }
 
-/// Fails in the first attempt and is retried.
+/// Fails the first time, to be tried again.
 #[node]
 async fn look_up_history(_state: &Ticket, attempt: u32) -> Result<TicketUpdate, NodeError> {
     if attempt == 1 {
@@ -72,7 +72,7 @@ async fn find_order(state: &mut Ticket, #[inject] orders: &Orders) -> Result<(),
     Ok(())
 }
 
-/// Handles the failure of `find_order`.
+/// Where `find_order` leads when it fails.
 #[node]
 async fn ask_for_details(state: &mut Ticket, error: Option<&NodeFailure>) {
     state.answer = format!("Which order is it? ({})", error.map(|error| error.source.to_string()).unwrap_or_default());

@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{OnDrop, Say, Trip, committed, settle};
+use crate::support::{OnDrop, Say, Trip, cancelled_midway, committed, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -229,13 +229,5 @@ async fn a_panicking_destructor_does_not_replace_the_cancellation() {
     }
 
     let app = graph! { type State = Trip; bomb -> END };
-    let token = CancellationToken::new();
-    let config = RunConfig::new().with_cancellation_token(token.clone());
-    let run = app.invoke(Trip::default(), config);
-    let (ended, ()) = tokio::join!(run, async {
-        settle().await;
-        token.cancel();
-    });
-    let error = ended.unwrap_err();
-    assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+    cancelled_midway(&app).await;
 }

@@ -22,7 +22,7 @@ use agentflow::{
 use futures::FutureExt;
 use tokio::time::{Instant, advance, error::Elapsed, sleep, timeout};
 
-use crate::support::{OnDrop, Say, Trip, TripUpdate, committed, failure, settle, steps};
+use crate::support::{OnDrop, Say, Trip, TripUpdate, cancelled_midway, committed, failure, steps};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -361,14 +361,7 @@ mod timeouts {
         assert_eq!(after(&failure(&app).await), Some(SECOND));
         DROPPED.store(false, Ordering::SeqCst);
 
-        let token = CancellationToken::new();
-        let config = RunConfig::new().with_cancellation_token(token.clone());
-        let run = app.invoke(Trip::default(), config);
-        let (ended, ()) = tokio::join!(run, async {
-            settle().await;
-            token.cancel();
-        });
-        assert!(matches!(ended.unwrap_err().kind(), RunErrorKind::Cancelled { .. }));
+        cancelled_midway(&app).await;
         assert!(DROPPED.load(Ordering::SeqCst));
     }
 }
@@ -501,21 +494,13 @@ mod fallbacks {
             Err("gave up".into())
         }
 
-        let token = CancellationToken::new();
         let app = graph! {
             type State = Trip;
             node GIVES_UP = gives_up { on_error: recover };
             GIVES_UP -> END;
             recover -> END
         };
-        let config = RunConfig::new().with_cancellation_token(token.clone());
-        let run = app.invoke(Trip::default(), config);
-        let (ended, ()) = tokio::join!(run, async {
-            settle().await;
-            token.cancel();
-        });
-        let error = ended.unwrap_err();
-        assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+        cancelled_midway(&app).await;
 
         let app = graph! {
             node GIVES_UP = gives_up { on_error: recover };
@@ -542,19 +527,11 @@ async fn a_cancelled_run_does_not_retry() {
         Err("gave up".into())
     }
 
-    let token = CancellationToken::new();
     let app = graph! {
         node GIVES_UP = gives_up { retry: 3 };
         GIVES_UP -> END
     };
-    let config = RunConfig::new().with_cancellation_token(token.clone());
-    let run = app.invoke(Trip::default(), config);
-    let (ended, ()) = tokio::join!(run, async {
-        settle().await;
-        token.cancel();
-    });
-    let mut error = ended.unwrap_err();
-    assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+    let mut error = cancelled_midway(&app).await;
     assert_eq!(RUNS.load(Ordering::SeqCst), 1);
     assert_eq!(error.node(), Some("GIVES_UP"));
     assert_eq!(committed(&mut error), Trip::default());

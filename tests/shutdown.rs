@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     steps::{Counter, step},
-    support::{Journal, settle},
+    support::{Journal, closing, settle},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -93,11 +93,7 @@ async fn a_draining_app_accepts_tasks_of_live_runs_only() {
     let app = worker();
     let (_, run) = start(&app);
     settle().await;
-    let closing = tokio::spawn({
-        let app = app.clone();
-        async move { app.aclose().await }
-    });
-    settle().await;
+    let closing = closing(&app).await;
     let refused = app.task_manager().create_task(async {}).spawn().unwrap_err();
     assert_eq!(refused, SpawnError::Closed);
 
@@ -127,11 +123,7 @@ async fn a_closed_app_refuses_runs_and_returns_their_state() {
     let app = worker();
     let (_, live) = start(&app);
     settle().await;
-    let closing = tokio::spawn({
-        let app = app.clone();
-        async move { app.aclose().await }
-    });
-    settle().await;
+    let closing = closing(&app).await;
     for closed in [false, true] {
         if closed {
             drop(app.aclose().await);

@@ -11,15 +11,14 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager, CancellationToken, CompiledGraph, NodeError, NodeFailure, Provide, RunConfig, RunId, State,
-    graph,
+    BackgroundTaskManager, CompiledGraph, NodeError, NodeFailure, Provide, RunConfig, RunId, State, graph,
     graph::{Node, NodeContext},
     node,
     run::{EventKind, LastState, RunErrorKind},
 };
 use tokio::time::Instant;
 
-use crate::support::{OnDrop, Say, Trip, TripUpdate, committed, failure, settle, steps};
+use crate::support::{OnDrop, Say, Trip, TripUpdate, cancelled_midway, committed, failure, settle, steps};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -374,15 +373,7 @@ async fn cancellations_and_timeouts_reach_the_inner_node_and_name_it() {
         compile { shutdown_timeout: 3s }
     };
 
-    let token = CancellationToken::new();
-    let config = RunConfig::new().with_cancellation_token(token.clone());
-    let run = app.invoke(Trip::default(), config);
-    let (ended, ()) = tokio::join!(run, async {
-        settle().await;
-        token.cancel();
-    });
-    let error = ended.unwrap_err();
-    assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+    let error = cancelled_midway(&app).await;
     assert_eq!(error.node(), Some("SUB/HANG"));
 
     let began = Instant::now();

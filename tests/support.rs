@@ -7,10 +7,11 @@ use std::{
 };
 
 use agentflow::{
-    CompiledGraph, NodeError, RunConfig, RunError, State,
+    AgentState, CancellationToken, CompiledGraph, NodeError, RunConfig, RunError, ShutdownReport, State,
     graph::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::LastState,
+    run::{LastState, RunErrorKind},
 };
+use tokio::task::JoinHandle;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -185,6 +186,27 @@ pub(crate) async fn steps<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>
 /// Runs the app and returns the error that it ends with.
 pub(crate) async fn failure<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> RunError {
     app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err()
+}
+
+/// Cancels a run of the app while its node waits, and returns the error of the run.
+pub(crate) async fn cancelled_midway<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> RunError {
+    let token = CancellationToken::new();
+    let config = RunConfig::new().with_cancellation_token(token.clone());
+    let (ended, ()) = tokio::join!(app.invoke(Trip::default(), config), async {
+        settle().await;
+        token.cancel();
+    });
+    let error = ended.unwrap_err();
+    assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+    error
+}
+
+/// Spawns `aclose` of the app, and returns when the app refuses new work.
+pub(crate) async fn closing(app: &CompiledGraph<AgentState>) -> JoinHandle<ShutdownReport> {
+    let app = app.clone();
+    let closing = tokio::spawn(async move { app.aclose().await });
+    settle().await;
+    closing
 }
 
 /// Takes the committed state out of the error.

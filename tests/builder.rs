@@ -1,4 +1,4 @@
-//! `StateGraph`: what is wrong with a graph, all at once, each with the call that made it.
+//! Mistakes in a `StateGraph`: `compile` reports all of them at once, each with the call that made it.
 
 use agentflow::{
     AgentState, CompileOptions, CompiledGraph, END, Message, RunConfig, START, StateGraph, graph,
@@ -11,7 +11,7 @@ async fn speak(state: &mut AgentState) {
     state.context.push(Message::assistant("word"));
 }
 
-/// A graph with these nodes, entered at the first of them.
+/// Builds a graph with these nodes and enters it at the first one.
 fn nodes(names: &[&str]) -> StateGraph<AgentState> {
     let mut graph = StateGraph::new();
     for name in names {
@@ -27,7 +27,7 @@ fn compile(graph: StateGraph<AgentState>) -> Result<CompiledGraph<AgentState>, B
     graph.compile(CompileOptions::new())
 }
 
-/// What is wrong, each problem in its own words.
+/// Returns the text of each problem of the graph.
 fn problems(graph: StateGraph<AgentState>) -> Vec<String> {
     let error = compile(graph).unwrap_err();
     error.problems().iter().map(|problem| problem.kind.to_string()).collect()
@@ -40,21 +40,21 @@ fn a_graph_needs_a_node() {
 }
 
 #[test]
-fn a_graph_needs_a_node_is_all_there_is_to_say_of_edges_between_none() {
+fn an_empty_graph_reports_only_that_it_has_no_node() {
     let mut graph = StateGraph::new();
     graph.set_entry_point("A").add_edge("A", "B");
     assert_eq!(problems(graph).len(), 1);
 }
 
 #[test]
-fn two_nodes_cannot_have_one_name() {
+fn node_names_are_unique() {
     let mut graph = nodes(&["A", "B", "A"]);
     graph.add_edge("A", "B").add_edge("B", END);
     assert_eq!(problems(graph), ["two nodes are named `A`"]);
 }
 
 #[test]
-fn a_name_can_be_told_from_nothing_and_from_a_path_into_a_subgraph() {
+fn a_node_name_is_not_empty_and_contains_no_slash() {
     let mut graph = nodes(&["", "RESEARCH/PLAN"]);
     graph.add_edge("", "RESEARCH/PLAN").add_edge("RESEARCH/PLAN", END);
     let rule = "is no name for a node: it has at least one character, and no `/`, which leads into a subgraph";
@@ -62,7 +62,7 @@ fn a_name_can_be_told_from_nothing_and_from_a_path_into_a_subgraph() {
 }
 
 #[test]
-fn an_edge_leads_from_and_to_nodes_that_are_there() {
+fn an_edge_connects_existing_nodes() {
     let mut graph = nodes(&["research", "answer"]);
     graph.add_edge("reserch", "answer").add_edge("ANSWER", "publish");
     assert_eq!(
@@ -76,14 +76,14 @@ fn an_edge_leads_from_and_to_nodes_that_are_there() {
 }
 
 #[test]
-fn the_entry_is_a_node_that_is_there() {
+fn the_entry_point_is_an_existing_node() {
     let mut graph = StateGraph::new();
     graph.add_node("MAIN", speak {}).add_edge("MAIN", END).set_entry_point("MIAN");
     assert_eq!(problems(graph), ["there is no node `MIAN`; did you mean `MAIN`?"]);
 }
 
 #[test]
-fn the_suggestion_can_be_read_by_a_program() {
+fn a_suggestion_is_machine_readable() {
     let mut graph = nodes(&["MAIN"]);
     graph.add_edge("MAIN", "MAIM");
     let error = compile(graph).unwrap_err();
@@ -94,21 +94,21 @@ fn the_suggestion_can_be_read_by_a_program() {
 }
 
 #[test]
-fn something_says_where_a_run_begins() {
+fn a_graph_needs_an_entry_point() {
     let mut graph = StateGraph::new();
     graph.add_node("A", speak {}).add_edge("A", END);
     assert_eq!(problems(graph), ["nothing says where the graph starts: `set_entry_point(\"A\")`"]);
 }
 
 #[test]
-fn nothing_begins_at_the_end() {
+fn end_is_no_source_of_an_edge() {
     let mut graph = StateGraph::new();
     graph.add_node("A", speak {}).add_edge(START, END).add_edge("A", END);
     assert_eq!(problems(graph), ["nothing says where the graph starts: `set_entry_point(\"A\")`"]);
 }
 
 #[test]
-fn one_thing_only_says_where_a_run_begins() {
+fn a_graph_has_one_entry_point() {
     let mut graph = nodes(&["A", "B"]);
     graph.add_edge("A", "B").add_edge("B", END).add_edge(START, "B");
     assert_eq!(problems(graph), ["the graph starts at `A` already: it cannot start at `B` as well"]);
@@ -127,14 +127,14 @@ fn one_thing_only_says_where_a_run_begins() {
 }
 
 #[test]
-fn an_edge_is_added_once() {
+fn a_duplicate_edge_is_rejected() {
     let mut graph = nodes(&["A", "B"]);
     graph.add_edge("A", "B").add_edge("A", "B").add_edge("B", END).add_edge("B", END);
     assert_eq!(problems(graph), ["duplicate edge `A -> B`", "duplicate edge `B -> END`"]);
 }
 
 #[test]
-fn a_node_has_one_way_on() {
+fn a_node_has_one_outgoing_edge() {
     let mut graph = nodes(&["A", "B"]);
     graph.add_edge("A", "B").add_edge("A", END).add_edge("B", END);
     assert_eq!(
@@ -144,14 +144,14 @@ fn a_node_has_one_way_on() {
 }
 
 #[test]
-fn every_node_has_a_way_on() {
+fn every_node_has_an_outgoing_edge() {
     let mut graph = nodes(&["A", "B"]);
     graph.add_edge("A", "B");
     assert_eq!(problems(graph), ["node `B` has no way on; end the graph with `add_edge(\"B\", END)`"]);
 }
 
 #[test]
-fn a_path_leads_to_every_node() {
+fn every_node_is_reachable() {
     let mut graph = nodes(&["A", "B", "C"]);
     graph.add_edge("A", END).add_edge("B", "C").add_edge("C", END);
     assert_eq!(
@@ -164,7 +164,7 @@ fn a_path_leads_to_every_node() {
 }
 
 #[test]
-fn a_loop_has_a_way_out() {
+fn every_loop_has_an_exit() {
     let mut graph = nodes(&["A", "B", "C"]);
     graph.add_edge("A", "B").add_edge("B", "C").add_edge("C", "B");
     assert_eq!(problems(graph), ["nodes `B`, `C` loop for ever: no path leads from there to END"]);
@@ -175,7 +175,7 @@ fn a_loop_has_a_way_out() {
 }
 
 #[test]
-fn all_problems_are_listed_in_the_order_of_the_calls() {
+fn problems_are_listed_in_the_order_of_the_calls() {
     let mut graph = StateGraph::new();
     graph.add_node("A", speak {});
     graph.add_node("A", speak {});
@@ -223,7 +223,7 @@ fn each_call_of_a_chain_has_its_own_line() {
 }
 
 #[test]
-fn what_is_missing_is_told_at_the_node_or_where_the_graph_was_made() {
+fn a_missing_call_is_reported_at_the_node_or_at_the_graphs_creation() {
     let line = line!() + 1;
     let mut graph = StateGraph::new();
     graph.add_node("A", speak {}).add_edge("A", END);
@@ -237,7 +237,7 @@ fn what_is_missing_is_told_at_the_node_or_where_the_graph_was_made() {
 }
 
 #[tokio::test]
-async fn the_order_of_the_calls_means_nothing() {
+async fn the_order_of_the_calls_does_not_matter() {
     let mut graph = StateGraph::new();
     graph.add_edge("B", END);
     graph.add_edge(START, "A");
@@ -261,9 +261,9 @@ async fn names_can_be_made_at_run_time() {
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
 }
 
-/// `graph!` has the builder's rules: what it lets through must not be refused when the program runs.
+/// `graph!` and the builder have the same rules: the builder must not reject a graph that the macro accepts.
 #[tokio::test]
-async fn what_the_macro_accepts_the_builder_accepts() {
+async fn the_builder_accepts_every_graph_of_the_macro() {
     macro_rules! graphs {
         ($($length:literal: $graph:expr,)*) => {$(
             let app: CompiledGraph<AgentState> = $graph;

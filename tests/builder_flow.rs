@@ -1,4 +1,4 @@
-//! Control flow built by hand: the same runs, and every mistake in one go.
+//! Control flow built with `StateGraph`: its runs equal those of `graph!`, and all mistakes are reported at once.
 
 use agentflow::{
     CompileOptions, END, NodeError, NodeFailure, NodeOptions, RunConfig, START, StateGraph, graph,
@@ -21,7 +21,7 @@ fn size(state: &Trip) -> Size {
     }
 }
 
-/// Returns what `size` makes of the state.
+/// Returns the route that `size` computes from the state.
 struct Measure;
 
 impl Node<Trip> for Measure {
@@ -39,7 +39,7 @@ fn problems(graph: StateGraph<Trip>) -> Vec<BuildProblemKind> {
 }
 
 #[tokio::test]
-async fn routes_by_hand_do_what_a_match_does() {
+async fn add_route_is_equivalent_to_match() {
     let mut by_hand = StateGraph::new();
     by_hand.add_node("A", Say).add_node("B", Say);
     by_hand.set_entry_point("A");
@@ -58,7 +58,7 @@ async fn routes_by_hand_do_what_a_match_does() {
 }
 
 #[tokio::test]
-async fn a_node_that_routes_by_hand_does_too() {
+async fn a_routing_node_is_equivalent_to_match() {
     let mut graph = StateGraph::new();
     let arms: [(Size, EdgeTarget); 2] = [(Size::Small, "A".into()), (Size::Large(3), END.into())];
     graph.add_routing_node("A", Measure, arms).set_entry_point("A");
@@ -67,7 +67,7 @@ async fn a_node_that_routes_by_hand_does_too() {
 }
 
 #[tokio::test]
-async fn groups_by_hand_do_what_braces_do() {
+async fn add_group_is_equivalent_to_braces() {
     let mut by_hand = StateGraph::new();
     by_hand.add_parallel_node("B", Say).add_parallel_node("C", Say).add_parallel_node("D", Say);
     by_hand.add_parallel_node("E", Say);
@@ -89,7 +89,7 @@ async fn groups_by_hand_do_what_braces_do() {
 }
 
 #[tokio::test]
-async fn options_by_hand_are_those_of_a_drawn_node() {
+async fn node_options_are_equivalent_to_those_of_the_macro() {
     #[node]
     async fn flaky(state: &mut Trip, attempt: u32) -> Result<(), NodeError> {
         state.count += attempt;
@@ -112,7 +112,7 @@ async fn options_by_hand_are_those_of_a_drawn_node() {
 }
 
 #[tokio::test]
-async fn a_route_that_no_arm_has_is_the_nodes_error() {
+async fn a_route_without_an_arm_is_an_error_of_the_node() {
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).set_entry_point("A");
     graph.add_route("A", size, [(Size::Large(2), END.into())]);
@@ -138,7 +138,7 @@ async fn a_route_that_no_arm_has_is_the_nodes_error() {
 }
 
 #[test]
-fn a_group_needs_branches_and_each_a_node() {
+fn a_group_needs_branches_and_a_branch_needs_nodes() {
     let empty = || vec![BuildProblemKind::EmptyGroup { group: "G".into() }];
     let mut graph = StateGraph::new();
     graph.add_group("G", Vec::<Vec<&str>>::new()).set_entry_point("G").add_edge("G", END);
@@ -151,7 +151,7 @@ fn a_group_needs_branches_and_each_a_node() {
 }
 
 #[test]
-fn a_node_in_a_group_reads_and_a_node_that_reads_is_in_one() {
+fn parallel_nodes_stand_in_groups_and_only_they_do() {
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).add_parallel_node("B", Say);
     graph.add_group("G", [["A"]]).set_entry_point("G");
@@ -166,7 +166,7 @@ fn a_node_in_a_group_reads_and_a_node_that_reads_is_in_one() {
 }
 
 #[test]
-fn a_node_in_a_group_has_one_place() {
+fn a_node_stands_in_at_most_one_branch() {
     let two_places = || vec![BuildProblemKind::TwoPlaces { node: "A".into(), group: "G".into() }];
     let mut graph = StateGraph::new();
     graph.add_parallel_node("A", Say);
@@ -186,14 +186,14 @@ fn a_node_in_a_group_has_one_place() {
 }
 
 #[test]
-fn groups_do_not_hold_themselves() {
+fn a_group_cannot_contain_itself() {
     let mut graph = StateGraph::new();
     graph.add_parallel_node("A", Say);
     graph.add_group("G", [["A"], ["G"]]).set_entry_point("G").add_edge("G", END);
     let in_itself = |group: &str| BuildProblemKind::GroupInItself { group: group.into() };
     assert!(problems(graph).contains(&in_itself("G")));
 
-    // Nothing leads into the ring.
+    // No edge leads into the ring.
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).set_entry_point("A").add_edge("A", END);
     graph.add_group("F", [["G"]]).add_group("G", [["F"]]);
@@ -220,7 +220,7 @@ fn a_node_in_a_group_has_no_edges_decisions_or_fallbacks() {
     graph.add_edge("G", "C").add_edge("C", END).set_node_options("A", fallback);
     assert_eq!(problems(graph), [of("A")]);
 
-    // Nor does anything lead into a group past its beginning.
+    // An edge cannot lead into the middle of a group either.
     let mut graph = StateGraph::new();
     graph.add_parallel_node("A", Say).add_group("G", [["A"]]).add_node("C", Say);
     graph.set_entry_point("A").add_edge("G", "C").add_edge("C", END);
@@ -246,7 +246,7 @@ fn options_belong_to_nodes() {
 }
 
 #[test]
-fn an_edge_and_a_decision_are_two_ways_on() {
+fn a_node_has_an_edge_or_a_decision() {
     let second = |first: &str, second: &str| BuildProblemKind::SecondWayOn {
         from: "A".into(),
         first: first.into(),
@@ -274,7 +274,7 @@ fn an_edge_and_a_decision_are_two_ways_on() {
 }
 
 #[test]
-fn a_decision_without_arms_is_no_way_on() {
+fn a_decision_without_arms_is_no_outgoing_edge() {
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).set_entry_point("A");
     graph.add_route("A", size, []);
@@ -282,18 +282,18 @@ fn a_decision_without_arms_is_no_way_on() {
 }
 
 #[test]
-fn loops_without_a_way_out_are_named_whole_and_once() {
+fn each_endless_loop_is_reported_once_with_all_its_nodes() {
     let endless =
         |nodes: &[&str]| BuildProblemKind::EndlessLoop { nodes: nodes.iter().map(|node| (*node).into()).collect() };
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).add_node("B", Say).add_parallel_node("X", Say).add_group("C", [["X"]]);
     graph.add_node("D", Say).set_entry_point("D");
     graph.add_edge("A", "B").add_edge("B", "C").add_edge("C", "A");
-    // The way there is no part of the loop, and END elsewhere doesn't help it.
+    // The path to the loop is not part of the loop, and an END on another path does not end it.
     graph.add_route("D", size, [(Size::Small, "A".into()), (Size::Large(1), END.into())]);
     assert_eq!(problems(graph), [endless(&["A", "B", "C"])]);
 
-    // A failure is a way out, and a way in.
+    // An `on_error` edge leads out of a loop, and into one.
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).add_node("B", Say).set_entry_point("A");
     graph.add_edge("A", "A").add_edge("B", END);
@@ -316,7 +316,7 @@ fn loops_without_a_way_out_are_named_whole_and_once() {
 }
 
 #[test]
-fn what_no_path_leads_to_is_unreachable_and_its_branches_are_not_named() {
+fn an_unreachable_group_is_reported_without_its_branches() {
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).set_entry_point("A").add_edge("A", END);
     graph.add_parallel_node("B", Say).add_group("G", [["B"]]).add_edge("G", "C");
@@ -326,7 +326,7 @@ fn what_no_path_leads_to_is_unreachable_and_its_branches_are_not_named() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_each_with_its_call() {
+fn all_mistakes_are_reported_at_once_each_with_its_call() {
     let mut graph = StateGraph::<Trip>::new();
     let line = line!();
     graph.add_node("A", Say);

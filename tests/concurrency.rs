@@ -1,4 +1,4 @@
-//! Many runs of one app.
+//! Concurrent runs of one app.
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,11 +17,11 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{OnDrop, Say, Trip, committed, settle};
+use crate::support::{OnDrop, Say, Trip, cancelled_midway, committed, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Goes on when all who are expected have come.
+/// Continues when all expected runs have arrived.
 struct Meet(Barrier);
 
 impl Node<Trip> for Meet {
@@ -35,7 +35,7 @@ impl Node<Trip> for Meet {
 }
 
 #[tokio::test]
-async fn runs_that_are_underway_at_once_do_not_see_each_other() {
+async fn concurrent_runs_do_not_see_each_other() {
     #[node]
     async fn own(state: &mut Trip, config: &RunConfig) -> Result<(), NodeError> {
         let user = config.user_id().ok_or("no user")?;
@@ -62,7 +62,7 @@ async fn runs_that_are_underway_at_once_do_not_see_each_other() {
     }
 }
 
-/// Says who came and who was dropped, and waits to be let on.
+/// Records each run that arrives and each that is dropped, and waits until it is opened.
 struct Gate {
     told: Arc<Mutex<Vec<String>>>,
     open: Arc<Notify>,
@@ -111,14 +111,14 @@ async fn cancelling_one_run_stops_its_node_and_no_other_run() {
     let mut error = cancelled.unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
     assert_eq!(error.node(), Some("GATE"));
-    // A node that changes the state in place was dropped in the middle of it.
+    // The node mutates the state and was dropped in the middle, so its state is uncommitted.
     assert!(error.take_state::<Trip>().is_some());
     assert_eq!(other.unwrap().steps, ["BEFORE", "AFTER"]);
     assert_eq!(told.lock().unwrap()[3..], ["two went on", "two left"]);
 }
 
 #[tokio::test]
-async fn a_token_that_is_cancelled_already_lets_no_node_start() {
+async fn no_node_starts_with_a_cancelled_token() {
     let app = graph! { node A = (Say); A -> END };
     let token = CancellationToken::new();
     token.cancel();
@@ -146,7 +146,7 @@ async fn a_cancelled_run_starts_no_further_node_even_if_nothing_awaits() {
     assert_eq!(error.node(), Some("A"));
     assert_eq!(committed(&mut error).count, 1);
 
-    // Neither a group nor a branch goes on.
+    // Neither a group nor a branch continues.
     let app = graph! { node A = (Say); node B = (Say); cancels -> { A, B } -> END };
     let error = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
     assert_eq!(error.node(), Some("A"));
@@ -154,7 +154,7 @@ async fn a_cancelled_run_starts_no_further_node_even_if_nothing_awaits() {
     let error = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
     assert_eq!(error.node(), Some("A"));
 
-    // The last node's end is the run's.
+    // A run whose last node has succeeded has ended, so the cancellation comes too late.
     let app = graph! { cancels -> END };
     assert_eq!(app.invoke(Trip::default(), RunConfig::new()).await.unwrap().count, 1);
 }
@@ -186,7 +186,7 @@ async fn sleeper(app: &CompiledGraph<Trip>, shut_down_after: Duration) -> (Strin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_that_arrives_in_the_last_node_lets_it_end() {
+async fn a_shutdown_during_the_last_node_lets_it_end() {
     #[node]
     async fn last(state: &mut Trip) {
         sleep(5 * SECOND).await;
@@ -196,7 +196,7 @@ async fn a_shutdown_that_arrives_in_the_last_node_lets_it_end() {
     let app = graph! { node A = (Say); A -> last -> END; compile { shutdown_timeout: 10s } };
     assert_eq!(sleeper(&app, SECOND).await, ("A last".into(), 5 * SECOND, 0));
 
-    // It ends at the very moment when it would be cut off: it has ended.
+    // The node ends at the very moment of the cancellation, so the run counts as ended.
     let app = graph! { node A = (Say); A -> last -> END; compile { shutdown_timeout: 5s } };
     assert_eq!(sleeper(&app, Duration::ZERO).await, ("A last".into(), 5 * SECOND, 0));
 
@@ -206,7 +206,7 @@ async fn a_shutdown_that_arrives_in_the_last_node_lets_it_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_waits_for_runs_with_nodes_to_come() {
+async fn a_shutdown_waits_for_runs_to_complete() {
     #[node]
     async fn slow(state: &mut Trip) {
         sleep(2 * SECOND).await;
@@ -221,7 +221,7 @@ async fn a_shutdown_waits_for_runs_with_nodes_to_come() {
 }
 
 #[tokio::test]
-async fn a_destructor_that_panics_takes_nothing_from_the_interrupt() {
+async fn a_panicking_destructor_does_not_replace_the_cancellation() {
     #[node]
     async fn bomb() {
         let _guard = OnDrop(|| panic!("from the destructor"));
@@ -229,13 +229,5 @@ async fn a_destructor_that_panics_takes_nothing_from_the_interrupt() {
     }
 
     let app = graph! { type State = Trip; bomb -> END };
-    let token = CancellationToken::new();
-    let config = RunConfig::new().with_cancellation_token(token.clone());
-    let run = app.invoke(Trip::default(), config);
-    let (ended, ()) = tokio::join!(run, async {
-        settle().await;
-        token.cancel();
-    });
-    let error = ended.unwrap_err();
-    assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+    cancelled_midway(&app).await;
 }

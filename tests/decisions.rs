@@ -1,4 +1,4 @@
-//! Decisions: which way a run takes, and how often.
+//! Decisions: the edges that a run takes, and the limit on their number.
 
 use agentflow::{
     NodeError, NodeFailure, Route, RunConfig,
@@ -20,13 +20,13 @@ fn trip(count: u32) -> Trip {
     Trip { count, ..Trip::default() }
 }
 
-/// Counts a visit.
+/// Counts its visits.
 #[node]
 async fn visit(state: &mut Trip) {
     state.count += 1;
 }
 
-/// Three visits are enough.
+/// Returns true after three visits.
 fn is_far(state: &Trip) -> bool {
     state.count >= 3
 }
@@ -40,7 +40,7 @@ fn size(state: &Trip) -> Step {
 }
 
 #[tokio::test]
-async fn a_router_chooses_from_the_state() {
+async fn a_router_reads_the_state() {
     let app = graph! {
         node A = (Say);
         node SMALL = (Say);
@@ -58,7 +58,7 @@ async fn a_router_chooses_from_the_state() {
 }
 
 #[tokio::test]
-async fn a_router_sees_what_the_node_before_it_did() {
+async fn a_router_sees_the_changes_of_the_node_before_it() {
     let app = graph! {
         node B = (Say);
         visit -> match |state: &Trip| state.count { 1 => B -> END, _ => END }
@@ -67,7 +67,7 @@ async fn a_router_sees_what_the_node_before_it_did() {
 }
 
 #[tokio::test]
-async fn the_value_that_a_node_returns_chooses_with_its_data_and_guards() {
+async fn a_returned_route_matches_with_payload_and_guards() {
     #[node]
     async fn decide(state: &mut Trip) -> Step {
         size(state)
@@ -91,7 +91,7 @@ async fn the_value_that_a_node_returns_chooses_with_its_data_and_guards() {
     }
 }
 
-/// What each form of a node may return, with a route.
+/// Nodes of each form that return a route.
 mod forms {
     use super::*;
 
@@ -188,7 +188,7 @@ async fn every_form_of_a_node_may_return_a_route() {
 }
 
 #[tokio::test]
-async fn an_error_in_place_of_a_route_is_the_nodes() {
+async fn an_error_instead_of_a_route_is_the_nodes_error() {
     #[node]
     async fn decide(_state: &Trip) -> Result<(TripUpdate, bool), &'static str> {
         Err("no idea")
@@ -201,7 +201,7 @@ async fn an_error_in_place_of_a_route_is_the_nodes() {
 }
 
 #[tokio::test]
-async fn a_loop_ends_when_its_decision_says_so() {
+async fn a_loop_ends_by_its_decision() {
     let app = graph! {
         node A = (Say);
         node B = (Say);
@@ -212,7 +212,7 @@ async fn a_loop_ends_when_its_decision_says_so() {
 }
 
 #[tokio::test]
-async fn arms_hold_chains_and_decisions_and_may_meet_again() {
+async fn arms_contain_chains_and_decisions_and_may_converge() {
     fn is_even(state: &Trip) -> bool {
         state.count.is_multiple_of(2)
     }
@@ -241,7 +241,7 @@ async fn arms_hold_chains_and_decisions_and_may_meet_again() {
 }
 
 #[tokio::test]
-async fn a_decision_after_a_group_sees_what_was_merged() {
+async fn a_decision_after_a_group_sees_the_merged_state() {
     let app = graph! {
         node A = (Say);
         node B = (Say);
@@ -265,7 +265,7 @@ async fn a_router_that_panics_after_a_group_is_the_groups_error() {
     let mut error = failure(&app).await;
     assert_eq!(error.node(), Some("{A, B}"));
     assert_eq!(error.downcast_ref::<Panicked>().unwrap().message.as_ref(), "lost at 0");
-    // The group itself has succeeded.
+    // The group itself succeeded, so its updates are committed.
     assert_eq!(committed(&mut error).steps, ["A", "B"]);
 }
 
@@ -281,7 +281,7 @@ async fn a_router_that_panics_is_the_nodes_error() {
     assert_eq!(error.node(), Some("visit"));
     assert_eq!(error.downcast_ref::<Panicked>().unwrap().message.as_ref(), "lost at 1");
     assert_eq!(error.take_state(), Some(LastState::Uncommitted(trip(1))));
-    // The app lives on.
+    // The app still works after the panic.
     assert_eq!(app.invoke(trip(2), RunConfig::new()).await.unwrap().count, 3);
 }
 
@@ -304,7 +304,7 @@ async fn a_nodes_options_cover_the_decision_that_follows_it() {
         visit -> END
     };
     let state = app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
-    // Each attempt began with the state as it was.
+    // Each attempt started from the state before the first one.
     assert_eq!((state.count, state.steps), (3, vec!["3".to_owned()]));
 
     let app = graph! {
@@ -317,7 +317,7 @@ async fn a_nodes_options_cover_the_decision_that_follows_it() {
 }
 
 #[tokio::test]
-async fn a_guard_that_panics_leaves_an_update_uncounted() {
+async fn an_update_is_not_committed_if_a_guard_panics() {
     #[node]
     async fn decide(_state: &Trip, attempt: u32) -> (TripUpdate, Step) {
         (Trip::update().steps(["decided"]), Step::Wait(attempt))
@@ -346,7 +346,7 @@ async fn a_guard_that_panics_leaves_an_update_uncounted() {
 mod limits {
     use super::*;
 
-    /// What the limit's error says: the limit, the node before which it was reached, and the loop's nodes.
+    /// Returns the parts of the limit's error: the limit, the node that was not run, and the nodes of the loop.
     fn limit_of(error: &agentflow::RunError) -> (usize, String, Vec<String>) {
         match error.kind() {
             RunErrorKind::RecursionLimit { limit, node, nodes, .. } => {
@@ -362,7 +362,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn a_run_that_ends_in_exactly_the_limits_steps_is_fine() {
+    async fn a_run_of_exactly_the_limits_steps_succeeds() {
         let within = graph! { visit -> match at_least(25) { true => END, false => visit } };
         assert_eq!(within.invoke(Trip::default(), RunConfig::new()).await.unwrap().count, 25);
 
@@ -374,7 +374,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn the_limit_is_the_graphs_own_to_set() {
+    async fn the_limit_is_set_per_graph() {
         let one = graph! { visit -> END; compile { recursion_limit: 1 } };
         assert_eq!(one.invoke(Trip::default(), RunConfig::new()).await.unwrap().count, 1);
 
@@ -402,7 +402,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn a_chain_that_is_too_long_is_no_loop() {
+    async fn a_chain_beyond_the_limit_is_not_reported_as_a_loop() {
         let app = graph! {
             node A = (Say);
             node B = (Say);
@@ -420,8 +420,8 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn a_loop_in_a_loop_is_named_where_the_run_went_round() {
-        // Three nodes: the last three runs are what the run remembers of its way.
+    async fn the_error_names_the_inner_loop_that_exceeded_the_limit() {
+        // The graph has three nodes, so the run remembers its last three visits.
         let app = graph! {
             node A = (Say);
             node B = (Say);
@@ -457,7 +457,7 @@ mod limits {
         assert_eq!(limit_of(&error), (3, "E".into(), vec![]));
         assert_eq!(committed(&mut error).steps, ["A", "B", "C", "D"]);
 
-        // Nothing of a group is merged that one of its branches could not end.
+        // A branch failed, so nothing of the group is merged.
         let mut error = failure(&app!(2)).await;
         assert_eq!(limit_of(&error), (2, "D".into(), vec![]));
         assert_eq!(committed(&mut error).steps, ["A"]);
@@ -477,7 +477,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn nodes_of_a_subgraph_count_beside_it() {
+    async fn a_subgraph_and_its_nodes_count_as_steps() {
         macro_rules! app {
             ($limit:literal) => {
                 graph! {
@@ -493,7 +493,7 @@ mod limits {
                 }
             };
         }
-        // A, SUB, SUB/B, SUB/C, X
+        // The five steps are A, SUB, SUB/B, SUB/C and X.
         assert_eq!(steps(&app!(5)).await, ["A", "SUB/B", "SUB/C", "X"]);
         assert_eq!(limit_of(&failure(&app!(4)).await), (4, "X".into(), vec![]));
         assert_eq!(limit_of(&failure(&app!(3)).await), (3, "SUB/C".into(), vec![]));
@@ -516,7 +516,7 @@ mod limits {
     }
 
     #[tokio::test]
-    async fn a_graph_without_a_loop_never_meets_its_own_limit() {
+    async fn a_graph_without_a_loop_never_reaches_the_default_limit() {
         let mut inner = agentflow::StateGraph::<Trip>::new();
         let names: Vec<_> = (0..40).map(|n| format!("N{n}")).collect();
         for name in &names {

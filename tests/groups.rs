@@ -1,4 +1,4 @@
-//! Groups: branches side by side, and the join.
+//! Groups: parallel branches and their join.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ use crate::support::{OnDrop, Say, Trip, TripUpdate, committed, failure, steps};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Says so after a while.
+/// Writes its name down after this time.
 struct Late(Duration);
 
 impl ParallelNode<Trip> for Late {
@@ -37,7 +37,7 @@ impl ParallelNode<Trip> for Late {
     }
 }
 
-/// Never ends, and tells when it is dropped.
+/// Never ends, and sets the flag when it is dropped.
 struct Stuck(Arc<AtomicBool>);
 
 impl ParallelNode<Trip> for Stuck {
@@ -47,7 +47,7 @@ impl ParallelNode<Trip> for Stuck {
     }
 }
 
-/// Fails after a while.
+/// Fails after this time.
 struct Fails(Duration);
 
 impl ParallelNode<Trip> for Fails {
@@ -72,7 +72,7 @@ fn before() -> Trip {
 }
 
 #[tokio::test]
-async fn what_follows_uneven_branches_runs_once() {
+async fn the_node_after_branches_of_uneven_length_runs_once() {
     let app = graph! {
         node A = (Say);
         node B = (Say);
@@ -96,7 +96,7 @@ async fn a_graph_may_start_and_end_with_a_group() {
 }
 
 #[tokio::test]
-async fn groups_follow_each_other_and_stand_in_each_other() {
+async fn groups_chain_and_nest() {
     let app = graph! {
         node A = (Say);
         node B = (Say);
@@ -112,7 +112,7 @@ async fn groups_follow_each_other_and_stand_in_each_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_comes_through_a_group_as_often_as_it_goes() {
+async fn a_loop_runs_its_group_in_each_iteration() {
     let app = graph! {
         node A = (Say);
         node B = (Late(SECOND));
@@ -159,7 +159,7 @@ async fn a_slow_branch_delays_no_node_but_the_join() {
         }
     }
 
-    // The first branch ends only when the second one has come to its end.
+    // The first branch ends only when the second one is near its end.
     let is_near_end = Arc::new(Notify::new());
 
     let app = graph! {
@@ -174,8 +174,8 @@ async fn a_slow_branch_delays_no_node_but_the_join() {
 }
 
 #[tokio::test]
-async fn a_branch_that_is_never_out_of_work_does_not_starve_those_behind_it() {
-    /// Uses up all that tokio lets a task do at once, until the other one has had its turn.
+async fn a_busy_branch_does_not_starve_the_later_ones() {
+    /// Uses up tokio's budget for one poll of a task, until the other branch has been polled.
     struct Greedy(Arc<AtomicBool>);
     impl ParallelNode<Trip> for Greedy {
         async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
@@ -208,7 +208,7 @@ async fn a_branch_that_is_never_out_of_work_does_not_starve_those_behind_it() {
     app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
 }
 
-/// A group of so many branches of one node, `0`, `1`, ….
+/// Builds a group of this many branches of one node each: `0`, `1`, ….
 fn wide<N: ParallelNode<Trip>>(branches: usize, node: impl Fn(usize) -> N) -> CompiledGraph<Trip> {
     let mut graph = StateGraph::new();
     for branch in 0..branches {
@@ -221,7 +221,7 @@ fn wide<N: ParallelNode<Trip>>(branches: usize, node: impl Fn(usize) -> N) -> Co
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_of_many_branches_is_joined_in_the_order_in_which_they_are_written() {
+async fn many_branches_are_merged_in_written_order() {
     for branches in [1, 31, 32, 33, 100] {
         let app = wide(branches, |branch| Late(SECOND * u32::try_from(branches - branch).unwrap()));
         let began = Instant::now();
@@ -232,7 +232,7 @@ async fn a_group_of_many_branches_is_joined_in_the_order_in_which_they_are_writt
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_failure_ends_many_branches_too() {
+async fn the_first_failure_cancels_many_branches() {
     for branches in [2, 100] {
         let app = wide(branches, |branch| Fails(SECOND * u32::try_from(branches - branch).unwrap()));
         let began = Instant::now();
@@ -242,7 +242,7 @@ async fn the_first_failure_ends_many_branches_too() {
 }
 
 #[tokio::test]
-async fn branches_run_in_the_runs_own_task() {
+async fn branches_run_in_the_task_of_the_run() {
     #[node]
     async fn before(state: &mut Trip) {
         tokio::task::yield_now().await;
@@ -266,7 +266,7 @@ async fn branches_run_in_the_runs_own_task() {
 }
 
 #[tokio::test]
-async fn fields_that_append_or_merge_are_no_conflict() {
+async fn fields_that_append_or_merge_do_not_conflict() {
     #[derive(Clone, Default, State)]
     struct Best {
         #[state(with = larger)]
@@ -306,7 +306,7 @@ async fn nodes_of_one_branch_may_replace_one_field() {
         START -> { A -> B, C } -> END
     };
     let state = app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
-    // The second saw what the first had written.
+    // The second node saw the first one's update.
     assert_eq!((state.title.as_str(), state.steps.len()), ("ab", 3));
 }
 
@@ -318,7 +318,7 @@ fn conflict_of(error: &RunError) -> (&'static str, [String; 2]) {
 }
 
 #[tokio::test]
-async fn branches_that_replace_one_field_are_in_conflict_and_nothing_is_merged() {
+async fn branches_that_replace_one_field_conflict_and_nothing_is_merged() {
     let app = graph! {
         type State = Trip;
         node FIRST = (Say);
@@ -339,7 +339,7 @@ async fn branches_that_replace_one_field_are_in_conflict_and_nothing_is_merged()
 }
 
 #[tokio::test]
-async fn branches_of_an_inner_group_are_in_conflict_with_each_other_and_with_outer_ones() {
+async fn branches_of_an_inner_group_conflict_with_each_other_and_with_outer_ones() {
     let inner = graph! {
         node A = (Name("a"));
         node B = (Name("b"));
@@ -357,7 +357,7 @@ async fn branches_of_an_inner_group_are_in_conflict_with_each_other_and_with_out
     };
     assert_eq!(conflict_of(&failure(&outer).await), ("title", ["A".into(), "C".into()]));
 
-    // One after the other is no conflict.
+    // Nodes of two groups in sequence are not in conflict.
     let none = graph! {
         node A = (Name("a"));
         node B = (Name("b"));
@@ -369,7 +369,7 @@ async fn branches_of_an_inner_group_are_in_conflict_with_each_other_and_with_out
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_failure_ends_the_other_branches_and_is_the_one_reported() {
+async fn the_first_failure_cancels_the_other_branches_and_is_reported() {
     let dropped = Arc::new(AtomicBool::new(false));
     let app = graph! {
         type State = Trip;
@@ -412,7 +412,7 @@ async fn a_panic_in_a_branch_is_its_nodes_error() {
 }
 
 #[tokio::test]
-async fn a_destructor_that_panics_takes_nothing_from_the_failure() {
+async fn a_panicking_destructor_does_not_replace_the_failure() {
     struct Bomb;
     impl ParallelNode<Trip> for Bomb {
         async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
@@ -431,7 +431,7 @@ async fn a_destructor_that_panics_takes_nothing_from_the_failure() {
     assert_eq!(error.node(), Some("FAILS"));
     assert_eq!(committed(&mut error), before());
 
-    // Each alone: a second panic during the first one's would end the process.
+    // Each panics alone, because a second panic during the unwinding of the first aborts the process.
     for branches in [3, 100] {
         let app = wide(branches, |_| Bomb);
         let config = RunConfig::new().with_run_timeout(Duration::from_millis(1));
@@ -472,7 +472,8 @@ async fn a_merge_that_panics_fails_the_run_and_not_the_app() {
     assert!(matches!(error.take_state::<Fragile>(), Some(LastState::Uncommitted(_))));
     assert!(app.invoke(state(1), RunConfig::new()).await.is_ok());
 
-    // The same where the node runs alone: half an update is not counted, and not tried again on top of itself.
+    // The same holds for a node outside of a group: a merge that fails halfway is not committed, and not retried on top
+    // of itself.
     let app = graph! {
         node COUNT = count { retry: 1 };
         COUNT -> END
@@ -500,10 +501,10 @@ async fn a_run_that_is_cancelled_in_a_group_drops_all_branches() {
     assert_eq!(committed(&mut error), before());
 }
 
-/// A branch is a sequence of these.
+/// A part of a branch.
 #[derive(Clone, Debug)]
 enum Part {
-    /// Takes so many milliseconds.
+    /// A node that takes this many milliseconds.
     Node(u64),
     Group(Vec<Vec<Part>>),
 }
@@ -516,10 +517,10 @@ fn branches() -> impl Strategy<Value = Vec<Vec<Part>>> {
     prop::collection::vec(prop::collection::vec(part, 1..4), 1..5)
 }
 
-/// When each node began, in milliseconds, and what it saw.
+/// The start of each node in milliseconds, and the state that the node saw.
 type Seen = BTreeMap<String, (u64, Vec<String>)>;
 
-/// What the groups do, one thing after the other.
+/// The model: it executes the groups sequentially.
 #[derive(Default)]
 struct Model {
     seen: Seen,
@@ -527,7 +528,7 @@ struct Model {
 }
 
 impl Model {
-    /// Gives when the group is joined, and what it brings.
+    /// Returns the time of the join and the entries that the group adds.
     fn group(&mut self, branches: &[Vec<Part>], from: u64, view: &[String]) -> (u64, Vec<String>) {
         let mut joined = from;
         let mut brought = Vec::new();
@@ -581,7 +582,7 @@ struct Built {
 }
 
 impl Built {
-    /// Adds the group and gives its name.
+    /// Adds the group and returns its name.
     fn group(&mut self, branches: &[Vec<Part>]) -> String {
         let mut added = Vec::new();
         for branch in branches {
@@ -619,10 +620,10 @@ impl Built {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Whatever order the nodes end in: each sees the fork's state and its own branch, begins when what is before it is
-    /// done and no later, and is merged where it is written.
+    /// In whatever order nodes end, each sees the state at the fork and its own branch's updates, starts as soon as its
+    /// predecessor is done, and is merged in written order.
     #[test]
-    fn groups_do_what_one_thing_after_the_other_would(branches in branches()) {
+    fn groups_are_equivalent_to_sequential_execution(branches in branches()) {
         let mut model = Model::default();
         let (joined, brought) = model.group(&branches, 0, &["before".to_owned()]);
 

@@ -1,4 +1,4 @@
-//! Nothing is shared but what belongs to one compiled graph.
+//! Isolation: runs and apps share nothing but their compiled graph.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -45,7 +45,7 @@ async fn a_clone_is_the_same_app() {
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
 }
 
-/// Says who the run is for, waits until all runs have got that far, and says it again.
+/// Builds a graph whose node adds the run's user, waits until all runs have arrived, and adds the user again.
 fn choir(size: usize) -> CompiledGraph<AgentState> {
     #[node]
     async fn sing(state: &mut AgentState, config: &RunConfig) -> Result<(), NodeError> {
@@ -100,7 +100,7 @@ async fn runs_do_not_wait_for_each_other() {
 }
 
 #[tokio::test]
-async fn a_run_that_fails_or_is_dropped_leaves_the_others_alone() {
+async fn a_failed_or_dropped_run_does_not_affect_others() {
     let app = choir(2);
     let invoke = |user: &str| app.invoke(AgentState::default(), RunConfig::new().with_user_id(user));
     let mut ada = Box::pin(invoke("ada"));

@@ -1,6 +1,6 @@
 //! Behaviour of compiled graphs and of the task manager, a file per feature.
 
-#![allow(missing_docs, clippy::unwrap_used, reason = "a test says what it does in its name, and fails by panicking")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "a test's name documents it, and a test fails by panicking")]
 
 mod steps;
 mod support;

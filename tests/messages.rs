@@ -1,4 +1,4 @@
-//! `AgentState` and `Message`: how messages merge, and what they look like in JSON.
+//! `AgentState` and `Message`: the merge of messages, and their JSON.
 
 use agentflow::{
     AgentState, Message, State,
@@ -16,7 +16,7 @@ fn say(text: &str, id: &str) -> Message {
 }
 
 #[test]
-fn a_message_with_a_known_id_takes_the_place_of_the_old_one() {
+fn a_message_with_a_known_id_replaces_the_old_one() {
     let mut state = AgentState::from_messages([say("a", "1"), say("b", "2"), say("c", "3")]);
     state.apply(AgentState::update().context([say("B", "2")]));
     assert_eq!(texts(&state), ["a", "B", "c"]);
@@ -30,7 +30,7 @@ fn messages_with_new_ids_are_appended_in_order() {
 }
 
 #[test]
-fn of_two_messages_with_one_id_in_one_update_the_later_one_stays() {
+fn the_later_of_two_messages_with_one_id_wins() {
     let mut state = AgentState::default();
     state.apply(AgentState::update().context([say("draft", "1"), say("b", "2"), say("final", "1")]));
     assert_eq!(texts(&state), ["final", "b"]);
@@ -91,7 +91,7 @@ fn text_is_all_text_and_nothing_else() {
 }
 
 #[test]
-fn tool_calls_are_given_in_the_order_of_the_model() {
+fn tool_calls_keep_the_order_of_the_model() {
     let message = Message::new(
         Role::Assistant,
         [ToolCall::new("1", "a", 1).into(), "then".into(), ToolCall::new("2", "b", 2).into()],
@@ -107,7 +107,7 @@ fn new_ids_differ_and_sort_by_time() {
 }
 
 #[test]
-fn json_says_what_each_part_is() {
+fn each_content_part_has_its_type_in_json() {
     let message = say("Hello", "m-1")
         .with_content(Content::data("application/json", json!({ "a": 1 })))
         .with_content(ToolCall::new("c-1", "search", json!({ "query": "owls" })));
@@ -144,7 +144,7 @@ fn a_state_survives_json() {
 }
 
 #[test]
-fn json_may_say_less_or_more_than_is_known() {
+fn json_may_omit_fields_and_contain_unknown_ones() {
     let state: AgentState = serde_json::from_value(json!({
         "mood": "good",
         "context": [{

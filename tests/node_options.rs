@@ -1,4 +1,4 @@
-//! What a node is run with: retries, a timeout, a fallback.
+//! Node options: retries, a timeout, a fallback.
 
 use std::{
     error::Error,
@@ -22,11 +22,11 @@ use agentflow::{
 use futures::FutureExt;
 use tokio::time::{Instant, advance, error::Elapsed, sleep, timeout};
 
-use crate::support::{OnDrop, Say, Trip, TripUpdate, committed, failure, settle, steps};
+use crate::support::{OnDrop, Say, Trip, TripUpdate, cancelled_midway, committed, failure, steps};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Writes each attempt into the state, and fails before the one that is given.
+/// Writes each attempt into the state, and fails before the attempt with this number.
 struct FailsBefore(u32);
 
 impl Node<Trip> for FailsBefore {
@@ -43,7 +43,7 @@ impl Node<Trip> for FailsBefore {
     }
 }
 
-/// Goes on with the failure that led here.
+/// Writes the failure that led here into the state.
 #[node]
 async fn recover(state: &mut Trip, error: Option<&NodeFailure>) {
     state.title = error.map_or_else(|| "no error".to_owned(), ToString::to_string);
@@ -65,7 +65,7 @@ async fn a_retried_attempt_starts_from_the_state_before_the_first() {
 }
 
 #[tokio::test]
-async fn the_last_attempts_error_is_the_runs_and_nothing_of_it_counts() {
+async fn the_last_attempts_error_is_the_runs_and_its_changes_are_rolled_back() {
     let app = graph! {
         node A = (Say);
         node FLAKY = (FailsBefore(4)) { retry: 2 };
@@ -79,7 +79,7 @@ async fn the_last_attempts_error_is_the_runs_and_nothing_of_it_counts() {
 }
 
 #[tokio::test]
-async fn without_a_copy_to_go_back_to_the_state_is_told_to_be_half_changed() {
+async fn without_a_retry_the_state_of_a_failed_node_is_uncommitted() {
     let app = graph! {
         node FLAKY = (FailsBefore(2));
         FLAKY -> END
@@ -90,7 +90,7 @@ async fn without_a_copy_to_go_back_to_the_state_is_told_to_be_half_changed() {
 }
 
 #[tokio::test]
-async fn a_number_tries_again_at_once_and_zero_not_at_all() {
+async fn a_number_retries_without_a_pause_and_zero_never() {
     let app = graph! {
         node FLAKY = (FailsBefore(2)) { retry: 0 };
         FLAKY -> END
@@ -110,18 +110,18 @@ async fn time_of(policy: RetryPolicy) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_grow_by_the_factor_up_to_the_maximum() {
+async fn pauses_grow_by_the_factor_up_to_the_maximum() {
     let policy = RetryPolicy::new(4);
     assert_eq!(time_of(policy.clone()).await, Duration::ZERO);
     let policy = policy.backoff(SECOND);
     assert_eq!(time_of(policy.clone()).await, (1 + 2 + 4 + 8) * SECOND);
     assert_eq!(time_of(policy.clone().factor(3.0)).await, (1 + 3 + 9 + 27) * SECOND);
     assert_eq!(time_of(policy.clone().max_delay(3 * SECOND)).await, (1 + 2 + 3 + 3) * SECOND);
-    // Waits don't shrink.
+    // A factor below one must not shrink the pauses.
     for factor in [0.5, -1.0, f32::NAN] {
         assert_eq!(time_of(policy.clone().factor(factor)).await, 4 * SECOND);
     }
-    // The maximum is one for the first wait too, and for what is beyond all numbers.
+    // The maximum also limits the first pause, and a pause too long to represent.
     let policy = policy.max_delay(SECOND / 2);
     assert_eq!(time_of(policy.clone()).await, 2 * SECOND);
     assert_eq!(time_of(policy.factor(f32::INFINITY)).await, 2 * SECOND);
@@ -130,7 +130,7 @@ async fn waits_grow_by_the_factor_up_to_the_maximum() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn jitter_adds_to_a_wait_and_keeps_to_the_maximum() {
+async fn jitter_extends_a_pause_up_to_the_maximum() {
     let policy = RetryPolicy::new(4).backoff(SECOND).factor(1.0).jitter();
     let time = time_of(policy.clone()).await;
     assert!((4 * SECOND..8 * SECOND + SECOND).contains(&time), "{time:?}");
@@ -139,7 +139,7 @@ async fn jitter_adds_to_a_wait_and_keeps_to_the_maximum() {
 }
 
 #[tokio::test]
-async fn only_errors_for_which_when_holds_are_tried_again() {
+async fn only_errors_that_match_when_are_retried() {
     static RUNS: AtomicU32 = AtomicU32::new(0);
 
     #[node]
@@ -161,7 +161,7 @@ async fn only_errors_for_which_when_holds_are_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn panics_and_timeouts_are_tried_again() {
+async fn panics_and_timeouts_are_retried() {
     #[node]
     async fn flaky(state: &mut Trip, attempt: u32) {
         state.steps.push(attempt.to_string());
@@ -183,7 +183,7 @@ async fn panics_and_timeouts_are_tried_again() {
 }
 
 #[tokio::test]
-async fn a_node_in_a_branch_is_tried_again_on_the_same_state() {
+async fn a_parallel_node_is_retried_on_the_same_state() {
     #[node]
     async fn flaky(state: &Trip, attempt: u32) -> Result<TripUpdate, NodeError> {
         let update = Trip::update().steps([format!("{attempt} after {}", state.steps.join(" "))]);
@@ -217,7 +217,7 @@ mod timeouts {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timeout_is_for_each_attempt_and_drops_it() {
+    async fn a_timeout_holds_per_attempt_and_drops_it() {
         static DROPS: AtomicU32 = AtomicU32::new(0);
 
         #[node]
@@ -272,10 +272,10 @@ mod timeouts {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_never_awaits_is_done_however_late() {
+    async fn a_body_that_never_awaits_completes_however_late() {
         #[node]
         async fn blocks(state: &mut Trip) {
-            // One poll of this turns the clock, as a body does that doesn't give its thread back.
+            // One poll of `advance` moves the clock, like a body that blocks its thread.
             let _ = advance(5 * SECOND).now_or_never();
             state.count += 1;
         }
@@ -287,7 +287,7 @@ mod timeouts {
         assert_eq!(run(&app).await.count, 1);
     }
 
-    /// Always has work, so that nothing else in the task gets a share of what it may do.
+    /// Always has work, so that nothing else in its task gets a share of tokio's budget.
     async fn never_idle() {
         let _ = advance(5 * SECOND).now_or_never();
         for _ in 0..100_000 {
@@ -296,7 +296,7 @@ mod timeouts {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_that_is_never_out_of_work_times_out_too() {
+    async fn a_busy_node_times_out() {
         #[node]
         async fn busy() {
             never_idle().await;
@@ -326,7 +326,7 @@ mod timeouts {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_timeout_of_the_bodys_own_is_not_the_nodes() {
+    async fn an_error_of_tokios_timeout_is_not_the_nodes_timeout() {
         #[node]
         async fn asks() -> Result<(), NodeError> {
             Ok(timeout(SECOND, pending()).await?)
@@ -343,7 +343,7 @@ mod timeouts {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_node_that_swallows_cancellation_times_out_and_is_cancelled_all_the_same() {
+    async fn a_node_that_ignores_its_token_times_out_and_is_cancelled() {
         static DROPPED: AtomicBool = AtomicBool::new(false);
 
         #[node]
@@ -361,14 +361,7 @@ mod timeouts {
         assert_eq!(after(&failure(&app).await), Some(SECOND));
         DROPPED.store(false, Ordering::SeqCst);
 
-        let token = CancellationToken::new();
-        let config = RunConfig::new().with_cancellation_token(token.clone());
-        let run = app.invoke(Trip::default(), config);
-        let (ended, ()) = tokio::join!(run, async {
-            settle().await;
-            token.cancel();
-        });
-        assert!(matches!(ended.unwrap_err().kind(), RunErrorKind::Cancelled { .. }));
+        cancelled_midway(&app).await;
         assert!(DROPPED.load(Ordering::SeqCst));
     }
 }
@@ -377,7 +370,7 @@ mod fallbacks {
     use super::*;
 
     #[tokio::test]
-    async fn a_fallback_sees_the_error_and_the_state_before_and_has_its_own_way_on() {
+    async fn a_fallback_sees_the_error_and_the_rolled_back_state_and_has_its_own_edge() {
         let app = graph! {
             node A = (Say);
             node FLAKY = (FailsBefore(3)) { retry: 1, on_error: recover };
@@ -394,7 +387,7 @@ mod fallbacks {
     }
 
     #[tokio::test]
-    async fn a_node_that_is_no_fallback_this_time_sees_no_error() {
+    async fn a_fallback_reached_by_an_edge_sees_no_error() {
         let app = graph! {
             node OK = (FailsBefore(1)) { on_error: recover };
             OK -> recover -> END
@@ -402,7 +395,7 @@ mod fallbacks {
         let state = run(&app).await;
         assert_eq!((state.title.as_str(), state.count), ("no error", 1));
 
-        // The node after a fallback doesn't either.
+        // The node after a fallback does not see the error either.
         let app = graph! {
             node FLAKY = (FailsBefore(2)) { on_error: FIRST };
             node FIRST = (Say);
@@ -412,7 +405,7 @@ mod fallbacks {
     }
 
     #[tokio::test]
-    async fn a_fallback_may_lead_back() {
+    async fn a_fallback_may_lead_back_to_the_failed_node() {
         #[node]
         async fn needs_three(state: &mut Trip) -> Result<(), NodeError> {
             state.steps.push("lost".into());
@@ -467,7 +460,7 @@ mod fallbacks {
     }
 
     #[tokio::test]
-    async fn a_fallback_that_fails_is_the_one_reported_unless_it_has_a_fallback_too() {
+    async fn the_failure_of_a_fallback_is_reported_unless_it_has_a_fallback() {
         #[node]
         async fn fails(state: &mut Trip) -> Result<(), NodeError> {
             state.count += 1;
@@ -494,28 +487,20 @@ mod fallbacks {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_ends_a_run_from_outside_has_no_fallback() {
+    async fn cancellations_and_limits_have_no_fallback() {
         #[node]
         async fn gives_up(cancel: &CancellationToken) -> Result<(), NodeError> {
             cancel.cancelled().await;
             Err("gave up".into())
         }
 
-        let token = CancellationToken::new();
         let app = graph! {
             type State = Trip;
             node GIVES_UP = gives_up { on_error: recover };
             GIVES_UP -> END;
             recover -> END
         };
-        let config = RunConfig::new().with_cancellation_token(token.clone());
-        let run = app.invoke(Trip::default(), config);
-        let (ended, ()) = tokio::join!(run, async {
-            settle().await;
-            token.cancel();
-        });
-        let error = ended.unwrap_err();
-        assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+        cancelled_midway(&app).await;
 
         let app = graph! {
             node GIVES_UP = gives_up { on_error: recover };
@@ -530,10 +515,10 @@ mod fallbacks {
 }
 
 #[tokio::test]
-async fn a_run_that_is_to_end_tries_nothing_again() {
+async fn a_cancelled_run_does_not_retry() {
     static RUNS: AtomicU32 = AtomicU32::new(0);
 
-    // As a client does that is given the token, and fails when it is cancelled.
+    // Fails when its token is cancelled, as an HTTP client with a cancellation token does.
     #[node]
     async fn gives_up(state: &mut Trip, cancel: &CancellationToken) -> Result<(), NodeError> {
         state.count += 1;
@@ -542,19 +527,11 @@ async fn a_run_that_is_to_end_tries_nothing_again() {
         Err("gave up".into())
     }
 
-    let token = CancellationToken::new();
     let app = graph! {
         node GIVES_UP = gives_up { retry: 3 };
         GIVES_UP -> END
     };
-    let config = RunConfig::new().with_cancellation_token(token.clone());
-    let run = app.invoke(Trip::default(), config);
-    let (ended, ()) = tokio::join!(run, async {
-        settle().await;
-        token.cancel();
-    });
-    let mut error = ended.unwrap_err();
-    assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+    let mut error = cancelled_midway(&app).await;
     assert_eq!(RUNS.load(Ordering::SeqCst), 1);
     assert_eq!(error.node(), Some("GIVES_UP"));
     assert_eq!(committed(&mut error), Trip::default());
@@ -579,7 +556,7 @@ async fn a_run_that_is_cancelled_between_attempts_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_limit_that_is_reached_inside_a_subgraph_is_no_failure_of_it() {
+async fn the_recursion_limit_inside_a_subgraph_is_not_a_failure_of_the_subgraph() {
     struct Visit(Arc<AtomicU32>);
     impl Node<Trip> for Visit {
         type Output = ();

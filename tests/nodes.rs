@@ -1,4 +1,4 @@
-//! What a node may take and return, and what it then does to the run's state.
+//! Nodes: their parameters, their results, and the effect of these on the run's state.
 
 use std::{convert::Infallible, marker::PhantomData, sync::Mutex};
 
@@ -24,7 +24,7 @@ impl Report {
     }
 }
 
-/// Runs one node on a state that has a title and one note.
+/// Runs one node on a state with a title and one note.
 async fn run<N: Node<Report, (), Output = ()>>(node: N) -> Result<Report, agentflow::RunError> {
     let app = graph! { node IT = (node); IT -> END };
     let state = Report { notes: vec!["first".to_owned()], ..Report::titled("Owls") };
@@ -166,7 +166,7 @@ async fn services_are_injected_by_their_type() {
 }
 
 #[tokio::test]
-async fn every_parameter_at_once_in_any_order() {
+async fn all_parameters_are_accepted_in_any_order() {
     #[node]
     #[allow(clippy::too_many_arguments)]
     async fn all(
@@ -191,7 +191,7 @@ async fn every_parameter_at_once_in_any_order() {
 }
 
 #[tokio::test]
-async fn an_underscore_before_a_name_changes_nothing() {
+async fn a_leading_underscore_does_not_change_a_parameter() {
     #[node]
     async fn idle(_state: &Report, _config: &RunConfig, _cancel: &CancellationToken) {}
     assert_eq!(run(idle {}).await.unwrap().title, "Owls");
@@ -314,7 +314,7 @@ async fn the_builder_takes_handles_and_values() {
 }
 
 #[tokio::test]
-async fn what_a_node_did_to_a_copy_of_the_state_does_not_show_when_it_fails() {
+async fn a_failed_by_value_node_does_not_change_the_state() {
     #[node]
     async fn owns(mut state: Report) -> Result<Report, &'static str> {
         state.title.clear();
@@ -328,7 +328,7 @@ async fn what_a_node_did_to_a_copy_of_the_state_does_not_show_when_it_fails() {
 }
 
 #[tokio::test]
-async fn what_a_node_did_to_a_copy_of_the_state_does_not_show_when_it_panics() {
+async fn a_panicked_by_value_node_does_not_change_the_state() {
     #[node]
     async fn owns(mut state: Report) -> Report {
         state.title.clear();
@@ -353,7 +353,7 @@ async fn a_failing_node_that_reads_the_state_leaves_it_committed() {
 }
 
 #[tokio::test]
-async fn what_earlier_nodes_did_stays_when_a_later_one_fails() {
+async fn the_changes_of_earlier_nodes_survive_a_later_failure() {
     #[node]
     async fn owns(state: Report) -> Result<Report, String> {
         Err(state.title)

@@ -75,7 +75,7 @@ fn options() -> CompiledGraph<Trip> {
     }
 }
 
-/// The files are what a viewer is shown: look at a picture there before its text is changed here.
+/// Compares pictures with files, which a viewer can display: look at the new picture before you change a file.
 macro_rules! pictures {
     ($($graph:ident)*) => {$(
         #[test]
@@ -92,7 +92,7 @@ mod shows {
 }
 
 #[test]
-fn text_is_shown_and_not_read_as_markup() {
+fn labels_are_escaped() {
     let app: CompiledGraph<Trip> = graph! {
         node A = (Say) { label: "\"a\" <b> &lt; #c; \\ \n end" };
         A -> END

@@ -1,5 +1,5 @@
-//! What the guide to background tasks promises of an app. What it promises of the task manager alone is tested with
-//! the manager.
+//! The promises of the guide to background tasks that are about apps. Those about the task manager alone are tested
+//! with the manager.
 
 use std::{future::pending, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The guide's node: answers, and leaves a task of three seconds behind.
+/// The guide's node: it answers, and spawns a task that takes three seconds.
 #[node(MAIN)]
 async fn my_node(
     state: &mut AgentState,
@@ -36,7 +36,7 @@ async fn my_node(
 }
 
 #[tokio::test(start_paused = true)]
-async fn promise_01_a_node_that_declares_the_task_manager_is_given_the_apps() {
+async fn promise_01_a_node_receives_the_task_manager_of_its_app() {
     let app = graph! { MAIN -> END };
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
     let tasks = app.task_manager().task_info();
@@ -45,7 +45,7 @@ async fn promise_01_a_node_that_declares_the_task_manager_is_given_the_apps() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn promise_02_the_answer_returns_at_once_and_the_task_goes_on() {
+async fn promise_02_the_answer_returns_at_once_and_the_task_continues() {
     let app = graph! { MAIN -> END };
     let began = Instant::now();
     let state = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
@@ -110,7 +110,7 @@ async fn promise_04_a_child_of_a_nodes_task_carries_the_same_run_and_node() {
     };
     let run = RunId::new();
     app.invoke(AgentState::default(), RunConfig::new().with_run_id(run)).await.unwrap();
-    // The parent ends; the child is what is left.
+    // The parent ends, and the child is the only task left.
     app.task_manager().wait_for_all(Some(SECOND)).await.unwrap_err();
     let tasks = app.task_manager().task_info();
     let origin = tasks[0].origin().unwrap();
@@ -131,7 +131,7 @@ async fn promise_08_aclose_waits_up_to_the_shutdown_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn promise_08_aclose_cancels_and_names_what_takes_longer() {
+async fn promise_08_aclose_cancels_and_names_tasks_that_take_longer() {
     let app = graph! { MAIN -> END; compile { shutdown_timeout: 2s } };
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
     let began = Instant::now();
@@ -159,8 +159,8 @@ async fn promise_09_stop_shuts_the_manager_down_at_once() {
 }
 
 #[test]
-fn promise_10_there_is_a_task_manager_wherever_the_graph_was_compiled() {
-    // Outside of any runtime, too.
+fn promise_10_a_task_manager_exists_wherever_the_graph_was_compiled() {
+    // The promise also holds outside of a runtime.
     let app = graph! { MAIN -> END };
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     for completed in 1..=2 {
@@ -206,7 +206,7 @@ async fn promise_12_dropping_the_app_cancels_and_names_its_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn promise_12_dropping_an_app_that_was_closed_says_nothing() {
+async fn promise_12_dropping_a_closed_app_logs_nothing() {
     let (log, _guard) = capture();
     let app = graph! { MAIN -> END; compile { shutdown_timeout: 1s } };
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();

@@ -1,4 +1,4 @@
-//! `RunConfig`: what is said is there, what isn't said is absent, and a value has the type that is asked for.
+//! `RunConfig`: values that are set, absent values, and the types that values are read as.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ struct Limits {
 }
 
 #[test]
-fn what_is_said_is_there() {
+fn values_that_are_set_are_returned() {
     let run_id = RunId::new();
     let token = CancellationToken::new();
     let config = RunConfig::new()
@@ -31,7 +31,7 @@ fn what_is_said_is_there() {
 }
 
 #[test]
-fn what_is_not_said_is_absent() {
+fn values_that_are_not_set_are_absent() {
     let config = RunConfig::new().with_value("other", 1);
     for config in [RunConfig::default(), config] {
         assert_eq!((config.user_id(), config.thread_id()), (None, None));
@@ -42,7 +42,7 @@ fn what_is_not_said_is_absent() {
 }
 
 #[test]
-fn an_id_of_its_own_copies_nothing_that_is_shared() {
+fn setting_a_run_id_does_not_copy_shared_values() {
     let shared = RunConfig::new().with_user_id("ada");
     let runs = [shared.clone().with_run_id(RunId::new()), shared.clone().with_run_id(RunId::new())];
     let text = |config: &RunConfig| config.user_id().map(str::as_ptr);
@@ -52,7 +52,7 @@ fn an_id_of_its_own_copies_nothing_that_is_shared() {
 }
 
 #[test]
-fn a_clone_goes_its_own_way() {
+fn a_clone_is_independent() {
     let ada = RunConfig::new().with_user_id("ada").with_value("language", "en");
     let bob = ada.clone().with_user_id("bob").with_value("language", "de");
     assert_eq!((ada.user_id(), bob.user_id()), (Some("ada"), Some("bob")));
@@ -61,7 +61,7 @@ fn a_clone_goes_its_own_way() {
 }
 
 #[test]
-fn a_value_is_read_as_the_type_that_is_asked_for() {
+fn a_value_is_read_as_the_requested_type() {
     let limits = Limits { pages: 3, words: None };
     let config = RunConfig::new()
         .with_value("limits", serde_json::to_value(&limits).unwrap())
@@ -74,13 +74,13 @@ fn a_value_is_read_as_the_type_that_is_asked_for() {
 }
 
 #[test]
-fn the_last_value_of_a_key_counts() {
+fn the_last_value_of_a_key_wins() {
     let config = RunConfig::new().with_value("pages", 1).with_value("pages", "many");
     assert_eq!(config.value::<String>("pages").unwrap().unwrap(), "many");
 }
 
 #[test]
-fn a_value_of_another_type_is_an_error_that_says_what_and_why() {
+fn a_value_of_another_type_is_an_error_with_key_and_cause() {
     let config = RunConfig::new().with_value("limits", json!({ "pages": "three" }));
     let error = config.value::<Limits>("limits").unwrap_err();
     assert_eq!(error.key, "limits");

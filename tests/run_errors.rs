@@ -1,4 +1,4 @@
-//! A run that fails: what the error says, what it holds, and that the app lives on.
+//! Failed runs: the text and content of the error, and an app that still works afterwards.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -18,7 +18,7 @@ fn fresh() -> (AgentState, RunConfig) {
     (AgentState::default(), RunConfig::new())
 }
 
-/// Fails or doesn't, as the caller's value `how` says.
+/// Succeeds or fails in the way that the config's value `how` selects.
 #[node]
 async fn moody(state: &mut AgentState, config: &RunConfig) -> Result<(), NodeError> {
     state.context.push(Message::assistant("half done"));
@@ -37,7 +37,7 @@ fn how(how: &str) -> RunConfig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_says_where_when_and_what() {
+async fn an_error_reports_the_node_the_time_and_the_cause() {
     let app = graph! {
         type State = AgentState;
         node SLOW = (step(|_| async {
@@ -68,7 +68,7 @@ async fn the_nodes_error_keeps_its_type() {
 }
 
 #[tokio::test]
-async fn the_sources_lead_to_the_first_cause() {
+async fn the_source_chain_ends_at_the_root_cause() {
     #[derive(Debug, thiserror::Error)]
     #[error("the report was not saved")]
     struct Unsaved(#[source] io::Error);
@@ -80,7 +80,7 @@ async fn the_sources_lead_to_the_first_cause() {
     let app = graph! { save -> END };
     let (state, config) = fresh();
     let error = app.invoke(state, config).await.unwrap_err();
-    // The node's own error stands in the text, and its cause comes next: nothing is told twice.
+    // The text includes the node's error, so the source is that error's cause: nothing is printed twice.
     assert!(error.to_string().ends_with("the report was not saved"), "{error}");
     assert!(error.downcast_ref::<Unsaved>().is_some());
     assert_eq!(error.source().unwrap().to_string(), "the disk is full");
@@ -101,7 +101,7 @@ async fn an_anyhow_error_keeps_its_context_and_its_cause() {
 }
 
 #[tokio::test]
-async fn a_panic_is_the_nodes_error_with_what_it_said() {
+async fn a_panic_is_the_nodes_error_with_its_message() {
     let app = graph! { moody -> END };
     for (panic, text) in [
         ("panic", "out of luck"),
@@ -115,7 +115,7 @@ async fn a_panic_is_the_nodes_error_with_what_it_said() {
 }
 
 #[tokio::test]
-async fn the_app_lives_on_after_errors_and_panics() {
+async fn the_app_works_after_errors_and_panics() {
     let app = graph! { moody -> END };
     for failure in ["error", "panic", "panic with no text"] {
         app.invoke(AgentState::default(), how(failure)).await.unwrap_err();
@@ -126,7 +126,7 @@ async fn the_app_lives_on_after_errors_and_panics() {
 }
 
 #[tokio::test]
-async fn a_panic_before_the_nodes_future_exists_is_an_attempt_like_any_other() {
+async fn a_panic_before_the_nodes_future_exists_fails_the_attempt() {
     struct Eager {
         attempts: Counter,
     }
@@ -159,7 +159,7 @@ impl Drop for Bomb {
 }
 
 #[tokio::test]
-async fn a_destructor_that_panics_when_the_node_ends_is_the_nodes_error() {
+async fn a_panic_while_an_ended_node_is_dropped_is_the_nodes_error() {
     let app = graph! {
         type State = AgentState;
         node BOMB = (step(|_| async {
@@ -174,7 +174,7 @@ async fn a_destructor_that_panics_when_the_node_ends_is_the_nodes_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_destructor_that_panics_when_the_node_is_dropped_leaves_the_runs_own_error() {
+async fn a_panic_while_the_node_is_dropped_does_not_replace_the_runs_error() {
     let app = graph! {
         type State = AgentState;
         node BOMB = (step(|_| async {
@@ -203,7 +203,7 @@ async fn a_panic_whose_payload_panics_when_dropped_is_the_nodes_error() {
 }
 
 #[tokio::test]
-async fn the_state_of_a_failed_node_is_given_back_as_uncommitted() {
+async fn the_state_of_a_failed_node_is_returned_as_uncommitted() {
     let app = graph! { moody -> END };
     let mut error = app.invoke(AgentState::default(), how("error")).await.unwrap_err();
     let Some(LastState::Uncommitted(state)) = error.take_state::<AgentState>() else {
@@ -213,7 +213,7 @@ async fn the_state_of_a_failed_node_is_given_back_as_uncommitted() {
 }
 
 #[tokio::test]
-async fn the_state_is_given_back_once_and_to_its_own_type_only() {
+async fn the_state_is_returned_once_and_only_as_its_own_type() {
     #[derive(Clone, State)]
     struct Other {}
 
@@ -225,7 +225,7 @@ async fn the_state_is_given_back_once_and_to_its_own_type_only() {
 }
 
 #[tokio::test]
-async fn a_run_can_go_on_with_the_state_of_the_one_that_failed() {
+async fn a_run_can_continue_with_the_state_of_a_failed_one() {
     let app = graph! { moody -> END };
     let mut error = app.invoke(AgentState::default(), how("panic")).await.unwrap_err();
     let state = error.take_state::<AgentState>().unwrap().into_inner();
@@ -234,7 +234,7 @@ async fn a_run_can_go_on_with_the_state_of_the_one_that_failed() {
 }
 
 #[tokio::test]
-async fn an_error_is_one_that_every_caller_can_pass_on() {
+async fn a_run_error_is_a_small_error_that_is_send_and_sync() {
     fn assert_error<E: Error + Send + Sync + 'static>(_: &E) {}
     let app = graph! { moody -> END };
     let error = app.invoke(AgentState::default(), how("error")).await.unwrap_err();

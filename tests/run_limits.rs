@@ -1,4 +1,4 @@
-//! What ends a run early: its timeout, a token, being dropped, the recursion limit.
+//! Limits of a run: its timeout, its token, the drop of its future, and the recursion limit.
 
 use std::{future::pending, time::Duration};
 
@@ -25,7 +25,7 @@ async fn invoke(app: &CompiledGraph<AgentState>, config: RunConfig) -> Result<Ag
     app.invoke(AgentState::default(), config).await
 }
 
-/// Says a word, then waits for ever; `dropped` counts the ends of the wait, `later` the node behind it.
+/// Builds a graph whose first node never ends: `dropped` counts the drops of that node, `later` the runs of the next.
 fn stuck(dropped: &Counter, later: &Counter) -> CompiledGraph<AgentState> {
     let (dropped, later) = (dropped.clone(), later.clone());
     graph! {
@@ -45,7 +45,7 @@ fn stuck(dropped: &Counter, later: &Counter) -> CompiledGraph<AgentState> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_takes_too_long_times_out_where_it_is() {
+async fn a_run_times_out_inside_its_current_node() {
     let (dropped, later) = (Counter::default(), Counter::default());
     let app = stuck(&dropped, &later);
     let began = Instant::now();
@@ -61,7 +61,7 @@ async fn a_run_that_takes_too_long_times_out_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_timeout_is_that_of_the_whole_run() {
+async fn the_run_timeout_covers_the_whole_run() {
     let app = graph! {
         node A = (sleeps(2 * SECOND));
         node B = (sleeps(2 * SECOND));
@@ -73,7 +73,7 @@ async fn the_timeout_is_that_of_the_whole_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_is_done_when_its_time_is_over_is_done() {
+async fn a_run_that_is_ready_at_its_deadline_succeeds() {
     let app = graph! {
         type State = AgentState;
         node A = (sleeps(3 * SECOND));
@@ -83,7 +83,7 @@ async fn a_run_that_is_done_when_its_time_is_over_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_of_the_nodes_own_is_not_taken_for_the_runs() {
+async fn the_timeout_of_a_node_is_not_the_runs() {
     let app = graph! {
         type State = AgentState;
         node A = (step(|_| async { timeout(SECOND, pending()).await? }));
@@ -108,13 +108,13 @@ async fn a_node_that_ignores_its_token_still_times_out() {
     let token = CancellationToken::new();
     let config = RunConfig::new().with_cancellation_token(token.clone()).with_run_timeout(SECOND);
     invoke(&app, config.clone()).await.unwrap_err();
-    // And when the token is cancelled, its being deaf to it doesn't help either.
+    // The cancelled token ends a run whose node ignores the token, too.
     let (run, ()) = tokio::join!(invoke(&app, config), async { token.cancel() });
     assert!(matches!(run.unwrap_err().kind(), RunErrorKind::Cancelled { .. }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_any_time_no_node_starts() {
+async fn no_node_starts_with_a_zero_timeout() {
     let (dropped, later) = (Counter::default(), Counter::default());
     let app = stuck(&dropped, &later);
     let mut error = invoke(&app, RunConfig::new().with_run_timeout(Duration::ZERO)).await.unwrap_err();
@@ -123,7 +123,7 @@ async fn without_any_time_no_node_starts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_the_time_there_is_is_no_timeout() {
+async fn the_longest_run_timeout_never_fires() {
     let app = graph! {
         type State = AgentState;
         node A = (sleeps(1_000_000 * SECOND));
@@ -133,7 +133,7 @@ async fn all_the_time_there_is_is_no_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_token_stops_a_node_at_its_await_and_later_ones_never_start() {
+async fn a_cancelled_token_drops_the_current_node_and_later_ones_never_start() {
     let (dropped, later) = (Counter::default(), Counter::default());
     let app = stuck(&dropped, &later);
     let token = CancellationToken::new();
@@ -152,7 +152,7 @@ async fn a_cancelled_token_stops_a_node_at_its_await_and_later_ones_never_start(
 }
 
 #[tokio::test]
-async fn a_node_that_never_rests_is_cancelled_too() {
+async fn a_busy_node_is_cancelled() {
     let token = CancellationToken::new();
     let spins = Counter::default();
     let app = graph! {
@@ -180,7 +180,7 @@ async fn a_node_that_never_rests_is_cancelled_too() {
 }
 
 #[tokio::test]
-async fn with_a_token_that_is_cancelled_already_no_node_starts() {
+async fn with_a_cancelled_token_no_node_starts() {
     let token = CancellationToken::new();
     token.cancel();
     let app = graph! { speak -> END };
@@ -189,7 +189,7 @@ async fn with_a_token_that_is_cancelled_already_no_node_starts() {
     assert_eq!(error.take_state(), Some(LastState::Committed(AgentState::default())));
 }
 
-/// A graph of one node that sends out its run's token, and then waits for ever.
+/// Builds a graph of one node that sends its run's token to the test and then never ends.
 fn token_sender(dropped: &Counter) -> (CompiledGraph<AgentState>, mpsc::UnboundedReceiver<CancellationToken>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let dropped = dropped.clone();
@@ -246,7 +246,7 @@ async fn the_runs_token_outlives_a_run_that_reached_its_end() {
 }
 
 #[tokio::test]
-async fn a_path_of_exactly_the_recursion_limit_is_fine() {
+async fn a_path_of_exactly_the_recursion_limit_succeeds() {
     let app = graph! {
         node B = speak;
         node C = speak;
@@ -273,7 +273,7 @@ async fn a_path_of_one_node_more_than_the_recursion_limit_fails_before_that_node
     assert_eq!(state.context.len(), 2);
 }
 
-/// A chain of this many nodes.
+/// Builds a chain of this many nodes.
 fn chain(length: usize, options: CompileOptions) -> CompiledGraph<AgentState> {
     let mut graph = StateGraph::new();
     for index in 0..length {
@@ -294,7 +294,7 @@ async fn a_graph_with_more_nodes_than_the_default_limit_runs_without_an_option()
 }
 
 #[tokio::test]
-async fn the_default_limit_gives_way_to_one_that_is_given() {
+async fn an_explicit_limit_overrides_the_default() {
     let app = chain(40, CompileOptions::new().recursion_limit(25));
     let error = invoke(&app, RunConfig::new()).await.unwrap_err();
     assert_eq!(error.node(), Some("25"));

@@ -1,4 +1,4 @@
-//! `aclose` and `stop`: runs first, then their tasks, within a bound, whatever they do.
+//! `aclose` and `stop`: runs end first, then their tasks, within a bound that holds whatever they do.
 
 use std::{
     future::pending,
@@ -22,14 +22,14 @@ use tokio::{
 
 use crate::{
     steps::{Counter, step},
-    support::{Journal, settle},
+    support::{Journal, closing, settle},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// How long a cancelled task may take, and how long it may take to notice that it is dropped.
+/// The grace period of a cancelled task, and the margin in which an aborted task is dropped.
 const GRACE: Duration = Duration::from_millis(1_100);
 
-/// A run of two seconds that leaves a task of three seconds behind.
+/// Takes two seconds and spawns a task that takes three.
 #[node]
 async fn work(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
     sleep(2 * SECOND).await;
@@ -41,7 +41,7 @@ fn worker() -> CompiledGraph<AgentState> {
     graph! { work -> END }
 }
 
-/// An app whose runs never end.
+/// Builds an app whose runs never end.
 fn stuck() -> CompiledGraph<AgentState> {
     graph! {
         node STUCK = (step(|_| pending()));
@@ -57,7 +57,7 @@ fn start(app: &CompiledGraph<AgentState>) -> (RunId, JoinHandle<Result<AgentStat
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_app_that_does_nothing_is_down_at_once() {
+async fn an_idle_app_closes_at_once() {
     let began = Instant::now();
     let report = worker().aclose().await;
     assert_eq!(began.elapsed(), Duration::ZERO);
@@ -66,7 +66,7 @@ async fn an_app_that_does_nothing_is_down_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_report_is_about_what_was_live_when_the_shutdown_began() {
+async fn the_report_covers_what_was_live_when_the_shutdown_began() {
     let app = worker();
     app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
     app.task_manager().wait_for_all(None).await.unwrap();
@@ -89,15 +89,11 @@ async fn runs_are_drained_first_then_their_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_live_run_may_start_tasks_while_the_app_drains_and_nobody_else_may() {
+async fn a_draining_app_accepts_tasks_of_live_runs_only() {
     let app = worker();
     let (_, run) = start(&app);
     settle().await;
-    let closing = tokio::spawn({
-        let app = app.clone();
-        async move { app.aclose().await }
-    });
-    settle().await;
+    let closing = closing(&app).await;
     let refused = app.task_manager().create_task(async {}).spawn().unwrap_err();
     assert_eq!(refused, SpawnError::Closed);
 
@@ -107,7 +103,7 @@ async fn a_live_run_may_start_tasks_while_the_app_drains_and_nobody_else_may() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_takes_too_long_is_cut_off_and_named() {
+async fn a_run_beyond_the_bound_is_cancelled_and_named() {
     let app = stuck();
     let (id, run) = start(&app);
     settle().await;
@@ -123,15 +119,11 @@ async fn a_run_that_takes_too_long_is_cut_off_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_runs_are_refused_and_get_their_state_back() {
+async fn a_closed_app_refuses_runs_and_returns_their_state() {
     let app = worker();
     let (_, live) = start(&app);
     settle().await;
-    let closing = tokio::spawn({
-        let app = app.clone();
-        async move { app.aclose().await }
-    });
-    settle().await;
+    let closing = closing(&app).await;
     for closed in [false, true] {
         if closed {
             drop(app.aclose().await);
@@ -182,7 +174,7 @@ async fn concurrent_calls_all_wait_and_get_the_same_report() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_cuts_off_runs_and_tasks_at_once() {
+async fn stop_cancels_runs_and_tasks_at_once() {
     let app = stuck();
     let (id, run) = start(&app);
     app.task_manager().create_task(pending::<()>()).name("stuck").spawn().unwrap();
@@ -196,7 +188,7 @@ async fn stop_cuts_off_runs_and_tasks_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_node_starts_once_its_run_is_cut_off() {
+async fn no_node_starts_once_its_run_is_cancelled() {
     let (ready, later) = (Arc::new(Notify::new()), Counter::default());
     let app: CompiledGraph<AgentState> = graph! {
         node WAIT = (step({
@@ -222,7 +214,7 @@ async fn no_node_starts_once_its_run_is_cut_off() {
     settle().await;
     let mut stopping = Box::pin(app.stop());
     assert!(futures::poll!(stopping.as_mut()).is_pending());
-    // The node is done in the same moment, and wins; the run is cut off behind it.
+    // The node is done in the same poll and its result counts; the run is cancelled after it.
     ready.notify_one();
     drop(stopping.await);
     assert_eq!(run.await.unwrap().unwrap_err().node(), Some("LATER"));
@@ -230,7 +222,7 @@ async fn no_node_starts_once_its_run_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_hastens_an_aclose_that_waits() {
+async fn stop_shortens_a_waiting_aclose() {
     let app = stuck();
     let (id, run) = start(&app);
     app.task_manager().create_task(pending::<()>()).name("stuck").spawn().unwrap();
@@ -249,7 +241,7 @@ async fn stop_hastens_an_aclose_that_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_nobody_polls_does_not_hold_up_the_bound() {
+async fn an_unpolled_run_does_not_delay_the_shutdown() {
     let app = stuck();
     let run_id = RunId::new();
     let config = RunConfig::new().with_run_id(run_id);
@@ -262,14 +254,14 @@ async fn a_run_that_nobody_polls_does_not_hold_up_the_bound() {
     assert!(began.elapsed() <= 5 * SECOND + GRACE, "{:?}", began.elapsed());
     assert_eq!((&report.runs.unfinished[..], &report.runs.still_running[..]), (&[][..], &[run_id][..]));
 
-    // Polled again at last, it ends; and the report of the next call says so.
+    // The run ends when it is polled again, and the next call reports that.
     assert!(matches!(run.await.unwrap_err().kind(), RunErrorKind::ShutDown { .. }));
     let report = app.aclose().await;
     assert_eq!((&report.runs.unfinished[..], &report.runs.still_running[..]), (&[run_id][..], &[][..]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_hastens_an_aclose_that_waits_for_a_run_that_nobody_polls() {
+async fn stop_shortens_an_aclose_that_waits_for_an_unpolled_run() {
     let app = stuck();
     let mut run = Box::pin(app.invoke(AgentState::default(), RunConfig::new()));
     assert!(futures::poll!(run.as_mut()).is_pending());
@@ -281,7 +273,7 @@ async fn stop_hastens_an_aclose_that_waits_for_a_run_that_nobody_polls() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_ends_by_itself_in_time_is_not_cut_off() {
+async fn a_run_that_ends_within_the_bound_is_not_cancelled() {
     let app = worker();
     let (_, run) = start(&app);
     settle().await;
@@ -292,7 +284,7 @@ async fn a_run_that_ends_by_itself_in_time_is_not_cut_off() {
 
 #[tokio::test(start_paused = true)]
 async fn runs_and_tasks_share_one_bound() {
-    // The run takes two seconds of the four; its task of three has the other two.
+    // The run takes two of the four seconds; its task, which needs three, has the other two.
     let app = graph! {
         type State = AgentState;
         work -> END;
@@ -308,7 +300,7 @@ async fn runs_and_tasks_share_one_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_shutdown_timeout_everything_is_cut_off_at_once() {
+async fn a_zero_shutdown_timeout_cancels_everything_at_once() {
     let app = graph! { type State = AgentState; work -> END; compile { shutdown_timeout: 0s } };
     let (id, run) = start(&app);
     settle().await;
@@ -319,7 +311,7 @@ async fn without_a_shutdown_timeout_everything_is_cut_off_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_longest_shutdown_timeout_waits_for_as_long_as_it_takes() {
+async fn the_longest_shutdown_timeout_waits_for_every_run() {
     let app = graph! {
         type State = AgentState;
         work -> END;
@@ -347,7 +339,7 @@ async fn the_report_reads_as_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_an_aclose_leaves_the_app_closed_and_another_call_goes_on() {
+async fn dropping_an_aclose_leaves_the_app_closed_and_another_call_continues() {
     let app = worker();
     let (_, run) = start(&app);
     settle().await;
@@ -384,7 +376,7 @@ async fn a_background_task_can_close_its_app_and_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_closes_its_own_app_is_cut_off_at_the_bound() {
+async fn a_node_that_closes_its_own_app_is_cancelled_at_the_bound() {
     let slot: Arc<OnceLock<CompiledGraph<AgentState>>> = Arc::default();
     let later = Counter::default();
     let app: CompiledGraph<AgentState> = graph! {
@@ -426,7 +418,7 @@ async fn a_node_that_closes_its_own_app_is_cut_off_at_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_app_closes_a_manager_that_it_was_given() {
+async fn the_app_closes_a_manager_passed_to_compile() {
     let manager = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(7 * SECOND));
     let app = graph! {
         type State = AgentState;
@@ -448,7 +440,7 @@ async fn the_app_closes_a_manager_that_it_was_given() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_that_was_committed_is_not_lost_when_its_run_is_cut_off() {
+async fn a_cancelled_run_returns_its_committed_state() {
     #[node]
     async fn speak(state: &mut AgentState) {
         state.context.push(Message::assistant("word"));
@@ -468,9 +460,9 @@ async fn a_state_that_was_committed_is_not_lost_when_its_run_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_reaches_its_end_as_it_is_cut_off_is_not_among_those_that_were() {
+async fn a_run_that_ends_as_it_is_cancelled_is_not_reported_as_unfinished() {
     let cutting = CancellationToken::new();
-    // Ready in the very poll in which the shutdown has cancelled it.
+    // The node is ready in the poll in which the shutdown cancels it.
     let until = cutting.clone();
     let last = step(move |_| {
         let until = until.clone();
@@ -490,8 +482,8 @@ async fn a_run_that_reaches_its_end_as_it_is_cut_off_is_not_among_those_that_wer
     assert_eq!((report.runs.ended, report.runs.unfinished.len()), (1, 0));
 }
 
-/// Spawns a task that writes its name down when it is told to end, and takes so long for it.
-fn told_to_end(manager: &BackgroundTaskManager, journal: &Journal, name: &'static str, time: Duration) {
+/// Spawns a task that, once cancelled, writes its name down and takes this much longer to end.
+fn ends_after_cancel(manager: &BackgroundTaskManager, journal: &Journal, name: &'static str, time: Duration) {
     let journal = journal.clone();
     let work = move |task: TaskContext| async move {
         task.cancelled().await;
@@ -503,11 +495,11 @@ fn told_to_end(manager: &BackgroundTaskManager, journal: &Journal, name: &'stati
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_keep_their_own_graces_and_those_that_must_finish_are_told_last() {
+async fn tasks_keep_their_grace_periods_and_cancel_last_tasks_are_cancelled_last() {
     let (app, journal) = (stuck(), Journal::default());
     let (id, run) = start(&app);
-    told_to_end(app.task_manager(), &journal, "must", 3 * SECOND);
-    told_to_end(app.task_manager(), &journal, "other", 2 * SECOND);
+    ends_after_cancel(app.task_manager(), &journal, "must", 3 * SECOND);
+    ends_after_cancel(app.task_manager(), &journal, "other", 2 * SECOND);
     settle().await;
     let began = Instant::now();
     let (one, two) = tokio::join!(app.aclose(), app.aclose());
@@ -522,13 +514,13 @@ async fn tasks_keep_their_own_graces_and_those_that_must_finish_are_told_last() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_runs_and_tasks_do_the_app_is_down_within_its_bounds() {
+async fn a_shutdown_is_bounded_whatever_runs_and_tasks_do() {
     let app = stuck();
     let manager = app.task_manager();
     manager.create_task_with_context(|_| pending::<()>()).name("stubborn").grace_period(2 * SECOND).spawn().unwrap();
     let must = manager.create_task_with_context(|_| pending::<()>()).name("must").cancel_last();
     must.grace_period(3 * SECOND).context("user", "ada").spawn().unwrap();
-    // A run that nobody polls.
+    // No task polls this run.
     let mut run = Box::pin(app.invoke(AgentState::default(), RunConfig::new()));
     assert!(futures::poll!(run.as_mut()).is_pending());
     let began = Instant::now();
@@ -540,10 +532,10 @@ async fn whatever_runs_and_tasks_do_the_app_is_down_within_its_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stop_has_no_bound_but_every_grace() {
+async fn stop_waits_only_for_grace_periods() {
     let (app, journal) = (stuck(), Journal::default());
-    told_to_end(app.task_manager(), &journal, "must", 3 * SECOND);
-    told_to_end(app.task_manager(), &journal, "other", 2 * SECOND);
+    ends_after_cancel(app.task_manager(), &journal, "must", 3 * SECOND);
+    ends_after_cancel(app.task_manager(), &journal, "other", 2 * SECOND);
     settle().await;
     let report = app.stop().await;
     assert_eq!((report.elapsed, report.tasks.outcomes.completed), (5 * SECOND, 2));
@@ -551,7 +543,7 @@ async fn stop_has_no_bound_but_every_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_that_spawn_their_successor_for_ever_are_cut_off_at_the_bound() {
+async fn endless_chains_of_tasks_are_cancelled_at_the_bound() {
     fn link(task: TaskContext) -> BoxFuture<'static, Result<(), SpawnError>> {
         Box::pin(async move {
             sleep(SECOND / 10).await;
@@ -576,7 +568,7 @@ async fn tasks_that_spawn_their_successor_for_ever_are_cut_off_at_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_of_a_run_that_wait_for_their_turn_have_it_while_the_app_drains() {
+async fn queued_tasks_of_a_run_start_while_the_app_drains() {
     #[node]
     async fn spawn(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
         for _ in 0..3 {

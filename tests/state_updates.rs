@@ -1,4 +1,4 @@
-//! `#[derive(State)]`: what an update does to a state.
+//! `#[derive(State)]`: the effect of an update on a state.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ fn a_plain_field_is_replaced_by_the_last_value_set() {
 }
 
 #[test]
-fn append_keeps_what_is_there_and_the_order_of_calls() {
+fn append_keeps_existing_values_and_the_order_of_calls() {
     let report = after(Report::update().notes(["a", "b"]).notes(vec!["c".to_owned()]).notes(None::<&str>));
     assert_eq!(report.notes, ["old", "a", "b", "c"]);
 }
@@ -101,7 +101,7 @@ fn every_collection_can_be_appended_to() {
 }
 
 #[test]
-fn fields_that_are_set_are_reported_and_whether_they_replace() {
+fn changes_report_each_set_field_and_whether_it_is_replaced() {
     assert_eq!(Report::changes(&Report::update()), []);
     let update = Report::update().pages(1).notes(["a"]).summary("s").title("t");
     let replaced = |field| FieldChange::new(field, true);
@@ -140,7 +140,7 @@ fn an_update_prints_the_fields_that_it_sets_but_not_their_values() {
 }
 
 #[test]
-fn a_generic_struct_is_a_state_of_whatever_it_holds() {
+fn a_generic_struct_is_a_state() {
     #[derive(Clone, State)]
     struct Best<T: Ord> {
         #[state(with = greater)]
@@ -190,7 +190,7 @@ fn set(update: ReportUpdate, change: Change) -> ReportUpdate {
 
 proptest! {
     #[test]
-    fn one_update_does_what_one_update_per_change_does(changes in changes()) {
+    fn one_update_is_equivalent_to_one_update_per_change(changes in changes()) {
         let all = changes.iter().cloned().fold(Report::update(), set);
         let mut at_once = Report::default();
         at_once.apply(all);

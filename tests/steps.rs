@@ -1,4 +1,4 @@
-//! Nodes made of closures, and what they count.
+//! Nodes made of closures, and the counter that they share with a test.
 
 use std::{
     future::Future,
@@ -16,13 +16,13 @@ use agentflow::{
 
 use crate::support::OnDrop;
 
-/// What a [`step`] is given.
+/// The arguments of a [`step`].
 pub(crate) struct Given {
     pub(crate) cancel: CancellationToken,
     pub(crate) tasks: BackgroundTaskManager,
 }
 
-/// A node made of a closure, which can hold the test's channels.
+/// Makes a node of a closure, which can hold the test's channels.
 pub(crate) fn step<F, R>(body: F) -> Step<F>
 where
     F: Fn(Given) -> R + Send + Sync + 'static,
@@ -31,7 +31,7 @@ where
     Step(body)
 }
 
-/// A node that takes its time.
+/// Makes a node that takes this time.
 pub(crate) fn sleeps<S: State, C: Send + Sync + 'static>(time: Duration) -> impl Node<S, C, Output = ()> {
     step(move |_| async move {
         tokio::time::sleep(time).await;
@@ -57,7 +57,7 @@ where
     }
 }
 
-/// Counts something that happens elsewhere.
+/// A counter shared by a test and its nodes.
 #[derive(Clone, Default)]
 pub(crate) struct Counter(Arc<AtomicUsize>);
 
@@ -70,7 +70,7 @@ impl Counter {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// Counts when it is dropped.
+    /// Returns a guard that counts when it is dropped.
     pub(crate) fn on_drop(&self) -> OnDrop<impl FnMut() + Send + Sync + use<>> {
         let counter = self.clone();
         OnDrop(move || counter.add())

@@ -1,4 +1,4 @@
-//! Streams: what a run tells while it runs.
+//! Streams: the events of a run, while it runs.
 
 use std::{
     future::pending,
@@ -24,8 +24,8 @@ use crate::support::{OnDrop, Say, Trip, TripUpdate, committed};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// All events of a run, in short.
-async fn told(app: &CompiledGraph<Trip>) -> Vec<String> {
+/// Returns all events of a run, one short line each.
+async fn event_lines(app: &CompiledGraph<Trip>) -> Vec<String> {
     let mut run = app.stream(Trip::default(), RunConfig::new());
     let mut told = Vec::new();
     let mut id = None;
@@ -64,20 +64,20 @@ async fn rename(state: &Trip) -> TripUpdate {
 }
 
 #[tokio::test]
-async fn a_chain_tells_of_each_node_and_of_what_it_set() {
+async fn a_chain_reports_each_node_and_the_fields_it_set() {
     let app = graph! {
         name = "trip";
         node A = (Say);
         A -> rename -> END
     };
     assert_eq!(
-        told(&app).await,
+        event_lines(&app).await,
         ["run trip", "A 1", "A 1 ended", "rename 1", "rename set steps title", "rename 1 ended", "end"]
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_tells_of_each_attempt_and_of_the_wait() {
+async fn a_retry_reports_each_attempt_and_the_pause() {
     #[node]
     async fn flaky(_state: &Trip, attempt: u32) -> Result<TripUpdate, NodeError> {
         if attempt < 3 { Err(format!("no {attempt}").into()) } else { Ok(Trip::update().count(1u32)) }
@@ -93,7 +93,7 @@ async fn a_retry_tells_of_each_attempt_and_of_the_wait() {
         node FLAKY = flaky { retry: RetryPolicy::new(2).backoff(SECOND) };
         FLAKY -> hopeless -> END
     };
-    let mut told = told(&app).await;
+    let mut told = event_lines(&app).await;
     let end = told.pop().unwrap();
     assert!(end.starts_with("end: node `hopeless` failed (attempt 1, after "), "{end}");
     assert_eq!(
@@ -114,7 +114,7 @@ async fn a_retry_tells_of_each_attempt_and_of_the_wait() {
 }
 
 #[tokio::test]
-async fn a_decision_tells_which_way_was_taken() {
+async fn a_decision_reports_the_edge_taken() {
     #[node]
     async fn decide(state: &mut Trip) -> bool {
         state.count += 1;
@@ -127,7 +127,7 @@ async fn a_decision_tells_which_way_was_taken() {
         decide -> match { true => END, false => A };
     };
     assert_eq!(
-        told(&app).await,
+        event_lines(&app).await,
         [
             "run graph",
             "A 1",
@@ -145,7 +145,7 @@ async fn a_decision_tells_which_way_was_taken() {
 }
 
 #[tokio::test]
-async fn a_decision_that_fails_is_told_as_its_nodes_failure() {
+async fn a_failed_decision_is_reported_as_its_nodes_failure() {
     fn lost(_: &Trip) -> bool {
         panic!("lost")
     }
@@ -154,7 +154,7 @@ async fn a_decision_that_fails_is_told_as_its_nodes_failure() {
         node A = (Say);
         A -> match lost { true => END, false => A }
     };
-    let told = told(&app).await;
+    let told = event_lines(&app).await;
     assert_eq!(told[1..3], ["A 1", "A 1 failed: panicked: lost, again in None"]);
 }
 
@@ -168,7 +168,7 @@ impl ParallelNode<Trip> for Late {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_group_tells_of_its_fork_and_its_join() {
+async fn a_group_reports_its_fork_and_its_join() {
     let app = graph! {
         node A = (Say);
         node B = (Late(3 * SECOND));
@@ -176,7 +176,7 @@ async fn a_group_tells_of_its_fork_and_its_join() {
         A -> { B, C -> rename } -> match |_: &Trip| true { true => END, false => END }
     };
     assert_eq!(
-        told(&app).await,
+        event_lines(&app).await,
         [
             "run graph",
             "A 1",
@@ -204,7 +204,7 @@ async fn a_group_in_a_group_is_joined_before_it() {
         START -> { { B, C } -> rename, D } -> END
     };
     assert_eq!(
-        told(&app).await,
+        event_lines(&app).await,
         [
             "run graph",
             "fork {B, C} D",
@@ -225,7 +225,7 @@ async fn a_group_in_a_group_is_joined_before_it() {
 }
 
 #[tokio::test]
-async fn a_subgraph_is_told_inside_its_node() {
+async fn events_of_a_subgraph_are_enclosed_by_its_node() {
     let app = graph! {
         graph SUB {
             node A = (Say);
@@ -234,7 +234,7 @@ async fn a_subgraph_is_told_inside_its_node() {
         SUB -> END
     };
     assert_eq!(
-        told(&app).await,
+        event_lines(&app).await,
         [
             "run graph",
             "SUB 1",
@@ -250,10 +250,10 @@ async fn a_subgraph_is_told_inside_its_node() {
 }
 
 #[tokio::test]
-async fn a_run_that_an_app_refuses_tells_so() {
+async fn a_refused_run_reports_its_end() {
     let app = graph! { node A = (Say); A -> END };
     let _ = app.aclose().await;
-    assert_eq!(told(&app).await, ["run graph", "end: the app is shut down: it starts no more runs"]);
+    assert_eq!(event_lines(&app).await, ["run graph", "end: the app is shut down: it starts no more runs"]);
 }
 
 #[node]
@@ -264,13 +264,13 @@ async fn speak(state: &mut Trip, events: &EventWriter) {
 }
 
 #[tokio::test]
-async fn nodes_write_events_of_their_own() {
+async fn nodes_emit_custom_events() {
     let app = graph! { speak -> END };
-    assert_eq!(told(&app).await[2..4], [r#"speak: hello {"to":["you"]}"#, "speak: size 0"]);
+    assert_eq!(event_lines(&app).await[2..4], [r#"speak: hello {"to":["you"]}"#, "speak: size 0"]);
 }
 
 #[tokio::test]
-async fn a_node_knows_whether_somebody_reads() {
+async fn a_node_knows_if_its_run_has_a_reader() {
     let app = graph! { speak -> END };
     let state = app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
     assert_eq!(state.title, "read: false");
@@ -279,7 +279,7 @@ async fn a_node_knows_whether_somebody_reads() {
 }
 
 #[tokio::test]
-async fn data_is_looked_at_only_for_a_reader_and_what_it_cannot_say_is_told() {
+async fn data_is_serialized_only_for_a_reader_and_failures_are_reported() {
     struct Mute;
     impl Serialize for Mute {
         fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
@@ -298,10 +298,10 @@ async fn data_is_looked_at_only_for_a_reader_and_what_it_cannot_say_is_told() {
     let app = graph! { type State = Trip; mute -> END };
     app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
     assert!(!LOOKED_AT.load(Ordering::SeqCst));
-    assert_eq!(told(&app).await[2], r#"mute: mute "speechless""#);
+    assert_eq!(event_lines(&app).await[2], r#"mute: mute "speechless""#);
 }
 
-/// Counts what it has written.
+/// Emits a thousand events, and counts those that it has emitted.
 struct Chatter(Arc<AtomicUsize>);
 
 impl ParallelNode<Trip> for Chatter {
@@ -332,12 +332,12 @@ async fn a_node_waits_for_the_reader_and_nothing_is_lost() {
         furthest = furthest.max(written.load(Ordering::SeqCst) - read.len());
     }
     assert_eq!(read, (0..1_000).collect::<Vec<_>>());
-    // It was ahead of the reader, as far as there is room, and no further.
+    // The node was ahead of the reader by as many events as the buffer holds.
     assert!((10..=65).contains(&furthest), "{furthest}");
 }
 
 #[tokio::test]
-async fn branches_that_write_at_once_lose_nothing_and_keep_their_order() {
+async fn events_of_concurrent_branches_are_complete_and_ordered() {
     let written = Arc::new(AtomicUsize::new(0));
     let app = graph! {
         type State = Trip;
@@ -364,7 +364,7 @@ async fn branches_that_write_at_once_lose_nothing_and_keep_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_an_event_may_be_given_up() {
+async fn next_is_cancel_safe() {
     let app = graph! {
         type State = Trip;
         node A = (Late(10 * SECOND));
@@ -428,7 +428,7 @@ async fn a_dropped_stream_cancels_its_run() {
     drop(run);
     assert!(dropped.load(Ordering::SeqCst));
     assert!(token.lock().unwrap().take().unwrap().is_cancelled());
-    // The app waits for no run of it.
+    // The app does not wait for the dropped run.
     assert_eq!(app.aclose().await.runs, agentflow::shutdown::RunsReport::default());
 }
 
@@ -450,7 +450,7 @@ async fn nothing_runs_before_the_stream_is_read() {
 }
 
 #[tokio::test]
-async fn a_run_may_be_finished_without_reading_all_of_it() {
+async fn finish_drives_a_run_that_was_not_read_to_the_end() {
     let written = Arc::new(AtomicUsize::new(0));
     let app = graph! {
         node A = (Chatter(written.clone()));
@@ -493,7 +493,7 @@ async fn a_stream_ends_as_invoke_does() {
 }
 
 #[tokio::test]
-async fn an_event_is_json_with_its_kind_beside_it() {
+async fn an_event_is_flat_json_with_its_kind() {
     let app = graph! { name = "trip"; node A = (Say); A -> END };
     let before = SystemTime::now();
     let mut run = app.stream(Trip::default(), RunConfig::new());
@@ -515,7 +515,7 @@ async fn an_event_is_json_with_its_kind_beside_it() {
 }
 
 #[test]
-fn every_event_is_read_back_as_it_was_written() {
+fn every_event_survives_json() {
     let run = "0198c5f0-6d1e-7b3a-8f64-3a1f8f0c9d11";
     let kinds = [
         json!({ "type": "run_started", "graph": "g" }),
@@ -547,7 +547,7 @@ fn every_event_is_read_back_as_it_was_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_group_and_a_fallback_are_told() {
+async fn a_failed_group_and_a_fallback_are_reported() {
     #[node]
     async fn fails(_state: &Trip) -> Result<(), NodeError> {
         Err("no way".into())

@@ -1,4 +1,4 @@
-//! Graphs in graphs: written inside, compiled before, and with a state of their own.
+//! Subgraphs: inline ones, compiled ones, and those with another state.
 
 use std::{
     future::pending,
@@ -11,15 +11,14 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager, CancellationToken, CompiledGraph, NodeError, NodeFailure, Provide, RunConfig, RunId, State,
-    graph,
+    BackgroundTaskManager, CompiledGraph, NodeError, NodeFailure, Provide, RunConfig, RunId, State, graph,
     graph::{Node, NodeContext},
     node,
     run::{EventKind, LastState, RunErrorKind},
 };
 use tokio::time::Instant;
 
-use crate::support::{OnDrop, Say, Trip, TripUpdate, committed, failure, settle, steps};
+use crate::support::{OnDrop, Say, Trip, TripUpdate, cancelled_midway, committed, failure, settle, steps};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,7 +29,7 @@ struct Question {
     path: Vec<String>,
 }
 
-/// A node of a graph about questions.
+/// A node of a graph with another state, `Question`.
 struct Ask;
 
 impl<C: Send + Sync + 'static> Node<Question, C> for Ask {
@@ -82,7 +81,7 @@ async fn a_compiled_graph_is_a_node_and_remains_an_app() {
 }
 
 #[tokio::test]
-async fn graphs_stand_in_graphs_in_graphs() {
+async fn subgraphs_nest() {
     let innermost = graph! { node C = (Say); C -> END };
     let app = graph! {
         node A = (Say);
@@ -101,7 +100,7 @@ async fn graphs_stand_in_graphs_in_graphs() {
 }
 
 #[tokio::test]
-async fn a_graph_may_decide_loop_and_fork_inside() {
+async fn a_subgraph_may_contain_decisions_loops_and_groups() {
     let app = graph! {
         node A = (Say);
         graph SUB {
@@ -160,7 +159,7 @@ async fn an_error_inside_has_its_path_and_its_type() {
 }
 
 #[tokio::test]
-async fn what_a_nodes_own_graph_committed_is_the_last_state() {
+async fn the_state_committed_inside_a_subgraph_is_the_last_state() {
     #[node]
     async fn reads(_state: &Trip) -> Result<(), io::Error> {
         Err(io::Error::other("no"))
@@ -181,7 +180,7 @@ async fn what_a_nodes_own_graph_committed_is_the_last_state() {
     let mut error = failure(&app).await;
     assert_eq!(committed(&mut error).steps, ["SUB/A"]);
 
-    // With a state of its own it brings nothing before its end.
+    // A graph with another state changes the outer state only at its end.
     let inner = graph! { breaks -> END };
     let app = graph! {
         node A = (Say);
@@ -236,7 +235,7 @@ async fn a_fallback_of_a_graph_sees_the_node_in_it_that_failed() {
 }
 
 #[tokio::test]
-async fn an_inner_nodes_own_options_come_first() {
+async fn the_options_of_an_inner_node_apply_before_those_of_the_subgraph() {
     #[node]
     async fn second_time(state: &mut Trip, attempt: u32) -> Result<(), io::Error> {
         state.count += attempt;
@@ -280,7 +279,7 @@ async fn events_name_inner_nodes_by_their_path() {
     );
 }
 
-/// What a node says about the run that it is in.
+/// A node's view of its run.
 #[derive(Clone, Debug, PartialEq)]
 struct Place {
     run: RunId,
@@ -308,7 +307,7 @@ impl<C: Send + Sync + 'static> Node<Trip, C> for Tell {
 }
 
 #[tokio::test]
-async fn the_run_its_config_and_its_tasks_are_those_of_the_graph_around() {
+async fn a_subgraph_shares_the_run_its_config_and_its_tasks() {
     let told = Arc::default();
     let inner = graph! { node TELL = (Tell(Arc::clone(&told))); TELL -> END };
     let app = graph! {
@@ -342,7 +341,7 @@ async fn who(state: &mut Trip, #[inject] name: &Name) {
 }
 
 #[tokio::test]
-async fn a_compiled_graph_has_its_own_context_and_one_written_inside_the_outer_one() {
+async fn a_compiled_subgraph_has_its_own_services_and_an_inline_one_the_outer_ones() {
     let inner = graph! { who -> END; compile { services: Names(Name("inner")) } };
     let app = graph! {
         node OTHER = (inner);
@@ -354,7 +353,7 @@ async fn a_compiled_graph_has_its_own_context_and_one_written_inside_the_outer_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ends_the_run_from_outside_reaches_inside_and_names_the_node_there() {
+async fn cancellations_and_timeouts_reach_the_inner_node_and_name_it() {
     struct Hang(Arc<AtomicU32>);
     impl Node<Trip> for Hang {
         type Output = ();
@@ -374,15 +373,7 @@ async fn what_ends_the_run_from_outside_reaches_inside_and_names_the_node_there(
         compile { shutdown_timeout: 3s }
     };
 
-    let token = CancellationToken::new();
-    let config = RunConfig::new().with_cancellation_token(token.clone());
-    let run = app.invoke(Trip::default(), config);
-    let (ended, ()) = tokio::join!(run, async {
-        settle().await;
-        token.cancel();
-    });
-    let error = ended.unwrap_err();
-    assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+    let error = cancelled_midway(&app).await;
     assert_eq!(error.node(), Some("SUB/HANG"));
 
     let began = Instant::now();

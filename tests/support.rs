@@ -1,4 +1,4 @@
-//! What several files of tests need.
+//! Helpers shared by several test files.
 
 use std::{
     collections::BTreeMap,
@@ -7,10 +7,11 @@ use std::{
 };
 
 use agentflow::{
-    CompiledGraph, NodeError, RunConfig, RunError, State,
+    AgentState, CancellationToken, CompiledGraph, NodeError, RunConfig, RunError, ShutdownReport, State,
     graph::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::LastState,
+    run::{LastState, RunErrorKind},
 };
+use tokio::task::JoinHandle;
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -23,21 +24,21 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// One event, or one span as it was opened.
+/// A captured event, or a captured span with the fields that it was opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) level: Level,
-    /// `event` for events, the name of the span otherwise.
-    pub(crate) what: &'static str,
+    /// `event` for an event, else the name of the span.
+    pub(crate) kind: &'static str,
     pub(crate) fields: BTreeMap<String, String>,
-    /// The names of the spans around it, innermost first.
+    /// The names of the enclosing spans, innermost first.
     pub(crate) within: Vec<&'static str>,
-    /// The names of the spans that it follows.
+    /// The names of the spans that this one follows.
     pub(crate) follows: Vec<&'static str>,
 }
 
 impl Line {
-    /// A field's value; empty if the field is absent.
+    /// Returns the field's value, or an empty text if the field is absent.
     pub(crate) fn field(&self, name: &str) -> &str {
         self.fields.get(name).map_or("", String::as_str)
     }
@@ -47,39 +48,40 @@ impl Line {
 pub(crate) struct Log(Arc<Mutex<Vec<Line>>>);
 
 impl Log {
-    /// The log lines of this library's tasks.
+    /// Returns the log lines of this library's tasks.
     pub(crate) fn ends(&self) -> Vec<Line> {
         self.lines("event", "agentflow::task")
     }
 
+    /// Returns the spans of this library with this name.
     pub(crate) fn spans(&self, name: &str) -> Vec<Line> {
         self.lines(name, "agentflow")
     }
 
-    /// The events of this library whose message begins like this.
+    /// Returns the events of this library whose message starts with `message`.
     pub(crate) fn events(&self, message: &str) -> Vec<Line> {
         let mut events = self.lines("event", "agentflow");
         events.retain(|event| event.field("message").starts_with(message));
         events
     }
 
-    /// The only event of this library whose message begins like this.
+    /// Returns the only event of this library whose message starts with `message`.
     #[track_caller]
     pub(crate) fn event(&self, message: &str) -> Line {
         match &self.events(message)[..] {
             [event] => event.clone(),
-            events => panic!("one event was to say `{message}`: {events:?}"),
+            events => panic!("expected one event that starts with `{message}`: {events:?}"),
         }
     }
 
-    fn lines(&self, what: &str, target: &str) -> Vec<Line> {
+    fn lines(&self, kind: &str, target: &str) -> Vec<Line> {
         let lines = self.0.lock().unwrap();
-        let ours = |line: &&Line| line.what == what && line.field("target").starts_with(target);
-        lines.iter().filter(ours).cloned().collect()
+        let matches = |line: &&Line| line.kind == kind && line.field("target").starts_with(target);
+        lines.iter().filter(matches).cloned().collect()
     }
 }
 
-/// Captures what this thread logs, for as long as the guard lives.
+/// Captures the log of this thread until the guard is dropped.
 pub(crate) fn capture() -> (Log, DefaultGuard) {
     let log = Log::default();
     let subscriber = tracing_subscriber::registry().with(log.clone());
@@ -98,7 +100,8 @@ impl Visit for Fields<'_> {
     }
 }
 
-struct Place(usize);
+/// The index of a span's line in the log.
+struct LineIndex(usize);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
     fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, cx: Context<'_, S>) {
@@ -108,13 +111,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         let span = cx.span(id).unwrap();
         let within = span.scope().skip(1).map(|span| span.name()).collect();
         let mut lines = self.0.lock().unwrap();
-        span.extensions_mut().insert(Place(lines.len()));
-        lines.push(Line { level: *metadata.level(), what: metadata.name(), fields, within, follows: Vec::new() });
+        span.extensions_mut().insert(LineIndex(lines.len()));
+        lines.push(Line { level: *metadata.level(), kind: metadata.name(), fields, within, follows: Vec::new() });
     }
 
     fn on_follows_from(&self, id: &span::Id, follows: &span::Id, cx: Context<'_, S>) {
-        let place = cx.span(id).unwrap().extensions().get::<Place>().unwrap().0;
-        self.0.lock().unwrap()[place].follows.push(cx.span(follows).unwrap().name());
+        let index = cx.span(id).unwrap().extensions().get::<LineIndex>().unwrap().0;
+        self.0.lock().unwrap()[index].follows.push(cx.span(follows).unwrap().name());
     }
 
     fn on_event(&self, event: &Event<'_>, cx: Context<'_, S>) {
@@ -124,7 +127,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
         let within = cx.event_scope(event).into_iter().flatten().map(|span| span.name()).collect();
         self.0.lock().unwrap().push(Line {
             level: *metadata.level(),
-            what: "event",
+            kind: "event",
             fields,
             within,
             follows: Vec::new(),
@@ -141,14 +144,14 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Lets everything that is ready run.
+/// Yields until every task that is ready has run.
 pub(crate) async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Where a run came through.
+/// The state of most tests: the nodes that a run visited, and two plain fields.
 #[derive(Clone, Debug, Default, PartialEq, State)]
 pub(crate) struct Trip {
     #[state(append)]
@@ -175,16 +178,42 @@ impl<C: Send + Sync + 'static> ParallelNode<Trip, C> for Say {
     }
 }
 
-/// Runs the app and gives what its nodes wrote down.
+/// Runs the app and returns the names that its nodes wrote down.
 pub(crate) async fn steps<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> Vec<String> {
     app.invoke(Trip::default(), RunConfig::new()).await.unwrap().steps
 }
 
+/// Runs the app and returns the error that it ends with.
 pub(crate) async fn failure<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> RunError {
     app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err()
 }
 
-/// The state that an error has, which is as the last node that succeeded left it.
+/// Cancels a run of the app while its node waits, and returns the error of the run.
+pub(crate) async fn cancelled_midway<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> RunError {
+    let token = CancellationToken::new();
+    let config = RunConfig::new().with_cancellation_token(token.clone());
+    let (ended, ()) = tokio::join!(app.invoke(Trip::default(), config), async {
+        settle().await;
+        token.cancel();
+    });
+    let error = ended.unwrap_err();
+    assert!(matches!(error.kind(), RunErrorKind::Cancelled { .. }), "{error}");
+    error
+}
+
+/// Spawns `aclose` of the app, and returns when the app refuses new work.
+pub(crate) async fn closing(app: &CompiledGraph<AgentState>) -> JoinHandle<ShutdownReport> {
+    let app = app.clone();
+    let closing = tokio::spawn(async move { app.aclose().await });
+    settle().await;
+    closing
+}
+
+/// Takes the committed state out of the error.
+///
+/// # Panics
+///
+/// Panics if the error holds no committed state.
 pub(crate) fn committed(error: &mut RunError) -> Trip {
     match error.take_state() {
         Some(LastState::Committed(state)) => state,
@@ -192,13 +221,13 @@ pub(crate) fn committed(error: &mut RunError) -> Trip {
     }
 }
 
-/// What happened, in its order.
+/// A log of a test's own, in the order of its entries.
 #[derive(Clone, Default)]
 pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
 
 impl Journal {
-    pub(crate) fn add(&self, what: impl Into<String>) {
-        self.0.lock().unwrap().push(what.into());
+    pub(crate) fn add(&self, entry: impl Into<String>) {
+        self.0.lock().unwrap().push(entry.into());
     }
 
     pub(crate) fn entries(&self) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Cancelling tasks, one and all.
+//! Cancelling one task, several, and all.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ fn with_grace(grace: Duration) -> BackgroundTaskManager {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_without_a_token_is_dropped_where_it_awaits() {
+async fn a_task_without_a_token_is_dropped_at_its_await() {
     let tasks = BackgroundTaskManager::new();
     let dropped = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&dropped);
@@ -59,7 +59,7 @@ async fn a_task_cancelled_before_its_first_poll_is_never_polled_and_counted_once
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_with_a_token_may_end_by_itself_and_its_own_result_counts() {
+async fn a_task_with_a_token_may_end_by_itself_with_its_own_result() {
     let tasks = with_grace(2 * SECOND);
     let work = |task: TaskContext| async move {
         task.cancelled().await;
@@ -91,7 +91,7 @@ async fn a_task_that_ignores_its_token_is_aborted_after_the_grace() {
     let began = Instant::now();
     handle.cancel();
     sleep(SECOND).await;
-    // Asking again doesn't start the grace again.
+    // A second request does not restart the grace period.
     handle.cancel();
     assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Aborted);
     assert_eq!(began.elapsed(), 2 * SECOND);
@@ -109,7 +109,7 @@ async fn a_timeout_within_the_grace_is_a_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_never_awaits_again_is_completed_although_it_was_cancelled() {
+async fn a_cancelled_task_that_never_awaits_again_completes() {
     let tasks = BackgroundTaskManager::new();
     let (send, receive) = tokio::sync::oneshot::channel::<agentflow::task::TaskHandle<()>>();
     let work = async move { receive.await.unwrap().cancel() };
@@ -123,7 +123,7 @@ async fn a_task_that_never_awaits_again_is_completed_although_it_was_cancelled()
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelling_what_has_ended_changes_nothing() {
+async fn cancelling_an_ended_task_has_no_effect() {
     let tasks = BackgroundTaskManager::new();
     let handle = tasks.create_task(async {}).spawn().unwrap();
     settle().await;
@@ -148,7 +148,7 @@ async fn promise_07_cancel_all_cancels_at_once_and_waits_for_the_ends() {
     let ends: Vec<_> = report.ended.iter().map(|end| (end.name(), end.outcome())).collect();
     assert_eq!(ends, [("plain", TaskOutcome::Cancelled), ("slow", TaskOutcome::Completed)]);
     assert!(report.still_running.is_empty());
-    // The manager stays open.
+    // The manager stays open after it cancelled its tasks.
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
 }
 
@@ -161,7 +161,7 @@ async fn cancel_all_without_tasks_returns_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_all_leaves_later_tasks_alone() {
+async fn cancel_all_does_not_affect_later_tasks() {
     let tasks = with_grace(2 * SECOND);
     tasks.create_task_with_context(|_| pending::<()>()).name("stubborn").spawn().unwrap();
     let cancelling = tasks.cancel_all();
@@ -174,7 +174,7 @@ async fn cancel_all_leaves_later_tasks_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_all_from_inside_a_task_spares_the_task() {
+async fn cancel_all_inside_a_task_does_not_cancel_that_task() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(pending::<()>()).name("other").spawn().unwrap();
     let work = |task: TaskContext| async move {
@@ -186,7 +186,7 @@ async fn cancel_all_from_inside_a_task_spares_the_task() {
 }
 
 #[tokio::test]
-async fn a_blocking_task_is_told_and_reported_as_still_running() {
+async fn a_cancelled_blocking_task_is_reported_as_still_running() {
     let tasks = with_grace(Duration::ZERO);
     let (go, wait) = mpsc::channel::<()>();
     let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -207,7 +207,7 @@ async fn a_blocking_task_is_told_and_reported_as_still_running() {
 }
 
 #[test]
-fn a_blocking_task_cancelled_before_it_begins_never_begins() {
+fn a_blocking_task_cancelled_before_it_starts_never_starts() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build().unwrap();
     runtime.block_on(async {
         let tasks = BackgroundTaskManager::new();
@@ -222,7 +222,7 @@ fn a_blocking_task_cancelled_before_it_begins_never_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_weaker_request_does_not_undo_a_stronger_one() {
+async fn a_cancel_does_not_undo_an_abort() {
     let tasks = with_grace(2 * SECOND);
     let handle = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
     settle().await;
@@ -255,7 +255,7 @@ async fn a_task_is_cancelled_by_its_id() {
     let [_first, second, _third] = handles;
     assert_eq!(second.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     assert_eq!(tasks.task_info().iter().map(|task| task.id().get()).collect::<Vec<_>>(), [1, 3]);
-    // It has ended, and its place in the list may be another one's by now.
+    // The task has ended, and its entry in the slab may be reused by now.
     tasks.create_task(pending::<()>()).spawn().unwrap();
     assert!(!tasks.cancel(id));
     settle().await;
@@ -263,7 +263,7 @@ async fn a_task_is_cancelled_by_its_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_listens_is_told_and_counted_until_it_has_ended() {
+async fn a_task_with_a_token_is_cancelled_and_counted_until_it_has_ended() {
     let tasks = with_grace(2 * SECOND);
     let saves = |task: TaskContext| async move {
         task.cancelled().await;
@@ -273,7 +273,7 @@ async fn a_task_that_listens_is_told_and_counted_until_it_has_ended() {
     settle().await;
     assert!(tasks.cancel(handle.id()));
     settle().await;
-    // It still lives: it is asked again, which changes nothing.
+    // The task still lives; a second request changes nothing.
     assert!(tasks.cancel(handle.id()));
     assert_eq!(tasks.cancel_named("saves"), 1);
     handle.await.unwrap();
@@ -331,7 +331,7 @@ async fn tasks_are_found_and_cancelled_by_their_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tasks_own_grace_takes_the_place_of_the_managers() {
+async fn a_tasks_grace_period_overrides_the_managers() {
     let tasks = with_grace(2 * SECOND);
     let spawn =
         |grace: Duration| tasks.create_task_with_context(|_| pending::<()>()).grace_period(grace).spawn().unwrap();
@@ -342,10 +342,10 @@ async fn a_tasks_own_grace_takes_the_place_of_the_managers() {
         handle.cancel();
         assert_eq!(handle.await.unwrap_err().outcome(), TaskOutcome::Aborted);
         assert!(began.elapsed() >= grace, "{:?}", began.elapsed());
-        // A timer fires in steps of a millisecond.
+        // Timers have a resolution of a millisecond.
         assert!(began.elapsed() <= grace + Duration::from_millis(1), "{:?}", began.elapsed());
     }
-    // All together they wait for the longest.
+    // Cancelling all of them waits for the longest grace period.
     for (longest, grace) in [(SECOND, SECOND), (9 * SECOND, 9 * SECOND)] {
         spawn(grace);
         spawn(Duration::ZERO);
@@ -358,7 +358,7 @@ async fn a_tasks_own_grace_takes_the_place_of_the_managers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_must_finish_has_no_grace_when_it_is_cancelled_by_hand() {
+async fn cancel_last_adds_no_grace_period_to_a_direct_cancel() {
     let tasks = with_grace(2 * SECOND);
     let handle = tasks.create_task(pending::<()>()).cancel_last().spawn().unwrap();
     settle().await;
@@ -368,7 +368,7 @@ async fn a_task_that_must_finish_has_no_grace_when_it_is_cancelled_by_hand() {
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
-/// Does something in the thread that wakes it.
+/// Runs a closure in the thread that wakes it.
 struct OnWake<F>(F);
 
 impl<F: Fn() + Send + Sync + 'static> Wake for OnWake<F> {
@@ -378,7 +378,7 @@ impl<F: Fn() + Send + Sync + 'static> Wake for OnWake<F> {
 }
 
 #[test]
-fn none_of_those_that_are_cancelled_together_begins_because_another_one_ends() {
+fn tasks_cancelled_together_never_start_in_freed_slots() {
     type Cancel = fn(&BackgroundTaskManager);
     let ways: [Cancel; 4] = [
         |tasks| assert_eq!(tasks.cancel_named("mail"), 2),
@@ -389,7 +389,7 @@ fn none_of_those_that_are_cancelled_together_begins_because_another_one_ends() {
         },
     ];
     for cancel in ways {
-        // Another thread runs the tasks, while this one cancels them.
+        // Another thread runs the tasks while this one cancels them.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let _entered = runtime.enter();
         let tasks = BackgroundTaskManager::new();
@@ -409,7 +409,7 @@ fn none_of_those_that_are_cancelled_together_begins_because_another_one_ends() {
             pending::<()>().await;
         };
         tasks.create_task(second).name("mail").key("k", OnDuplicateKey::Queue).spawn().unwrap();
-        // Whoever cancels the first one gets no further before the second has had its turn.
+        // The waker blocks the cancelling thread until the second task could have started.
         let mut cancelled = Box::pin(async move { token.cancelled().await });
         let (result, became) = mpsc::channel();
         let said = Mutex::new(said);

@@ -1,4 +1,4 @@
-//! How many tasks there may be, how many may run, and what becomes of the others.
+//! Capacity: limits on the tasks in flight and on the running ones, and the tasks beyond these limits.
 
 use std::{
     convert::Infallible,
@@ -33,7 +33,7 @@ fn with_options(options: TaskManagerOptions) -> BackgroundTaskManager {
     BackgroundTaskManager::with_options(options)
 }
 
-/// No more than so many in flight.
+/// Creates a manager with at most this many tasks in flight.
 fn at_most(tasks: usize) -> BackgroundTaskManager {
     with_options(TaskManagerOptions::new().max_tasks(tasks))
 }
@@ -46,7 +46,7 @@ fn one_at_a_time() -> BackgroundTaskManager {
     with_options(TaskManagerOptions::new().max_running(1))
 }
 
-/// A second from when it begins: a bare `sleep` would count from where it is made.
+/// Takes a second from its first poll, where a bare `sleep` counts from its creation.
 async fn a_second() {
     sleep(SECOND).await;
 }
@@ -56,8 +56,8 @@ fn endless(tasks: &BackgroundTaskManager, name: &'static str) -> TaskHandle<()> 
     tasks.create_task(pending::<()>()).name(name).spawn().unwrap()
 }
 
-/// A future that runs until the sender is dropped.
-fn until_told() -> (oneshot::Sender<()>, impl Future<Output = ()> + Send + 'static) {
+/// Returns a future that runs until the sender is used or dropped.
+fn until_released() -> (oneshot::Sender<()>, impl Future<Output = ()> + Send + 'static) {
     let (go, wait) = oneshot::channel::<()>();
     (go, async move { drop(wait.await) })
 }
@@ -88,7 +88,7 @@ fn assert_adds_up(stats: &TaskStats) {
 // ---- Places: `max_tasks`.
 
 #[tokio::test(start_paused = true)]
-async fn a_spawn_beyond_the_limit_is_refused_counted_and_logged_once_and_its_future_dropped_unpolled() {
+async fn a_spawn_beyond_the_limit_is_refused_counted_logged_and_never_polled() {
     let (log, _guard) = capture();
     let tasks = at_most(2);
     let first = endless(&tasks, "first");
@@ -104,7 +104,7 @@ async fn a_spawn_beyond_the_limit_is_refused_counted_and_logged_once_and_its_fut
     assert_eq!((lines[0].level, lines[0].field("name")), (Level::DEBUG, "third"));
     assert_eq!(lines[0].field("reason"), SpawnError::Full.to_string());
 
-    // The others go on, and the place of one that ended is free again.
+    // The other tasks continue, and the slot of an ended one is free again.
     settle().await;
     assert_eq!(names(&tasks), ["first", "second"]);
     first.cancel();
@@ -114,7 +114,7 @@ async fn a_spawn_beyond_the_limit_is_refused_counted_and_logged_once_and_its_fut
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_that_wait_for_their_turn_take_up_places_too() {
+async fn queued_tasks_count_towards_max_tasks() {
     let tasks = with_options(TaskManagerOptions::new().max_tasks(3).max_running(1));
     for _ in 0..3 {
         endless(&tasks, "task");
@@ -124,14 +124,14 @@ async fn tasks_that_wait_for_their_turn_take_up_places_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_no_tasks_is_one_of_one() {
+async fn a_limit_of_zero_tasks_means_one() {
     let tasks = at_most(0);
     endless(&tasks, "one");
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Full);
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_spawns_is_not_dropped_for_it_nor_are_those_that_spawned_it() {
+async fn a_task_is_not_dropped_for_its_own_descendants() {
     let tasks = with_options(dropping_the_oldest(2));
     let parent = |task: TaskContext| async move {
         let child = |task: TaskContext| async move {
@@ -146,10 +146,10 @@ async fn whoever_spawns_is_not_dropped_for_it_nor_are_those_that_spawned_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn so_many_dropped_tasks_may_wait_to_be_dropped_and_no_more() {
+async fn the_number_of_tasks_being_dropped_is_bounded() {
     let tasks = with_options(dropping_the_oldest(10));
     let spawned = (0..5_000).filter(|_| tasks.create_task(pending::<()>()).spawn().is_ok()).count();
-    // Nobody had a chance to drop any of them.
+    // The tasks were not polled yet, so none of them has been dropped.
     assert_eq!((spawned, tasks.task_count()), (1_010, 1_010));
     settle().await;
     assert_eq!(tasks.task_count(), 10);
@@ -165,9 +165,9 @@ async fn without_a_limit_spawn_wait_does_not_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spawn_wait_spawns_when_a_place_gets_free() {
+async fn spawn_wait_spawns_when_a_slot_gets_free() {
     let tasks = at_most(1);
-    let (go, work) = until_told();
+    let (go, work) = until_released();
     tasks.create_task(work).spawn().unwrap();
     let waiting = tasks.create_task(async {}).name("waiting").spawn_wait();
     futures::pin_mut!(waiting);
@@ -186,7 +186,7 @@ async fn spawn_wait_spawns_when_a_place_gets_free() {
 async fn a_spawn_wait_that_is_dropped_leaves_nothing_behind() {
     let (log, _guard) = capture();
     let tasks = at_most(1);
-    let (go, work) = until_told();
+    let (go, work) = until_released();
     tasks.create_task(work).spawn().unwrap();
     let (send, receive) = oneshot::channel::<()>();
     {
@@ -199,14 +199,14 @@ async fn a_spawn_wait_that_is_dropped_leaves_nothing_behind() {
     assert!(log.ends().is_empty());
     drop(go);
     tasks.wait_for_all(None).await.unwrap();
-    // And the place is nobody's.
+    // The slot is free again.
     tasks.create_task(async {}).spawn().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_is_dropped_when_its_place_came_passes_it_on() {
+async fn a_dropped_spawn_wait_passes_its_slot_on() {
     let tasks = at_most(1);
-    let (go, work) = until_told();
+    let (go, work) = until_released();
     tasks.create_task(work).spawn().unwrap();
     let mut first = Box::pin(tasks.create_task(async {}).name("first").spawn_wait());
     let mut second = Box::pin(tasks.create_task(async {}).name("second").spawn_wait());
@@ -219,7 +219,7 @@ async fn a_waiter_that_is_dropped_when_its_place_came_passes_it_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_for_a_place_get_it_in_the_order_in_which_they_came() {
+async fn waiting_spawns_get_slots_in_order() {
     let tasks = at_most(1);
     let journal = Journal::default();
     endless(&tasks, "first").cancel();
@@ -239,9 +239,9 @@ async fn those_who_wait_for_a_place_get_it_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_takes_a_place_without_waiting_costs_nobody_the_place_in_the_line() {
+async fn a_spawn_that_takes_a_slot_does_not_reorder_waiting_spawns() {
     let tasks = at_most(1);
-    let (go, work) = until_told();
+    let (go, work) = until_released();
     tasks.create_task(work).spawn().unwrap();
     let mut first = Box::pin(tasks.create_task(pending::<()>()).name("first").spawn_wait());
     let mut second = Box::pin(tasks.create_task(pending::<()>()).name("second").spawn_wait());
@@ -249,7 +249,7 @@ async fn whoever_takes_a_place_without_waiting_costs_nobody_the_place_in_the_lin
     assert!(second.as_mut().now_or_never().is_none());
     drop(go);
     tasks.wait_for_all(None).await.unwrap();
-    // Before the first one that waits looks, somebody else spawns.
+    // A spawn takes the slot before the first waiting spawn is polled.
     let barged = endless(&tasks, "barged");
     assert!(first.as_mut().now_or_never().is_none());
     barged.cancel();
@@ -259,9 +259,9 @@ async fn whoever_takes_a_place_without_waiting_costs_nobody_the_place_in_the_lin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_newcomer_who_waits_does_not_overtake_those_who_waited_before() {
+async fn a_new_spawn_wait_does_not_overtake_earlier_ones() {
     let tasks = at_most(1);
-    let (go, work) = until_told();
+    let (go, work) = until_released();
     tasks.create_task(work).spawn().unwrap();
     let mut first = Box::pin(tasks.create_task(pending::<()>()).name("first").spawn_wait());
     assert!(first.as_mut().now_or_never().is_none());
@@ -273,10 +273,10 @@ async fn a_newcomer_who_waits_does_not_overtake_those_who_waited_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiter_that_needs_its_place_no_more_passes_it_on() {
+async fn a_refused_spawn_wait_passes_its_slot_on() {
     let tasks = at_most(2);
-    let (go_one, one) = until_told();
-    let (go_two, two) = until_told();
+    let (go_one, one) = until_released();
+    let (go_two, two) = until_released();
     let one = tasks.create_task(one).spawn().unwrap();
     let two = tasks.create_task(two).spawn().unwrap();
     let singleton = || tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Skip).spawn_wait();
@@ -297,7 +297,7 @@ async fn a_waiter_that_needs_its_place_no_more_passes_it_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_wakes_those_who_wait_for_a_place_and_are_refused() {
+async fn a_close_refuses_waiting_spawns() {
     let tasks = at_most(1);
     endless(&tasks, "stuck");
     let mut waiters: Vec<_> = (0..3).map(|_| Box::pin(tasks.create_task(async {}).spawn_wait())).collect();
@@ -307,7 +307,7 @@ async fn a_close_wakes_those_who_wait_for_a_place_and_are_refused() {
     let closing = tasks.close(None);
     futures::pin_mut!(closing);
     assert!(closing.as_mut().now_or_never().is_none());
-    // They don't belong to live tasks: no place will ever be theirs, though the manager only drains.
+    // These spawns do not come from live tasks: a draining manager refuses them although a slot may get free.
     for waiting in futures::future::join_all(waiters).await {
         assert_eq!(waiting.unwrap_err(), SpawnError::Closed);
     }
@@ -315,12 +315,12 @@ async fn a_close_wakes_those_who_wait_for_a_place_and_are_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_draining_a_place_goes_to_the_child_that_waits_for_it() {
+async fn while_draining_a_slot_goes_to_the_waiting_child() {
     let tasks = at_most(2);
-    let (go, work) = until_told();
+    let (go, work) = until_released();
     tasks.create_task(work).name("first").spawn().unwrap();
     let parent = |task: TaskContext| async move {
-        // Behind somebody who has no right to spawn once the manager drains.
+        // The child waits behind a spawn that the draining manager refuses.
         sleep(SECOND).await;
         task.manager().create_task(async {}).spawn_wait().await.map(drop)
     };
@@ -340,7 +340,7 @@ async fn while_draining_a_place_goes_to_the_child_that_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_child_that_waits_for_a_place_does_not_keep_those_behind_it_from_being_refused() {
+async fn a_waiting_child_does_not_delay_the_refusal_of_later_spawns() {
     let tasks = at_most(2);
     endless(&tasks, "stuck");
     let parent = |task: TaskContext| async move { task.manager().create_task(async {}).spawn_wait().await.map(drop) };
@@ -352,17 +352,17 @@ async fn a_child_that_waits_for_a_place_does_not_keep_those_behind_it_from_being
     futures::pin_mut!(closing);
     assert!(closing.as_mut().now_or_never().is_none());
     assert_eq!(owner.now_or_never().unwrap().unwrap_err(), SpawnError::Closed);
-    // The child is refused when the bound is over.
+    // The child is refused at the bound.
     closing.await;
     assert_eq!(parent.await.unwrap_err().outcome(), TaskOutcome::Failed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manager_that_is_dropped_refuses_those_who_wait_for_a_place() {
+async fn a_dropped_manager_refuses_waiting_spawns() {
     let tasks = at_most(1);
     let (send, receive) = oneshot::channel();
     let holder = |task: TaskContext| async move {
-        // Past the task's own end.
+        // The manager outlives the task that sent it.
         send.send(task.manager().clone()).unwrap();
         pending::<()>().await;
     };
@@ -376,7 +376,7 @@ async fn a_manager_that_is_dropped_refuses_those_who_wait_for_a_place() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_many_spawners_there_are_never_more_than_the_limit_and_all_get_in() {
+async fn many_waiting_spawners_never_exceed_the_limit_and_are_all_admitted() {
     let tasks = at_most(3);
     let there = Arc::new(AtomicUsize::new(0));
     let spawners: Vec<_> = (0..4)
@@ -407,7 +407,7 @@ async fn with_many_spawners_there_are_never_more_than_the_limit_and_all_get_in()
 // ---- Places: dropping the oldest.
 
 #[tokio::test(start_paused = true)]
-async fn the_oldest_task_is_dropped_to_make_room_and_everybody_is_told() {
+async fn drop_oldest_drops_the_oldest_task_and_reports_it() {
     let (log, _guard) = capture();
     let tasks = with_options(dropping_the_oldest(2));
     let first = tasks.create_task(pending::<()>()).name("first").context("user", "ada").spawn().unwrap();
@@ -430,7 +430,7 @@ async fn the_oldest_task_is_dropped_to_make_room_and_everybody_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_one_that_waited_longest_for_its_turn_is_dropped_before_one_that_runs() {
+async fn drop_oldest_prefers_the_longest_queued_task_to_running_ones() {
     let journal = Journal::default();
     let tasks = with_options(dropping_the_oldest(3).max_running(1));
     let spawn = |name: &'static str| {
@@ -454,7 +454,7 @@ async fn the_one_that_waited_longest_for_its_turn_is_dropped_before_one_that_run
 #[tokio::test(start_paused = true)]
 async fn a_burst_of_spawns_keeps_the_newest() {
     let tasks = with_options(dropping_the_oldest(2));
-    // None of them has been polled when the next comes.
+    // Each task is spawned before the previous one was polled.
     let handles: Vec<_> = ["a", "b", "c", "d", "e"].iter().map(|name| endless(&tasks, name)).collect();
     settle().await;
     assert_eq!(names(&tasks), ["d", "e"]);
@@ -465,7 +465,7 @@ async fn a_burst_of_spawns_keeps_the_newest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tasks_that_must_finish_and_blocking_ones_are_never_dropped_for_another() {
+async fn cancel_last_and_blocking_tasks_are_never_dropped_for_another() {
     let tasks = with_options(dropping_the_oldest(3));
     let (go, wait) = mpsc::channel::<()>();
     let must = tasks.create_task(pending::<()>()).name("must").cancel_last().spawn().unwrap();
@@ -474,7 +474,7 @@ async fn tasks_that_must_finish_and_blocking_ones_are_never_dropped_for_another(
     settle().await;
     let other = tasks.create_task(pending::<()>()).name("other must").cancel_last().spawn().unwrap();
     assert!(matches!(plain.await, Err(TaskError::Evicted)));
-    // None is left that may be dropped: the new one is refused, and nobody is harmed.
+    // No task is left that may be dropped: the new one is refused, and the others stay.
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Full);
     settle().await;
     assert_eq!(names(&tasks), ["must", "blocks", "other must"]);
@@ -489,7 +489,7 @@ async fn tasks_that_must_finish_and_blocking_ones_are_never_dropped_for_another(
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_dropped_task_frees_no_second_place() {
+async fn the_end_of_a_dropped_task_frees_no_second_slot() {
     let tasks = with_options(dropping_the_oldest(1));
     let plain = endless(&tasks, "plain");
     tasks.create_task(pending::<()>()).name("must").cancel_last().spawn().unwrap();
@@ -502,18 +502,18 @@ async fn the_end_of_a_dropped_task_frees_no_second_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_is_done_in_the_moment_in_which_it_is_dropped_is_done_and_its_place_counted_once() {
+async fn a_task_that_completes_while_it_is_dropped_frees_one_slot() {
     let tasks = with_options(dropping_the_oldest(1));
     let manager = tasks.clone();
     let work = async move {
-        // On a thread of its own, so that it isn't the task that spawns: that one would be spared.
+        // Another thread spawns, because a task that spawns is never dropped for its own child.
         let spawn = move || manager.create_task(pending::<()>()).name("next").spawn().is_ok();
         assert!(std::thread::spawn(spawn).join().unwrap());
         Ok::<_, Infallible>("done")
     };
     assert_eq!(tasks.create_task(work).spawn().unwrap().await.unwrap(), "done");
     assert_eq!((tasks.stats().outcomes.completed, tasks.stats().outcomes.evicted), (1, 0));
-    // The limit still is what it was.
+    // The limit is unchanged.
     let must = || tasks.create_task(pending::<()>()).cancel_last().spawn();
     must().unwrap();
     assert_eq!(must().unwrap_err(), SpawnError::Full);
@@ -523,7 +523,7 @@ async fn a_task_that_is_done_in_the_moment_in_which_it_is_dropped_is_done_and_it
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_listens_is_told_that_it_is_dropped_but_has_no_grace() {
+async fn a_dropped_task_with_a_token_is_cancelled_without_a_grace_period() {
     let tasks = with_options(dropping_the_oldest(1).grace_period(60 * SECOND));
     let (send, receive) = oneshot::channel();
     let work = |task: TaskContext| async move {
@@ -540,7 +540,7 @@ async fn a_task_that_listens_is_told_that_it_is_dropped_but_has_no_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_was_cancelled_before_it_is_dropped_gives_its_place_away_all_the_same() {
+async fn a_cancelled_task_that_is_dropped_frees_its_slot() {
     let tasks = with_options(dropping_the_oldest(1).grace_period(60 * SECOND));
     let handle = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
     handle.cancel();
@@ -551,7 +551,7 @@ async fn a_task_that_was_cancelled_before_it_is_dropped_gives_its_place_away_all
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_that_blocks_its_thread_has_given_its_place_away_though_it_still_runs() {
+async fn a_dropped_task_that_blocks_its_thread_has_freed_its_slot() {
     let tasks = with_options(dropping_the_oldest(1));
     let (go, wait) = mpsc::channel::<()>();
     let (begun, has_begun) = oneshot::channel();
@@ -563,7 +563,7 @@ async fn a_task_that_blocks_its_thread_has_given_its_place_away_though_it_still_
     has_begun.await.unwrap();
     endless(&tasks, "second");
     assert_eq!(live(&tasks)[0], ("hog".to_owned(), TaskState::Cancelling));
-    // Its place is taken, once: the next one takes that of the second.
+    // The slot was handed over once: the next task takes that of the second.
     endless(&tasks, "third");
     go.send(()).unwrap();
     hog.await.unwrap();
@@ -575,7 +575,7 @@ async fn a_task_that_blocks_its_thread_has_given_its_place_away_though_it_still_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn those_who_wait_for_a_place_get_one_though_a_dropped_task_still_runs() {
+async fn waiting_spawns_get_slots_while_a_dropped_task_still_runs() {
     let tasks = with_options(dropping_the_oldest(1));
     let (go, wait) = mpsc::channel::<()>();
     let (begun, has_begun) = oneshot::channel();
@@ -589,14 +589,14 @@ async fn those_who_wait_for_a_place_get_one_though_a_dropped_task_still_runs() {
     let mut waiting = Box::pin(tasks.create_task(async {}).spawn_wait());
     assert!(waiting.as_mut().now_or_never().is_none());
     must.cancel();
-    // The hog is still there when this one gets in.
+    // The hog still runs when this task is admitted.
     waiting.await.unwrap();
     assert!(names(&tasks).contains(&"hog".to_owned()));
     go.send(()).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_tasks_dropped_for_others_leave_the_limit_as_it_was() {
+async fn dropping_many_tasks_does_not_change_the_limit() {
     let tasks = with_options(dropping_the_oldest(4).max_running(2));
     let spawners: Vec<_> = (0..2)
         .map(|_| {
@@ -629,7 +629,7 @@ async fn many_tasks_dropped_for_others_leave_the_limit_as_it_was() {
 // ---- Turns: `max_running`.
 
 #[tokio::test(start_paused = true)]
-async fn tasks_beyond_the_limit_wait_for_their_turn_and_run_in_the_order_of_their_spawns() {
+async fn tasks_beyond_the_running_limit_queue_and_start_in_spawn_order() {
     let journal = Journal::default();
     let tasks = with_options(TaskManagerOptions::new().max_running(2));
     for number in 1..=5_u32 {
@@ -641,7 +641,7 @@ async fn tasks_beyond_the_limit_wait_for_their_turn_and_run_in_the_order_of_thei
         };
         tasks.create_task(work).name(number.to_string()).spawn().unwrap();
     }
-    // Seen before any of them was polled, and afterwards.
+    // The states are the same before the first poll and afterwards.
     for _ in 0..2 {
         let seen: Vec<_> = tasks.task_info().iter().map(TaskInfo::state).collect();
         assert_eq!(seen[..2], [TaskState::Running; 2]);
@@ -657,7 +657,7 @@ async fn tasks_beyond_the_limit_wait_for_their_turn_and_run_in_the_order_of_thei
     sleep(SECOND / 2).await;
     assert_eq!(tasks.task_info()[4].to_string(), "5 #5 (queued for 500.0ms)");
     tasks.wait_for_all(None).await.unwrap();
-    // 1 and 2, then 3 after 1, 4 after 2, 5 after 3.
+    // Tasks 1 and 2 start at once, then 3 after 1, 4 after 2, and 5 after 3.
     assert_eq!(began.elapsed(), 9 * SECOND);
     let order =
         ["1 begins", "2 begins", "1 ends", "3 begins", "2 ends", "4 begins", "3 ends", "5 begins", "4 ends", "5 ends"];
@@ -666,7 +666,7 @@ async fn tasks_beyond_the_limit_wait_for_their_turn_and_run_in_the_order_of_thei
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_none_at_once_is_one_at_once() {
+async fn a_running_limit_of_zero_means_one() {
     let tasks = with_options(TaskManagerOptions::new().max_running(0).max_running_named("none", 0));
     for _ in 0..3 {
         tasks.create_task(a_second()).name("none").spawn().unwrap();
@@ -677,7 +677,7 @@ async fn a_limit_of_none_at_once_is_one_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_with_a_limit_holds_up_no_other() {
+async fn the_limit_of_a_name_does_not_affect_other_names() {
     let journal = Journal::default();
     let options = TaskManagerOptions::new().max_running(3).max_running_named("mail", 5).max_running_named("mail", 1);
     let tasks = with_options(options);
@@ -703,7 +703,7 @@ async fn a_name_with_a_limit_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_goes_on_to_the_next_however_its_holder_ends() {
+async fn a_slot_passes_to_the_next_task_however_its_owner_ends() {
     type Ending = (TaskOutcome, fn(&BackgroundTaskManager));
     let endings: [Ending; 8] = [
         (TaskOutcome::Completed, |tasks| drop(tasks.create_task(a_second()).spawn().unwrap())),
@@ -716,12 +716,12 @@ async fn a_place_goes_on_to_the_next_however_its_holder_ends() {
         (TaskOutcome::Aborted, |tasks| drop(tasks.create_task(pending::<()>()).spawn().unwrap().abort_on_drop())),
         (TaskOutcome::Evicted, |tasks| {
             tasks.create_task(pending::<()>()).spawn().unwrap();
-            // Nothing else may be dropped.
+            // No other task may be dropped.
             for _ in 0..2 {
                 tasks.create_task(async {}).cancel_last().spawn().unwrap();
             }
         }),
-        // It ignores its token for longer than it may.
+        // The task ignores its token beyond its grace period.
         (TaskOutcome::Aborted, |tasks| tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap().cancel()),
     ];
     for (outcome, spawn) in endings {
@@ -741,9 +741,9 @@ async fn a_place_goes_on_to_the_next_however_its_holder_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queued_task_that_ends_leaves_the_line_to_the_others() {
+async fn a_queued_task_that_ends_leaves_the_queue() {
     let tasks = one_at_a_time();
-    let (go, work) = until_told();
+    let (go, work) = until_released();
     tasks.create_task(work).spawn().unwrap();
     let second = endless(&tasks, "second");
     let third = tasks.create_task(async { Ok::<_, Infallible>(3) }).spawn().unwrap();
@@ -755,7 +755,7 @@ async fn a_queued_task_that_ends_leaves_the_line_to_the_others() {
     assert_eq!(third.await.unwrap(), 3);
 }
 
-/// Spawns a task of each kind that writes down if it ever begins.
+/// Spawns a task of each kind that writes its name down if it ever starts.
 fn one_of_each_kind(tasks: &BackgroundTaskManager, begun: &Journal) -> Vec<TaskHandle<()>> {
     let (one, two, three, four) = (begun.clone(), begun.clone(), begun.clone(), begun.clone());
     vec![
@@ -774,7 +774,7 @@ fn one_of_each_kind(tasks: &BackgroundTaskManager, begun: &Journal) -> Vec<TaskH
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_is_cancelled_while_it_waits_for_its_turn_never_begins() {
+async fn a_task_cancelled_in_the_queue_never_starts() {
     let tasks = one_at_a_time();
     let begun = Journal::default();
     endless(&tasks, "runs");
@@ -796,7 +796,7 @@ async fn a_task_that_is_cancelled_while_it_waits_for_its_turn_never_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_is_cancelled_in_the_queue_does_not_begin_when_its_turn_comes() {
+async fn a_task_cancelled_in_the_queue_does_not_start_when_a_slot_gets_free() {
     for polled_first in [true, false] {
         let tasks = one_at_a_time();
         let begun = Journal::default();
@@ -805,7 +805,7 @@ async fn a_task_that_is_cancelled_in_the_queue_does_not_begin_when_its_turn_come
         if polled_first {
             settle().await;
         }
-        // Its turn comes before any of the others notices.
+        // The task may run before any of the others is polled.
         runs.cancel();
         assert_eq!(tasks.cancel_named("queued"), 4);
         for handle in queued {
@@ -817,7 +817,7 @@ async fn a_task_that_is_cancelled_in_the_queue_does_not_begin_when_its_turn_come
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queued_task_is_aborted_without_having_begun() {
+async fn a_queued_task_is_aborted_without_having_started() {
     let tasks = one_at_a_time();
     let begun = Journal::default();
     endless(&tasks, "runs");
@@ -830,7 +830,7 @@ async fn a_queued_task_is_aborted_without_having_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_turn_that_does_not_come_in_time_is_a_timeout_of_the_queue() {
+async fn a_task_queued_for_too_long_ends_by_its_queue_timeout() {
     let (log, _guard) = capture();
     let tasks = with_options(TaskManagerOptions::new().max_running(1).queue_timeout(5 * SECOND));
     let polled = Arc::new(AtomicBool::new(false));
@@ -845,10 +845,7 @@ async fn a_turn_that_does_not_come_in_time_is_a_timeout_of_the_queue() {
         let error = handle.await.unwrap_err();
         let TaskError::TimedOut { after, limit: of, .. } = error else { panic!("{error}") };
         assert_eq!((after, of, began.elapsed()), (limit, TimeoutKind::Queue, limit));
-        assert_eq!(
-            error.to_string(),
-            format!("the background task timed out: it was queued for longer than {limit:?}")
-        );
+        assert_eq!(error.to_string(), format!("the background task timed out: its turn did not come within {limit:?}"));
     }
     assert!(!polled.load(Ordering::SeqCst));
     for end in tasks.recently_finished() {
@@ -865,28 +862,28 @@ fn endless_for(tasks: &BackgroundTaskManager, name: &'static str, queue: Duratio
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_in_the_queue_is_counted_from_the_spawn() {
+async fn the_queue_timeout_starts_at_spawn() {
     let tasks = one_at_a_time();
     endless(&tasks, "runs");
     let began = Instant::now();
     let handle = endless_for(&tasks, "queued", 3 * SECOND);
-    // It is first polled two seconds later.
+    // The task is first polled two seconds later.
     assert!(advance(2 * SECOND).now_or_never().is_none());
     handle.await.unwrap_err();
     assert_eq!(began.elapsed(), 3 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn once_its_turn_has_come_a_task_does_not_time_out_in_the_queue() {
+async fn a_started_task_has_no_queue_timeout() {
     let tasks = one_at_a_time();
     tasks.create_task(a_second()).spawn().unwrap();
     let queued = tasks.create_task(async { sleep(10 * SECOND).await }).queue_timeout(2 * SECOND).spawn().unwrap();
     queued.await.unwrap();
-    // At the very moment, the turn wins.
+    // A slot that gets free at the very moment of the timeout wins.
     tasks.create_task(a_second()).spawn().unwrap();
     let queued = tasks.create_task(async { sleep(10 * SECOND).await }).queue_timeout(SECOND).spawn().unwrap();
     queued.await.unwrap();
-    // Without a queue there is no time in it.
+    // A task that is never queued has no time in the queue.
     tasks.create_task(a_second()).queue_timeout(Duration::ZERO).spawn().unwrap().await.unwrap();
     endless(&tasks, "runs");
     let impatient = endless_for(&tasks, "impatient", Duration::ZERO);
@@ -897,7 +894,7 @@ async fn once_its_turn_has_come_a_task_does_not_time_out_in_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_whole_timeout_runs_in_the_queue_as_well() {
+async fn the_timeout_includes_the_time_in_the_queue() {
     let tasks = one_at_a_time();
     tasks.create_task(sleep(2 * SECOND)).spawn().unwrap();
     let began = Instant::now();
@@ -914,7 +911,7 @@ async fn the_whole_timeout_runs_in_the_queue_as_well() {
 }
 
 #[tokio::test]
-async fn a_blocking_task_waits_for_its_turn_without_a_thread() {
+async fn a_queued_blocking_task_occupies_no_thread() {
     let tasks = one_at_a_time();
     let journal = Journal::default();
     let (go, wait) = mpsc::channel::<()>();
@@ -936,7 +933,7 @@ async fn a_blocking_task_waits_for_its_turn_without_a_thread() {
     settle().await;
     assert_eq!(tasks.stats().queued, 2);
     assert_eq!(journal.entries(), [""; 0]);
-    // Cancelled, it goes on until it returns, and keeps its place until then.
+    // A cancelled blocking task runs until it returns, and keeps its slot until then.
     first.cancel();
     settle().await;
     assert_eq!(tasks.stats().queued, 2);
@@ -948,7 +945,7 @@ async fn a_blocking_task_waits_for_its_turn_without_a_thread() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_children_of_a_running_task_wait_for_their_turn_like_others() {
+async fn the_children_of_a_running_task_queue_like_others() {
     let journal = Journal::default();
     let tasks = one_at_a_time();
     let (one, two) = (journal.clone(), journal.clone());
@@ -965,7 +962,7 @@ async fn the_children_of_a_running_task_wait_for_their_turn_like_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_of_tasks_that_spawn_their_successor_runs_on_under_a_limit() {
+async fn a_chain_of_tasks_continues_under_a_limit() {
     fn link(task: TaskContext, left: u32) -> BoxFuture<'static, Result<(), SpawnError>> {
         Box::pin(async move {
             if left > 0 {
@@ -981,7 +978,7 @@ async fn a_chain_of_tasks_that_spawn_their_successor_runs_on_under_a_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_lets_those_that_wait_have_their_turn() {
+async fn a_close_lets_queued_tasks_run() {
     let tasks = one_at_a_time();
     for _ in 0..3 {
         tasks.create_task(a_second()).spawn().unwrap();
@@ -992,7 +989,7 @@ async fn a_close_lets_those_that_wait_have_their_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_that_still_wait_for_their_turn_at_the_bound_are_cut_off_without_having_begun() {
+async fn tasks_still_queued_at_the_bound_are_cancelled_without_having_started() {
     let tasks = with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
     let begun = Journal::default();
     tasks.create_task_with_context(|_| pending::<()>()).name("stubborn").spawn().unwrap();
@@ -1006,19 +1003,19 @@ async fn those_that_still_wait_for_their_turn_at_the_bound_are_cut_off_without_h
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_the_bound_no_turn_comes_any_more() {
+async fn no_task_starts_after_the_bound() {
     let tasks = one_at_a_time();
     let begun = Journal::default();
     endless(&tasks, "runs");
     one_of_each_kind(&tasks, &begun);
-    // The one that runs is gone at once, which would make it the next one's turn.
+    // The running task is dropped at once, which would let the next one start.
     let report = tasks.close(Some(Duration::ZERO)).await;
     assert_eq!((report.outcomes.cancelled, report.unfinished.len()), (5, 5));
     assert_eq!(begun.entries(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancel_all_lets_none_of_those_that_wait_begin() {
+async fn cancel_all_starts_no_queued_task() {
     let tasks = one_at_a_time();
     let begun = Journal::default();
     endless(&tasks, "runs");
@@ -1026,12 +1023,12 @@ async fn cancel_all_lets_none_of_those_that_wait_begin() {
     let report = tasks.cancel_all().await;
     assert_eq!((report.ended.len(), report.still_running.len()), (5, 0));
     assert_eq!(begun.entries(), [""; 0]);
-    // The queue is as it was.
+    // The queue works as before.
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_manager_that_is_dropped_cancels_those_that_wait_for_their_turn() {
+async fn a_dropped_manager_cancels_queued_tasks() {
     let tasks = one_at_a_time();
     let begun = Journal::default();
     endless(&tasks, "runs");
@@ -1044,13 +1041,13 @@ async fn a_manager_that_is_dropped_cancels_those_that_wait_for_their_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_numbers_agree_at_any_moment() {
+async fn the_numbers_are_consistent_at_any_moment() {
     const TASKS: usize = 400;
     let tasks =
         with_options(dropping_the_oldest(24).max_running(4).max_running_named("two", 2).grace_period(Duration::ZERO));
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let done = Arc::new(AtomicBool::new(false));
-    // A thread of its own, so that it looks in the middle of things.
+    // Another thread samples the numbers while they change.
     let sampler = std::thread::spawn({
         let (tasks, done) = (tasks.clone(), Arc::clone(&done));
         move || {

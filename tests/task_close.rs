@@ -1,4 +1,4 @@
-//! Closing: drain, cancel, abort, report, within a bound.
+//! Closing a manager: drain, cancel, abort, report, within a bound.
 
 use std::{
     convert::Infallible,
@@ -84,7 +84,7 @@ async fn while_draining_only_live_tasks_may_spawn() {
     let manager = tasks.clone();
     let parent = |task: TaskContext| async move {
         sleep(SECOND).await;
-        // Both by its own manager, and by one that it brought along.
+        // The task spawns through its own manager and through a handle that it captured.
         task.manager().create_task(sleep(SECOND)).name("child").spawn().unwrap();
         manager.create_task(sleep(2 * SECOND)).name("other child").spawn().unwrap();
         Ok::<_, Infallible>(task)
@@ -95,7 +95,7 @@ async fn while_draining_only_live_tasks_may_spawn() {
     assert!(closing.as_mut().now_or_never().is_none());
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     let ended = parent.await.unwrap();
-    // The parent lives no more.
+    // The parent has ended.
     assert_eq!(ended.manager().create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     let report = closing.await;
     assert_eq!((report.outcomes.completed, report.elapsed), (3, 3 * SECOND));
@@ -147,7 +147,7 @@ async fn a_later_close_with_a_shorter_bound_hastens_the_first() {
     let ((patient, elapsed), hasty) = tokio::join!(patient, hasty);
     assert_eq!(elapsed, SECOND);
     assert_eq!((names(&patient.unfinished), names(&hasty.unfinished)), (vec!["stuck"], vec!["stuck"]));
-    // A longer bound doesn't lengthen it.
+    // A longer bound does not extend the close.
     assert_eq!(tasks.close(Some(60 * SECOND)).await.elapsed, SECOND);
 }
 
@@ -159,7 +159,7 @@ async fn a_close_that_is_dropped_loses_nothing() {
     assert!(tasks.close(Some(10 * SECOND)).now_or_never().is_none());
     assert_eq!(tasks.create_task(async {}).spawn().unwrap_err(), SpawnError::Closed);
     sleep(2 * SECOND).await;
-    // Dropped once more, in the grace.
+    // The call is dropped again, in the grace period.
     let report = tokio::time::timeout(SECOND, tasks.close(Some(5 * SECOND))).await;
     assert!(report.is_err());
     let report = tasks.close(None).await;
@@ -233,7 +233,7 @@ async fn the_grace_ends_at_the_bound_even_for_a_task_that_came_late_to_its_own()
     let closing = tasks.close(Some(Duration::ZERO));
     futures::pin_mut!(closing);
     assert!(closing.as_mut().now_or_never().is_none());
-    // The thread is busy for a second: only then does the task see that it was cancelled.
+    // The thread is busy for a second, and the task sees its cancellation only afterwards.
     assert!(advance(SECOND).now_or_never().is_none());
     let report = closing.await;
     assert_eq!(began.elapsed(), 2 * SECOND);
@@ -285,7 +285,7 @@ async fn a_task_that_holds_its_manager_by_its_context_does_not_keep_it_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_took_an_ended_ones_place_does_not_speak_for_it() {
+async fn a_reused_slab_entry_does_not_grant_the_rights_of_the_ended_task() {
     let tasks = BackgroundTaskManager::new();
     let ended = tasks.create_task_with_context(|task| async { Ok::<_, Infallible>(task) }).spawn().unwrap();
     let ended = ended.await.unwrap();
@@ -295,7 +295,7 @@ async fn a_task_that_took_an_ended_ones_place_does_not_speak_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shorter_bound_holds_for_all_even_if_its_caller_goes_away() {
+async fn the_shortest_bound_holds_even_if_its_caller_is_dropped() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(pending::<()>()).name("stuck").spawn().unwrap();
     let patient = tasks.close(None);
@@ -307,7 +307,7 @@ async fn a_shorter_bound_holds_for_all_even_if_its_caller_goes_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_close_does_not_start_the_grace_again() {
+async fn a_second_close_does_not_restart_the_grace_period() {
     let options = TaskManagerOptions::new().grace_period(2 * SECOND);
     let tasks = BackgroundTaskManager::with_options(options);
     let (go, wait) = mpsc::channel::<()>();
@@ -340,7 +340,7 @@ fn lines<T: ToString>(items: &[T]) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_task_has_its_own_grace_and_the_close_waits_for_the_longest() {
+async fn a_close_waits_for_the_longest_grace_period() {
     let tasks = with_grace(3 * SECOND);
     let spawn = |name: &'static str| tasks.create_task_with_context(|_| pending::<()>()).name(name);
     spawn("shorter").grace_period(SECOND).spawn().unwrap();
@@ -354,7 +354,7 @@ async fn each_task_has_its_own_grace_and_the_close_waits_for_the_longest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_waits_no_longer_than_the_tasks_that_are_left_may_take() {
+async fn a_close_waits_no_longer_than_the_grace_periods_of_the_remaining_tasks() {
     let tasks = with_grace(60 * SECOND);
     tasks.create_task_with_context(|_| pending::<()>()).name("stubborn").grace_period(SECOND).spawn().unwrap();
     tasks.create_task(pending::<()>()).name("plain").spawn().unwrap();
@@ -363,7 +363,7 @@ async fn a_close_waits_no_longer_than_the_tasks_that_are_left_may_take() {
 
 // ---- Those that must finish.
 
-/// Spawns a task that takes so long when it is told to end.
+/// Spawns a task that, once cancelled, takes this much longer to end.
 fn ends_in(tasks: &BackgroundTaskManager, journal: &Journal, name: &'static str, time: Duration) -> bool {
     let journal = journal.clone();
     let work = move |task: TaskContext| async move {
@@ -377,7 +377,7 @@ fn ends_in(tasks: &BackgroundTaskManager, journal: &Journal, name: &'static str,
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_finish_is_told_when_the_others_have_ended() {
+async fn cancel_last_tasks_are_cancelled_when_the_others_have_ended() {
     let (tasks, journal) = (with_grace(5 * SECOND), Journal::default());
     ends_in(&tasks, &journal, "must", SECOND);
     ends_in(&tasks, &journal, "other", 2 * SECOND);
@@ -389,7 +389,7 @@ async fn what_must_finish_is_told_when_the_others_have_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_finish_is_told_when_the_others_have_used_up_their_grace() {
+async fn cancel_last_tasks_are_cancelled_when_the_others_grace_periods_are_over() {
     let (tasks, journal) = (with_grace(5 * SECOND), Journal::default());
     ends_in(&tasks, &journal, "must", SECOND);
     ends_in(&tasks, &journal, "too slow", 60 * SECOND);
@@ -400,7 +400,7 @@ async fn what_must_finish_is_told_when_the_others_have_used_up_their_grace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_finish_has_its_grace_even_if_it_does_not_listen() {
+async fn a_cancel_last_task_without_a_token_has_its_grace_period() {
     let tasks = with_grace(2 * SECOND);
     let (one, two, three) = (sleep(2 * SECOND), sleep(5 * SECOND), pending::<()>());
     tasks.create_task(one).name("in time").cancel_last().spawn().unwrap();
@@ -412,7 +412,7 @@ async fn what_must_finish_has_its_grace_even_if_it_does_not_listen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_finish_and_waits_for_its_turn_has_its_grace_for_both() {
+async fn a_queued_cancel_last_task_waits_and_runs_within_its_grace_period() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
     tasks.create_task(sleep(2 * SECOND)).name("first").cancel_last().spawn().unwrap();
     tasks.create_task(sleep(Duration::from_millis(500))).name("second").cancel_last().spawn().unwrap();
@@ -426,7 +426,7 @@ async fn what_must_finish_and_waits_for_its_turn_has_its_grace_for_both() {
 }
 
 #[test]
-fn what_must_finish_and_has_its_turn_because_another_one_is_cut_off_begins() {
+fn a_queued_cancel_last_task_starts_in_the_slot_of_a_cancelled_one() {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     for round in 0..200 {
         runtime.block_on(async {
@@ -440,7 +440,7 @@ fn what_must_finish_and_has_its_turn_because_another_one_is_cut_off_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_must_finish_and_waits_for_its_turn_may_have_it_while_the_others_are_cancelled() {
+async fn a_queued_cancel_last_task_may_start_while_the_others_are_cancelled() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
     tasks.create_task(pending::<()>()).name("other").spawn().unwrap();
     let must = tasks.create_task(async { Ok::<_, Infallible>("saved") }).cancel_last().spawn().unwrap();
@@ -450,7 +450,7 @@ async fn what_must_finish_and_waits_for_its_turn_may_have_it_while_the_others_ar
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_the_tasks_do_a_close_returns_within_its_bounds() {
+async fn a_close_is_bounded_whatever_the_tasks_do() {
     let tasks = with_grace(2 * SECOND);
     let blocks = || {
         let ((go, wait), (begun, has_begun)) = (mpsc::channel::<()>(), oneshot::channel());
@@ -468,14 +468,14 @@ async fn whatever_the_tasks_do_a_close_returns_within_its_bounds() {
     two.await.unwrap();
     let began = Instant::now();
     let mut closing = Box::pin(tasks.close(Some(SECOND)));
-    // The clock doesn't turn by itself while a blocking task runs.
+    // The paused clock does not advance by itself while a blocking task runs.
     let report = loop {
         if let Some(report) = closing.as_mut().now_or_never() {
             break report;
         }
         advance(Duration::from_millis(50)).await;
     };
-    // The bound; the grace and what it takes to settle, of the one and of the other.
+    // The bound, then the grace period and its margin of each of the two waves.
     let (bound, first, last) = (1_000, 2_000 + 100, 3_000 + 100);
     assert_eq!(began.elapsed(), Duration::from_millis(bound + first + last));
     assert_eq!(still(&report.still_running), ["blocks", "must"]);
@@ -487,12 +487,12 @@ async fn whatever_the_tasks_do_a_close_returns_within_its_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closers_that_come_at_once_wait_for_what_must_finish_together() {
+async fn concurrent_closes_wait_for_cancel_last_tasks_together() {
     let (tasks, journal) = (with_grace(5 * SECOND), Journal::default());
     ends_in(&tasks, &journal, "must", 2 * SECOND);
     ends_in(&tasks, &journal, "other", SECOND);
     let later = async {
-        // In the grace of the one, and in that of the other.
+        // One call comes in the first wave's grace period, one in the second's.
         sleep(3 * SECOND / 2).await;
         let one = tasks.close(Some(Duration::ZERO));
         let two = async {
@@ -510,7 +510,7 @@ async fn closers_that_come_at_once_wait_for_what_must_finish_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_must_finish_may_close_its_manager() {
+async fn a_cancel_last_task_may_close_its_manager() {
     let tasks = with_grace(2 * SECOND);
     tasks.create_task_with_context(|_| pending::<()>()).name("other").spawn().unwrap();
     tasks.create_task(pending::<()>()).name("must").cancel_last().spawn().unwrap();
@@ -523,7 +523,7 @@ async fn a_task_that_must_finish_may_close_its_manager() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_bound_what_must_finish_is_only_waited_for() {
+async fn a_close_without_a_bound_never_cancels_a_cancel_last_task() {
     for bound in [None, Some(Duration::MAX)] {
         let (tasks, journal) = (with_grace(Duration::MAX), Journal::default());
         let spawn = |work| tasks.create_task(work).cancel_last().spawn().unwrap();
@@ -536,7 +536,7 @@ async fn without_a_bound_what_must_finish_is_only_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endless_grace_is_as_long_as_the_task_takes() {
+async fn an_endless_grace_period_lasts_until_the_task_ends() {
     let (tasks, journal) = (with_grace(Duration::MAX), Journal::default());
     ends_in(&tasks, &journal, "must", 3_600 * SECOND);
     ends_in(&tasks, &journal, "other", 3_600 * SECOND);
@@ -547,7 +547,7 @@ async fn an_endless_grace_is_as_long_as_the_task_takes() {
 
 // ---- Tasks that don't want to end.
 
-/// A task that spawns its successor, for as long as it may.
+/// Spawns its successor until a spawn is refused.
 fn link(task: TaskContext, pause: Option<Duration>) -> BoxFuture<'static, Result<(), SpawnError>> {
     Box::pin(async move {
         match pause {
@@ -559,11 +559,11 @@ fn link(task: TaskContext, pause: Option<Duration>) -> BoxFuture<'static, Result
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chain_of_tasks_that_spawn_their_successor_ends_at_the_bound() {
+async fn a_chain_of_tasks_ends_at_the_bound() {
     let tasks = with_grace(2 * SECOND);
     tasks.create_task_with_context(|task| link(task, Some(Duration::from_millis(10)))).spawn().unwrap();
     let report = tasks.close(Some(SECOND)).await;
-    // The last one listens in vain: its spawn is refused within the grace.
+    // The last task waits for its cancellation, but its spawn is refused within the grace period.
     assert_eq!(report.outcomes.failed, 1);
     assert!(report.outcomes.completed >= 90, "{report}");
     assert!(report.elapsed <= SECOND + Duration::from_millis(20), "{report}");
@@ -571,7 +571,7 @@ async fn a_chain_of_tasks_that_spawn_their_successor_ends_at_the_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_chain_of_tasks_that_never_pauses_ends_with_the_close() {
+async fn a_chain_of_tasks_without_pauses_ends_with_the_close() {
     let tasks = BackgroundTaskManager::new();
     for _ in 0..4 {
         tasks.create_task_with_context(|task| link(task, None)).spawn().unwrap();
@@ -583,7 +583,7 @@ async fn a_chain_of_tasks_that_never_pauses_ends_with_the_close() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_swallows_its_cancellation_is_aborted_when_its_grace_is_over() {
+async fn a_task_that_ignores_its_cancellation_is_aborted_after_its_grace_period() {
     let tasks = with_grace(2 * SECOND);
     let swallows = |task: TaskContext| async move {
         loop {
@@ -604,13 +604,13 @@ fn runtime() -> Runtime {
     Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap()
 }
 
-/// One with a clock of its own, which turns by itself.
+/// Creates a runtime with a clock of its own, which is not paused.
 fn elsewhere() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
 
 #[test]
-fn a_close_on_another_runtime_reports_what_the_tasks_runtime_dropped() {
+fn a_close_on_another_runtime_reports_tasks_dropped_by_their_runtime() {
     let home = runtime();
     let _entered = home.enter();
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
@@ -630,7 +630,7 @@ fn a_close_on_another_runtime_reports_what_the_tasks_runtime_dropped() {
     assert_eq!(elsewhere.block_on(tasks.close(None)).outcomes.aborted, 3);
 }
 
-/// A task that blocks its thread until it is told to go on.
+/// Spawns a task that blocks its thread until the sender is used or dropped.
 fn hog(tasks: &BackgroundTaskManager) -> mpsc::Sender<()> {
     let (go, wait) = mpsc::channel::<()>();
     let (begun, has_begun) = mpsc::channel();
@@ -645,7 +645,7 @@ fn hog(tasks: &BackgroundTaskManager) -> mpsc::Sender<()> {
 }
 
 #[test]
-fn the_bound_of_a_close_on_another_runtime_holds_though_the_tasks_runtime_is_out_of_threads() {
+fn a_close_on_another_runtime_is_bounded_while_the_tasks_runtime_is_blocked() {
     let home = runtime();
     let tasks =
         home.block_on(async { BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(SECOND)) });
@@ -658,7 +658,7 @@ fn the_bound_of_a_close_on_another_runtime_holds_though_the_tasks_runtime_is_out
 }
 
 #[test]
-fn the_bound_of_a_close_holds_on_a_runtime_without_a_timer_if_the_tasks_runtime_has_one() {
+fn a_close_on_a_runtime_without_a_timer_is_bounded_if_the_tasks_runtime_has_one() {
     let home = runtime();
     let tasks = home.block_on(async { BackgroundTaskManager::new() });
     tasks.create_task(pending::<()>()).spawn().unwrap();
@@ -668,14 +668,14 @@ fn the_bound_of_a_close_holds_on_a_runtime_without_a_timer_if_the_tasks_runtime_
 }
 
 #[test]
-fn the_bound_of_a_close_on_another_runtime_holds_though_the_tasks_runtime_shuts_down() {
+fn a_close_on_another_runtime_is_bounded_while_the_tasks_runtime_shuts_down() {
     let home = runtime();
     let tasks = home.block_on(async { BackgroundTaskManager::new() });
     let go = hog(&tasks);
     let report = elsewhere().block_on(async {
         let mut closing = Box::pin(tasks.close(Some(2 * SECOND)));
         assert!(closing.as_mut().now_or_never().is_none());
-        // The hog is in the way of its end; and a runtime can't be waited for within another.
+        // The hog delays the runtime's end, and one runtime cannot wait for another on its own thread.
         std::thread::spawn(move || home.shutdown_timeout(Duration::from_millis(1))).join().unwrap();
         closing.await
     });

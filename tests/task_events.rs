@@ -1,4 +1,4 @@
-//! A run's stream tells of the background tasks that its nodes start.
+//! Task events in a run's stream.
 
 use agentflow::{AgentState, BackgroundTaskManager, RunConfig, graph, node, run::EventKind, task::SpawnError};
 use tokio::sync::Notify;
@@ -23,7 +23,7 @@ fn tasks_of_run(kinds: &[EventKind]) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_tells_of_the_tasks_that_start_and_end_while_the_run_lasts() {
+async fn a_stream_reports_tasks_that_start_and_end_during_the_run() {
     let app = graph! { starts -> END };
     let mut run = app.stream(AgentState::default(), RunConfig::new());
     let mut kinds = Vec::new();
@@ -33,7 +33,7 @@ async fn a_stream_tells_of_the_tasks_that_start_and_end_while_the_run_lasts() {
     assert_eq!(tasks_of_run(&kinds), ["starts started quick", "starts started slow", "starts's quick completed"]);
     assert!(matches!(kinds.last(), Some(EventKind::RunEnded { error: None, .. })));
 
-    // What ends after the run is not told: the run's last event was its end.
+    // The end of a run is its last event, so a task that ends later is not reported.
     GO.notify_one();
     assert_eq!(app.aclose().await.tasks.outcomes.completed, 1);
     assert_eq!(run.next().await, None);
@@ -46,17 +46,17 @@ async fn waits(_state: &mut AgentState, task_manager: &BackgroundTaskManager) ->
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_kept_for_a_reader_that_is_gone() {
+async fn no_events_are_kept_for_a_dropped_reader() {
     let app = graph! { waits -> END };
     let mut run = app.stream(AgentState::default(), RunConfig::new());
     while !matches!(run.next().await.map(|event| event.kind), Some(EventKind::TaskStarted { .. })) {}
     drop(run);
-    // The run is cancelled; its task goes on, ends, and has nobody to tell.
+    // The run is cancelled; its task continues and ends without a reader.
     let report = app.stop().await;
     assert_eq!((report.runs.still_running.len(), report.tasks.outcomes.cancelled), (0, 1));
 }
 
-/// More than a stream keeps for a reader that doesn't read.
+/// More task events than a stream keeps for a slow reader.
 const MANY: usize = 2_000;
 
 #[node]
@@ -69,7 +69,7 @@ async fn starts_many(_state: &mut AgentState, task_manager: &BackgroundTaskManag
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_is_far_behind_is_told_how_many_tasks_it_missed() {
+async fn a_slow_reader_receives_the_number_of_missed_task_events() {
     let app = graph! { starts_many -> END };
     let mut run = app.stream(AgentState::default(), RunConfig::new());
     let (mut told, mut missed) = (0, 0);
@@ -80,7 +80,7 @@ async fn a_reader_that_is_far_behind_is_told_how_many_tasks_it_missed() {
             _ => {}
         }
     }
-    // All are spawned before the reader's turn comes.
+    // All tasks are spawned before the reader is polled.
     assert!(missed > 900, "{missed}");
     assert_eq!(told + missed, 2 * MANY as u64);
 }

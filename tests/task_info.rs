@@ -1,4 +1,4 @@
-//! What can be read about tasks.
+//! Information about live and finished tasks.
 
 use std::{future::pending, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::support::settle;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn info_says_all_that_was_said_of_a_task_and_how_old_it_is() {
+async fn info_contains_all_settings_of_a_task_and_its_age() {
     let tasks = BackgroundTaskManager::new();
     let builder = tasks.create_task(pending::<()>()).name("upload").timeout(10 * SECOND);
     let _handle = builder.context("user", "ada").context("bytes", 7).context("user", "bob").spawn().unwrap();
@@ -36,7 +36,7 @@ async fn info_is_a_snapshot_oldest_first() {
     }
     let quick = tasks.create_task(async {}).spawn().unwrap();
     quick.await.unwrap();
-    // The place of the quick one is used again.
+    // The slab entry of the quick task is reused.
     tasks.create_task(pending::<()>()).name("d").spawn().unwrap();
     let before = tasks.task_info();
     tasks.cancel_all().await;
@@ -46,7 +46,7 @@ async fn info_is_a_snapshot_oldest_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_says_what_became_of_a_task() {
+async fn a_finished_task_reports_its_outcome() {
     let tasks = BackgroundTaskManager::new();
     let work = async {
         sleep(2 * SECOND).await;
@@ -63,7 +63,7 @@ async fn an_end_says_what_became_of_a_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_live_task_and_its_end_say_its_key() {
+async fn a_live_and_a_finished_task_report_their_key() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).key("user-7", OnDuplicateKey::Skip).spawn().unwrap();
     assert_eq!(tasks.task_info()[0].key(), Some("user-7"));
@@ -87,7 +87,7 @@ async fn stats_read_like_a_sentence() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stats_name_retries_and_refused_spawns_if_there_were_any() {
+async fn stats_mention_retries_and_refused_spawns_only_if_there_were_any() {
     let tasks = BackgroundTaskManager::new();
     let second = |attempt| async move { if attempt < 2 { Err("busy") } else { Ok(()) } };
     tasks.create_retrying_task(second).retry(3).spawn().unwrap().await.unwrap();
@@ -100,7 +100,7 @@ async fn stats_name_retries_and_refused_spawns_if_there_were_any() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_knows_itself() {
+async fn the_context_of_a_task_has_the_id_of_its_info() {
     let tasks = BackgroundTaskManager::new();
     let work = |task: TaskContext| async move {
         let mine = task.manager().task_info().remove(0);
@@ -110,7 +110,7 @@ async fn a_task_knows_itself() {
 }
 
 #[test]
-fn what_is_shared_between_threads_can_be() {
+fn public_types_are_send_and_sync() {
     fn shared<T: Send + Sync + std::fmt::Debug>() {}
     shared::<BackgroundTaskManager>();
     shared::<TaskContext>();

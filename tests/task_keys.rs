@@ -1,4 +1,4 @@
-//! Tasks with a key, of which no two run at once.
+//! Tasks with a key: no two with the same key run at once.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ use crate::support::{Journal, OnDrop, capture, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Spawns a task that takes a second, and writes down when it begins and ends.
+/// Spawns a task that takes a second, and writes its start and its end down.
 fn spawn(
     tasks: &BackgroundTaskManager,
     journal: &Journal,
@@ -47,7 +47,7 @@ fn spawn(
 // ---- Queue.
 
 #[tokio::test(start_paused = true)]
-async fn tasks_of_one_key_run_one_after_the_other_in_their_order() {
+async fn tasks_of_one_key_run_sequentially_in_spawn_order() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
     for name in ["a", "b", "c"] {
         spawn(&tasks, &journal, name, OnDuplicateKey::Queue);
@@ -64,7 +64,7 @@ async fn tasks_of_one_key_run_one_after_the_other_in_their_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_keys_and_tasks_without_one_are_not_held_up() {
+async fn tasks_with_other_keys_or_none_are_not_delayed() {
     let tasks = BackgroundTaskManager::new();
     let began = Instant::now();
     for key in ["a", "a", "b", "b"] {
@@ -78,7 +78,7 @@ async fn other_keys_and_tasks_without_one_are_not_held_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_leaves_the_line_of_its_key_lets_the_others_move_up() {
+async fn a_task_that_leaves_the_queue_of_its_key_lets_the_others_advance() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
     spawn(&tasks, &journal, "a", OnDuplicateKey::Queue);
     spawn(&tasks, &journal, "b", OnDuplicateKey::Queue).cancel();
@@ -92,7 +92,7 @@ async fn a_task_that_leaves_the_line_of_its_key_lets_the_others_move_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_of_a_key_begins_however_the_one_before_it_ends() {
+async fn the_next_task_of_a_key_starts_however_the_previous_one_ends() {
     let tasks = BackgroundTaskManager::new();
     let keyed = |outcome: TaskOutcome| {
         let work = async move {
@@ -133,7 +133,7 @@ async fn the_next_of_a_key_begins_however_the_one_before_it_ends() {
 // ---- Skip.
 
 #[tokio::test(start_paused = true)]
-async fn a_singleton_is_refused_while_there_is_one_and_free_again_afterwards() {
+async fn skip_refuses_a_second_task_until_the_first_has_ended() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let (send, receive) = oneshot::channel::<()>();
@@ -146,7 +146,7 @@ async fn a_singleton_is_refused_while_there_is_one_and_free_again_afterwards() {
     let line = log.event("background task rejected");
     assert_eq!((line.level, line.field("name")), (Level::DEBUG, "second"));
     assert_eq!(line.field("reason"), SpawnError::DuplicateKey.to_string());
-    // `spawn_wait` waits for room, not for the key.
+    // `spawn_wait` waits for a slot, not for the key.
     let refused = tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn_wait().await.unwrap_err();
     assert_eq!(refused, SpawnError::DuplicateKey);
     tasks.create_task(async {}).key("other", OnDuplicateKey::Skip).spawn().unwrap();
@@ -156,7 +156,7 @@ async fn a_singleton_is_refused_while_there_is_one_and_free_again_afterwards() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_singleton_is_refused_while_one_that_was_cancelled_is_ending_and_while_one_waits() {
+async fn skip_refuses_while_a_cancelled_task_ends_and_while_one_is_queued() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
     let skip = || tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn();
     let stubborn = tasks.create_task_with_context(|_| pending::<()>()).key("k", OnDuplicateKey::Queue).spawn().unwrap();
@@ -174,7 +174,7 @@ async fn a_singleton_is_refused_while_one_that_was_cancelled_is_ending_and_while
 // ---- Replace.
 
 #[tokio::test(start_paused = true)]
-async fn a_replaced_task_has_its_grace_and_the_new_one_begins_when_it_has_ended() {
+async fn a_replaced_task_has_its_grace_period_before_the_new_one_starts() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(5 * SECOND));
     let journal = Journal::default();
     let saves = {
@@ -198,7 +198,7 @@ async fn a_replaced_task_has_its_grace_and_the_new_one_begins_when_it_has_ended(
     assert_eq!(journal.entries(), ["old saves", "old ends", "new begins", "new ends"]);
     old.await.unwrap();
 
-    // One that doesn't listen is gone at once, and one that ignores its token when its grace is over.
+    // A task without a token is dropped at once, one that ignores its token after its grace period.
     let plain = tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
     settle().await;
     let began = Instant::now();
@@ -213,8 +213,8 @@ async fn a_replaced_task_has_its_grace_and_the_new_one_begins_when_it_has_ended(
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_many_that_replace_each_other_only_the_last_runs() {
-    // Whether those that are replaced had been polled, and whether the one that runs makes way at once.
+async fn only_the_last_of_many_replacing_tasks_runs() {
+    // The replaced tasks have been polled or not, and the running one ends at once or not.
     for (settles, listens) in [(false, false), (false, true), (true, false), (true, true)] {
         let tasks = BackgroundTaskManager::new();
         let begun = Journal::default();
@@ -246,7 +246,7 @@ async fn of_many_that_replace_each_other_only_the_last_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_replaces_replaces_those_that_wait_as_well_and_other_keys_go_on() {
+async fn replace_also_replaces_queued_tasks_and_leaves_other_keys() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
     let other = tasks.create_task(async { sleep(SECOND).await }).key("other", OnDuplicateKey::Replace).spawn().unwrap();
     let without = tasks.create_task(async { sleep(SECOND).await }).spawn().unwrap();
@@ -264,7 +264,7 @@ async fn one_that_replaces_replaces_those_that_wait_as_well_and_other_keys_go_on
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_replaces_has_the_place_of_the_one_that_it_replaces() {
+async fn a_replacing_task_takes_over_the_slot() {
     for spawn_wait in [false, true] {
         let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
         let old = tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
@@ -272,7 +272,7 @@ async fn one_that_replaces_has_the_place_of_the_one_that_it_replaces() {
         assert_eq!(other().unwrap_err(), SpawnError::Full);
         let new = tasks.create_task(async { Ok::<_, Infallible>(7) }).key("k", OnDuplicateKey::Replace);
         let new = if spawn_wait { new.spawn_wait().await } else { new.spawn() };
-        // The place is taken, not free for another one.
+        // The slot passed to the new task and is not free.
         assert_eq!(other().unwrap_err(), SpawnError::Full);
         assert_eq!(new.unwrap().await.unwrap(), 7);
         assert_eq!(old.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
@@ -281,7 +281,7 @@ async fn one_that_replaces_has_the_place_of_the_one_that_it_replaces() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_burst_that_replace_each_other_in_a_full_manager_the_last_runs() {
+async fn the_last_of_a_burst_of_replacing_tasks_runs_in_a_full_manager() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(4));
     let journal = Journal::default();
     for number in 0..500 {
@@ -294,7 +294,7 @@ async fn of_a_burst_that_replace_each_other_in_a_full_manager_the_last_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_replaces_drops_nobody_else_to_make_room() {
+async fn a_replacing_task_drops_no_other_task() {
     let options = TaskManagerOptions::new().max_tasks(2).on_full(OnFull::DropOldest);
     let tasks = BackgroundTaskManager::with_options(options);
     let journal = Journal::default();
@@ -357,10 +357,10 @@ async fn keys_names_and_limits_hold_together() {
         };
     };
     spawn("mail", 1, Some("a"));
-    spawn("mail", 2, Some("b")); // waits for its name
+    spawn("mail", 2, Some("b")); // waits for a slot of its name
     spawn("index", 3, Some("a")); // waits for its key
     spawn("index", 4, Some("c"));
-    spawn("index", 5, None); // waits for room
+    spawn("index", 5, None); // waits for a slot
     let mut seen = 0;
     for now in [&["1", "4"][..], &["2", "3"], &["5"]] {
         settle().await;
@@ -373,7 +373,7 @@ async fn keys_names_and_limits_hold_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_close_cuts_off_a_line_of_one_key_without_letting_the_next_begin() {
+async fn a_close_cancels_queued_tasks_of_a_key_without_starting_them() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
     for name in ["a", "b", "c"] {
         spawn(&tasks, &journal, name, OnDuplicateKey::Queue);
@@ -405,7 +405,7 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
                     ran.fetch_add(1, Ordering::SeqCst);
                     tokio::task::yield_now().await;
                 };
-                // One half ends where it is cancelled, the other by itself.
+                // Half of the tasks end where they are cancelled, the other half by themselves.
                 let spawned = if number % 2 == 0 {
                     tasks.create_task(work).key(KEYS[key], when_busy).spawn()
                 } else {
@@ -429,7 +429,7 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
     assert_eq!(usize::try_from(stats.rejected).unwrap(), refused.load(Ordering::SeqCst));
     assert_eq!(stats.spawned + stats.rejected, 1_200);
     assert!(ran.load(Ordering::SeqCst) as u64 >= stats.outcomes.completed);
-    // Nobody holds a key any more.
+    // All keys are free again.
     for key in KEYS {
         tasks.create_task(async {}).key(key, OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();
     }

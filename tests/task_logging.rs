@@ -1,4 +1,4 @@
-//! One line per end, with everything that is known.
+//! Log lines of tasks: one line per end, with all fields.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -110,7 +110,7 @@ async fn a_tasks_span_is_a_root_that_follows_its_spawner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_line_is_out_when_the_wait_returns() {
+async fn the_log_line_is_written_before_the_wait_returns() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let handle = tasks.create_task(sleep(SECOND)).spawn().unwrap();
@@ -119,7 +119,7 @@ async fn the_line_is_out_when_the_wait_returns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_panics_costs_no_task_its_end() {
+async fn a_panicking_subscriber_does_not_affect_a_tasks_end() {
     struct Broken;
     impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Broken {
         fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
@@ -158,7 +158,7 @@ async fn promise_12_dropping_the_manager_cancels_its_tasks_and_names_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_manager_that_has_no_tasks_or_was_closed_is_silent() {
+async fn dropping_an_idle_or_closed_manager_logs_nothing() {
     let (log, _guard) = capture();
     drop(BackgroundTaskManager::new());
     let tasks = BackgroundTaskManager::new();
@@ -169,7 +169,7 @@ async fn dropping_a_manager_that_has_no_tasks_or_was_closed_is_silent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_was_cancelled_by_hand_is_not_called_lost_when_the_manager_is_dropped() {
+async fn a_cancelled_task_is_not_reported_as_lost_when_the_manager_is_dropped() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let handle = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
@@ -180,7 +180,7 @@ async fn a_task_that_was_cancelled_by_hand_is_not_called_lost_when_the_manager_i
     assert!(log.ends().iter().all(|line| line.level == Level::DEBUG));
 }
 
-/// Panics when a task's span is opened: when the task is counted, and has not begun.
+/// Panics when a task's span is opened, which is after the task is counted and before it starts.
 struct NoSpans;
 
 impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for NoSpans {
@@ -195,7 +195,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for NoSpans {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_panics_between_a_tasks_spawn_and_its_start_leaves_no_task_behind() {
+async fn a_subscriber_that_panics_before_a_tasks_start_leaves_no_task_behind() {
     use tracing_subscriber::layer::SubscriberExt;
     let (held, tasks) = (Arc::new(()), BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1)));
     let mut events = tasks.events();
@@ -210,7 +210,7 @@ async fn a_subscriber_that_panics_between_a_tasks_spawn_and_its_start_leaves_no_
     let stats = tasks.stats();
     assert_eq!((stats.spawned, stats.outcomes.aborted, stats.active), (1, 1, 0));
     assert_eq!(Arc::strong_count(&held), 1, "its future is gone");
-    // Its place and its key are free again, and nobody waits for it.
+    // The slot and the key of the task are free again, and no wait is left for it.
     tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();
     tasks.close(None).await;
     let mut told = Vec::new();

@@ -1,4 +1,4 @@
-//! What the `metrics` facade is told of tasks.
+//! Metrics of tasks, as the `metrics` facade receives them.
 
 use std::{
     collections::BTreeMap,
@@ -21,17 +21,17 @@ use crate::support::settle;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What was told: by `name{label=value,..}` the sum, or for a histogram each value.
+/// The recorded series: each `name{label=value,..}` with its sum, or with each value of a histogram.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
+struct Recorded(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
 
 /// One series.
-struct Series(Heard, String);
+struct Series(Recorded, String);
 
 impl Series {
     fn add(&self, value: f64) {
-        let mut heard = self.0.0.lock().unwrap();
-        heard.entry(self.1.clone()).or_insert_with(|| vec![0.0])[0] += value;
+        let mut metrics_seen = self.0.0.lock().unwrap();
+        metrics_seen.entry(self.1.clone()).or_insert_with(|| vec![0.0])[0] += value;
     }
 }
 
@@ -65,14 +65,14 @@ impl HistogramFn for Series {
     }
 }
 
-impl Heard {
+impl Recorded {
     fn series(&self, key: &Key) -> Arc<Series> {
         let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
         Arc::new(Series(self.clone(), format!("{}{{{}}}", key.name(), labels.join(","))))
     }
 }
 
-impl Recorder for Heard {
+impl Recorder for Recorded {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
@@ -90,32 +90,32 @@ impl Recorder for Heard {
     }
 }
 
-/// Hears what is told on this thread, as long as the guard lives. The recorder is never freed: the guard borrows it.
-fn listen() -> (Heard, LocalRecorderGuard<'static>) {
-    let heard: &Heard = Box::leak(Box::default());
-    (heard.clone(), metrics::set_default_local_recorder(heard))
+/// Records the metrics of this thread until the guard is dropped. The guard borrows the recorder, which is leaked.
+fn record_metrics() -> (Recorded, LocalRecorderGuard<'static>) {
+    let metrics_seen: &Recorded = Box::leak(Box::default());
+    (metrics_seen.clone(), metrics::set_default_local_recorder(metrics_seen))
 }
 
-/// What was told since this was last asked.
-fn told(heard: &Heard) -> BTreeMap<String, String> {
-    let told = std::mem::take(&mut *heard.0.lock().unwrap());
+/// Returns the series since the last call.
+fn recorded(metrics_seen: &Recorded) -> BTreeMap<String, String> {
+    let series = std::mem::take(&mut *metrics_seen.0.lock().unwrap());
     let text = |values: Vec<f64>| values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
-    told.into_iter().map(|(series, values)| (series, text(values))).collect()
+    series.into_iter().map(|(series, values)| (series, text(values))).collect()
 }
 
-fn lines(told: &BTreeMap<String, String>) -> Vec<String> {
-    told.iter().map(|(name, value)| format!("{name} {value}")).collect()
+fn lines(series: &BTreeMap<String, String>) -> Vec<String> {
+    series.iter().map(|(name, value)| format!("{name} {value}")).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_task_is_counted_and_measured_from_its_spawn_to_its_end() {
-    let (heard, _guard) = listen();
+    let (metrics_seen, _guard) = record_metrics();
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     tasks.create_task(sleep(2 * SECOND)).name("send").spawn().unwrap();
     tasks.create_task(async { sleep(SECOND).await }).name("send").spawn().unwrap();
     settle().await;
     assert_eq!(
-        lines(&told(&heard)),
+        lines(&recorded(&metrics_seen)),
         [
             "agentflow_task_queue_wait_seconds{name=send} 0",
             "agentflow_tasks_in_flight{name=send} 2",
@@ -124,7 +124,7 @@ async fn a_task_is_counted_and_measured_from_its_spawn_to_its_end() {
     );
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(
-        lines(&told(&heard)),
+        lines(&recorded(&metrics_seen)),
         [
             "agentflow_task_duration_seconds{name=send,outcome=completed} 2 3",
             "agentflow_task_queue_wait_seconds{name=send} 2",
@@ -136,7 +136,7 @@ async fn a_task_is_counted_and_measured_from_its_spawn_to_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn each_outcome_is_a_label() {
-    let (heard, _guard) = listen();
+    let (metrics_seen, _guard) = record_metrics();
     let options = TaskManagerOptions::new().max_tasks(1).on_full(OnFull::DropOldest);
     let tasks = BackgroundTaskManager::with_options(options);
     tasks.create_task(async {}).name("t").spawn().unwrap().await.unwrap();
@@ -151,18 +151,18 @@ async fn each_outcome_is_a_label() {
     evicted.await.unwrap_err();
     cancelled.cancel();
     cancelled.await.unwrap_err();
-    let told = told(&heard);
+    let series = recorded(&metrics_seen);
     for outcome in ["completed", "failed", "panicked", "timed_out", "aborted", "evicted", "cancelled"] {
-        assert_eq!(told[&format!("agentflow_tasks_ended_total{{name=t,outcome={outcome}}}")], "1");
-        assert_eq!(told[&format!("agentflow_task_duration_seconds{{name=t,outcome={outcome}}}")], "0");
+        assert_eq!(series[&format!("agentflow_tasks_ended_total{{name=t,outcome={outcome}}}")], "1");
+        assert_eq!(series[&format!("agentflow_task_duration_seconds{{name=t,outcome={outcome}}}")], "0");
     }
-    assert_eq!(told["agentflow_tasks_in_flight{name=t}"], "0");
-    assert_eq!(told["agentflow_tasks_spawned_total{name=t}"], "7");
+    assert_eq!(series["agentflow_tasks_in_flight{name=t}"], "0");
+    assert_eq!(series["agentflow_tasks_spawned_total{name=t}"], "7");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refused_spawn_is_counted_with_its_reason() {
-    let (heard, _guard) = listen();
+    let (metrics_seen, _guard) = record_metrics();
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
     tasks.create_task(pending::<()>()).name("t").key("k", OnDuplicateKey::Skip).spawn().unwrap();
     let busy = tasks.create_task(async {}).name("t").key("k", OnDuplicateKey::Skip).spawn().unwrap_err();
@@ -170,88 +170,88 @@ async fn a_refused_spawn_is_counted_with_its_reason() {
     tasks.close(Some(Duration::ZERO)).await;
     let closed = tasks.create_task(async {}).name("t").spawn().unwrap_err();
     assert_eq!([busy, full, closed], [SpawnError::DuplicateKey, SpawnError::Full, SpawnError::Closed]);
-    let told = told(&heard);
+    let series = recorded(&metrics_seen);
     for reason in ["duplicate_key", "full", "closed"] {
-        assert_eq!(told[&format!("agentflow_tasks_rejected_total{{name=t,reason={reason}}}")], "1");
+        assert_eq!(series[&format!("agentflow_tasks_rejected_total{{name=t,reason={reason}}}")], "1");
     }
-    assert_eq!(told["agentflow_tasks_spawned_total{name=t}"], "1");
+    assert_eq!(series["agentflow_tasks_spawned_total{name=t}"], "1");
 }
 
 #[test]
 fn a_spawn_without_a_runtime_is_counted_too() {
-    let (heard, _guard) = listen();
+    let (metrics_seen, _guard) = record_metrics();
     BackgroundTaskManager::new().create_task(async {}).name("t").spawn().unwrap_err();
-    assert_eq!(lines(&told(&heard)), ["agentflow_tasks_rejected_total{name=t,reason=no_runtime} 1"]);
+    assert_eq!(lines(&recorded(&metrics_seen)), ["agentflow_tasks_rejected_total{name=t,reason=no_runtime} 1"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_spawn_that_waits_for_room_is_not_counted_as_refused() {
-    let (heard, _guard) = listen();
+    let (metrics_seen, _guard) = record_metrics();
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
     tasks.create_task(sleep(SECOND)).name("t").spawn().unwrap();
     tasks.create_task(async {}).name("t").spawn_wait().await.unwrap().await.unwrap();
-    let told = told(&heard);
-    assert!(told.keys().all(|name| !name.contains("rejected")), "{told:?}");
-    assert_eq!(told["agentflow_tasks_spawned_total{name=t}"], "2");
+    let series = recorded(&metrics_seen);
+    assert!(series.keys().all(|name| !name.contains("rejected")), "{series:?}");
+    assert_eq!(series["agentflow_tasks_spawned_total{name=t}"], "2");
 }
 
 #[tokio::test(start_paused = true)]
 async fn attempts_beyond_the_first_are_counted_when_they_begin() {
-    let (heard, _guard) = listen();
+    let (metrics_seen, _guard) = record_metrics();
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { if number < 3 { Err("no") } else { Ok(()) } };
     let policy = agentflow::RetryPolicy::new(5).backoff(SECOND);
     tasks.create_retrying_task(attempt).name("t").retry(policy).spawn().unwrap();
     settle().await;
-    assert!(!told(&heard).contains_key("agentflow_task_retries_total{name=t}"), "it pauses");
+    assert!(!recorded(&metrics_seen).contains_key("agentflow_task_retries_total{name=t}"), "it pauses");
     tasks.wait_for_all(None).await.unwrap();
-    assert_eq!(told(&heard)["agentflow_task_retries_total{name=t}"], "2");
+    assert_eq!(recorded(&metrics_seen)["agentflow_task_retries_total{name=t}"], "2");
     assert_eq!(tasks.stats().retries, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_never_had_its_turn_did_not_wait_for_a_time_that_counts() {
-    let (heard, _guard) = listen();
+async fn a_task_that_never_started_has_no_queue_time() {
+    let (metrics_seen, _guard) = record_metrics();
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     tasks.create_task(pending::<()>()).name("runs").spawn().unwrap();
     let queued = tasks.create_task(async {}).name("queued").queue_timeout(SECOND).spawn().unwrap();
     queued.await.unwrap_err();
-    let told = told(&heard);
-    assert!(!told.contains_key("agentflow_task_queue_wait_seconds{name=queued}"), "{told:?}");
-    assert_eq!(told["agentflow_task_duration_seconds{name=queued,outcome=timed_out}"], "1");
+    let series = recorded(&metrics_seen);
+    assert!(!series.contains_key("agentflow_task_queue_wait_seconds{name=queued}"), "{series:?}");
+    assert_eq!(series["agentflow_task_duration_seconds{name=queued,outcome=timed_out}"], "1");
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_beyond_the_first_256_are_one_label() {
-    let (heard, _guard) = listen();
+async fn names_beyond_the_first_256_share_a_label() {
+    let (metrics_seen, _guard) = record_metrics();
     let tasks = BackgroundTaskManager::new();
     for round in 0..2 {
         for number in 0..300 {
             tasks.create_task(async {}).name(format!("task {number}")).spawn().unwrap();
         }
         tasks.wait_for_all(None).await.unwrap();
-        let told = told(&heard);
+        let series = recorded(&metrics_seen);
         let spawned: Vec<_> =
-            told.iter().filter(|(name, _)| name.starts_with("agentflow_tasks_spawned_total")).collect();
+            series.iter().filter(|(name, _)| name.starts_with("agentflow_tasks_spawned_total")).collect();
         assert_eq!(spawned.len(), 257, "round {round}");
-        assert_eq!(told["agentflow_tasks_spawned_total{name=other}"], "44");
-        assert_eq!(told["agentflow_tasks_spawned_total{name=task 255}"], "1");
-        assert_eq!(told["agentflow_tasks_in_flight{name=other}"], "0");
+        assert_eq!(series["agentflow_tasks_spawned_total{name=other}"], "44");
+        assert_eq!(series["agentflow_tasks_spawned_total{name=task 255}"], "1");
+        assert_eq!(series["agentflow_tasks_in_flight{name=other}"], "0");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_names_are_labels_and_nothing_else_of_a_task() {
-    let (heard, _guard) = listen();
+async fn only_the_name_of_a_task_is_a_label() {
+    let (metrics_seen, _guard) = record_metrics();
     let tasks = BackgroundTaskManager::new();
     let builder = tasks.create_task_with_context(|task: TaskContext| async move { task.progress(0.5, "secret") });
     builder.name("t").context("user", "ada").key("user-7", OnDuplicateKey::Queue).spawn().unwrap().await.unwrap();
-    for name in told(&heard).keys() {
+    for name in recorded(&metrics_seen).keys() {
         assert!(name.ends_with("{name=t}") || name.ends_with("{name=t,outcome=completed}"), "{name}");
     }
 }
 
-/// Panics whenever it is told something.
+/// Panics at each call.
 struct Broken;
 
 impl Recorder for Broken {
@@ -273,7 +273,7 @@ impl Recorder for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recorder_that_panics_costs_no_task_its_end_and_nobody_their_wait() {
+async fn a_panicking_recorder_does_not_affect_ends_and_waits() {
     let _guard = metrics::set_default_local_recorder(&Broken);
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
     let attempt = |number| async move { if number == 1 { Err("no") } else { Ok(()) } };

@@ -1,8 +1,8 @@
 //! Random programs against a simple model of the life of single tasks, on the paused clock.
 //!
-//! Programs act at multiples of ten milliseconds. What follows from a bound ends in five, and what would otherwise meet
-//! a grace or a timeout of an attempt ends in one to three: so the model needs no rule for ties but the one that is
-//! promised (the body wins against its deadline).
+//! The steps of a program happen at multiples of ten milliseconds. Bounds end in five, and times that could otherwise
+//! coincide with a grace period or an attempt's timeout end in one to three. The model therefore needs no rule for ties
+//! but the documented one: the body wins against its deadline.
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::support::settle;
 
 const GRACE: u64 = 200;
 const ATTEMPTS: u32 = 3;
-/// The tasks have these names in turn.
+/// The names of the tasks, used alternately.
 const NAMES: [&str; 2] = ["even", "odd"];
 
 fn millis(millis: u64) -> Duration {
@@ -26,11 +26,11 @@ fn millis(millis: u64) -> Duration {
 
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    /// Ends by itself, one way or another.
+    /// Ends by itself after this time, with this outcome.
     Ends { after: u64, with: TaskOutcome },
-    /// Runs until it is cancelled, and ends so much later; or never does.
+    /// Runs until it is cancelled and ends this much later, or never.
     Listens { reacts_in: Option<u64> },
-    /// Fails so often, each time after so long.
+    /// Fails this many times, each time after `each` milliseconds.
     Retries { fails: u32, each: u64, limit: Option<u64>, pause: u64 },
 }
 
@@ -69,13 +69,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         fails,
         each: each + 1,
         limit,
-        // Without a pause the task's timeout may come first, if both are over at once.
+        // Without a pause the task's timeout could coincide with that of an attempt.
         pause: pause + 10,
     });
     let grace = prop::option::weighted(0.3, tens(290).prop_map(|tens| tens + 10));
     let plan = (prop_oneof![3 => ends, 2 => listens, 2 => retries], prop::option::of(tens(300)), grace, any::<bool>())
         .prop_map(|(work, timeout, grace, cancel_last)| {
-            // What ends at a multiple of ten may meet the end of a grace.
+            // A task that ends at a multiple of ten could coincide with the end of a grace period.
             let cancel_last = cancel_last && !matches!(work, Work::Ends { after, .. } if after % 10 == 0);
             Plan { work, timeout, grace, cancel_last }
         });
@@ -98,11 +98,11 @@ struct Model {
     spawned: u64,
     deadline: Option<u64>,
     cancelled: Option<u64>,
-    /// By a close, which lets a task that must finish go on for the grace.
+    /// A close reached its bound, after which a `cancel_last` task runs on for its grace period.
     is_cut_off: bool,
 }
 
-/// What a task that retries does if nobody stops it.
+/// The attempts of a retrying task that is not stopped.
 #[derive(Debug, Default)]
 struct Attempts {
     began: Vec<u64>,
@@ -134,7 +134,7 @@ impl Model {
         attempts
     }
 
-    /// When and how it ends if nobody stops it; `None` is never.
+    /// Returns the time and the outcome if the task is not stopped; `None` if it never ends.
     fn own_end(&self) -> Option<(u64, TaskOutcome)> {
         match self.plan.work {
             Work::Ends { after, with } => Some((self.spawned + after, with)),
@@ -143,7 +143,7 @@ impl Model {
         }
     }
 
-    /// When and how it ends, if nothing else happens; `None` is never.
+    /// Returns the time and the outcome if nothing else happens; `None` if the task never ends.
     fn end(&self) -> Option<(u64, TaskOutcome)> {
         if self.deadline == Some(self.spawned) {
             return Some((self.spawned, TaskOutcome::TimedOut));
@@ -153,7 +153,7 @@ impl Model {
         let aborted = |at| (at + self.plan.grace.unwrap_or(GRACE), TaskOutcome::Aborted);
         let stopped = self.cancelled.map(|at| if has_grace { aborted(at) } else { (at, TaskOutcome::Cancelled) });
         let timed_out = self.deadline.map(|deadline| (deadline, TaskOutcome::TimedOut));
-        // The first of those at one moment. But a body that is dropped at its end has not ended.
+        // `min_by_key` takes the first of several ends at one moment. A body dropped at its own end has not ended.
         let ends = if has_grace { [self.own_end(), timed_out, stopped] } else { [stopped, self.own_end(), timed_out] };
         ends.into_iter().flatten().min_by_key(|(at, _)| *at)
     }
@@ -164,7 +164,7 @@ impl Model {
         (end.1 == TaskOutcome::TimedOut).then_some(limit)
     }
 
-    /// How many attempts have begun.
+    /// Returns the number of attempts that have started.
     fn begun(&self, now: u64) -> u32 {
         if self.deadline == Some(self.spawned) {
             return 0;
@@ -184,7 +184,7 @@ impl Model {
     }
 }
 
-/// A close does something to a task at the moment when that ends: which is first is not promised.
+/// A close acts on a task at the very moment of the task's end: the order of the two is not defined.
 struct Tie;
 
 struct Program {
@@ -201,7 +201,7 @@ impl Program {
         u64::try_from(self.began.elapsed().as_millis()).unwrap()
     }
 
-    /// When all that lives now has ended.
+    /// Returns the time at which all tasks that are live now have ended.
     fn drained(&self, now: u64) -> Option<u64> {
         let live = self.models.iter().filter(|model| model.lives(now));
         live.map(|model| model.end().map(|(at, _)| at)).try_fold(now, |last, end| end.map(|end| last.max(end)))
@@ -271,7 +271,7 @@ impl Program {
         }
     }
 
-    /// Cancels what lives at the bound of a close; gives when it does that with the tasks that must finish.
+    /// Cancels the live tasks at the bound of a close; returns the time at which it cancels the `cancel_last` tasks.
     fn unfinished(&mut self, until: u64) -> Result<u64, Tie> {
         let mut last_turn = until;
         for model in self.models.iter_mut().filter(|model| !model.plan.cancel_last && model.lives(until)) {
@@ -321,7 +321,7 @@ impl Program {
             Step::CancelAll => {
                 let now = self.now();
                 self.models.iter_mut().for_each(|model| model.cancel(now));
-                // Those that were cancelled before are further on than those that are cancelled now.
+                // Tasks that were cancelled earlier are further in their grace period than those cancelled now.
                 let drained = self.drained(now).unwrap();
                 let report = self.tasks.cancel_all().await;
                 assert_eq!((self.now(), report.still_running.len()), (drained, 0));
@@ -351,7 +351,7 @@ impl Program {
                 self.closed = true;
             }
         }
-        // What happens at one moment happens before the next step.
+        // All events of one moment happen before the next step.
         settle().await;
         let now = self.now();
         sleep_until(self.began + millis(now.next_multiple_of(10))).await;
@@ -403,9 +403,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_program_does_what_the_model_says(steps in steps()) {
+    fn any_program_behaves_like_the_model(steps in steps()) {
         let hook = std::panic::take_hook();
-        // The tasks that panic do so on purpose; what fails here is shown by proptest.
+        // The tasks panic on purpose, and proptest prints a failure by itself.
         std::panic::set_hook(Box::new(|_| {}));
         let result = std::panic::catch_unwind(|| run(steps));
         std::panic::set_hook(hook);

@@ -1,4 +1,4 @@
-//! Every task that was spawned ends once, and in the way that is reported.
+//! Outcomes: every spawned task ends once, with the outcome that is reported.
 
 use std::{
     convert::Infallible,
@@ -29,7 +29,7 @@ fn last(tasks: &BackgroundTaskManager) -> TaskOutcome {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_returns_is_completed_and_gives_its_value() {
+async fn a_task_that_returns_is_completed_with_its_value() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     let seven = tasks.create_task(async { Ok::<_, Infallible>(7) }).spawn().unwrap();
@@ -39,7 +39,7 @@ async fn a_task_that_returns_is_completed_and_gives_its_value() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_makes_the_task_failed_and_comes_back_with_its_type() {
+async fn an_error_fails_the_task_and_keeps_its_type() {
     let tasks = BackgroundTaskManager::new();
     let error = tasks.create_task(async { Err::<(), _>(NoRoute("ada")) }).spawn().unwrap().await.unwrap_err();
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&NoRoute("ada")));
@@ -50,7 +50,7 @@ async fn an_error_makes_the_task_failed_and_comes_back_with_its_type() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn texts_and_anyhow_errors_are_errors_too() {
+async fn texts_and_anyhow_errors_are_errors() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async { Err::<(), _>("plain text") }).spawn().unwrap();
     tasks.create_task(async { Err::<(), _>(format!("text {}", 2)) }).spawn().unwrap();
@@ -64,7 +64,7 @@ async fn texts_and_anyhow_errors_are_errors_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_is_an_outcome_with_its_message_and_the_manager_lives_on() {
+async fn a_panic_is_an_outcome_with_its_message_and_the_manager_works_on() {
     let tasks = BackgroundTaskManager::new();
     let number = 2;
     let panics = [
@@ -108,7 +108,7 @@ async fn a_panic_in_a_destructor_is_the_outcome_of_a_cancelled_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_payload_that_panics_when_it_is_dropped_does_no_harm() {
+async fn a_panic_payload_that_panics_when_dropped_is_contained() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -122,7 +122,7 @@ async fn a_payload_that_panics_when_it_is_dropped_does_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_cannot_be_shown_is_still_a_failure() {
+async fn an_error_whose_display_panics_is_a_failure() {
     #[derive(Debug)]
     struct Unspeakable;
     impl fmt::Display for Unspeakable {
@@ -153,7 +153,7 @@ async fn a_task_may_be_a_loop_that_never_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_future_starts_when_it_is_spawned_and_not_before() {
+async fn the_future_starts_at_spawn_and_not_before() {
     let tasks = BackgroundTaskManager::new();
     let started = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&started);
@@ -175,12 +175,12 @@ async fn dropping_the_handle_detaches_the_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handle_that_aborts_on_drop_takes_its_task_with_it() {
+async fn an_abort_on_drop_handle_aborts_its_task() {
     let tasks = BackgroundTaskManager::new();
     drop(tasks.create_task(pending::<()>()).spawn().unwrap().abort_on_drop());
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(last(&tasks), TaskOutcome::Aborted);
-    // One that has ended stays as it is.
+    // The outcome of an ended task does not change.
     let done = tasks.create_task(async {}).spawn().unwrap().abort_on_drop();
     settle().await;
     drop(done);
@@ -188,7 +188,7 @@ async fn a_handle_that_aborts_on_drop_takes_its_task_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handle_knows_its_task_and_whether_it_ended() {
+async fn a_handle_reports_its_task_and_if_it_has_ended() {
     let tasks = BackgroundTaskManager::new();
     let handle = tasks.create_task(async {}).name("quick").spawn().unwrap();
     assert_eq!((handle.id().get(), handle.name(), handle.is_finished()), (1, "quick", false));
@@ -205,7 +205,7 @@ fn without_a_runtime_a_spawn_is_an_error_and_not_a_panic() {
 }
 
 #[test]
-fn a_manager_made_without_a_runtime_uses_the_one_it_spawns_in() {
+fn a_manager_created_without_a_runtime_uses_that_of_the_spawn() {
     let tasks = BackgroundTaskManager::new();
     for _ in 0..2 {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -223,7 +223,7 @@ async fn any_thread_can_spawn() {
 }
 
 #[test]
-fn a_wait_works_on_an_executor_that_is_not_tokios() {
+fn a_wait_works_on_another_executor() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
     let tasks = runtime.block_on(async { BackgroundTaskManager::new() });
     tasks.create_task(pending::<()>()).spawn().unwrap();
@@ -239,7 +239,7 @@ fn tasks_that_the_runtime_drops_are_aborted_once() {
         let tasks = BackgroundTaskManager::new();
         tasks.create_task(pending::<()>()).spawn().unwrap();
         settle().await;
-        // This one is never polled.
+        // This task is never polled.
         tasks.create_task(pending::<()>()).spawn().unwrap();
         tasks
     });
@@ -249,7 +249,7 @@ fn tasks_that_the_runtime_drops_are_aborted_once() {
 }
 
 #[test]
-fn a_runtime_that_has_shut_down_takes_no_tasks() {
+fn a_spawn_on_a_runtime_that_has_shut_down_is_an_error() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let tasks = runtime.block_on(async { BackgroundTaskManager::new() });
     drop(runtime);
@@ -272,16 +272,16 @@ fn a_runtime_without_a_timer_makes_a_timeout_a_panic_of_the_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unnamed_task_is_called_after_its_function() {
+async fn an_unnamed_task_is_named_after_its_function() {
     async fn send_notification() {
         settle().await;
     }
     let tasks = BackgroundTaskManager::new();
     let name = |handle: agentflow::task::TaskHandle<()>| handle.name().to_owned();
     assert_eq!(name(tasks.create_task(send_notification()).spawn().unwrap()), "send_notification");
-    let here = "an_unnamed_task_is_called_after_its_function";
-    assert_eq!(name(tasks.create_task(async {}).spawn().unwrap()), here);
-    assert_eq!(name(tasks.create_task_with_context(|_| async {}).spawn().unwrap()), here);
+    let function = "an_unnamed_task_is_named_after_its_function";
+    assert_eq!(name(tasks.create_task(async {}).spawn().unwrap()), function);
+    assert_eq!(name(tasks.create_task_with_context(|_| async {}).spawn().unwrap()), function);
     assert_eq!(name(tasks.create_task(std::future::ready(())).spawn().unwrap()), "Ready");
     assert_eq!(name(tasks.create_task(async {}).name(format!("n{}", 1)).spawn().unwrap()), "n1");
 }
@@ -323,7 +323,7 @@ async fn the_history_is_bounded_and_ended_tasks_are_freed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_counters_agree_at_any_moment() {
+async fn the_counters_are_consistent_at_any_moment() {
     let tasks = BackgroundTaskManager::new();
     let done = Arc::new(AtomicBool::new(false));
     let spawner = {

@@ -1,4 +1,4 @@
-//! What becomes of a task when the run that spawned it ends.
+//! Tasks whose run ends: `OnRunEnd`.
 
 use std::{future::pending, time::Duration};
 
@@ -21,7 +21,7 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A node that spawns a task of the node's name, which takes this long.
+/// A node that spawns a task with the node's name, which takes this long.
 struct Spawns(OnRunEnd, Duration);
 
 impl Spawns {
@@ -50,7 +50,7 @@ fn fails() -> Step<impl Fn(crate::steps::Given) -> std::future::Ready<Result<(),
     step(|_| std::future::ready(Err("broken".into())))
 }
 
-/// A run whose first node spawns three tasks, one of each kind, and whose second one is up to the test.
+/// Builds a graph whose first node spawns three tasks, one of each kind, and whose second node is the test's.
 fn three_of<N: Node<Trip, Output = ()>>(last: N) -> CompiledGraph<Trip> {
     let spawn = step(|given| async move {
         for (name, on_run_end) in [("detach", OnRunEnd::Detach), ("cancel", OnRunEnd::Cancel), ("wait", OnRunEnd::Wait)]
@@ -83,7 +83,7 @@ fn start(app: &CompiledGraph<Trip>, config: RunConfig) -> JoinHandle<Result<Trip
     tokio::spawn(async move { app.invoke(Trip::default(), config).await })
 }
 
-/// What the tasks came to, as `name outcome after seconds`, in the order of their ends.
+/// Returns the tasks as `name outcome after seconds`, in the order of their ends.
 async fn ends(tasks: &BackgroundTaskManager) -> Vec<String> {
     tasks.wait_for_all(None).await.unwrap();
     let end = |end: &FinishedTask| format!("{} {} after {}", end.name(), end.outcome(), end.age().as_secs());
@@ -95,7 +95,7 @@ fn live(tasks: &BackgroundTaskManager) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_ends_waits_for_some_cancels_others_and_leaves_the_rest() {
+async fn a_run_that_ends_waits_for_cancels_or_leaves_each_task() {
     let (app, began) = (three_of(nothing()), Instant::now());
     let run = start(&app, RunConfig::new());
     sleep(4 * SECOND).await;
@@ -104,7 +104,7 @@ async fn a_run_that_ends_waits_for_some_cancels_others_and_leaves_the_rest() {
     run.await.unwrap().unwrap();
     assert_eq!(began.elapsed(), 5 * SECOND);
 
-    // Where there is nothing to wait for, the run ends at once.
+    // Without a task to wait for, the run ends at once.
     let app = graph! {
         type State = Trip;
         node DETACH = (Spawns(OnRunEnd::Detach, 5 * SECOND));
@@ -118,7 +118,7 @@ async fn a_run_that_ends_waits_for_some_cancels_others_and_leaves_the_rest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_says_nothing_lives_on() {
+async fn by_default_a_task_outlives_its_run() {
     assert_eq!(OnRunEnd::default(), OnRunEnd::Detach);
     let app = graph! {
         type State = Trip;
@@ -133,7 +133,7 @@ async fn a_task_that_says_nothing_lives_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_fails_waits_too_and_its_error_stands() {
+async fn a_failed_run_waits_for_its_tasks_and_keeps_its_error() {
     let (app, began) = (three_of(fails()), Instant::now());
     let error = app.invoke(Trip::default(), RunConfig::new()).await.unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::Node(failure) if &*failure.node == "LAST"), "{error}");
@@ -142,7 +142,7 @@ async fn a_run_that_fails_waits_too_and_its_error_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_whose_state_panics_has_failed_and_waits_too() {
+async fn a_run_whose_state_panics_waits_for_its_tasks() {
     #[derive(Debug, Default, agentflow::State)]
     struct Brittle {
         breaks: bool,
@@ -153,7 +153,7 @@ async fn a_run_whose_state_panics_has_failed_and_waits_too() {
             Self { breaks: self.breaks }
         }
     }
-    /// Before it is run, the state is cloned, as what it comes back to.
+    /// Its retry makes the run clone the state before the first attempt.
     #[agentflow::node]
     async fn retried(_state: &mut Brittle) {}
 
@@ -175,8 +175,8 @@ async fn a_run_whose_state_panics_has_failed_and_waits_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_is_cut_short_waits_for_nothing() {
-    // Its token.
+async fn a_cancelled_run_does_not_wait_for_its_tasks() {
+    // The run's token is cancelled.
     let (app, token) = (three_of(stuck()), CancellationToken::new());
     let run = start(&app, RunConfig::new().with_cancellation_token(token.clone()));
     sleep(SECOND).await;
@@ -185,20 +185,20 @@ async fn a_run_that_is_cut_short_waits_for_nothing() {
     let expected = ["cancel cancelled after 1", "detach completed after 5", "wait completed after 5"];
     assert_eq!(ends(app.task_manager()).await, expected);
 
-    // Its timeout.
+    // The run times out.
     let app = three_of(stuck());
     let run = start(&app, RunConfig::new().with_run_timeout(SECOND));
     assert!(matches!(run.await.unwrap().unwrap_err().kind(), RunErrorKind::TimedOut { .. }));
     assert_eq!(ends(app.task_manager()).await, expected);
 
-    // It is dropped.
+    // The run is dropped.
     let app = three_of(stuck());
     let run = start(&app, RunConfig::new());
     sleep(SECOND).await;
     run.abort();
     assert_eq!(ends(app.task_manager()).await, expected);
 
-    // Its stream is.
+    // The run's stream is dropped.
     let app = three_of(stuck());
     let mut run = app.stream(Trip::default(), RunConfig::new());
     while tokio::time::timeout(SECOND, run.next()).await.is_ok() {}
@@ -207,8 +207,8 @@ async fn a_run_that_is_cut_short_waits_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_is_cut_short_leaves_the_runs_result_and_the_task() {
-    // The run's timeout.
+async fn an_interrupted_wait_keeps_the_runs_result_and_the_task() {
+    // The run times out.
     let (app, began) = (three_of(nothing()), Instant::now());
     let config = RunConfig::new().with_run_timeout(2 * SECOND);
     app.invoke(Trip { count: 7, ..Trip::default() }, config).await.unwrap();
@@ -216,7 +216,7 @@ async fn a_wait_that_is_cut_short_leaves_the_runs_result_and_the_task() {
     let expected = ["cancel cancelled after 2", "detach completed after 5", "wait completed after 5"];
     assert_eq!(ends(app.task_manager()).await, expected);
 
-    // Its token, for a run that failed.
+    // The token of a failed run is cancelled.
     let (app, token) = (three_of(fails()), CancellationToken::new());
     let run = start(&app, RunConfig::new().with_cancellation_token(token.clone()));
     sleep(2 * SECOND).await;
@@ -225,7 +225,7 @@ async fn a_wait_that_is_cut_short_leaves_the_runs_result_and_the_task() {
     assert!(matches!(error.kind(), RunErrorKind::Node(_)), "{error}");
     assert_eq!(ends(app.task_manager()).await, expected);
 
-    // It is dropped.
+    // The run is dropped.
     let app = three_of(nothing());
     let run = start(&app, RunConfig::new());
     sleep(2 * SECOND).await;
@@ -234,14 +234,14 @@ async fn a_wait_that_is_cut_short_leaves_the_runs_result_and_the_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shutdown_cuts_a_wait_short_when_its_own_time_is_over() {
+async fn a_shutdown_ends_the_wait_at_its_bound() {
     let app = three_of(nothing());
     let run = start(&app, RunConfig::new());
     settle().await;
     let report = app.aclose().await;
     let state = run.await.unwrap();
     assert!(state.is_ok(), "its result stands: {state:?}");
-    // The three seconds were the run's; then what was left of its tasks was cut off.
+    // The run's wait used up the three seconds; the remaining tasks were then cancelled.
     assert_eq!(report.tasks.outcomes.cancelled, 3);
     assert_eq!(ends(app.task_manager()).await.len(), 3);
     assert_eq!((report.runs.ended + report.runs.unfinished.len(), report.runs.still_running.len()), (1, 0));
@@ -263,7 +263,7 @@ async fn a_shutdown_in_time_waits_for_the_run_and_its_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_waits_for_what_its_tasks_spawn_meanwhile() {
+async fn a_run_waits_for_the_children_of_its_tasks() {
     let app = graph! {
         type State = Trip;
         node SPAWN = (step(|given| async move {
@@ -292,7 +292,7 @@ async fn a_run_waits_for_what_its_tasks_spawn_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_does_not_wait_for_what_a_detached_task_spawns_when_it_has_ended() {
+async fn a_run_that_has_ended_does_not_wait_for_children_of_detached_tasks() {
     let app = graph! {
         type State = Trip;
         node SPAWN = (step(|given| async move {
@@ -316,7 +316,7 @@ async fn a_run_does_not_wait_for_what_a_detached_task_spawns_when_it_has_ended()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_kept_its_manager_comes_too_late_as_well() {
+async fn a_task_spawned_for_an_ended_run_is_cancelled_or_not_awaited() {
     let (send, receive) = oneshot::channel();
     let send = std::sync::Mutex::new(Some(send));
     let app = graph! {
@@ -335,7 +335,7 @@ async fn a_node_that_kept_its_manager_comes_too_late_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelling_is_by_the_token_first_for_those_who_listen() {
+async fn a_task_with_a_token_is_cancelled_cooperatively_at_the_end_of_its_run() {
     let app = graph! {
         type State = Trip;
         node SPAWN = (step(|given| async move {
@@ -387,7 +387,7 @@ async fn nodes_of_groups_and_subgraphs_belong_to_the_same_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_of_one_app_answer_for_their_own_tasks_only() {
+async fn a_run_waits_only_for_its_own_tasks() {
     let app = graph! {
         type State = Trip;
         node SPAWN = (Spawns(OnRunEnd::Cancel, 60 * SECOND));
@@ -410,7 +410,7 @@ async fn runs_of_one_app_answer_for_their_own_tasks_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_tells_of_the_ends_that_the_run_waited_for_before_its_own() {
+async fn a_stream_reports_the_awaited_ends_before_the_runs_own() {
     let app = three_of(nothing());
     let mut run = app.stream(Trip::default(), RunConfig::new());
     let mut told = Vec::new();
@@ -423,14 +423,14 @@ async fn a_stream_tells_of_the_ends_that_the_run_waited_for_before_its_own() {
         }
     }
     assert_eq!(told[..2], ["SPAWN", "LAST"]);
-    // All three are over after five seconds, in an order that the clock doesn't say.
+    // All three end after five seconds, in an order that is not defined.
     assert!(told[2..told.len() - 1].contains(&"wait completed".to_owned()), "{told:?}");
     assert_eq!(told.last().unwrap(), "end None");
     run.finish().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_run_cancels_at_its_end_is_not_told_after_the_end() {
+async fn tasks_cancelled_at_the_end_of_a_run_are_not_reported_after_it() {
     let app = graph! {
         type State = Trip;
         node SPAWN = (Spawns(OnRunEnd::Cancel, 60 * SECOND));
@@ -447,7 +447,7 @@ async fn what_a_run_cancels_at_its_end_is_not_told_after_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outside_of_a_run_it_means_nothing() {
+async fn on_run_end_has_no_effect_outside_of_a_run() {
     let tasks = BackgroundTaskManager::new();
     for on_run_end in [OnRunEnd::Detach, OnRunEnd::Cancel, OnRunEnd::Wait] {
         tasks.create_task(sleep(SECOND)).name("task").on_run_end(on_run_end).spawn().unwrap();
@@ -462,7 +462,7 @@ async fn outside_of_a_run_it_means_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_task_spawns_with_the_apps_own_manager_carries_its_run_and_its_node() {
+async fn a_child_spawned_with_the_apps_manager_carries_run_and_node() {
     let others = BackgroundTaskManager::new();
     let (ready, is_ready) = oneshot::channel();
     let hold = std::sync::Mutex::new(Some((others.clone(), ready)));
@@ -476,7 +476,7 @@ async fn what_a_task_spawns_with_the_apps_own_manager_carries_its_run_and_its_no
                     ready.send(send).unwrap();
                     let owner = receive.await?;
                     owner.create_task(sleep(SECOND)).name("child").on_run_end(OnRunEnd::Wait).spawn()?;
-                    // Another manager's task is no child.
+                    // A task of another manager is not a child.
                     others.create_task(sleep(SECOND)).name("stranger").spawn()?;
                     Ok::<_, anyhow::Error>(())
                 }).name("parent").on_run_end(OnRunEnd::Wait).spawn()?;
@@ -498,7 +498,7 @@ async fn what_a_task_spawns_with_the_apps_own_manager_carries_its_run_and_its_no
 }
 
 #[test]
-fn runs_on_many_threads_wait_for_all_that_their_tasks_spawn() {
+fn runs_on_many_threads_wait_for_all_descendants() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
     runtime.block_on(async {
         let app = graph! {
@@ -544,7 +544,7 @@ async fn fails_beside_a_task_that_listens(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_failed_does_not_wait_for_a_task_that_waits_for_the_end_of_the_run() {
+async fn a_failed_run_does_not_wait_forever_for_a_task_that_waits_for_its_end() {
     let app = graph! { fails_beside_a_task_that_listens -> END };
     let ended = app.invoke(Trip::default(), RunConfig::new());
     let error = tokio::time::timeout(60 * SECOND, ended).await.unwrap().unwrap_err();
@@ -552,7 +552,7 @@ async fn a_run_that_failed_does_not_wait_for_a_task_that_waits_for_the_end_of_th
     assert_eq!(ends(app.task_manager()).await, ["listens completed after 0"]);
 }
 
-/// Spawns many tasks, of which no two run at once.
+/// Spawns many tasks that run one at a time.
 #[agentflow::node]
 async fn lines_up(state: &mut Trip, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
     for _ in 0..50 {
@@ -565,7 +565,7 @@ async fn lines_up(state: &mut Trip, task_manager: &BackgroundTaskManager) -> Res
 }
 
 #[test]
-fn none_of_those_that_end_with_their_run_begins_because_another_one_ended() {
+fn tasks_cancelled_with_their_run_never_start_in_freed_slots() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     for round in 0..100 {
         runtime.block_on(async {

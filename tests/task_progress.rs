@@ -1,4 +1,4 @@
-//! What a task says of itself while it runs, and what becomes of one that says nothing.
+//! Progress and heartbeats of tasks, the idle timeout, and `TaskContext::current`.
 
 use std::{future::pending, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::support::{OnDrop, capture, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How a task is seen that says this of itself.
+/// Returns the progress of a task that reports this, as numbers and as text.
 async fn seen(fraction: f64, message: &'static str) -> (f64, String) {
     let tasks = BackgroundTaskManager::new();
     let work = move |task: TaskContext| async move {
@@ -31,7 +31,7 @@ async fn seen(fraction: f64, message: &'static str) -> (f64, String) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_is_seen_in_the_info_and_in_how_it_reads() {
+async fn progress_is_part_of_the_info_and_its_text() {
     let (fraction, line) = seen(0.4, "sending").await;
     assert!((fraction - 0.4).abs() < f64::EPSILON);
     assert_eq!(line, "upload #1 (for 0.0ns, 40 % sending)");
@@ -40,7 +40,7 @@ async fn progress_is_seen_in_the_info_and_in_how_it_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fraction_beyond_is_the_nearest_one_and_no_number_is_none_of_it() {
+async fn fractions_are_clamped_and_nan_is_zero() {
     for (told, expected) in [
         (1.5, 1.0),
         (f64::INFINITY, 1.0),
@@ -58,7 +58,7 @@ async fn a_fraction_beyond_is_the_nearest_one_and_no_number_is_none_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_latest_progress_counts_and_a_heartbeat_leaves_it() {
+async fn the_latest_progress_is_kept_and_a_heartbeat_does_not_change_it() {
     let tasks = BackgroundTaskManager::new();
     let work = |task: TaskContext| async move {
         assert!(task.manager().task_info()[0].progress().is_none());
@@ -77,7 +77,7 @@ async fn the_latest_progress_counts_and_a_heartbeat_leaves_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_said_of_a_task_that_has_ended_is_not_heard() {
+async fn progress_of_an_ended_task_is_ignored() {
     let tasks = BackgroundTaskManager::new();
     let left =
         tasks.create_task_with_context(|task| async { Ok::<_, TaskError>(task) }).spawn().unwrap().await.unwrap();
@@ -89,7 +89,7 @@ async fn what_is_said_of_a_task_that_has_ended_is_not_heard() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_gives_no_sign_of_life_is_timed_out() {
+async fn a_task_without_heartbeats_times_out() {
     let (log, _guard) = capture();
     let (tasks, (dropped, was_dropped)) = (BackgroundTaskManager::new(), oneshot::channel());
     let mut dropped = Some(dropped);
@@ -110,7 +110,7 @@ async fn a_task_that_gives_no_sign_of_life_is_timed_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn progress_and_heartbeats_are_signs_of_life() {
+async fn progress_and_heartbeats_reset_the_idle_timeout() {
     let tasks = BackgroundTaskManager::new();
     let work = |task: TaskContext| async move {
         for step in 0..5 {
@@ -125,7 +125,7 @@ async fn progress_and_heartbeats_are_signs_of_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sign_from_another_task_counts_too() {
+async fn a_heartbeat_from_another_task_counts() {
     let tasks = BackgroundTaskManager::new();
     let (send, receive) = oneshot::channel();
     let work = |task: TaskContext| async move {
@@ -134,7 +134,7 @@ async fn a_sign_from_another_task_counts_too() {
     };
     let handle = tasks.create_task_with_context(work).idle_timeout(5 * SECOND).spawn().unwrap();
     let task = receive.await.unwrap();
-    // Nothing wakes the task meanwhile.
+    // No event wakes the task meanwhile.
     sleep(4 * SECOND).await;
     task.heartbeat();
     handle.await.unwrap_err();
@@ -162,7 +162,7 @@ async fn time_in_the_queue_is_not_idle_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whichever_limit_is_over_first_ends_the_task() {
+async fn the_shorter_of_timeout_and_idle_timeout_ends_the_task() {
     async fn limit(timeout: Duration, idle: Duration) -> (TimeoutKind, Duration) {
         let tasks = BackgroundTaskManager::new();
         let builder = tasks.create_task(pending::<()>()).timeout(timeout).idle_timeout(idle);
@@ -179,7 +179,7 @@ async fn whichever_limit_is_over_first_ends_the_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn signs_of_life_do_not_put_off_the_timeout() {
+async fn heartbeats_do_not_extend_the_timeout() {
     let tasks = BackgroundTaskManager::new();
     let work = |task: TaskContext| async move {
         loop {
@@ -193,7 +193,7 @@ async fn signs_of_life_do_not_put_off_the_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_task_in_its_grace_is_not_called_idle() {
+async fn a_cancelled_task_has_no_idle_timeout_in_its_grace_period() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(10 * SECOND));
     let work = |task: TaskContext| async move {
         task.cancelled().await;
@@ -207,7 +207,7 @@ async fn a_cancelled_task_in_its_grace_is_not_called_idle() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_begins_with_a_sign_of_life_and_a_pause_needs_none() {
+async fn each_attempt_resets_the_idle_timeout_and_pauses_do_not_count() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move {
         sleep(if number < 4 { 3 * SECOND } else { 9 * SECOND }).await;
@@ -221,7 +221,7 @@ async fn each_attempt_begins_with_a_sign_of_life_and_a_pause_needs_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_blocking_task_is_told_and_its_own_result_counts() {
+async fn an_idle_blocking_task_is_cancelled_and_keeps_its_own_result() {
     let tasks = BackgroundTaskManager::new();
     let (begun, has_begun) = oneshot::channel();
     let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -232,7 +232,7 @@ async fn an_idle_blocking_task_is_told_and_its_own_result_counts() {
     };
     let handle = tasks.create_blocking_task(work).idle_timeout(5 * SECOND).spawn().unwrap();
     let task = has_begun.await.unwrap();
-    // The clock doesn't turn by itself while a blocking task runs.
+    // The paused clock does not advance by itself while a blocking task runs.
     advance(4 * SECOND).await;
     task.heartbeat();
     advance(4 * SECOND).await;
@@ -247,46 +247,46 @@ async fn an_idle_blocking_task_is_told_and_its_own_result_counts() {
     assert_eq!((tasks.stats().outcomes.completed, tasks.stats().outcomes.timed_out), (1, 0));
 }
 
-fn here() -> Option<TaskId> {
+fn current_id() -> Option<TaskId> {
     TaskContext::current().map(|task| task.id())
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_kind_of_task_finds_itself_and_nobody_else_does() {
-    assert!(here().is_none());
+async fn current_returns_the_task_in_each_kind_of_work_and_none_outside() {
+    assert!(current_id().is_none());
     let tasks = BackgroundTaskManager::new();
-    let plain = tasks.create_task(async { Ok::<_, TaskError>(here()) }).spawn().unwrap();
+    let plain = tasks.create_task(async { Ok::<_, TaskError>(current_id()) }).spawn().unwrap();
     let given = |task: TaskContext| {
-        // The closure is called in the task already.
-        assert_eq!(here(), Some(task.id()));
-        async move { Ok::<_, TaskError>(here()) }
+        // The closure already runs inside the task.
+        assert_eq!(current_id(), Some(task.id()));
+        async move { Ok::<_, TaskError>(current_id()) }
     };
     let given = tasks.create_task_with_context(given).spawn().unwrap();
     let blocking = |task: TaskContext| {
-        assert_eq!(here(), Some(task.id()));
-        Ok::<_, TaskError>(here())
+        assert_eq!(current_id(), Some(task.id()));
+        Ok::<_, TaskError>(current_id())
     };
     let blocking = tasks.create_blocking_task(blocking).spawn().unwrap();
     let attempt = |_| {
-        let in_the_closure = here();
+        let in_the_closure = current_id();
         async move {
-            assert_eq!(here(), in_the_closure);
-            Ok::<_, TaskError>(here())
+            assert_eq!(current_id(), in_the_closure);
+            Ok::<_, TaskError>(current_id())
         }
     };
     let retrying = tasks.create_retrying_task(attempt).attempt_timeout(SECOND).spawn().unwrap();
     for handle in [plain, given, blocking, retrying] {
         let id = handle.id();
         assert_eq!(handle.await.unwrap(), Some(id));
-        assert!(here().is_none());
+        assert!(current_id().is_none());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_is_found_in_all_that_it_awaits_and_in_its_destructors() {
+async fn current_works_in_nested_futures_and_destructors() {
     async fn deep(depth: u32) {
         tokio::task::yield_now().await;
-        assert_eq!(here().unwrap().get(), 1);
+        assert_eq!(current_id().unwrap().get(), 1);
         if depth > 0 {
             Box::pin(deep(depth - 1)).await;
         }
@@ -295,7 +295,7 @@ async fn a_task_is_found_in_all_that_it_awaits_and_in_its_destructors() {
     let (dropped_in, dropped) = oneshot::channel();
     let mut dropped_in = Some(dropped_in);
     let work = async move {
-        let _on_drop = OnDrop(|| dropped_in.take().unwrap().send(here()).unwrap());
+        let _on_drop = OnDrop(|| dropped_in.take().unwrap().send(current_id()).unwrap());
         deep(3).await;
         tokio::join!(deep(1), deep(2));
         pending::<()>().await;
@@ -307,25 +307,25 @@ async fn a_task_is_found_in_all_that_it_awaits_and_in_its_destructors() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_task_spawns_past_the_manager_is_outside() {
+async fn current_is_none_in_tokio_tasks() {
     let tasks = BackgroundTaskManager::new();
     let work = async {
-        let spawned = tokio::spawn(async { here() }).await.unwrap();
-        let blocking = tokio::task::spawn_blocking(here).await.unwrap();
-        let thread = std::thread::spawn(here).join().unwrap();
+        let spawned = tokio::spawn(async { current_id() }).await.unwrap();
+        let blocking = tokio::task::spawn_blocking(current_id).await.unwrap();
+        let thread = std::thread::spawn(current_id).join().unwrap();
         Ok::<_, TaskError>([spawned, blocking, thread])
     };
     assert_eq!(tasks.create_task(work).spawn().unwrap().await.unwrap(), [None; 3]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_of_another_manager_finds_itself_and_its_own_manager() {
+async fn current_returns_the_task_of_another_manager() {
     let (outer, inner) = (BackgroundTaskManager::new(), BackgroundTaskManager::new());
     inner.create_task(async {}).spawn().unwrap().await.unwrap();
     let other = inner.clone();
     let work = async move {
-        let me = here().unwrap();
-        let child = other.create_task(async { Ok::<_, TaskError>(here()) }).spawn().unwrap().await.unwrap();
+        let me = current_id().unwrap();
+        let child = other.create_task(async { Ok::<_, TaskError>(current_id()) }).spawn().unwrap().await.unwrap();
         assert_eq!((me.get(), child.unwrap().get()), (1, 2));
         let names: Vec<_> =
             TaskContext::current().unwrap().manager().task_info().iter().map(|task| task.name().to_owned()).collect();
@@ -335,32 +335,32 @@ async fn a_task_of_another_manager_finds_itself_and_its_own_manager() {
 }
 
 #[test]
-fn a_task_within_a_blocking_tasks_block_on_is_itself_and_the_blocking_one_afterwards() {
+fn current_is_restored_after_a_nested_block_on() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let tasks = BackgroundTaskManager::new();
         let outer = tasks.clone();
         let work = move |task: TaskContext| {
-            // A runtime of its own: what is spawned on it runs on this very thread.
+            // Tasks spawned on this inner runtime run on the same thread.
             let own = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             own.block_on(async {
-                assert_eq!(here(), Some(task.id()));
+                assert_eq!(current_id(), Some(task.id()));
                 let nested = BackgroundTaskManager::new();
                 for _ in 0..3 {
-                    // The ids of the two managers must not be taken for one another.
+                    // Equal ids of two managers must not be confused.
                     nested.create_task(async {}).spawn().unwrap().await.unwrap();
                 }
                 let child = nested.create_task(async {
                     tokio::task::yield_now().await;
-                    Ok::<_, TaskError>(here())
+                    Ok::<_, TaskError>(current_id())
                 });
                 let child = child.spawn().unwrap();
                 let id = child.id();
                 assert_eq!(child.await.unwrap(), Some(id));
-                assert_eq!(here(), Some(task.id()));
+                assert_eq!(current_id(), Some(task.id()));
             });
-            assert_eq!(here(), Some(task.id()));
-            // Not waited for: it would wait for its own spawner.
+            assert_eq!(current_id(), Some(task.id()));
+            // The task does not wait for its child, which would wait for its own spawner.
             outer.create_task(async {}).name("child").spawn().map(drop)
         };
         tasks.create_blocking_task(work).spawn().unwrap().await.unwrap();
@@ -370,7 +370,7 @@ fn a_task_within_a_blocking_tasks_block_on_is_itself_and_the_blocking_one_afterw
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_context_that_was_found_does_all_that_a_given_one_does() {
+async fn current_is_equivalent_to_a_passed_context() {
     let tasks = BackgroundTaskManager::new();
     let began = Instant::now();
     let work = async {

@@ -1,7 +1,7 @@
-//! Random programs of spawns under limits against a simple model, on the paused clock: who is accepted, who waits, who
-//! runs when, and who has to go.
+//! Random programs of spawns under limits against a simple model, on the paused clock: accepted, queued, running and
+//! dropped tasks, and the times of their starts.
 //!
-//! Two things that happen at one moment happen in no promised order. There a program ends.
+//! The order of two events at the same moment is not defined. A program ends there.
 
 use std::{
     sync::{Arc, Mutex},
@@ -29,7 +29,7 @@ struct Limits {
     max_tasks: usize,
     on_full: OnFull,
     max_running: usize,
-    /// Of the tasks named so.
+    /// The limit on the running tasks with the limited name.
     max_limited: usize,
 }
 
@@ -37,11 +37,11 @@ struct Limits {
 struct Job {
     name: &'static str,
     key: Option<(&'static str, OnDuplicateKey)>,
-    /// How long it runs.
+    /// The time that the task runs, in milliseconds.
     length: u64,
     timeout: Option<u64>,
     queue_timeout: Option<u64>,
-    /// Then with this much grace.
+    /// The grace period, for a `cancel_last` task.
     cancel_last: Option<u64>,
 }
 
@@ -65,7 +65,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 fn job() -> impl Strategy<Value = Job> {
     let when_busy = prop::sample::select(vec![OnDuplicateKey::Replace, OnDuplicateKey::Skip, OnDuplicateKey::Queue]);
-    // Not both a limited name and a key: then it would matter which of two ends at one moment is the first.
+    // A task has a limited name or a key, not both: else the order of two ends at one moment would matter.
     let kind = prop_oneof![
         Just((FREE, None)),
         Just((LIMITED, None)),
@@ -100,11 +100,11 @@ fn program() -> impl Strategy<Value = (Limits, Vec<Step>, u64)> {
 struct Row {
     job: Job,
     spawned: u64,
-    /// Since when it has had its turn.
+    /// The time at which the task was permitted to run.
     turn: Option<u64>,
-    /// It was told to end, and does so at once.
+    /// The task was asked to stop, and ends at once.
     is_stopping: bool,
-    /// When the grace is over that a close gave it.
+    /// The end of the grace period in a close.
     grace_over: Option<u64>,
     end: Option<(u64, TaskOutcome)>,
 }
@@ -114,14 +114,14 @@ impl Row {
         self.end.is_none()
     }
 
-    /// When and how it ends, if nothing else happens.
+    /// Returns the time and the outcome if nothing else happens.
     fn next(&self) -> Option<(u64, TaskOutcome)> {
         let own = self.turn.map(|turn| (turn + self.job.length, TaskOutcome::Completed));
         let total = self.job.timeout.map(|timeout| (self.spawned + timeout, TaskOutcome::TimedOut));
         let in_queue = self.job.queue_timeout.filter(|_| self.turn.is_none() && self.grace_over.is_none());
         let in_queue = in_queue.map(|timeout| (self.spawned + timeout, TaskOutcome::TimedOut));
         let grace = self.grace_over.map(|over| (over, TaskOutcome::Aborted));
-        // The first one of those at one moment: its own end before all others.
+        // `min_by_key` takes the first of several ends at one moment: the task's own end wins.
         [own, total, in_queue, grace].into_iter().flatten().min_by_key(|(at, _)| *at).filter(|_| self.lives())
     }
 
@@ -141,7 +141,7 @@ struct Tie;
 struct Model {
     limits: Limits,
     rows: Vec<Row>,
-    /// Who began when.
+    /// The start of each task: its time and its row.
     began: Vec<(u64, usize)>,
     rejected: u64,
 }
@@ -164,7 +164,7 @@ impl Model {
         is_first && has_room && (job.name != LIMITED || limited < self.limits.max_limited)
     }
 
-    /// Lets those run that may, oldest first.
+    /// Starts the tasks that may run, oldest first.
     fn start(&mut self, now: u64) {
         for row in 0..self.rows.len() {
             if self.rows[row].lives() && self.rows[row].turn.is_none() && self.has_turn(row) {
@@ -181,7 +181,7 @@ impl Model {
         self.start(now);
     }
 
-    /// They are all told, and then end.
+    /// Asks all these tasks to stop before any of them ends.
     fn stop(&mut self, rows: &[(usize, TaskOutcome)], now: u64) {
         for (row, _) in rows {
             self.rows[*row].is_stopping = true;
@@ -198,7 +198,7 @@ impl Model {
         rows.len()
     }
 
-    /// Whoever has waited longest for its turn, or else whoever was spawned first.
+    /// Returns the task that has been queued longest, or else the one that was spawned first.
     fn oldest(&self) -> Option<usize> {
         let droppable: Vec<_> = self.live().filter(|row| self.rows[*row].job.cancel_last.is_none()).collect();
         let waits = droppable.iter().find(|row| self.rows[**row].turn.is_none());
@@ -215,7 +215,7 @@ impl Model {
                 _ => {}
             }
         }
-        // Those that it replaces make room for it.
+        // The tasks that it replaces free their slots for it.
         if self.live().count() >= self.limits.max_tasks && stopped.is_empty() {
             let oldest = if self.limits.on_full == OnFull::DropOldest { self.oldest() } else { None };
             stopped.push((oldest.ok_or(SpawnError::Full)?, TaskOutcome::Evicted));
@@ -226,7 +226,7 @@ impl Model {
         Ok(())
     }
 
-    /// Lets time pass; gives when it stopped: at the end of the last task, or at `until`.
+    /// Advances the time to the end of the last task, at most to `until`; returns the time reached.
     fn pass(&mut self, until: u64) -> Result<u64, Tie> {
         let mut now = None;
         loop {
@@ -242,14 +242,14 @@ impl Model {
         }
     }
 
-    /// Gives when the manager is closed.
+    /// Closes the manager; returns the time at which it is closed.
     fn close(&mut self, now: u64, until: u64) -> Result<u64, Tie> {
         if self.live().next().is_none() {
             return Ok(now);
         }
         let drained = self.pass(until)?;
         if self.live().next().is_none() {
-            // At the bound itself it is not promised which of the two is first.
+            // At the bound itself the order of the two is not defined.
             return if drained == until { Err(Tie) } else { Ok(drained) };
         }
         if self.rows.iter().any(|row| row.end.is_some_and(|(at, _)| at == until)) {
@@ -382,7 +382,7 @@ impl Program {
 
         let mut began = self.began.lock().unwrap().clone();
         let mut expected = self.model.began.clone();
-        // Those that begin at one moment, in whatever order.
+        // The order of starts at one moment is not defined.
         began.sort_unstable();
         expected.sort_unstable();
         assert_eq!(began, expected);
@@ -400,7 +400,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn whoever_is_accepted_waits_runs_and_ends_as_the_model_says((limits, steps, bound) in program()) {
+    fn any_program_behaves_like_the_model((limits, steps, bound) in program()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let mut program = Program::new(limits);

@@ -1,4 +1,4 @@
-//! Tasks that are tried again.
+//! Retrying tasks.
 
 use std::{
     error::Error,
@@ -33,7 +33,7 @@ const SECOND: Duration = Duration::from_secs(1);
 #[error("no answer to attempt {0}")]
 struct NoAnswer(u32);
 
-/// What was seen, in order.
+/// A shared list of observations, in order.
 #[derive(Clone)]
 struct Seen<T>(Arc<Mutex<Vec<T>>>);
 
@@ -53,7 +53,7 @@ impl<T: Clone> Seen<T> {
     }
 }
 
-/// When each attempt of a task began that always fails, and how the task ended.
+/// Runs a task that always fails; returns the time from its spawn to the start of each attempt.
 async fn begins(policy: impl Into<RetryPolicy>) -> Vec<Duration> {
     let (tasks, seen, began) = (BackgroundTaskManager::new(), Seen::default(), Instant::now());
     let note = seen.clone();
@@ -83,7 +83,7 @@ async fn attempts_are_numbered_from_one_until_one_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_error_is_the_tasks_when_the_policy_gives_up() {
+async fn the_last_error_is_the_tasks_error() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { Err::<(), _>(NoAnswer(number)) };
     let error = tasks.create_retrying_task(attempt).retry(2).spawn().unwrap().await.unwrap_err();
@@ -100,7 +100,7 @@ async fn zero_retries_are_one_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unless_told_there_are_three_retries_with_growing_and_jittered_pauses() {
+async fn the_default_is_three_retries_with_growing_and_jittered_pauses() {
     let (tasks, seen) = (BackgroundTaskManager::new(), Seen::default());
     let note = seen.clone();
     let attempt = move |number| {
@@ -112,7 +112,7 @@ async fn unless_told_there_are_three_retries_with_growing_and_jittered_pauses() 
     assert_eq!(begins.len(), 4);
     for (pair, least) in begins.windows(2).zip([100, 200, 400].map(Duration::from_millis)) {
         let pause = pair[1] - pair[0];
-        // Timers go in steps of a millisecond.
+        // Timers have a resolution of a millisecond.
         assert!(pause >= least && pause <= 2 * least + Duration::from_millis(1), "{pause:?} for {least:?}");
     }
 }
@@ -143,7 +143,7 @@ async fn no_attempt_begins_after_max_total() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn max_total_counts_from_the_first_attempt_and_cuts_none_short() {
+async fn max_total_counts_from_the_first_attempt_and_interrupts_none() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     tasks.create_task(sleep(60 * SECOND)).spawn().unwrap();
     let attempt = |number| async move {
@@ -152,13 +152,13 @@ async fn max_total_counts_from_the_first_attempt_and_cuts_none_short() {
     };
     let policy = RetryPolicy::new(10).max_total(4 * SECOND);
     let handle = tasks.create_retrying_task(attempt).retry(policy).spawn().unwrap();
-    // Its turn comes after a minute; its second attempt begins after three seconds and takes three.
+    // The task is queued for a minute; its second attempt starts after three seconds and takes three.
     handle.await.unwrap();
     assert_eq!(tasks.recently_finished()[1].age(), 66 * SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_policy_decides_by_the_error_itself() {
+async fn the_policy_sees_the_typed_error() {
     let (tasks, judged) = (BackgroundTaskManager::new(), Seen::default());
     let note = judged.clone();
     let policy = RetryPolicy::new(10).when(move |error| {
@@ -188,7 +188,7 @@ async fn the_policy_decides_by_the_error_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_text_and_an_anyhow_error_are_judged_too() {
+async fn the_policy_sees_texts_and_anyhow_errors() {
     let (tasks, judged) = (BackgroundTaskManager::new(), Seen::default());
     let note = judged.clone();
     let policy = RetryPolicy::new(1).when(move |error| {
@@ -214,7 +214,7 @@ async fn a_policy_that_panics_is_the_tasks_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_in_an_attempt_or_in_its_closure_is_tried_again() {
+async fn a_panic_in_an_attempt_or_in_its_closure_is_retried() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| {
         assert_ne!(number, 1, "in the closure");
@@ -232,7 +232,7 @@ async fn a_panic_in_an_attempt_or_in_its_closure_is_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_takes_too_long_is_dropped_and_tried_again() {
+async fn an_attempt_that_times_out_is_dropped_and_retried() {
     let (tasks, dropped, began) = (BackgroundTaskManager::new(), Counter::default(), Instant::now());
     let counter = dropped.clone();
     let attempt = move |number| {
@@ -253,7 +253,7 @@ async fn an_attempt_that_takes_too_long_is_dropped_and_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_attempts_timeout_is_the_tasks_and_says_so() {
+async fn the_last_attempts_timeout_is_the_tasks_with_its_kind() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let builder = tasks.create_retrying_task(|_| pending::<()>()).retry(1).attempt_timeout(2 * SECOND);
@@ -273,7 +273,7 @@ async fn the_last_attempts_timeout_is_the_tasks_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_timeout_of_zero_fails_each_attempt_unbegun() {
+async fn a_zero_attempt_timeout_fails_each_attempt_without_a_poll() {
     let tasks = BackgroundTaskManager::new();
     let made = Counter::default();
     let counter = made.clone();
@@ -288,7 +288,7 @@ async fn an_attempt_timeout_of_zero_fails_each_attempt_unbegun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_is_done_when_its_time_is_over_is_done() {
+async fn an_attempt_that_is_ready_at_its_deadline_succeeds() {
     let tasks = BackgroundTaskManager::new();
     let builder = tasks.create_retrying_task(|_| sleep(SECOND)).retry(0).attempt_timeout(SECOND);
     builder.spawn().unwrap().await.unwrap();
@@ -324,7 +324,7 @@ async fn the_timeout_covers_all_attempts_and_the_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_that_comes_before_the_attempts_own_is_the_one_that_counts() {
+async fn the_earlier_of_timeout_and_attempt_timeout_is_reported() {
     let tasks = BackgroundTaskManager::new();
     let builder = tasks.create_retrying_task(|_| pending::<()>()).attempt_timeout(10 * SECOND).timeout(5 * SECOND);
     let TaskError::TimedOut { limit, .. } = builder.spawn().unwrap().await.unwrap_err() else {
@@ -334,7 +334,7 @@ async fn a_timeout_that_comes_before_the_attempts_own_is_the_one_that_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_task_is_dropped_in_its_attempt() {
+async fn a_cancelled_task_is_dropped_during_its_attempt() {
     let (tasks, dropped) = (BackgroundTaskManager::new(), Arc::new(AtomicBool::new(false)));
     let flag = Arc::clone(&dropped);
     let attempt = move |_| {
@@ -353,7 +353,7 @@ async fn a_cancelled_task_is_dropped_in_its_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_task_is_not_tried_again_after_its_pause() {
+async fn a_task_cancelled_in_its_pause_is_not_retried() {
     let (tasks, made) = (BackgroundTaskManager::new(), Counter::default());
     let counter = made.clone();
     let attempt = move |number| {
@@ -371,7 +371,7 @@ async fn a_cancelled_task_is_not_tried_again_after_its_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_fails_without_ever_waiting_can_be_stopped() {
+async fn a_task_that_fails_without_awaiting_can_be_cancelled() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move { Err::<(), _>(NoAnswer(number)) };
     let handle = tasks.create_retrying_task(attempt).retry(u32::MAX).spawn().unwrap();
@@ -381,7 +381,7 @@ async fn a_task_that_fails_without_ever_waiting_can_be_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_destructor_that_panics_when_its_attempt_times_out_is_the_attempts_panic() {
+async fn a_panic_while_a_timed_out_attempt_is_dropped_is_the_attempts_panic() {
     let tasks = BackgroundTaskManager::new();
     let attempt = |number| async move {
         if number == 1 {
@@ -402,7 +402,7 @@ async fn a_destructor_that_panics_when_its_attempt_times_out_is_the_attempts_pan
 }
 
 #[tokio::test(start_paused = true)]
-async fn which_attempt_it_is_at_can_be_read_while_it_runs() {
+async fn info_reports_the_current_attempt() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     let (go, mut wait) = mpsc::unbounded_channel::<()>();
     tasks.create_task(async move { wait.recv().await.ok_or("nobody said go") }).spawn().unwrap();
@@ -425,7 +425,7 @@ async fn which_attempt_it_is_at_can_be_read_while_it_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_was_not_tried_again_made_one_attempt_and_one_that_never_ran_none() {
+async fn a_task_without_retries_has_one_attempt_and_one_that_never_ran_none() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
@@ -469,7 +469,7 @@ async fn each_failed_attempt_but_the_last_is_a_warning_and_the_end_counts_them()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_cannot_be_shown_is_tried_again_all_the_same() {
+async fn an_error_whose_display_panics_is_retried() {
     #[derive(Debug)]
     struct Unspeakable;
     impl fmt::Display for Unspeakable {
@@ -487,28 +487,28 @@ async fn an_error_that_cannot_be_shown_is_tried_again_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_attempts_spawn_are_the_tasks_children() {
+async fn tasks_spawned_by_attempts_are_children_of_the_task() {
     let tasks = BackgroundTaskManager::new();
     let app = tasks.clone();
     let attempt = move |number| {
         let app = app.clone();
         async move {
             app.create_task(sleep(SECOND)).name("child").spawn()?;
-            // It would never return if the task were not spared.
+            // The wait would never return if it included the waiting task itself.
             app.wait_for_all(None).await?;
             if number < 3 { Err(NoAnswer(number).into()) } else { Ok::<_, Box<dyn Error + Send + Sync>>(()) }
         }
     };
     let handle = tasks.create_retrying_task(attempt).name("parent").retry(5).spawn().unwrap();
     settle().await;
-    // A child of a task under way is accepted while the manager drains.
+    // A draining manager accepts the child of a running task.
     let report = tasks.close(None).await;
     handle.await.unwrap();
     assert_eq!((report.outcomes.completed, tasks.stats().retries), (4, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_in_the_queue_of_its_key_is_no_attempt() {
+async fn a_queued_task_has_no_attempt_and_a_retrying_one_keeps_its_slot() {
     let tasks = BackgroundTaskManager::new();
     let mut events = tasks.events();
     let attempt = |number| async move {
@@ -521,7 +521,7 @@ async fn an_attempt_in_the_queue_of_its_key_is_no_attempt() {
     }
     let began = Instant::now();
     tasks.close(None).await;
-    // A task keeps its turn in its pauses and through its attempts.
+    // A task keeps its slot through its attempts and its pauses.
     assert_eq!(began.elapsed(), 4 * SECOND);
     let mut order = Vec::new();
     while let Some(event) = events.next().await {

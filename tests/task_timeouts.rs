@@ -1,4 +1,4 @@
-//! When a task's time is over.
+//! Timeouts of tasks.
 
 use std::{
     convert::Infallible,
@@ -36,7 +36,7 @@ async fn promise_03_past_timeout_the_task_is_cancelled_once_and_warned() {
         (stats.outcomes.timed_out, stats.outcomes.cancelled, stats.outcomes.aborted, stats.active),
         (1, 0, 0, 0)
     );
-    // Whatever was left behind would show within a day.
+    // A timer that was left behind would fire within a day.
     sleep(86_400 * SECOND).await;
     assert_eq!(tasks.stats(), stats);
     let lines = log.ends();
@@ -81,7 +81,7 @@ async fn the_clock_starts_at_spawn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn done_and_over_at_once_is_done() {
+async fn a_task_that_is_ready_at_its_deadline_is_completed() {
     for millis in 1..50 {
         let tasks = BackgroundTaskManager::new();
         let time = Duration::from_millis(millis);
@@ -100,7 +100,7 @@ async fn a_body_that_blocked_past_its_deadline_is_completed_with_a_warning() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let blocks = async {
-        // One poll of this turns the clock, as a body does that doesn't give its thread back.
+        // One poll of `advance` moves the clock, like a body that blocks its thread.
         let _ = advance(5 * SECOND).now_or_never();
         Ok::<_, Infallible>("done")
     };
@@ -126,7 +126,7 @@ async fn the_longest_duration_is_no_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_cancels_the_token_that_the_task_handed_on() {
+async fn a_timeout_cancels_clones_of_the_tasks_token() {
     let tasks = BackgroundTaskManager::new();
     let (send, receive) = tokio::sync::oneshot::channel();
     let work = |task: agentflow::TaskContext| async move {
@@ -142,7 +142,7 @@ async fn a_timeout_cancels_the_token_that_the_task_handed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_of_the_bodys_own_is_not_taken_for_the_tasks() {
+async fn an_error_of_tokios_timeout_is_not_the_tasks_timeout() {
     let tasks = BackgroundTaskManager::new();
     let work = async { tokio::time::timeout(SECOND, pending::<()>()).await };
     let handle = tasks.create_task(work).timeout(5 * SECOND).spawn().unwrap();
@@ -150,7 +150,7 @@ async fn a_timeout_of_the_bodys_own_is_not_taken_for_the_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_blocking_task_is_told_of_its_timeout_and_its_own_result_counts() {
+async fn a_timed_out_blocking_task_is_cancelled_and_keeps_its_own_result() {
     let tasks = BackgroundTaskManager::new();
     let (begun, has_begun) = tokio::sync::oneshot::channel();
     let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -161,7 +161,7 @@ async fn a_blocking_task_is_told_of_its_timeout_and_its_own_result_counts() {
     };
     let handle = tasks.create_blocking_task(work).timeout(SECOND).spawn().unwrap();
     let token = has_begun.await.unwrap();
-    // The clock doesn't turn by itself while a blocking task runs.
+    // The paused clock does not advance by itself while a blocking task runs.
     advance(2 * SECOND).await;
     token.cancelled().await;
     assert_eq!(tasks.task_info()[0].state(), TaskState::Cancelling);
@@ -171,7 +171,7 @@ async fn a_blocking_task_is_told_of_its_timeout_and_its_own_result_counts() {
 }
 
 #[test]
-fn a_blocking_task_whose_time_is_over_before_it_begins_never_begins() {
+fn a_blocking_task_that_times_out_before_it_starts_never_starts() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -196,11 +196,11 @@ fn a_blocking_task_whose_time_is_over_before_it_begins_never_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_never_out_of_work_times_out_too() {
+async fn a_busy_body_times_out() {
     let tasks = BackgroundTaskManager::new();
     let busy = async {
         for _ in 0..100_000 {
-            // It only gives its thread back because tokio makes it.
+            // The body yields only because tokio's budget forces it to.
             let _ = advance(Duration::from_millis(1)).now_or_never();
             tokio::task::coop::consume_budget().await;
         }

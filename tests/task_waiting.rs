@@ -18,7 +18,7 @@ async fn promise_06_wait_for_all_drains_and_never_cancels() {
     assert_eq!(began.elapsed(), 3 * SECOND);
     assert_eq!(still.still_running.len(), 1);
     assert_eq!(still.to_string(), "1 background task still runs: long #2 (for 3.0s)");
-    // Nothing happened to it.
+    // The wait did not affect the task.
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(began.elapsed(), 10 * SECOND);
     long.await.unwrap();
@@ -57,7 +57,7 @@ async fn tasks_spawned_meanwhile_are_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_waits_for_all_waits_neither_for_itself_nor_for_its_parents() {
+async fn wait_for_all_inside_a_task_excludes_the_task_and_its_ancestors() {
     let tasks = BackgroundTaskManager::new();
     let manager = tasks.clone();
     let began = Instant::now();
@@ -67,7 +67,7 @@ async fn a_task_that_waits_for_all_waits_neither_for_itself_nor_for_its_parents(
             inner.create_task(sleep(SECOND)).name("other").spawn().unwrap();
             inner.wait_for_all(None).await
         };
-        // The parent waits for the child, and the child waits for all.
+        // The parent waits for the child, and the child waits for all tasks.
         manager.create_task(child).spawn().unwrap().await
     };
     tasks.create_task(parent).timeout(60 * SECOND).spawn().unwrap().await.unwrap();
@@ -75,7 +75,7 @@ async fn a_task_that_waits_for_all_waits_neither_for_itself_nor_for_its_parents(
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_a_task_hands_on_waits_by_the_tasks_own_manager() {
+async fn work_outside_of_a_task_waits_through_the_tasks_manager() {
     let tasks = BackgroundTaskManager::new();
     let work = |task: TaskContext| async move {
         let manager = task.manager().clone();
@@ -85,7 +85,7 @@ async fn work_that_a_task_hands_on_waits_by_the_tasks_own_manager() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_managers_task_is_no_relative() {
+async fn a_task_of_another_manager_is_not_excluded_from_a_wait() {
     let ours = BackgroundTaskManager::new();
     let others = BackgroundTaskManager::new();
     let manager = ours.clone();
@@ -98,7 +98,7 @@ async fn another_managers_task_is_no_relative() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_may_wait_at_once_and_dropping_one_wait_disturbs_nobody() {
+async fn concurrent_waits_are_independent() {
     let tasks = BackgroundTaskManager::new();
     tasks.create_task(sleep(SECOND)).spawn().unwrap();
     {

@@ -1,4 +1,4 @@
-//! Watching what happens to tasks, as it happens.
+//! Live events of tasks: `TaskEventStream`.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use crate::{steps::step, support::settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// An event in short, with the id of its task.
+/// Formats an event as a short text with the id of its task.
 fn short(event: &TaskEvent) -> String {
     match event {
         TaskEvent::Spawned(task) => format!("{} spawned {}", task.id(), task.state()),
@@ -37,22 +37,22 @@ fn short(event: &TaskEvent) -> String {
     }
 }
 
-/// What can be read without waiting.
-fn told(events: &mut TaskEventStream) -> Vec<String> {
-    let mut told = Vec::new();
+/// Returns the events that can be read without waiting.
+fn ready_events(events: &mut TaskEventStream) -> Vec<String> {
+    let mut events_seen = Vec::new();
     while let Some(event) = events.next().now_or_never().flatten() {
-        told.push(short(&event));
+        events_seen.push(short(&event));
     }
-    told
+    events_seen
 }
 
-/// What is told until there is no more to come.
-async fn told_to_the_end(events: TaskEventStream) -> Vec<String> {
+/// Returns all events until the end of the stream.
+async fn remaining_events(events: TaskEventStream) -> Vec<String> {
     events.map(|event| short(&event)).collect().await
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_events_of_a_task_come_in_the_order_in_which_they_happened() {
+async fn the_events_of_a_task_arrive_in_order() {
     let tasks = BackgroundTaskManager::new();
     let events = tasks.events();
     let attempt = |number| async move {
@@ -62,7 +62,7 @@ async fn the_events_of_a_task_come_in_the_order_in_which_they_happened() {
     tasks.create_retrying_task(attempt).retry(RetryPolicy::new(3).backoff(SECOND)).spawn().unwrap();
     tasks.close(None).await;
     assert_eq!(
-        told_to_the_end(events).await,
+        remaining_events(events).await,
         [
             "1 spawned running",
             "1 started at 1",
@@ -75,22 +75,22 @@ async fn the_events_of_a_task_come_in_the_order_in_which_they_happened() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_is_there_as_soon_as_it_happened() {
+async fn an_event_is_available_at_once() {
     let tasks = BackgroundTaskManager::new();
     let mut events = tasks.events();
     let task = tasks.create_task(sleep(SECOND)).name("upload").context("user", "ada").spawn().unwrap();
-    let Some(Some(TaskEvent::Spawned(spawned))) = events.next().now_or_never() else { panic!("not told") };
+    let Some(Some(TaskEvent::Spawned(spawned))) = events.next().now_or_never() else { panic!("no such event") };
     assert_eq!((spawned.id(), spawned.name(), spawned.context().len()), (task.id(), "upload", 1));
     assert!(events.next().now_or_never().is_none(), "it has not been polled");
     settle().await;
-    assert_eq!(told(&mut events), ["1 started at 1"]);
+    assert_eq!(ready_events(&mut events), ["1 started at 1"]);
     task.await.unwrap();
-    let Some(Some(TaskEvent::Ended(end))) = events.next().now_or_never() else { panic!("not told") };
+    let Some(Some(TaskEvent::Ended(end))) = events.next().now_or_never() else { panic!("no such event") };
     assert_eq!((end.outcome(), end.age(), end.attempts()), (TaskOutcome::Completed, SECOND, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_outcome_is_told() {
+async fn each_outcome_is_reported() {
     let options = TaskManagerOptions::new().max_tasks(1).on_full(OnFull::DropOldest);
     let tasks = BackgroundTaskManager::with_options(options);
     let mut events = tasks.events();
@@ -107,10 +107,10 @@ async fn each_outcome_is_told() {
     evicted.await.unwrap_err();
     cancelled.cancel();
     cancelled.await.unwrap_err();
-    let told = told(&mut events);
+    let events_seen = ready_events(&mut events);
     let of = |id: u32| -> Vec<&str> {
         let prefix = format!("{id} ");
-        told.iter().filter_map(|line| line.strip_prefix(&prefix)).collect()
+        events_seen.iter().filter_map(|line| line.strip_prefix(&prefix)).collect()
     };
     let through = |end| vec!["spawned running", "started at 1", end];
     assert_eq!(of(1), through("failed"));
@@ -128,17 +128,17 @@ async fn a_task_that_is_dropped_before_its_first_poll_never_started() {
     let cancelled = tasks.create_task(pending::<()>()).spawn().unwrap();
     cancelled.cancel();
     cancelled.await.unwrap_err();
-    assert_eq!(told(&mut events), ["1 spawned running", "1 cancelled"]);
-    // One that may end by itself does start: it has its grace for that.
+    assert_eq!(ready_events(&mut events), ["1 spawned running", "1 cancelled"]);
+    // A task with a token does start: it has its grace period to end by itself.
     let listens = |task: TaskContext| async move { task.cancelled().await };
     let cancelled = tasks.create_task_with_context(listens).spawn().unwrap();
     cancelled.cancel();
     cancelled.await.unwrap();
-    assert_eq!(told(&mut events), ["2 spawned running", "2 started at 1", "2 completed"]);
+    assert_eq!(ready_events(&mut events), ["2 spawned running", "2 started at 1", "2 completed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_queued_task_starts_when_its_turn_comes() {
+async fn a_queued_task_reports_its_start_when_it_leaves_the_queue() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
     let mut events = tasks.events();
     let go = Arc::new(Notify::new());
@@ -147,17 +147,20 @@ async fn a_queued_task_starts_when_its_turn_comes() {
     tasks.create_task(async {}).spawn().unwrap();
     let dropped = tasks.create_task(async {}).spawn().unwrap();
     settle().await;
-    assert_eq!(told(&mut events), ["1 spawned running", "2 spawned queued", "3 spawned queued", "1 started at 1"]);
+    assert_eq!(
+        ready_events(&mut events),
+        ["1 spawned running", "2 spawned queued", "3 spawned queued", "1 started at 1"]
+    );
     dropped.cancel();
     settle().await;
-    assert_eq!(told(&mut events), ["3 cancelled"]);
+    assert_eq!(ready_events(&mut events), ["3 cancelled"]);
     go.notify_one();
     settle().await;
-    assert_eq!(told(&mut events), ["1 completed", "2 started at 1", "2 completed"]);
+    assert_eq!(ready_events(&mut events), ["1 completed", "2 started at 1", "2 completed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_that_lags_is_told_how_many_it_missed_and_no_task_waits_for_it() {
+async fn a_slow_watcher_receives_the_number_of_missed_events_and_delays_no_task() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
     let mut events = tasks.events();
     for _ in 0..100 {
@@ -165,46 +168,46 @@ async fn a_watcher_that_lags_is_told_how_many_it_missed_and_no_task_waits_for_it
     }
     assert_eq!(tasks.stats().outcomes.completed, 100);
     assert_eq!(
-        told(&mut events),
+        ready_events(&mut events),
         ["missed 296", "99 completed", "100 spawned running", "100 started at 1", "100 completed"],
         "three of each task, and four are kept"
     );
-    // It goes on as before.
+    // The stream continues as before.
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
-    assert_eq!(told(&mut events), ["101 spawned running", "101 started at 1", "101 completed"]);
+    assert_eq!(ready_events(&mut events), ["101 spawned running", "101 started at 1", "101 completed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_that_is_as_far_behind_as_it_may_be_misses_nothing() {
+async fn a_watcher_that_is_behind_by_the_capacity_misses_nothing() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
     let mut events = tasks.events();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     tasks.create_task(async {}).spawn().unwrap();
-    assert_eq!(told(&mut events), ["1 spawned running", "1 started at 1", "1 completed", "2 spawned running"]);
+    assert_eq!(ready_events(&mut events), ["1 spawned running", "1 started at 1", "1 completed", "2 spawned running"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_buffer_of_none_keeps_one() {
+async fn a_capacity_of_zero_means_one() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(0));
     let mut events = tasks.events();
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
-    assert_eq!(told(&mut events), ["missed 2", "1 completed"]);
+    assert_eq!(ready_events(&mut events), ["missed 2", "1 completed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_watchers_are_told_the_same_and_one_that_lags_costs_the_others_nothing() {
+async fn a_slow_watcher_does_not_affect_the_others() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(4));
     let (mut quick, mut slow) = (tasks.events(), tasks.events());
     for id in 1..=3 {
         tasks.create_task(async {}).spawn().unwrap().await.unwrap();
         let lines = [format!("{id} spawned running"), format!("{id} started at 1"), format!("{id} completed")];
-        assert_eq!(told(&mut quick), lines);
+        assert_eq!(ready_events(&mut quick), lines);
     }
-    assert_eq!(told(&mut slow)[..2], ["missed 5", "2 completed"]);
+    assert_eq!(ready_events(&mut slow)[..2], ["missed 5", "2 completed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_sees_what_happens_from_then_on() {
+async fn a_watcher_receives_events_from_its_creation_on() {
     let tasks = BackgroundTaskManager::new();
     let (go, before) = (Arc::new(Notify::new()), tasks.events());
     let wait = Arc::clone(&go);
@@ -217,12 +220,12 @@ async fn a_watcher_sees_what_happens_from_then_on() {
     let after = tasks.events();
     go.notify_one();
     tasks.close(None).await;
-    assert_eq!(told_to_the_end(after).await, ["1 at 25 % late", "1 completed"]);
-    assert_eq!(told_to_the_end(before).await.len(), 4);
+    assert_eq!(remaining_events(after).await, ["1 at 25 % late", "1 completed"]);
+    assert_eq!(remaining_events(before).await.len(), 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_when_the_manager_is_closed_and_its_last_task_has_ended() {
+async fn the_stream_ends_when_the_manager_is_closed_and_its_last_task_has_ended() {
     let tasks = BackgroundTaskManager::new();
     let mut events = tasks.events();
     tasks.create_task(sleep(SECOND)).spawn().unwrap();
@@ -230,24 +233,24 @@ async fn it_ends_when_the_manager_is_closed_and_its_last_task_has_ended() {
     let closer = tasks.clone();
     let closing = tokio::spawn(async move { closer.close(None).await });
     sleep(2 * SECOND).await;
-    assert_eq!(told(&mut events).last().unwrap(), "1 completed");
+    assert_eq!(ready_events(&mut events).last().unwrap(), "1 completed");
     assert!(events.next().now_or_never().is_none(), "one still runs");
-    assert_eq!(told_to_the_end(events).await, ["2 completed"]);
+    assert_eq!(remaining_events(events).await, ["2 completed"]);
     closing.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_after_what_a_close_cut_off() {
+async fn the_stream_ends_after_tasks_cancelled_by_a_close() {
     let tasks = BackgroundTaskManager::new();
     let events = tasks.events();
     tasks.create_task(pending::<()>()).spawn().unwrap();
     tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
     tasks.close(Some(SECOND)).await;
-    assert_eq!(told_to_the_end(events).await[4..], ["1 cancelled", "2 aborted"]);
+    assert_eq!(remaining_events(events).await[4..], ["1 cancelled", "2 aborted"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_that_outlives_the_close_is_told_before_the_end() {
+async fn a_task_that_outlives_the_close_is_reported_before_the_end() {
     let tasks = BackgroundTaskManager::new();
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let (begun, has_begun) = tokio::sync::oneshot::channel();
@@ -261,18 +264,18 @@ async fn a_task_that_outlives_the_close_is_told_before_the_end() {
     let closer = tasks.clone();
     let closing = tokio::spawn(async move { closer.close(Some(Duration::ZERO)).await });
     settle().await;
-    // The clock doesn't turn by itself while a blocking task runs.
+    // The paused clock does not advance by itself while a blocking task runs.
     advance(2 * SECOND).await;
     settle().await;
     advance(2 * SECOND).await;
     assert_eq!(closing.await.unwrap().still_running.len(), 1);
     assert!(events.next().now_or_never().is_none(), "it still runs");
     go.send(()).unwrap();
-    assert_eq!(told_to_the_end(events).await, ["1 completed"]);
+    assert_eq!(remaining_events(events).await, ["1 completed"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_of_a_manager_that_never_had_a_task_ends_with_it() {
+async fn a_watcher_of_an_idle_manager_ends_with_it() {
     let closed = BackgroundTaskManager::new();
     let events = closed.events();
     closed.close(None).await;
@@ -286,20 +289,20 @@ async fn a_watcher_of_a_manager_that_never_had_a_task_ends_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_of_a_dropped_manager_is_told_of_the_ends() {
+async fn a_watcher_of_a_dropped_manager_receives_the_ends() {
     let tasks = BackgroundTaskManager::new();
     let mut events = tasks.events();
     tasks.create_task(pending::<()>()).spawn().unwrap();
     settle().await;
     drop(tasks);
     assert_eq!(events.by_ref().skip(2).map(|event| short(&event)).collect::<Vec<_>>().await, ["1 cancelled"]);
-    // Asked again, it still says that it is over.
+    // A stream that has ended stays ended.
     assert!(events.next().await.is_none());
     assert!(StreamExt::next(&mut events).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_does_not_keep_a_manager_or_its_tasks() {
+async fn a_watcher_does_not_keep_a_manager_alive() {
     let tasks = BackgroundTaskManager::new();
     let _events = tasks.events();
     let held = Arc::new(());
@@ -313,14 +316,14 @@ async fn a_watcher_does_not_keep_a_manager_or_its_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_for_an_event_may_be_given_up_and_loses_none() {
+async fn next_task_event_is_cancel_safe() {
     let tasks = BackgroundTaskManager::new();
     let mut events = tasks.events();
     for _ in 0..3 {
         assert!(tokio::time::timeout(SECOND, events.next()).await.is_err());
     }
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
-    assert_eq!(told(&mut events), ["1 spawned running", "1 started at 1", "1 completed"]);
+    assert_eq!(ready_events(&mut events), ["1 spawned running", "1 started at 1", "1 completed"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -341,24 +344,24 @@ async fn a_waiting_watcher_is_woken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_spawn_that_comes_to_nothing_is_no_event() {
+async fn a_refused_spawn_is_no_event() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
     let mut events = tasks.events();
     tasks.create_task(pending::<()>()).spawn().unwrap();
     tasks.create_task(async {}).spawn().unwrap_err();
     settle().await;
-    assert_eq!(told(&mut events), ["1 spawned running", "1 started at 1"]);
+    assert_eq!(ready_events(&mut events), ["1 spawned running", "1 started at 1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_that_is_gone_may_be_followed_by_another_one() {
+async fn a_watcher_may_be_created_after_another_was_dropped() {
     let tasks = BackgroundTaskManager::new();
     for id in [1, 3, 5] {
         let mut events = tasks.events();
         tasks.create_task(async {}).spawn().unwrap().await.unwrap();
-        assert_eq!(told(&mut events)[0], format!("{id} spawned running"));
+        assert_eq!(ready_events(&mut events)[0], format!("{id} spawned running"));
         drop(events);
-        // Nobody is told of this one.
+        // This task has no watcher.
         tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     }
 }
@@ -370,13 +373,13 @@ fn a_watcher_can_be_moved_shared_and_polled_anywhere() {
     anywhere::<TaskEvent>();
     let tasks = BackgroundTaskManager::new();
     assert_eq!(format!("{:?}", tasks.events()), "TaskEventStream { .. }");
-    // Without any runtime.
+    // The stream also works outside of a runtime.
     let events = tasks.events();
     drop(tasks);
     assert_eq!(futures::executor::block_on(events.count()), 0);
 }
 
-/// Says that it was woken, and holds up whoever woke it until it may go on.
+/// Reports that it was woken, and blocks the waking thread until it is released.
 struct HoldsUp(std::sync::mpsc::SyncSender<()>, Mutex<std::sync::mpsc::Receiver<()>>);
 
 impl Wake for HoldsUp {
@@ -387,7 +390,7 @@ impl Wake for HoldsUp {
 }
 
 #[test]
-fn an_end_that_takes_long_to_tell_is_told_though_others_end_and_the_manager_closes_meanwhile() {
+fn an_end_delivered_slowly_arrives_before_the_end_of_the_stream() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let _entered = runtime.enter();
     let [slow, quick] = [(); 2].map(|()| Arc::new(Notify::new()));
@@ -402,7 +405,7 @@ fn an_end_that_takes_long_to_tell_is_told_though_others_end_and_the_manager_clos
         }));
         SPAWN -> END
     };
-    // Whoever reads the run's events is told of the task's end first, and takes its time.
+    // The run's reader receives the task's end first, and its waker blocks.
     let (woken, is_woken) = std::sync::mpsc::sync_channel(1);
     let (go_on, may_go_on) = std::sync::mpsc::channel();
     let waker = Waker::from(Arc::new(HoldsUp(woken, Mutex::new(may_go_on))));
@@ -427,9 +430,9 @@ fn an_end_that_takes_long_to_tell_is_told_though_others_end_and_the_manager_clos
     assert_eq!(ends, ["quick", "slow"]);
 }
 
-/// Many threads spawn tasks that tell their progress, and the manager is closed under them.
+/// Many threads spawn tasks that report progress, and the manager is closed meanwhile.
 #[test]
-fn each_task_of_many_threads_is_told_in_order_and_ends_once() {
+fn each_task_of_many_threads_is_reported_in_order_and_ends_once() {
     for round in 0..200 {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
         let tasks = {
@@ -474,8 +477,12 @@ fn each_task_of_many_threads_is_told_in_order_and_ends_once() {
                 by_task.entry(id.get()).or_default().push(what);
             }
             assert_eq!(by_task.len(), 80, "round {round}");
-            for (id, told) in by_task {
-                assert_eq!(told, ["spawned", "started", "progress", "progress", "ended"], "task {id}, round {round}");
+            for (id, events_seen) in by_task {
+                assert_eq!(
+                    events_seen,
+                    ["spawned", "started", "progress", "progress", "ended"],
+                    "task {id}, round {round}"
+                );
             }
         }
     }

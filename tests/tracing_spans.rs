@@ -1,4 +1,4 @@
-//! The spans and events of runs, nodes and tasks, and that nothing is formatted when nobody listens.
+//! Spans and events of runs, nodes and tasks; without a subscriber nothing is formatted.
 
 use std::{fmt, future::pending, time::Duration};
 
@@ -36,7 +36,7 @@ fn app() -> CompiledGraph<AgentState> {
 }
 
 #[tokio::test]
-async fn a_run_is_a_span_that_says_whose_it_is() {
+async fn a_run_is_a_span_with_its_graph_run_user_and_thread() {
     let ((log, _guard), run) = (capture(), RunId::new());
     let config = RunConfig::new().with_run_id(run).with_user_id("ada").with_thread_id("t-1");
     app().invoke(AgentState::default(), config).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_run_without_user_and_thread_has_neither_field() {
 }
 
 #[tokio::test]
-async fn a_run_belongs_to_the_span_that_it_is_invoked_in() {
+async fn a_run_span_is_a_child_of_the_callers_span() {
     let (log, _guard) = capture();
     let request = tracing::info_span!("request");
     app().invoke(AgentState::default(), RunConfig::new()).instrument(request).await.unwrap();
@@ -88,7 +88,7 @@ async fn a_tasks_span_is_its_own_root_and_follows_from_its_node() {
 }
 
 #[tokio::test]
-async fn a_run_that_fails_says_so_in_its_span() {
+async fn a_failed_run_records_its_error_in_its_span() {
     let (log, _guard) = capture();
     let app = graph! {
         type State = AgentState;
@@ -102,7 +102,7 @@ async fn a_run_that_fails_says_so_in_its_span() {
 }
 
 #[tokio::test]
-async fn a_run_that_is_refused_says_so_in_its_span() {
+async fn a_refused_run_records_its_error_in_its_span() {
     let (log, _guard) = capture();
     let app = app();
     drop(app.stop().await);
@@ -112,7 +112,7 @@ async fn a_run_that_is_refused_says_so_in_its_span() {
     assert!(log.spans("agentflow.node").is_empty());
 }
 
-/// Counts how often somebody looks at it.
+/// Counts how often it is formatted or serialized.
 #[derive(Clone, Default)]
 struct Looked(Counter);
 
@@ -138,7 +138,7 @@ impl Serialize for Looked {
     }
 }
 
-/// A run that emits an event and fails, both with the same value.
+/// Runs a graph that emits an event and fails, both with the same value.
 async fn emit_and_fail(looked: &Looked) {
     #[node]
     async fn emit(events: &EventWriter, #[inject] looked: &Looked) -> Result<(), Looked> {
@@ -150,21 +150,21 @@ async fn emit_and_fail(looked: &Looked) {
 }
 
 #[tokio::test]
-async fn nothing_is_formatted_when_nobody_listens() {
+async fn nothing_is_formatted_without_a_subscriber() {
     let looked = Looked::default();
     {
-        // Says for this thread that nobody listens, whatever other tests of the process listen to on theirs.
-        let _nobody = tracing::subscriber::set_default(NoSubscriber::default());
+        // This thread has no subscriber, whatever other tests install on theirs.
+        let _guard = tracing::subscriber::set_default(NoSubscriber::default());
         emit_and_fail(&looked).await;
         assert_eq!(looked.0.get(), 0);
     }
     let _listening = capture();
     emit_and_fail(&looked).await;
-    assert_eq!(looked.0.get(), 1, "for the error; nobody reads the run's events");
+    assert_eq!(looked.0.get(), 1, "for the error; the run's events have no reader");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_runs_shutdown_is_told_once_by_the_run() {
+async fn a_runs_shutdown_is_logged_once_by_the_run() {
     let (log, _guard) = capture();
     let app: CompiledGraph<AgentState> = graph! {
         node STUCK = (step(|_| pending()));
@@ -176,7 +176,7 @@ async fn a_runs_shutdown_is_told_once_by_the_run() {
     assert_eq!(log.event("run stopped by a shutdown").field("error"), run.unwrap_err().to_string());
 }
 
-/// It has no words for what happened.
+/// An error whose `Display` panics.
 #[derive(Debug)]
 struct Unspeakable;
 
@@ -189,7 +189,7 @@ impl fmt::Display for Unspeakable {
 impl std::error::Error for Unspeakable {}
 
 #[tokio::test]
-async fn an_error_that_cannot_be_shown_is_the_runs_all_the_same() {
+async fn an_error_whose_display_panics_is_the_runs_error() {
     let (_log, _guard) = capture();
     let app: CompiledGraph<AgentState> = graph! {
         node BROKEN = (step(|_| async { Err(Unspeakable.into()) }));
@@ -198,7 +198,7 @@ async fn an_error_that_cannot_be_shown_is_the_runs_all_the_same() {
     let error = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
     let RunErrorKind::Node(failure) = error.kind() else { panic!("expected the node's failure") };
     assert!(failure.source.downcast_ref::<Unspeakable>().is_some());
-    // A reader is told that it ended, if not why.
+    // A reader receives the end of the run without its cause.
     let mut run = app.stream(AgentState::default(), RunConfig::new());
     let mut last = None;
     while let Some(event) = run.next().await {
@@ -208,7 +208,7 @@ async fn an_error_that_cannot_be_shown_is_the_runs_all_the_same() {
 }
 
 #[tokio::test]
-async fn an_attempt_whose_error_cannot_be_shown_is_tried_again_all_the_same() {
+async fn an_attempt_whose_errors_display_panics_is_retried() {
     let (_log, _guard) = capture();
     let attempts = Counter::default();
     let counter = attempts.clone();
@@ -225,7 +225,7 @@ async fn an_attempt_whose_error_cannot_be_shown_is_tried_again_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_fallback_is_taken_from_an_error_that_cannot_be_shown() {
+async fn a_fallback_is_taken_from_an_error_whose_display_panics() {
     let (_log, _guard) = capture();
     let app: CompiledGraph<AgentState> = graph! {
         node BROKEN = (step(|_| async { Err(Unspeakable.into()) })) { on_error: OTHER };

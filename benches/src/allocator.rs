@@ -1,4 +1,4 @@
-//! An allocator that counts, when it is asked to.
+//! An allocator that counts on demand.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -12,16 +12,16 @@ static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The system's allocator. While nobody counts, all that it adds is a look at a flag.
+/// The system's allocator with counters. While counting is off, its only overhead is a load of a flag.
 #[derive(Debug)]
 struct Counting;
 
-/// What was allocated in some time, in all threads.
+/// The allocations of all threads in some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allocated {
-    /// How many allocations there were. One that was moved to grow is one more.
+    /// The number of allocations. An allocation that grows by moving counts again.
     pub count: u64,
-    /// How many bytes more there are now, as they were asked for.
+    /// The growth of live bytes, by requested size.
     pub bytes: i64,
 }
 
@@ -31,18 +31,18 @@ impl Allocated {
     }
 }
 
-/// Counts from now on, for ever.
+/// Starts counting, for the rest of the process.
 pub fn count() {
     IS_COUNTING.store(true, Ordering::Relaxed);
 }
 
-/// The bytes that live, of those that were allocated since [`count`] was called. Below zero if older ones were freed.
+/// Returns the live bytes allocated since [`count`] was called. Negative if older allocations were freed.
 #[must_use]
 pub fn live_bytes() -> i64 {
     LIVE_BYTES.load(Ordering::Relaxed)
 }
 
-/// What `work` allocates, and what it returns.
+/// Runs `work`; returns its allocations and its result.
 pub fn counted<T>(work: impl FnOnce() -> T) -> (Allocated, T) {
     let was_counting = IS_COUNTING.swap(true, Ordering::Relaxed);
     let before = Allocated::until_now();
@@ -61,13 +61,13 @@ fn shrank(bytes: usize) {
     LIVE_BYTES.fetch_sub(signed(bytes), Ordering::Relaxed);
 }
 
-/// No allocation is larger than `isize::MAX`, and an allocator must not panic.
+/// Converts without a panic, which an allocator must not raise: no allocation is larger than `isize::MAX`.
 fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[allow(unsafe_code, reason = "an allocator is unsafe to implement; each call goes to the system's as it came")]
-// SAFETY: every call is the system's own, with the same arguments, and what is counted beside it does not allocate.
+// SAFETY: every call passes its arguments on to the system's allocator, and the counting does not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if IS_COUNTING.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Ending many tasks that wait.
+//! Cancelling and closing many idle tasks.
 
 use std::{
     future::pending,
@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{Contest, Scale, Side, row::thousands, runtime, spawn::on_worker};
 
-/// Tasks that are to be found waiting: each counts itself in when it is first polled.
+/// The counter of idle tasks: each task counts itself at its first poll.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Idlers(Arc<AtomicU64>);
 
@@ -35,12 +35,12 @@ impl Idlers {
     }
 }
 
-/// A manager that waits for the last of its tasks on a busy machine too.
+/// Creates a manager whose grace period suffices on a busy machine.
 fn patient_manager() -> BackgroundTaskManager {
     BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(Duration::from_mins(1)))
 }
 
-/// Spawns them into the manager, and returns when they wait.
+/// Spawns this many tasks, and returns when all of them wait.
 async fn idle(manager: &BackgroundTaskManager, tasks: u64) {
     let idlers = Idlers::default();
     for _ in 0..tasks {
@@ -112,7 +112,7 @@ async fn close_tracker(tasks: u64) -> Duration {
     began.elapsed()
 }
 
-/// Cancelling and closing beside what tokio has for it.
+/// Returns the contests of cancelling and closing, beside tokio's means for it.
 #[must_use]
 pub fn contests(scale: Scale) -> Vec<Contest> {
     let tasks = scale.tasks;

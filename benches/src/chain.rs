@@ -1,4 +1,4 @@
-//! Steps, one after the other.
+//! Chains of steps.
 
 use std::{hint::black_box, sync::Arc, time::Instant};
 
@@ -7,15 +7,15 @@ use tokio::runtime::Runtime;
 
 use crate::{Bar, Contest, Side, runtime};
 
-/// What a step may cost over a call by hand, in nanoseconds.
+/// The target for the cost of a step over a call by hand, in nanoseconds.
 const STEP: f64 = 100.0;
 
-/// How much more a step may cost with a state that is a thousand times as large.
+/// The target for the cost of a step with a state a thousand times as large, as a ratio.
 const FLAT: f64 = 1.2;
 
 const LOOP_STEPS: u64 = 10_000;
 
-/// A state that costs what its notes weigh to copy.
+/// A state whose cost to copy grows with its notes.
 #[derive(Clone, Debug, Default, State)]
 pub(crate) struct Notebook {
     steps: u64,
@@ -24,13 +24,13 @@ pub(crate) struct Notebook {
 }
 
 impl Notebook {
-    /// So many notes of a kilobyte.
+    /// Creates a state with this many notes of a kilobyte.
     fn with_notes(count: usize) -> Self {
         Self { steps: 0, notes: vec!["x".repeat(1024); count] }
     }
 }
 
-/// The least that a node can do.
+/// Increments a counter, which is about the least that a node can do.
 #[node]
 async fn step(state: &mut Notebook) {
     state.steps += 1;
@@ -41,7 +41,7 @@ async fn and_back(state: &mut Notebook) {
     state.steps += 1;
 }
 
-/// A graph of so many nodes in a row.
+/// Builds a chain of this many nodes.
 pub(crate) fn chain(nodes: u64) -> CompiledGraph<Notebook> {
     let mut graph = StateGraph::new();
     for index in 0..nodes {
@@ -55,7 +55,7 @@ pub(crate) fn chain(nodes: u64) -> CompiledGraph<Notebook> {
     graph.compile(CompileOptions::new()).expect("a chain is a graph")
 }
 
-/// The same without a graph.
+/// Makes the same calls without a graph.
 pub(crate) async fn by_hand(state: &mut Notebook, nodes: u64) {
     for _ in 0..nodes {
         step(black_box(&mut *state)).await;
@@ -119,7 +119,7 @@ fn floor(runtime: &Arc<Runtime>, mut once: impl AsyncFnMut(&mut Notebook) + 'sta
     })
 }
 
-/// Chains and a loop beside calls by hand, and a large state beside a small one.
+/// Returns the contests of chains and a loop beside calls by hand, and of a large state beside a small one.
 #[must_use]
 pub fn contests() -> Vec<Contest> {
     let runtime = Arc::new(runtime::current_thread());

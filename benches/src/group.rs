@@ -1,4 +1,4 @@
-//! Branches side by side, and their join.
+//! Parallel branches and their join.
 
 use std::{hint::black_box, sync::Arc, time::Instant};
 
@@ -8,10 +8,10 @@ use tokio::{runtime::Runtime, task::yield_now};
 
 use crate::{Bar, Contest, Side, runtime};
 
-/// How many times what a small group by hand costs a group may cost.
+/// The target for the cost of a small group, as a ratio to the same group by hand.
 const SMALL_GROUP: f64 = 3.0;
 
-/// A sum of what the branches bring.
+/// A state that sums up the branches' updates.
 #[derive(Clone, Debug, Default, State)]
 struct Tally {
     #[state(with = add)]
@@ -23,20 +23,20 @@ fn add(total: &mut u64, more: u64) {
     *total = total.wrapping_add(more);
 }
 
-/// A branch that is done when it is polled.
+/// A branch that completes at its first poll.
 #[node]
 async fn ready(state: &Tally) -> TallyUpdate {
     Tally::update().total(black_box(state.total) & 1)
 }
 
-/// A branch that has to wait once, as for IO.
+/// A branch that waits once, as for IO.
 #[node]
 async fn waiting(state: &Tally) -> TallyUpdate {
     yield_now().await;
     Tally::update().total(black_box(state.total) & 1)
 }
 
-/// Groups one after the other, so that what a run costs hardly counts.
+/// Builds a chain of groups, in which the cost of the run itself hardly counts.
 fn groups<N: ParallelNode<Tally>>(groups: u64, branches: usize, branch: impl Fn() -> N) -> CompiledGraph<Tally> {
     let mut graph = StateGraph::new();
     for group in 0..groups {
@@ -108,7 +108,7 @@ fn floor(runtime: &Arc<Runtime>, name: &str, groups: u64, group: impl AsyncFn(&m
     })
 }
 
-/// Groups beside tokio's and futures' own ways to wait for several futures.
+/// Returns the contests of groups beside the means of tokio and futures to wait for several futures.
 #[must_use]
 pub fn contests() -> Vec<Contest> {
     let runtime = Arc::new(runtime::current_thread());

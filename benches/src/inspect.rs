@@ -1,4 +1,4 @@
-//! Looking at many active tasks.
+//! Look-ups among many active tasks.
 
 use std::{
     collections::HashMap,
@@ -14,10 +14,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::{Bar, Contest, Scale, Side, row::thousands, runtime, spawn::TIMEOUT};
 
-/// What a list of all active tasks may cost, in nanoseconds.
+/// The target for a list of all active tasks, in nanoseconds.
 const LIST: f64 = 1e6;
 
-/// What one would write by hand to know one's tasks.
+/// A hand-written registry of tasks.
 #[derive(Debug, Default)]
 struct Ledger(Mutex<HashMap<u64, Entry>>);
 
@@ -28,7 +28,7 @@ struct Entry {
     timeout: Duration,
 }
 
-/// A line of the ledger's list.
+/// An entry of the registry's list.
 #[derive(Debug)]
 #[allow(dead_code, reason = "it is made to be read by others")]
 struct Line {
@@ -44,7 +44,7 @@ impl Ledger {
         Self(Mutex::new((0..tasks).map(|id| (id, entry(id))).collect()))
     }
 
-    /// Oldest first.
+    /// Returns the tasks, oldest first.
     fn list(&self) -> Vec<Line> {
         let now = Instant::now();
         let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +68,7 @@ fn repeated<T>(name: &str, mut look: impl FnMut() -> T + 'static) -> Side {
     })
 }
 
-/// A manager with so many active tasks, and the runtime that they live on.
+/// Creates a manager with this many active tasks, and the runtime that they run on.
 fn busy_manager(tasks: u64) -> (Runtime, BackgroundTaskManager) {
     let runtime = runtime::current_thread();
     let manager = {
@@ -90,11 +90,11 @@ fn busy_tracker(tasks: u64) -> (Runtime, TaskTracker) {
     (runtime, tracker)
 }
 
-/// A list and a count beside a map behind a mutex, and a tracker's count.
+/// Returns the contests of a list and a count, beside a map behind a mutex and a tracker's count.
 #[must_use]
 pub fn contests(scale: Scale) -> Vec<Contest> {
     let active = scale.active;
-    // Each side keeps the runtime of its tasks.
+    // Each side owns the runtime of its tasks.
     let (list_runtime, list_manager) = busy_manager(active);
     let (count_runtime, count_manager) = busy_manager(active);
     let (tracker_runtime, tracker) = busy_tracker(active);

@@ -1,8 +1,8 @@
-//! What agentflow costs beside the same work written by hand.
+//! The costs of agentflow beside the same work written by hand.
 //!
-//! [`chain`], [`group`], [`spawn`], [`inspect`] and [`cancel`] are contests: one side is ours, the others are floors. The
-//! criterion benches and the program that prints the table time the same contests. [`memory`] counts bytes and
-//! allocations instead.
+//! [`chain`], [`group`], [`spawn`], [`inspect`] and [`cancel`] are contests: one side is agentflow, the others are
+//! baselines. The criterion benches and the program that prints the table time the same contests. [`memory`] counts
+//! bytes and allocations instead.
 
 pub mod allocator;
 pub mod cancel;
@@ -18,23 +18,23 @@ pub mod spawn;
 pub use measure::{Contest, Effort, Side};
 pub use row::{Bar, Row, Unit};
 
-/// How much work the contests are about.
+/// The amount of work in the contests.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
-    /// How many tasks are spawned and cancelled at once.
+    /// The number of tasks that are spawned and cancelled at once.
     pub tasks: u64,
-    /// How many tasks are active while somebody looks at them.
+    /// The number of tasks that are active during look-ups.
     pub active: u64,
 }
 
 impl Scale {
-    /// The scale of the figures that count.
+    /// The scale for meaningful figures.
     pub const FULL: Self = Self { tasks: 100_000, active: 10_000 };
-    /// Enough to see that it runs.
+    /// The scale of a smoke test.
     pub const QUICK: Self = Self { tasks: 2_000, active: 1_000 };
 }
 
-/// All contests.
+/// Returns all contests.
 #[must_use]
 pub fn contests(scale: Scale) -> Vec<Contest> {
     [chain::contests(), group::contests(), spawn::contests(scale), inspect::contests(scale), cancel::contests(scale)]

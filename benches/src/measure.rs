@@ -1,4 +1,4 @@
-//! [`Contest`]: one piece of work done in several ways, and how it is timed.
+//! [`Contest`]: one piece of work done in several ways, and its measurement.
 
 use std::{
     fmt,
@@ -9,18 +9,18 @@ use crate::{Bar, Row, Unit};
 
 /// One way to do the work of a contest.
 pub struct Side {
-    /// What it is called.
+    /// The name of the side.
     pub name: String,
     time: Box<dyn FnMut(u64) -> Duration>,
 }
 
 impl Side {
-    /// `time` does the work so many times, and says how long that took, without what it had to prepare.
+    /// Creates a side. `time` does the work this many times and returns the time taken, without its preparation.
     pub fn new(name: impl Into<String>, time: impl FnMut(u64) -> Duration + 'static) -> Self {
         Self { name: name.into(), time: Box::new(time) }
     }
 
-    /// How long the work takes, so many times.
+    /// Returns the time that this many iterations of the work take.
     pub fn time(&mut self, iterations: u64) -> Duration {
         (self.time)(iterations)
     }
@@ -32,41 +32,41 @@ impl fmt::Debug for Side {
     }
 }
 
-/// One piece of work, done by us and by others.
+/// One piece of work, done with agentflow and without it.
 #[derive(Debug)]
 pub struct Contest {
-    /// What the work is.
+    /// The name of the work.
     pub name: String,
-    /// How many of what the figures are per are in one piece of work: the steps of a chain, the tasks of a batch.
+    /// The units in one piece of work, by which figures are divided: the steps of a chain, the tasks of a batch.
     pub per: u64,
-    /// Us.
+    /// The side of agentflow.
     pub ours: Side,
-    /// The others, each with what is asked of us beside it.
+    /// The baselines, each with the target beside it.
     pub floors: Vec<(Side, Option<Bar>)>,
 }
 
-/// How long to measure.
+/// The duration of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// What one sample takes at least: the work is repeated to fill it. Well below what a scheduler gives to a thread at
-    /// once, or the other programs of a busy machine would be in every sample.
+    /// The least duration of a sample; the work is repeated to fill it. It is well below a scheduler's time slice, or
+    /// every sample would include the other programs of a busy machine.
     pub sample: Duration,
-    /// What all samples of a contest take, at least `min_rounds` of them.
+    /// The duration of all samples of a contest, of which there are at least `min_rounds`.
     pub budget: Duration,
-    /// The fewest rounds.
+    /// The least number of rounds.
     pub min_rounds: usize,
 }
 
 impl Effort {
-    /// For figures that count.
+    /// The effort for meaningful figures.
     pub const FULL: Self = Self { sample: Duration::from_micros(300), budget: Duration::from_secs(3), min_rounds: 7 };
-    /// Enough to see that it runs.
+    /// The effort of a smoke test.
     pub const QUICK: Self = Self { sample: Duration::from_micros(100), budget: Duration::ZERO, min_rounds: 2 };
 }
 
 impl Contest {
-    /// A row for each floor: medians of samples that were taken in turns, so that whatever else the machine does disturbs
-    /// all sides alike.
+    /// Returns a row for each baseline: medians of alternating samples, so that other load on the machine disturbs all
+    /// sides alike.
     pub fn measure(&mut self, effort: Effort) -> Vec<Row> {
         let bars: Vec<_> = self.floors.iter().map(|(side, bar)| (side.name.clone(), *bar)).collect();
         let mut sides: Vec<_> = self.floors.iter_mut().map(|(side, _)| side).chain([&mut self.ours]).collect();
@@ -76,7 +76,7 @@ impl Contest {
         let mut round = 0;
         while round < effort.min_rounds || began.elapsed() < effort.budget {
             for turn in 0..sides.len() {
-                // Each round begins with another one, so that none always finds what the same one left behind.
+                // Each round starts with another side, so that no side always follows the same one.
                 let at = (round + turn) % sides.len();
                 let elapsed = sides[at].time(iterations[at]);
                 samples[at].push(nanoseconds(elapsed, iterations[at] * self.per));
@@ -91,10 +91,10 @@ impl Contest {
     }
 }
 
-/// How often the work must be done to fill a sample. Finding out warms it up.
+/// Returns the number of iterations that fill a sample. Finding it also warms the code up.
 fn iterations(side: &mut Side, sample: Duration) -> u64 {
     let mut iterations = 1;
-    // More than once, because one sample may hold a pause that isn't the side's.
+    // Three samples must agree, because one may include a pause that the side did not cause.
     while !(0..3).all(|_| side.time(iterations) >= sample) {
         iterations *= 2;
     }
@@ -106,7 +106,7 @@ fn nanoseconds(elapsed: Duration, per: u64) -> f64 {
     elapsed.as_nanos() as f64 / per as f64
 }
 
-/// The middle one; of an even number, the mean of both in the middle.
+/// Returns the median: of an even number, the mean of the two in the middle.
 #[must_use]
 pub fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);

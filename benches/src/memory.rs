@@ -1,4 +1,4 @@
-//! Bytes that a waiting task takes, and allocations that steps and tasks make.
+//! Bytes of a waiting task, and allocations of steps and tasks.
 
 use std::hint::black_box;
 
@@ -15,16 +15,16 @@ use crate::{
     spawn::{Body, TIMEOUT, with_manager, with_tokio, with_tracker},
 };
 
-/// What a waiting task may take beside its future, in bytes.
+/// The target for the bytes of a waiting task beside its future.
 const TASK_BYTES: f64 = 600.0;
 
-/// What a step may allocate: its future.
+/// The target for the allocations of a step: its future.
 const STEP_ALLOCATIONS: f64 = 1.0;
 
-/// How many tasks a mean is taken of.
+/// The number of tasks that a mean is taken of.
 const TASKS: u64 = 4_000;
 
-/// All that is counted.
+/// Returns the rows of all counts.
 #[must_use]
 pub fn rows() -> Vec<Row> {
     [task_bytes(), step_allocations(), task_allocations()].into_iter().flatten().collect()
@@ -37,7 +37,7 @@ async fn sized<const SIZE: usize>(idlers: Idlers) {
     black_box(&bytes);
 }
 
-/// How many bytes a task takes beyond its future, when `spawn` has spawned it and it waits.
+/// Returns the bytes of a waiting task, spawned with `spawn`, beyond its future.
 fn bytes_beyond<const SIZE: usize>(spawn: impl Fn(&Spawners, Idlers)) -> f64 {
     let runtime = runtime::current_thread();
     let idlers = Idlers::default();
@@ -54,7 +54,7 @@ fn bytes_beyond<const SIZE: usize>(spawn: impl Fn(&Spawners, Idlers)) -> f64 {
     mean(allocated.bytes, TASKS) - mean(size_of_val(&sized::<SIZE>(idlers)), 1)
 }
 
-/// What the tasks are spawned with.
+/// The managers and trackers that spawn the tasks.
 #[derive(Debug, Default)]
 struct Spawners {
     manager: BackgroundTaskManager,
@@ -62,7 +62,7 @@ struct Spawners {
     token: CancellationToken,
 }
 
-/// The mean over futures of several sizes: tokio rounds up what a task takes, to 128 bytes.
+/// Computes the mean over futures of several sizes, because tokio rounds a task's size up to 128 bytes.
 macro_rules! mean_bytes {
     (|$spawners:ident, $future:ident| $spawn:expr) => {{
         macro_rules! of_size {
@@ -114,7 +114,7 @@ fn task_bytes() -> Vec<Row> {
             "TaskTracker, child token",
             mean_bytes!(|with, future| {
                 let token = with.token.child_token();
-                // An `async` block would hold the future twice: as what it caught, and as what it awaits.
+                // An `async` block would hold the future twice: as a captured value and as the awaited one.
                 with.tracker.spawn(future.map(move |()| drop(token)))
             }),
             mean_bytes!(|with, future| {
@@ -127,7 +127,7 @@ fn task_bytes() -> Vec<Row> {
 
 fn step_allocations() -> Vec<Row> {
     let runtime = runtime::current_thread();
-    // Both are long enough to make way for others once, for which tokio keeps a list.
+    // Both chains are long enough to yield once, for which tokio allocates a list.
     let (short, long) = (1_000, 2_000);
     let ours = |nodes| {
         let app = chain::chain(nodes);
@@ -154,7 +154,7 @@ fn step_allocations() -> Vec<Row> {
     ]
 }
 
-/// Allocations per task, when all that is kept between tasks has its size.
+/// Returns the allocations per task, after all reused collections have grown to their size.
 fn per_task<F: Future<Output = ()>>(runtime: &Runtime, tasks: impl Fn() -> F) -> f64 {
     runtime.block_on(tasks());
     mean(counted(|| runtime.block_on(tasks())).0.count, TASKS)
@@ -186,7 +186,7 @@ fn task_allocations() -> Vec<Row> {
     ]
 }
 
-/// A number of something for each of so many.
+/// Divides two numbers.
 #[allow(clippy::cast_precision_loss, reason = "numbers of a bench have few digits")]
 fn mean(number: impl TryInto<i64>, of: u64) -> f64 {
     number.try_into().unwrap_or_default() as f64 / of as f64

@@ -1,6 +1,6 @@
-//! [`Row`]: a line of the table, and the [`Bar`] that it is held to.
+//! [`Row`]: a line of the table, and [`Bar`]: its target.
 
-/// What a figure is counted in.
+/// The unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// Nanoseconds.
@@ -12,7 +12,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The figure with its unit, such as `1.25 ms`.
+    /// Formats the figure with its unit, such as `1.25 ms`.
     #[must_use]
     pub fn show(self, figure: f64) -> String {
         match self {
@@ -25,42 +25,42 @@ impl Unit {
     }
 }
 
-/// What is asked of a figure.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bar {
-    /// At most so many times the floor.
+    /// At most this many times the baseline.
     Times(f64),
-    /// At most so much more than the floor.
+    /// At most this much more than the baseline.
     Above(f64),
-    /// At most so much, whatever the floor.
+    /// At most this much, whatever the baseline.
     AtMost(f64),
 }
 
-/// Two figures side by side.
+/// Two figures, compared.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What was measured.
+    /// The name of the measured work.
     pub what: String,
-    /// What the floor is.
+    /// The name of the baseline.
     pub floor_is: String,
     /// The unit of both figures.
     pub unit: Unit,
-    /// The floor.
+    /// The baseline's figure.
     pub floor: f64,
-    /// Ours.
+    /// The figure of agentflow.
     pub ours: f64,
-    /// What is asked of it, if anything is.
+    /// The target, if there is one.
     pub bar: Option<Bar>,
 }
 
 impl Row {
-    /// Ours over the floor; `None` where the floor is nothing.
+    /// Returns the ratio to the baseline, or `None` where the baseline is zero.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
         (self.floor > 0.0).then(|| self.ours / self.floor)
     }
 
-    /// Whether the bar holds; `None` where there is none.
+    /// Returns true if the target is met, or `None` where there is none.
     #[must_use]
     pub fn holds(&self) -> Option<bool> {
         self.bar.map(|bar| match bar {
@@ -70,7 +70,7 @@ impl Row {
         })
     }
 
-    /// The bar in words; empty where there is none.
+    /// Formats the target; empty where there is none.
     #[must_use]
     pub fn show_bar(&self) -> String {
         match self.bar {
@@ -82,7 +82,7 @@ impl Row {
     }
 }
 
-/// A round number in short: `10k` for 10,000.
+/// Formats a round number in short: `10k` for 10,000.
 pub(crate) fn thousands(number: u64) -> String {
     if number.is_multiple_of(1_000) { format!("{}k", number / 1_000) } else { number.to_string() }
 }

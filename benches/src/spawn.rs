@@ -1,4 +1,4 @@
-//! Many tasks, from their spawn to their end.
+//! Background tasks from their spawn to their end.
 
 use std::{
     sync::Arc,
@@ -15,18 +15,18 @@ use tokio_util::task::TaskTracker;
 
 use crate::{Bar, Contest, Scale, Side, row::thousands, runtime};
 
-/// How many times what a tracked task with a timeout costs one of ours may cost.
+/// The target for the cost of a task, as a ratio to a tracked tokio task with a timeout.
 const TASK: f64 = 1.5;
 
-/// A timeout that is never over.
+/// A timeout that never fires.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a task does.
+/// The work of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Body {
-    /// It is done when it is polled.
+    /// It completes at its first poll.
     Ready,
-    /// It has to wait once, so that its timer, if it has one, is set.
+    /// It waits once, so that its timer, if it has one, is registered.
     Waits,
 }
 
@@ -85,7 +85,7 @@ pub(crate) async fn with_manager(manager: BackgroundTaskManager, tasks: u64, bod
     manager.wait_for_all(None).await.expect("there is no bound");
 }
 
-/// Runs `work` on a worker: nodes and request handlers spawn their tasks there.
+/// Runs `work` on a worker thread, where nodes and request handlers spawn their tasks.
 pub(crate) fn on_worker<F>(runtime: &Arc<Runtime>, name: &str, work: impl Fn() -> F + 'static) -> Side
 where
     F: Future<Output = Duration> + Send + 'static,
@@ -136,7 +136,7 @@ fn contest(workers: usize, tasks: u64, body: Body, bound: Option<Duration>) -> C
     }
 }
 
-/// Tasks beside tokio's ways to spawn them.
+/// Returns the contests of tasks beside tokio's ways to spawn them.
 #[must_use]
 pub fn contests(scale: Scale) -> Vec<Contest> {
     let bodies = [(Body::Ready, None), (Body::Ready, Some(TIMEOUT)), (Body::Waits, Some(TIMEOUT))];

@@ -1,8 +1,8 @@
-//! The allocator counts what is allocated, and what still lives.
+//! The allocator counts allocations and live bytes.
 
 use agentflow_benches::allocator::{Allocated, counted};
 
-/// Without a test harness, whose threads allocate as well.
+/// Runs without a test harness, because its threads allocate as well.
 fn main() {
     let (allocated, kept) = counted(|| {
         drop(vec![0_u8; 1_000]);

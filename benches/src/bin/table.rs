@@ -1,4 +1,4 @@
-//! Prints what agentflow costs beside the same work written by hand, and whether the bars hold.
+//! Prints the costs of agentflow beside the same work written by hand, and marks the targets that it misses.
 //!
 //! ```text
 //! cargo run --release -p agentflow-benches
@@ -31,7 +31,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None`: somebody asked for help.
+    /// Parses the arguments; returns `None` after printing the help text.
     fn parse() -> Result<Option<Self>, lexopt::Error> {
         let mut options = Self::default();
         let mut arguments = Parser::from_env();
@@ -47,7 +47,7 @@ impl Options {
         Ok(Some(options))
     }
 
-    /// Whether the figures count.
+    /// Returns true if the figures are meaningful enough to judge.
     fn is_judged(&self) -> bool {
         !self.is_quick && !cfg!(debug_assertions)
     }
@@ -59,11 +59,11 @@ impl Options {
 
 fn measured(options: &Options) -> Result<Vec<Row>, Box<dyn Error>> {
     let (scale, effort) = if options.is_quick { (Scale::QUICK, Effort::QUICK) } else { (Scale::FULL, Effort::FULL) };
-    // Counted while nothing else is there to allocate.
+    // No other thread allocates yet, so the counts are exact.
     let counted = memory::rows();
     let wanted = |contest: &Contest| options.wants(&contest.name, contest.floors.iter().any(|(_, bar)| bar.is_some()));
     let contests: Vec<_> = contests(scale).into_iter().filter(wanted).collect();
-    // Shown on a terminal only.
+    // The bar is shown on a terminal only.
     let progress = ProgressBar::new(contests.len() as u64)
         .with_style(ProgressStyle::with_template("{pos} of {len} measured; now {wide_msg}")?);
     let mut rows = Vec::new();

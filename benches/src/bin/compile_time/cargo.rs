@@ -8,7 +8,7 @@ use std::{
 
 use crate::scratch::{Crate, Scratch};
 
-/// How long `cargo check` of the crate takes.
+/// Returns the time that `cargo check` of the crate takes.
 pub(crate) fn check(scratch: &Scratch, which: Crate) -> Result<Duration, Box<dyn Error>> {
     let mut command = cargo(scratch, "target");
     command.args(["check", "--quiet", "--package", which.name()]);
@@ -17,13 +17,13 @@ pub(crate) fn check(scratch: &Scratch, which: Crate) -> Result<Duration, Box<dyn
     Ok(began.elapsed())
 }
 
-/// Forgets what was compiled of the crate.
+/// Removes the build artifacts of the crate.
 pub(crate) fn clean(scratch: &Scratch, which: Crate) -> Result<(), Box<dyn Error>> {
     succeed(cargo(scratch, "target").args(["clean", "--quiet", "--package", which.name()]))?;
     Ok(())
 }
 
-/// What the macros of the crate expand to, as a nightly compiler counts it; `None` if there is no nightly.
+/// Returns the size of the expanded macros as a nightly compiler counts it, or `None` without a nightly.
 pub(crate) fn macro_stats(scratch: &Scratch, which: Crate) -> Result<Option<String>, Box<dyn Error>> {
     let has_nightly = Command::new("rustup")
         .args(["run", "nightly", "rustc", "--version"])
@@ -34,7 +34,7 @@ pub(crate) fn macro_stats(scratch: &Scratch, which: Crate) -> Result<Option<Stri
     if !has_nightly {
         return Ok(None);
     }
-    // It would be fresh if it had been counted before, and a fresh crate says nothing.
+    // Cargo prints no statistics for a crate that is up to date, so the crate must look changed.
     scratch.touch(which)?;
     let mut command = Command::new("rustup");
     command.args(["run", "nightly", "cargo", "rustc", "--profile", "check", "--package", which.name()]);

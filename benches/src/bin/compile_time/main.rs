@@ -1,4 +1,4 @@
-//! Prints what `#[node]` and `graph!` cost at compile time, beside the same functions called by hand.
+//! Prints the compile-time cost of `#[node]` and `graph!`, beside the same functions called by hand.
 //!
 //! ```text
 //! cargo run --release -p agentflow-benches --bin compile_time
@@ -16,7 +16,7 @@ mod scratch;
 
 const REPETITIONS: usize = 15;
 
-/// Seconds by hand and with a graph: medians of checks that were made in turns.
+/// Returns the seconds by hand and with a graph: medians of alternating checks.
 fn measured(
     scratch: &Scratch,
     prepare: impl Fn(&Scratch, Crate) -> Result<(), Box<dyn Error>>,
@@ -58,7 +58,7 @@ fn print_macro_stats(scratch: &Scratch) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The second of the five numbers at the end: `#[node]   50   1_800   36.0   74_130   1_482.6`.
+/// Returns the second of the five numbers at the end: `#[node]   50   1_800   36.0   74_130   1_482.6`.
 fn lines_of(line: &str) -> Option<f64> {
     line.split_whitespace().rev().nth(3)?.replace('_', "").parse().ok()
 }

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-/// How many nodes the graph has.
+/// The number of nodes of the graph.
 pub(crate) const NODES: u32 = 50;
 
 /// A workspace of scratch crates.
@@ -17,7 +17,7 @@ pub(crate) struct Scratch {
     root: PathBuf,
 }
 
-/// One of the two.
+/// One of the two crates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Crate {
     ByHand,
@@ -40,7 +40,7 @@ impl Crate {
         let mut source = format!("use agentflow::{{{import}}};\n");
         for node in 0..NODES {
             let body = format!("state.context.push(Message::assistant(\"{node}\"));");
-            // Writing to a string can't fail.
+            // Writing to a string cannot fail.
             let _ = write!(source, "\n{attribute}pub async fn n{node}(state: &mut AgentState) {{\n    {body}\n}}\n");
         }
         let nodes = (0..NODES).map(|node| format!("n{node}"));
@@ -59,7 +59,7 @@ impl Crate {
 }
 
 impl Scratch {
-    /// Writes both crates, beside the build of this program. They take the dependencies that this repository has locked.
+    /// Writes both crates beside the build of this program. They use the locked dependencies of this repository.
     pub(crate) fn create() -> io::Result<Self> {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or(io::ErrorKind::NotFound)?;
         let program = env::current_exe()?;
@@ -87,7 +87,7 @@ impl Scratch {
         &self.root
     }
 
-    /// As if somebody had saved the file.
+    /// Updates the modification time of the crate's source, so that cargo checks it again.
     pub(crate) fn touch(&self, which: Crate) -> io::Result<()> {
         fs::File::options().write(true).open(self.source(which))?.set_modified(SystemTime::now())
     }

@@ -1,4 +1,4 @@
-//! [`Kind`]: the sorts of tasks that a soak is mixed of.
+//! [`Kind`]: the sorts of tasks in a soak.
 
 use std::{future::pending, thread, time::Duration};
 
@@ -8,54 +8,54 @@ use agentflow::{
 };
 use tokio::{sync::OwnedSemaphorePermit, task::yield_now, time::sleep};
 
-/// What the panics of the tasks say, so that the hook knows them from others.
+/// The message of the tasks' panics, by which the hook recognizes them.
 pub(crate) const PANIC: &str = "a task of the soak panics";
 
-/// A timeout that is never over.
+/// A timeout that never fires.
 const NEVER_OVER: Duration = Duration::from_hours(1);
 
-/// A sort of task: how it is spawned, and how it must end.
+/// A sort of task, with its way to be spawned and its expected outcome.
 ///
 /// A new one is a variant, a line in [`MIX`], and an arm in each method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Done when it is polled.
+    /// Completes at its first poll.
     Ready,
-    /// Waits a little, with a timeout that is never over.
+    /// Sleeps for a moment, with a timeout that never fires.
     Sleeps,
     /// Returns an error.
     Fails,
     /// Panics while it runs.
     Panics,
-    /// Is cancelled, and panics when it is dropped for that.
+    /// Is cancelled, and panics while it is dropped.
     PanicsWhenDropped,
     /// Takes longer than its timeout.
     TimesOut,
-    /// Has no time at all.
+    /// Has a timeout of zero.
     HasNoTime,
-    /// Is cancelled while it waits, or before it began.
+    /// Is cancelled while it waits or before it starts.
     IsCancelled,
-    /// Is aborted, because its handle is dropped.
+    /// Is aborted by the drop of its handle.
     IsAborted,
-    /// Is cancelled, listens, and ends by itself.
+    /// Is cancelled, and ends by itself within its grace period.
     Listens,
-    /// Is cancelled, is told so, and doesn't care until its grace is over.
+    /// Is cancelled, and ignores its token until its grace period is over.
     DoesNotListen,
     /// Spawns a child that completes and one that fails.
     HasChildren,
     /// Blocks a thread.
     Blocks,
-    /// Fails twice, and is tried again.
+    /// Fails twice and then succeeds, with retries.
     Retries,
-    /// Fails as often as it is tried.
+    /// Fails in each attempt.
     RetriesInVain,
-    /// Waits for its turn: only so many of its name run at once.
+    /// Is queued, because the number of running tasks of its name is limited.
     TakesTurns,
-    /// Waits until the one with its key has ended.
+    /// Is queued until the task with the same key has ended.
     SharesAKey,
 }
 
-/// How many there are of each in a [`deck`].
+/// The number of tasks of each kind in a [`deck`].
 pub(crate) const MIX: &[(Kind, usize)] = &[
     (Kind::Ready, 200),
     (Kind::Sleeps, 240),
@@ -76,16 +76,16 @@ pub(crate) const MIX: &[(Kind, usize)] = &[
     (Kind::SharesAKey, 30),
 ];
 
-/// Of which only so many run at once.
+/// The name with a limit on its running tasks, and that limit.
 pub(crate) const TAKES_TURNS: (&str, usize) = ("takes turns", 16);
 
-/// The kinds in the order in which they are spawned, again and again: well mixed, and each as often as [`MIX`] says.
+/// Returns the kinds in the order in which they are spawned repeatedly: well mixed, in the shares of [`MIX`].
 pub(crate) fn deck() -> Vec<Kind> {
     let mut rest: Vec<_> = MIX.iter().map(|&(kind, count)| (kind, count, 0)).collect();
     let size = MIX.iter().map(|(_, count)| count).sum();
     let mut deck = Vec::with_capacity(size);
     while deck.len() < size {
-        // Each gains what its share is, and the one that has most comes next and pays for it.
+        // Each kind gains its share as credit; the kind with the most credit comes next and pays for it.
         for (_, share, credit) in &mut rest {
             *credit += share.cast_signed();
         }
@@ -98,7 +98,7 @@ pub(crate) fn deck() -> Vec<Kind> {
 }
 
 impl Kind {
-    /// How it ends, and how its children do.
+    /// Returns the expected outcomes of a task of this kind and of its children, with their numbers.
     pub(crate) const fn outcomes(self) -> &'static [(TaskOutcome, u64)] {
         match self {
             Self::Ready
@@ -117,7 +117,7 @@ impl Kind {
         }
     }
 
-    /// Spawns one, which holds the permit for as long as it or a child of it is there.
+    /// Spawns a task of this kind. The task and its children hold the permit until they are dropped.
     pub(crate) fn spawn(
         self,
         tasks: &BackgroundTaskManager,
@@ -139,7 +139,7 @@ impl Kind {
             Self::Fails => tasks.create_task(fails(permit)).name("fails").spawn(),
             Self::Panics => tasks.create_task(panics(permit)).name("panics").spawn(),
             Self::PanicsWhenDropped => {
-                // Made here, so that it is there even if the task is cancelled before it begins.
+                // The task owns the bomb from the start, even if it is cancelled before its first poll.
                 let bomb = Bomb;
                 let dropped = async move {
                     let _bomb = bomb;
@@ -199,7 +199,7 @@ impl Kind {
         }
     }
 
-    /// What becomes of its handle, some time after the spawn.
+    /// Cancels, drops or ignores the handle, some time after the spawn.
     pub(crate) fn let_go(self, handle: TaskHandle<()>) {
         match self {
             Self::IsCancelled | Self::PanicsWhenDropped | Self::Listens | Self::DoesNotListen => handle.cancel(),

@@ -1,10 +1,10 @@
-//! [`Ledger`]: how many tasks must have ended how.
+//! [`Ledger`]: the expected number of tasks of each outcome.
 
 use agentflow::task::{TaskOutcome, TaskStats};
 
 use crate::kind::Kind;
 
-/// How a task can end.
+/// All outcomes of a task.
 pub(crate) const OUTCOMES: [TaskOutcome; 6] = [
     TaskOutcome::Completed,
     TaskOutcome::Failed,
@@ -14,12 +14,12 @@ pub(crate) const OUTCOMES: [TaskOutcome; 6] = [
     TaskOutcome::Aborted,
 ];
 
-/// What was spawned, and how it is to end.
+/// The spawned tasks and their expected outcomes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ledger([u64; OUTCOMES.len()]);
 
 impl Ledger {
-    /// A task of this kind was spawned.
+    /// Records the spawn of a task of this kind.
     pub(crate) fn add(&mut self, kind: Kind) {
         for (outcome, count) in kind.outcomes() {
             for (known, total) in OUTCOMES.iter().zip(&mut self.0) {
@@ -34,14 +34,14 @@ impl Ledger {
         self.0.iter().sum()
     }
 
-    /// Each outcome, how many tasks must have it, and how many have.
+    /// Returns each outcome with the expected and the actual number of tasks.
     pub(crate) fn beside(&self, stats: &TaskStats) -> Vec<(TaskOutcome, u64, u64)> {
         let counted = counted(stats);
         OUTCOMES.into_iter().zip(self.0).zip(counted).map(|((outcome, due), counted)| (outcome, due, counted)).collect()
     }
 }
 
-/// In the order of [`OUTCOMES`].
+/// Returns the counters in the order of [`OUTCOMES`].
 fn counted(stats: &TaskStats) -> [u64; OUTCOMES.len()] {
     [
         stats.outcomes.completed,
@@ -53,7 +53,7 @@ fn counted(stats: &TaskStats) -> [u64; OUTCOMES.len()] {
     ]
 }
 
-/// Whether every task that was spawned is active or has ended, and none is both.
+/// Returns true if every spawned task is either active or has ended.
 pub(crate) fn is_consistent(stats: &TaskStats) -> bool {
     stats.spawned == stats.active + counted(stats).iter().sum::<u64>()
 }

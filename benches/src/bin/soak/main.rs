@@ -1,5 +1,4 @@
-//! Spawns very many tasks that end in every way there is, and checks that each of them is accounted for and that none
-//! leaves anything behind.
+//! Spawns very many tasks with every outcome, and checks that each is accounted for and that none leaks memory.
 //!
 //! ```text
 //! cargo run --release -p agentflow-benches --bin soak -- --tasks 1000000
@@ -52,13 +51,13 @@ Spawns very many tasks that end in every way there is, and checks that each is a
 Exits with 1 if a task is unaccounted for, or memory grows.
 ";
 
-/// How long a cancelled task that listens has to end by itself.
+/// The grace period of a cancelled task.
 const GRACE: Duration = Duration::from_millis(20);
 
-/// How long the runtime may take to let go of tasks that have ended.
+/// The time in which the runtime must free tasks that have ended.
 const LET_GO: Duration = Duration::from_secs(10);
 
-/// In how many parts a soak is done. After each, everything that was spawned has ended, and memory is looked at.
+/// The number of parts of a soak. After each part all spawned tasks have ended, and memory is measured.
 const PARTS: u64 = 10;
 
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +68,7 @@ struct Options {
 }
 
 impl Options {
-    /// `None`: somebody asked for help.
+    /// Parses the arguments; returns `None` after printing the help text.
     fn parse() -> Result<Option<Self>, Box<dyn Error>> {
         let mut options = Self { tasks: 1_000_000, in_flight: 10_000, workers: available_parallelism()?.get() };
         let mut arguments = Parser::from_env();
@@ -89,14 +88,14 @@ impl Options {
     }
 }
 
-/// Spawns tasks, so many at once.
+/// Spawns tasks, with a bound on those in flight.
 struct Producer {
     tasks: BackgroundTaskManager,
     deck: Vec<Kind>,
     next: usize,
     permits: Arc<Semaphore>,
     ledger: Ledger,
-    /// Handles that are kept for a while: some of the tasks are cancelled when they are let go.
+    /// The latest handles. Some tasks are cancelled when their handle leaves this queue.
     held: VecDeque<(Kind, TaskHandle<()>)>,
     hold: usize,
 }
@@ -112,12 +111,12 @@ impl Producer {
             permits: Arc::new(Semaphore::new(in_flight)),
             ledger: Ledger::default(),
             held: VecDeque::new(),
-            // Less than may be in flight, or all that is in flight could be waiting to be let go.
+            // This is less than the bound, or all tasks in flight could be waiting for their cancellation.
             hold: (in_flight / 2).min(100),
         }
     }
 
-    /// Spawns until so many tasks were spawned in all, and waits until all have ended.
+    /// Spawns until this many tasks were spawned in all, and waits until all have ended.
     async fn spawn_until(&mut self, total: u64) -> Result<(), Box<dyn Error>> {
         while self.ledger.spawned() < total {
             let permit = Arc::clone(&self.permits).acquire_owned().await?;
@@ -133,7 +132,7 @@ impl Producer {
         Ok(())
     }
 
-    /// Lets go of all handles but the latest.
+    /// Releases all handles but the latest.
     fn let_go(&mut self, keep: usize) {
         while self.held.len() > keep
             && let Some((kind, handle)) = self.held.pop_front()
@@ -143,12 +142,12 @@ impl Producer {
     }
 }
 
-/// What a soak has shown.
+/// The result of a soak.
 struct Soaked {
     ledger: Ledger,
     stats: TaskStats,
     seen: Seen,
-    /// Before the first task, and after each part.
+    /// The memory before the first task and after each part.
     memory: Vec<Memory>,
     elapsed: Duration,
     mistakes: Vec<String>,
@@ -157,7 +156,7 @@ struct Soaked {
 async fn soak(options: Options) -> Result<Soaked, Box<dyn Error>> {
     let mut mistakes = Vec::new();
     let mut memory = vec![Memory::now()];
-    // Shown on a terminal only; elsewhere the lines at each part must do.
+    // The bar is shown on a terminal only; elsewhere a line per part shows the progress.
     let progress = ProgressBar::new(options.tasks).with_style(ProgressStyle::with_template(
         "{elapsed} {wide_bar} {human_pos} of {human_len} tasks, {per_sec}, {eta} left",
     )?);
@@ -186,7 +185,7 @@ async fn soak(options: Options) -> Result<Soaked, Box<dyn Error>> {
     Ok(Soaked { ledger: producer.ledger, stats: producer.tasks.stats(), seen, memory, elapsed, mistakes })
 }
 
-/// Waits until the runtime has freed what has ended: a task is counted out just before.
+/// Waits until the runtime has freed the ended tasks, which happens just after they are counted.
 async fn runtime_let_go() -> Result<(), String> {
     let runtime = Handle::current().metrics();
     let began = Instant::now();
@@ -200,7 +199,7 @@ async fn runtime_let_go() -> Result<(), String> {
 }
 
 impl Soaked {
-    /// All that is not as it should be.
+    /// Returns everything that is wrong.
     fn mistakes(&self) -> Vec<String> {
         let Self { ledger, stats, seen, memory, mistakes, .. } = self;
         let mut mistakes = mistakes.clone();
@@ -264,7 +263,7 @@ fn show(memory: Memory) -> String {
     )
 }
 
-/// The tasks' own panics are as they should be. Others are told as always.
+/// Silences the panics that tasks raise on purpose. Others are printed as usual.
 fn quiet_panics() {
     let others = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

@@ -1,4 +1,4 @@
-//! [`Watcher`]: somebody who looks at the manager all the time.
+//! [`Watcher`]: a thread that reads the manager's numbers all the time.
 
 use std::{
     sync::{
@@ -14,21 +14,21 @@ use indicatif::ProgressBar;
 
 use crate::ledger;
 
-/// A thread of its own, so that it looks while others spawn and end.
+/// A thread that reads the numbers while other threads spawn and end tasks.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<Seen>,
 }
 
-/// What a watcher saw.
+/// The observations of a watcher.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Seen {
-    /// How often it looked.
+    /// The number of reads.
     pub(crate) looks: u64,
-    /// The most tasks that were active at once.
+    /// The highest number of active tasks.
     pub(crate) most_active: u64,
-    /// The first numbers that didn't agree with each other.
+    /// The first numbers that were inconsistent.
     pub(crate) inconsistent: Option<TaskStats>,
 }
 

@@ -845,7 +845,10 @@ async fn a_task_queued_for_too_long_ends_by_its_queue_timeout() {
         let error = handle.await.unwrap_err();
         let TaskError::TimedOut { after, limit: of, .. } = error else { panic!("{error}") };
         assert_eq!((after, of, began.elapsed()), (limit, TimeoutKind::Queue, limit));
-        assert_eq!(error.to_string(), format!("the background task timed out: its turn did not come within {limit:?}"));
+        assert_eq!(
+            error.to_string(),
+            format!("the background task timed out: it was queued for longer than {limit:?}")
+        );
     }
     assert!(!polled.load(Ordering::SeqCst));
     for end in tasks.recently_finished() {

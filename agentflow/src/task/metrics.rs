@@ -39,7 +39,7 @@ impl Metrics {
 
     /// A recorder that panics must not take the task's place, its end, or the waiting of others away.
     pub(super) fn record(&self, task: &str, change: Change) {
-        crate::error::quietly(|| self.tell(task, change));
+        crate::error::catch_panic(|| self.tell(task, change));
     }
 
     fn tell(&self, task: &str, change: Change) {

@@ -57,7 +57,7 @@ fn node_names_are_unique() {
 fn a_node_name_is_not_empty_and_contains_no_slash() {
     let mut graph = nodes(&["", "RESEARCH/PLAN"]);
     graph.add_edge("", "RESEARCH/PLAN").add_edge("RESEARCH/PLAN", END);
-    let rule = "is no name for a node: it has at least one character, and no `/`, which leads into a subgraph";
+    let rule = "is not a valid node name: a name has at least one character and no `/`, which separates a subgraph from its nodes";
     assert_eq!(problems(graph), [format!("`` {rule}"), format!("`RESEARCH/PLAN` {rule}")]);
 }
 
@@ -97,21 +97,21 @@ fn a_suggestion_is_machine_readable() {
 fn a_graph_needs_an_entry_point() {
     let mut graph = StateGraph::new();
     graph.add_node("A", speak {}).add_edge("A", END);
-    assert_eq!(problems(graph), ["nothing says where the graph starts: `set_entry_point(\"A\")`"]);
+    assert_eq!(problems(graph), ["the graph has no entry point; set one with `set_entry_point(\"A\")`"]);
 }
 
 #[test]
 fn end_is_no_source_of_an_edge() {
     let mut graph = StateGraph::new();
     graph.add_node("A", speak {}).add_edge(START, END).add_edge("A", END);
-    assert_eq!(problems(graph), ["nothing says where the graph starts: `set_entry_point(\"A\")`"]);
+    assert_eq!(problems(graph), ["the graph has no entry point; set one with `set_entry_point(\"A\")`"]);
 }
 
 #[test]
 fn a_graph_has_one_entry_point() {
     let mut graph = nodes(&["A", "B"]);
     graph.add_edge("A", "B").add_edge("B", END).add_edge(START, "B");
-    assert_eq!(problems(graph), ["the graph starts at `A` already: it cannot start at `B` as well"]);
+    assert_eq!(problems(graph), ["the graph starts at `A` already; it cannot start at `B` as well"]);
 
     for end_first in [false, true] {
         let mut graph = StateGraph::new();
@@ -122,7 +122,7 @@ fn a_graph_has_one_entry_point() {
         if !end_first {
             graph.add_edge(START, END);
         }
-        assert_eq!(problems(graph), ["the graph starts at `A` already: it cannot start at `END` as well"]);
+        assert_eq!(problems(graph), ["the graph starts at `A` already; it cannot start at `END` as well"]);
     }
 }
 
@@ -139,7 +139,7 @@ fn a_node_has_one_outgoing_edge() {
     graph.add_edge("A", "B").add_edge("A", END).add_edge("B", END);
     assert_eq!(
         problems(graph),
-        ["`A` has two ways on, `B` and `END`; a node has one: make them a group or a decision"]
+        ["`A` has two outgoing edges, `B` and `END`; a node has one: make them a group or a decision"]
     );
 }
 
@@ -147,7 +147,7 @@ fn a_node_has_one_outgoing_edge() {
 fn every_node_has_an_outgoing_edge() {
     let mut graph = nodes(&["A", "B"]);
     graph.add_edge("A", "B");
-    assert_eq!(problems(graph), ["node `B` has no way on; end the graph with `add_edge(\"B\", END)`"]);
+    assert_eq!(problems(graph), ["node `B` has no outgoing edge; end the graph with `add_edge(\"B\", END)`"]);
 }
 
 #[test]
@@ -156,10 +156,8 @@ fn every_node_is_reachable() {
     graph.add_edge("A", END).add_edge("B", "C").add_edge("C", END);
     assert_eq!(
         problems(graph),
-        [
-            "node `B` can never run: no path leads to it from `A`",
-            "node `C` can never run: no path leads to it from `A`",
-        ]
+        ["node `B` can never run: no path leads to it from `A`"],
+        "`C` is not reported, because `B` leads to it"
     );
 }
 
@@ -167,11 +165,11 @@ fn every_node_is_reachable() {
 fn every_loop_has_an_exit() {
     let mut graph = nodes(&["A", "B", "C"]);
     graph.add_edge("A", "B").add_edge("B", "C").add_edge("C", "B");
-    assert_eq!(problems(graph), ["nodes `B`, `C` loop for ever: no path leads from there to END"]);
+    assert_eq!(problems(graph), ["nodes `B`, `C` loop forever: no path leads from them to `END`"]);
 
     let mut graph = nodes(&["A"]);
     graph.add_edge("A", "A");
-    assert_eq!(problems(graph), ["node `A` loops for ever: no path leads from there to END"]);
+    assert_eq!(problems(graph), ["node `A` loops forever: no path leads from it to `END`"]);
 }
 
 #[test]
@@ -191,9 +189,9 @@ fn problems_are_listed_in_the_order_of_the_calls() {
     assert_eq!(lines[0], "the graph cannot be compiled, 4 problems:");
     for (line, begins) in lines[1..].iter().zip([
         "  two nodes are named `A` (",
-        "  `A` has two ways on, `B` and `END`; a node has one: make them a group or a decision (",
+        "  `A` has two outgoing edges, `B` and `END`; a node has one: make them a group or a decision (",
         "  there is no node `NOWHERE` (",
-        "  the graph starts at `A` already: it cannot start at `B` as well (",
+        "  the graph starts at `A` already; it cannot start at `B` as well (",
     ]) {
         assert!(line.starts_with(begins), "{text}");
     }

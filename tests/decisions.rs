@@ -396,7 +396,7 @@ mod limits {
         assert_eq!(limit_of(&error), (9, "C".into(), vec!["C".into(), "A".into(), "B".into()]));
         assert_eq!(
             error.to_string(),
-            "the recursion limit of 9 node runs was reached before node `C`, in the loop of `C`, `A`, `B`; \
+            "the recursion limit of 9 node executions was reached before node `C`, in the loop of `C`, `A`, `B`; \
              raise it with `compile { recursion_limit: .. }` if the path is meant to be that long"
         );
     }
@@ -415,7 +415,7 @@ mod limits {
         assert!(
             error
                 .to_string()
-                .starts_with("the recursion limit of 2 node runs was reached before node `C`; raise it with")
+                .starts_with("the recursion limit of 2 node executions was reached before node `C`; raise it with")
         );
     }
 

@@ -331,8 +331,8 @@ async fn branches_that_replace_one_field_conflict_and_nothing_is_merged() {
     assert_eq!(conflict_of(&error), ("title", ["A".into(), "C".into()]));
     assert_eq!(
         error.to_string(),
-        "nodes `A` and `C` run side by side and both replace `title`; \
-         let one of them do it, or let the field append or merge: `#[state(append)]`, `#[state(with = ..)]`"
+        "nodes `A` and `C` run in parallel and both replace `title`; \
+         let only one of them replace it, or merge the values with `#[state(append)]` or `#[state(with = ..)]`"
     );
     let state = committed(&mut error);
     assert_eq!((state.title.as_str(), state.steps), ("", vec!["before".to_owned(), "FIRST".into()]));

@@ -340,7 +340,7 @@ impl<S, C: Context> StateGraph<S, C> {
     where
         S: State,
     {
-        self.add_deciding(name.into(), N::HANDLE, |_, _| Ok(0));
+        self.add_routed(name.into(), N::HANDLE, |_, _| Ok(0));
     }
 
     /// An empty graph with the state and context of this one, around it.
@@ -391,7 +391,7 @@ impl<S, C: Context> StateGraph<S, C> {
     ) where
         S: State,
     {
-        self.add_deciding(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
+        self.add_routed(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
         self.add_arms(name.into(), None, targets(arms), Vec::new());
     }
 
@@ -418,7 +418,7 @@ fn targets(arms: &[Arm]) -> Vec<(Arc<str>, EdgeTarget)> {
 #[must_use]
 #[allow(clippy::panic, reason = "as for `compiled`")]
 pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C> {
-    match graph.into_subgraph() {
+    match Subgraph::new(graph) {
         Ok(subgraph) => subgraph,
         Err(error) => panic!("bug in `graph!`: {error}"),
     }

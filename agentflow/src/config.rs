@@ -1,4 +1,4 @@
-//! [`RunConfig`]: what the caller says about one run.
+//! [`RunConfig`]: the configuration of one run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::run_id::RunId;
 
-/// What the caller says about one run: for whom, in which thread, for how long, and values of the caller's own.
+/// The configuration of one run: its user, thread, id and timeout, and custom values for its nodes.
 ///
 /// ```
 /// use agentflow::RunConfig;
@@ -23,16 +23,16 @@ use crate::run_id::RunId;
 /// # Ok::<_, agentflow::run::ConfigValueError>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-#[must_use = "a config does nothing unless a run is given it"]
+#[must_use = "a config does nothing until a run is started with it"]
 pub struct RunConfig {
-    /// Shared, as every node of every run gets to see it; absent while nothing is said.
-    said: Option<Arc<Said>>,
-    /// Each run's own, so that giving a run one copies nothing that is shared.
+    /// The settings, shared by all clones; `None` for the default settings.
+    shared: Option<Arc<Shared>>,
+    /// Not shared, so that setting the id of a run copies no settings.
     run_id: Option<RunId>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Said {
+struct Shared {
     user_id: Option<String>,
     thread_id: Option<String>,
     run_timeout: Option<Duration>,
@@ -41,39 +41,39 @@ struct Said {
 }
 
 impl RunConfig {
-    /// A config that says nothing.
+    /// Creates a configuration with default settings.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For whom the run is.
+    /// Sets the user for whom the run is.
     pub fn with_user_id(self, user_id: impl Into<String>) -> Self {
-        self.with(|said| said.user_id = Some(user_id.into()))
+        self.set(|shared| shared.user_id = Some(user_id.into()))
     }
 
-    /// Which conversation the run belongs to.
+    /// Sets the thread (the conversation) that the run belongs to.
     pub fn with_thread_id(self, thread_id: impl Into<String>) -> Self {
-        self.with(|said| said.thread_id = Some(thread_id.into()))
+        self.set(|shared| shared.thread_id = Some(thread_id.into()))
     }
 
-    /// The run's id, if the caller has one already; otherwise the run gets a new one.
+    /// Sets the id of the run. Without this, each run gets a new id.
     pub fn with_run_id(self, run_id: RunId) -> Self {
         Self { run_id: Some(run_id), ..self }
     }
 
-    /// How long the run may take.
+    /// Limits the duration of the run. There is no limit by default.
     pub fn with_run_timeout(self, timeout: Duration) -> Self {
-        self.with(|said| said.run_timeout = Some(timeout))
+        self.set(|shared| shared.run_timeout = Some(timeout))
     }
 
-    /// What cancels the run from outside.
+    /// Sets a token that cancels the run.
     pub fn with_cancellation_token(self, token: CancellationToken) -> Self {
-        self.with(|said| said.cancellation_token = Some(token))
+        self.set(|shared| shared.cancellation_token = Some(token))
     }
 
-    /// A value of the caller's own, for nodes to read with [`value`](Self::value); it replaces the one that `key` had.
+    /// Sets a custom value, which nodes read with [`value`](Self::value). It replaces an earlier value of `key`.
     ///
-    /// What isn't JSON yet becomes it before, where a failure can be handled: `serde_json::to_value(&limits)?`.
+    /// Convert other types to JSON first, so that a failure can be handled: `serde_json::to_value(&limits)?`.
     ///
     /// ```
     /// use agentflow::RunConfig;
@@ -84,40 +84,44 @@ impl RunConfig {
     ///     .with_value("limits", json!({ "pages": 3 }));
     /// ```
     pub fn with_value(self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.with(|said| _ = said.values.insert(key.into(), value.into()))
+        self.set(|shared| _ = shared.values.insert(key.into(), value.into()))
     }
 
-    /// For whom the run is.
+    /// Returns the user for whom the run is.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.said.as_ref()?.user_id.as_deref()
+        self.shared.as_ref()?.user_id.as_deref()
     }
 
-    /// Which conversation the run belongs to.
+    /// Returns the thread (the conversation) that the run belongs to.
     #[must_use]
     pub fn thread_id(&self) -> Option<&str> {
-        self.said.as_ref()?.thread_id.as_deref()
+        self.shared.as_ref()?.thread_id.as_deref()
     }
 
-    /// The run's id.
+    /// Returns the id of the run. Inside a node it is always set.
     #[must_use]
     pub fn run_id(&self) -> Option<RunId> {
         self.run_id
     }
 
-    /// How long the run may take.
+    /// Returns the limit on the duration of the run.
     #[must_use]
     pub fn run_timeout(&self) -> Option<Duration> {
-        self.said.as_ref()?.run_timeout
+        self.shared.as_ref()?.run_timeout
     }
 
-    /// What cancels the run from outside.
+    /// Returns the token that cancels the run.
     #[must_use]
     pub fn cancellation_token(&self) -> Option<&CancellationToken> {
-        self.said.as_ref()?.cancellation_token.as_ref()
+        self.shared.as_ref()?.cancellation_token.as_ref()
     }
 
-    /// The caller's value for `key`, `None` if there is none, an error if it is not a `T`.
+    /// Returns the custom value of `key`, or `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigValueError`] if the value is not a `T`.
     ///
     /// ```
     /// use agentflow::RunConfig;
@@ -130,7 +134,7 @@ impl RunConfig {
     /// );
     /// ```
     pub fn value<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ConfigValueError> {
-        let Some(value) = self.said.as_ref().and_then(|said| said.values.get(key)) else {
+        let Some(value) = self.shared.as_ref().and_then(|shared| shared.values.get(key)) else {
             return Ok(None);
         };
         T::deserialize(value).map(Some).map_err(|cause| ConfigValueError {
@@ -140,21 +144,22 @@ impl RunConfig {
         })
     }
 
-    fn with(mut self, say: impl FnOnce(&mut Said)) -> Self {
-        say(Arc::make_mut(self.said.get_or_insert_default()));
+    fn set(mut self, change: impl FnOnce(&mut Shared)) -> Self {
+        change(Arc::make_mut(self.shared.get_or_insert_default()));
         self
     }
 }
 
-/// A value of a [`RunConfig`] is there, but not of the type that the node asks for.
+/// The error for a custom value of a [`RunConfig`] that has another type than the one asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("the config value `{key}` is not a `{expected}`: {cause}")]
 #[non_exhaustive]
 pub struct ConfigValueError {
-    /// The value's key.
+    /// The key of the value.
     pub key: String,
     /// The type that was asked for.
     pub expected: &'static str,
-    /// What doesn't fit. It is in this error's text, and so no `source` besides: a report would say it twice.
+    /// The error of the conversion. It is part of this error's text and therefore not its `source`, or a report would
+    /// contain it twice.
     pub cause: serde_json::Error,
 }

@@ -1,4 +1,4 @@
-//! [`NodeError`]: why a node failed.
+//! Errors of nodes and of their attempts.
 
 use std::{
     any::Any,
@@ -10,10 +10,11 @@ use std::{
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why a node failed: any error, boxed.
+/// The error of a node: any error, boxed.
 ///
-/// Every `std::error::Error` converts into it, `anyhow::Error` and plain text too, so `?` works in a node whatever
-/// fails there. Like `anyhow::Error` it is not itself a `std::error::Error`; [`as_error`](Self::as_error) is.
+/// Every `std::error::Error` converts into it, and so do `anyhow::Error` and plain text, so that `?` works in a node for
+/// every kind of error. Like `anyhow::Error` it is not itself a `std::error::Error`; [`as_error`](Self::as_error) returns
+/// one.
 ///
 /// ```
 /// use agentflow::NodeError;
@@ -31,30 +32,30 @@ type BoxError = Box<dyn Error + Send + Sync>;
 pub struct NodeError(BoxError);
 
 impl NodeError {
-    /// The error as a `std::error::Error`, with its chain of sources.
+    /// Returns the error as a `std::error::Error`, with its chain of sources.
     #[must_use]
     pub fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
         &*self.0
     }
 
-    /// The error that the node returned, if it is an `E`.
+    /// Returns the node's error if it is an `E`.
     #[must_use]
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.0.downcast_ref()
     }
 
-    /// The boxed error, to pass on.
+    /// Returns the boxed error.
     #[must_use]
     pub fn into_source(self) -> BoxError {
         self.0
     }
 
-    /// The error that the node returned, if it is an `E`; else the whole again.
+    /// Returns the node's error if it is an `E`, and `self` otherwise.
     pub(crate) fn downcast<E: Error + 'static>(self) -> Result<Box<E>, Self> {
         self.0.downcast().map_err(Self)
     }
 
-    /// What a node's panic becomes.
+    /// Creates the error of a node that panicked.
     pub(crate) fn panicked(payload: Box<dyn Any + Send>) -> Self {
         Self(Box::new(Panicked { message: panic_message(payload) }))
     }
@@ -78,18 +79,18 @@ impl fmt::Debug for NodeError {
     }
 }
 
-/// A node panicked; this is its error, found with [`NodeError::downcast_ref`].
+/// The error of a node that panicked. Find it with [`NodeError::downcast_ref`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("panicked: {message}")]
 #[non_exhaustive]
 pub struct Panicked {
-    /// What `panic!` was given, or a note that it was not text.
+    /// The message of the panic, or a note that its payload was not text.
     pub message: Box<str>,
 }
 
-/// An attempt took longer than it may: a node's `timeout`, or a task's
-/// [`attempt_timeout`](crate::task::TaskBuilder::attempt_timeout). A node's error is found with [`NodeError::downcast_ref`], and
-/// both are what [`RetryPolicy::when`](crate::RetryPolicy::when) is asked about. A timeout of the node's own is another type.
+/// The error of an attempt that exceeded a node's `timeout` or a task's
+/// [`attempt_timeout`](crate::task::TaskBuilder::attempt_timeout). Find it with [`NodeError::downcast_ref`], or in the
+/// predicate of [`RetryPolicy::when`](crate::RetryPolicy::when). Timeouts inside the node's own code have other types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("timed out after {after:?}")]
 #[non_exhaustive]
@@ -98,7 +99,7 @@ pub struct AttemptTimedOut {
     pub after: Duration,
 }
 
-/// A router gave a route that no arm has; this is the error, found with [`NodeError::downcast_ref`].
+/// The error of a decision without an arm for the route. Find it with [`NodeError::downcast_ref`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no arm for the route `{route}`")]
 #[non_exhaustive]
@@ -107,7 +108,7 @@ pub struct NoRoute {
     pub route: Box<str>,
 }
 
-/// The text that `panic!` was given: it arrives as `&str` or as `String`, depending on how it was formatted.
+/// Returns the message of a panic. Its payload is a `&str` or a `String`, depending on how it was formatted.
 pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
     let message = if let Some(text) = payload.downcast_ref::<&'static str>() {
         (*text).into()
@@ -120,15 +121,21 @@ pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
     message
 }
 
-/// Does what may run a destructor of the user's, or other code of theirs that nothing depends on: one that panics is to
-/// take nothing away from whoever goes on.
-pub(crate) fn quietly(run: impl FnOnce()) {
+/// Returns the text of an error. The error may belong to the user and panic when it is formatted.
+pub(crate) fn text_of(error: &impl fmt::Display) -> String {
+    let text = catch_unwind(AssertUnwindSafe(|| error.to_string()));
+    text.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned())
+}
+
+/// Runs user code whose result is not needed, such as a destructor, and swallows its panic, so that it cannot replace
+/// the outcome of the caller.
+pub(crate) fn catch_panic(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
         discard(payload);
     }
 }
 
-/// Drops what was panicked with: it is the user's, and so is its destructor, which may panic as well.
+/// Drops the payload of a panic, whose destructor may panic as well.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);

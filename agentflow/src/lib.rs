@@ -1,9 +1,11 @@
-//! A graph runtime for agent services: workflows are graphs of async functions, run on tokio, and start work in the
-//! background from inside any node.
+//! A graph runtime for agent services: workflows are graphs of async functions, run on tokio, whose nodes can start
+//! background work.
 //!
-//! What other runtimes find out while running, or never, is a compile error here, at the token that is wrong. And
-//! background work is part of the runtime: it has a name, a timeout, an owner and an end that somebody can see, and is
-//! drained when the process is told to stop.
+//! Two ideas set it apart:
+//!
+//! - **Wiring mistakes are compile errors**, reported at the wrong token. Other runtimes report them at run time or never.
+//! - **Background work is part of the runtime.** Every task has a name, a timeout, an owner and one recorded outcome, and
+//!   is drained when the process is told to stop.
 //!
 //! ```
 //! use std::time::Duration;
@@ -42,12 +44,24 @@
 //! # }
 //! ```
 //!
-//! Where to look: [`node`](macro@node) and [`graph!`] for the macros, [`StateGraph`] for graphs that are known only at run
-//! time, [`CompiledGraph`] for running and shutting down, [`BackgroundTaskManager`] for background work, with a graph or
-//! without one.
+//! # Modules
 //!
-//! The feature `metrics`, off unless asked for, counts and measures background tasks: see the
-//! [names](BackgroundTaskManager#metrics).
+//! | module | contents |
+//! |---|---|
+//! | [`graph`](mod@graph) | [`StateGraph`], [`CompiledGraph`], their options and errors; [`Node`](graph::Node) for nodes written by hand |
+//! | [`run`] | [`RunConfig`], [`RunError`], and the events of a [`RunStream`](run::RunStream) |
+//! | [`task`] | [`BackgroundTaskManager`], with a graph or without one |
+//! | [`state`] | [`State`](trait@State) and its updates |
+//! | [`message`] | [`AgentState`] and the [`Message`]s of a conversation |
+//! | [`error`] | [`NodeError`], and the errors of panics, timeouts and missing arms |
+//! | [`shutdown`] | [`signal`](shutdown::signal) and [`ShutdownReport`] |
+//!
+//! The macros are [`#[node]`](macro@node), [`graph!`], [`#[derive(State)]`](derive@State) and
+//! [`#[derive(Route)]`](derive@Route).
+//!
+//! # Features
+//!
+//! `metrics` (off by default) counts and measures background tasks; see the [names](BackgroundTaskManager#metrics).
 
 mod config;
 pub mod error;
@@ -65,29 +79,29 @@ pub mod task;
 #[doc(hidden)]
 pub mod __private;
 
-/// An `async fn` becomes a node that [`graph!`] can name.
+/// Turns an `async fn` into a node that [`graph!`] can name.
 ///
-/// The function stays as it is and can be called in a unit test. Beside it stands a handle, a type of the same name, or
-/// the one that `#[node(MAIN)]` gives.
+/// The function is left as it is and can be called in a unit test. The macro adds a handle, a type with the same name as
+/// the function, or with the name in `#[node(MAIN)]`.
 ///
-/// Parameters are chosen by their **name** and checked by their type; each may be left out, the order is free:
+/// Parameters are chosen by **name** and checked by type. All are optional, and their order is free:
 ///
-/// | parameter | type | gives |
+/// | parameter | type | value |
 /// |---|---|---|
-/// | `state` | `&mut S` | the run's state, changed in place: the usual form, without a copy |
-/// | | `&S` | reads the state; the node may return an update |
+/// | `state` | `&mut S` | the run's state, mutated in place: the usual form, without a copy |
+/// | | `&S` | the state, read only; the node may return an update. The only form that can run in a group |
 /// | | `S` | a copy of the state; the node returns the new one |
 /// | `config` | [`&RunConfig`](RunConfig) | thread, run and user id, and the caller's own values |
 /// | `task_manager` | [`&BackgroundTaskManager`](BackgroundTaskManager) | the app's manager, labelled with this run and node |
 /// | `events` | [`&EventWriter`](EventWriter) | writes custom events |
-/// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token, for what the node starts; the node itself is dropped at its await |
-/// | `attempt` | `u32` | which attempt of the node this is, from 1 |
-/// | `error` | [`Option<&NodeFailure>`](NodeFailure) | the failure for which the run came here, by another node's `on_error` |
-/// | `#[inject] db` | `&Db` | a service of the app's context: see [`Provide`] |
+/// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token, for work that the node starts; the node itself is dropped at its current await |
+/// | `attempt` | `u32` | the number of the attempt, from 1 |
+/// | `error` | [`Option<&NodeFailure>`](NodeFailure) | the failure that led the run here by another node's `on_error` |
+/// | `#[inject] db` | `&Db` | a service of the app, which is borrowed: see [`Provide`] |
 ///
-/// A node without `state` runs on every state. What it returns: nothing, an update (`&S`) or the new state (`S`); where a
-/// decision follows, a [`Route`](derive@Route) instead of nothing, or beside the others in a tuple. Each of these may also
-/// be the `Ok` of a `Result` with any error that converts into [`NodeError`].
+/// A node without `state` runs on every state. A node returns nothing, an update (with `&S`) or the new state (with `S`). If
+/// a decision follows, it returns a [`Route`](derive@Route), alone or in a tuple with one of these. Each of them may also be
+/// the `Ok` of a `Result` with any error that converts into [`NodeError`].
 ///
 /// ```
 /// use agentflow::{AgentState, Message, NodeError, node};
@@ -101,18 +115,18 @@ pub mod __private;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {
-/// // The function is still a function.
+/// // The function can be called directly.
 /// let mut state = AgentState::default();
 /// assert_eq!(shout(&mut state).await.unwrap_err().to_string(), "nothing was said");
 /// # }
 /// ```
 ///
-/// Generic nodes are named with their arguments: `graph! { ask::<OpenAi> -> END }`. A crate that re-exports this one says
-/// where it is: `#[node(crate = my_crate::agentflow)]`.
+/// Generic nodes are named with their arguments: `graph! { ask::<OpenAi> -> END }`. A crate that re-exports this one
+/// specifies its path: `#[node(crate = my_crate::agentflow)]`.
 pub use agentflow_macros::node;
 
-/// A workflow drawn with arrows: an expression of type [`CompiledGraph<S, C>`](CompiledGraph), checked when your crate is
-/// compiled. It cannot fail at run time.
+/// Builds a [`CompiledGraph<S, C>`](CompiledGraph) from nodes and arrows. The graph is checked at compile time, and
+/// building it cannot fail at run time.
 ///
 /// ```
 /// use agentflow::{AgentState, Message, RunConfig, graph, node};
@@ -143,41 +157,49 @@ pub use agentflow_macros::node;
 ///
 /// | statement | meaning |
 /// |---|---|
-/// | `A -> B -> END` | after A, B; then the run is done |
-/// | `A -> { B, C -> D } -> E` | after A both branches side by side, then E, once; branches read the state and bring updates |
-/// | `A -> match next { Step::Again => A, Step::Done => END }` | goes where `next(&state)` says: Rust's own `match`, with all its patterns |
-/// | `A -> match { Step::Again => A, Step::Done => END }` | goes where A says, which returns a [`Route`](derive@Route) or a `bool` |
-/// | `START -> A` | runs begin at A; without it, at the first node of the first chain |
+/// | `A -> B -> END` | A, then B; then the run ends |
+/// | `A -> { B, C -> D } -> E` | after A both branches in parallel, then E, once; branches read the state and return updates |
+/// | `A -> match next { Step::Again => A, Step::Done => END }` | continues at the arm that matches `next(&state)`: Rust's own `match`, with all its patterns |
+/// | `A -> match { Step::Again => A, Step::Done => END }` | continues at the arm that matches the [`Route`](derive@Route) or `bool` that A returns |
+/// | `START -> A` | runs begin at A; the default is the first node of the first chain |
 /// | `node X = my_node;` | `my_node` under another name in this graph |
 /// | `node X = my_node { retry: 3, timeout: 30s };` | with [`NodeOptions`]: each key is a method, durations as in `compile` |
-/// | `node X = (value);` | any value that implements [`Node`]; a variable goes in parentheses |
-/// | `graph X { A -> B -> END }` | a graph inside this one, as its node X; it shares the state |
+/// | `node X = (value);` | any value that implements [`Node`](graph::Node); a variable goes in parentheses |
+/// | `graph X { A -> B -> END }` | a subgraph as the node X; it shares the state and the services |
 /// | `node X = other_app();` | a compiled graph as a node; one with another state by [`map_state`](CompiledGraph::map_state) |
-/// | `type State = S;` | the state, where it cannot be told from the nodes |
-/// | `name = "support";` | what the graph is called in spans |
+/// | `type State = S;` | the state, where it cannot be inferred from the nodes |
+/// | `name = "support";` | the name of the graph in spans |
 /// | `compile { key: value }` | [`CompileOptions`]: each key is a method, a duration may be written `30s`, `1.5s`, `200ms`, `5m`, `1h` |
-/// | `crate = path;` | where a re-exported agentflow is |
+/// | `crate = path;` | the path of a re-exported agentflow |
 ///
-/// A node has one way on: one edge, one `match` or one group. The order of the statements has no meaning but the entry's. A graph with a name of its own is a
-/// function that returns one.
+/// A node has one outgoing edge, one `match` or one group. The order of the statements matters only for the default entry.
+/// For a graph with a name of its own, write a function that returns it.
 ///
-/// `graph!( .. )` and `graph![ .. ]` mean the same. `graph!< .. >` is not Rust: a macro call takes `()`, `[]` or `{}`.
+/// The branches of a group read the state as it was before the group, and their updates are merged in written order. If two
+/// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](run::RunErrorKind::Conflict) and nothing
+/// of the group is merged; mark the field `append` or `with` in [`#[derive(State)]`](derive@State) to merge instead.
+///
+/// `graph!( .. )` and `graph![ .. ]` are equivalent. `graph!< .. >` is not valid Rust: a macro call takes `()`, `[]` or `{}`.
 pub use agentflow_macros::graph;
 
-/// Makes a struct with named fields a [`State`](trait@State), and the type of its updates.
+/// Implements [`State`](trait@State) for a struct with named fields, and defines the type of its updates.
 ///
-/// For `Report` there will be `ReportUpdate`, made with `Report::update()`, with a setter for each field. A setter is
-/// as visible as its field and has the field's documentation. What it takes and does depends on how the field merges:
+/// For `Report` the type is `ReportUpdate`, created by `Report::update()`, with a setter for each field. A setter has the
+/// visibility and the documentation of its field. Its argument and its effect depend on how the field merges:
 ///
-/// | field | setter takes | an update |
+/// | field | argument of the setter | effect of an update |
 /// |---|---|---|
-/// | `title: String` | `impl Into<String>` | replaces the value |
+/// | `title: String` | `impl Into<String>` | replaces the value; if two branches of a group do so, the run fails |
 /// | `#[state(append)] notes: Vec<String>` | an iterator of `impl Into<String>` | appends; so does a second call of the setter |
 /// | `#[state(with = longest)] summary: String` | `impl Into<String>` | calls `longest(&mut summary, new)`, once for each call of the setter |
 ///
-/// `append` is for every collection that is `IntoIterator + Extend + Default`: `Vec`, `VecDeque`, `HashMap`,
-/// `BTreeSet`… `with` names a `fn(&mut T, T)`. Fields of a number type take that type itself, so that `.pages(3)` needs
-/// no suffix.
+/// If two branches of a group replace the same field, the run fails with
+/// [`RunErrorKind::Conflict`](run::RunErrorKind::Conflict) and nothing of the group is merged; mark the field `append` or
+/// `with` to merge instead.
+///
+/// `append` works for every collection that is `IntoIterator + Extend + Default`: `Vec`, `VecDeque`, `HashMap`,
+/// `BTreeSet`… `with` names a `fn(&mut T, T)`. The setter of a field of a number type takes that type itself, so that
+/// `.pages(3)` needs no suffix.
 ///
 /// ```
 /// use agentflow::State;
@@ -208,14 +230,14 @@ pub use agentflow_macros::graph;
 /// assert_eq!(report.summary, "They hunt.");
 /// ```
 ///
-/// An update is `Clone`, `Default` and `Debug` (which names the fields that it sets) and asks no such thing of the
-/// fields but `Clone`. A generic struct is a state when its parameters are `Clone + Send + Sync + 'static`. A struct
-/// with a lifetime is none: a run owns its state.
+/// An update is `Clone`, `Default` and `Debug`, which writes the names of the fields that it sets; the fields need only be
+/// `Clone`. A generic struct is a state if its parameters are `Clone + Send + Sync + 'static`. A struct with a lifetime
+/// cannot be a state, because a run owns its state.
 ///
-/// `#[state(crate = path)]` on the struct names the path of this crate, for a crate that re-exports it.
+/// For a re-exported agentflow, `#[state(crate = path)]` on the struct specifies its path.
 pub use agentflow_macros::State;
 
-/// Makes an enum a [`Route`](trait@Route): what a node returns for a decision to follow.
+/// Implements [`Route`](trait@Route) for an enum, so that a node can return it and a decision can match on it.
 ///
 /// ```
 /// use agentflow::{AgentState, Message, Route, RunConfig, graph, node};
@@ -246,7 +268,7 @@ pub use agentflow_macros::State;
 /// # }
 /// ```
 ///
-/// `#[route(crate = path)]` on the enum names the path of this crate, for a crate that re-exports it.
+/// For a re-exported agentflow, `#[route(crate = path)]` on the enum specifies its path.
 pub use agentflow_macros::Route;
 
 pub use error::NodeError;

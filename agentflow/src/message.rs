@@ -1,16 +1,15 @@
-//! [`AgentState`]: a conversation, and the [`Message`]s that it is made of.
+//! [`AgentState`]: a conversation of [`Message`]s.
 
 use std::fmt;
 
+use agentflow_macros::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::State;
-
 /// The state of an agent that holds a conversation.
 ///
-/// Messages merge by id: one whose id is there already takes that one's place, the others are appended.
+/// Messages merge by id: a message replaces the one with the same id, or is appended if there is none.
 ///
 /// ```
 /// use agentflow::{AgentState, Message, State};
@@ -32,29 +31,29 @@ pub struct AgentState {
     /// The conversation, oldest message first.
     #[state(with = merge_by_id)]
     pub context: Vec<Message>,
-    /// What was said in messages that are no longer in `context`.
+    /// A summary of the messages that are no longer in `context`.
     pub context_summary: Option<String>,
 }
 
 impl AgentState {
-    /// A conversation that begins with what the user says.
+    /// Creates a conversation that begins with a message from the user.
     pub fn from_user(text: impl Into<String>) -> Self {
         Self::from_messages([Message::user(text)])
     }
 
-    /// A conversation that has these messages already.
+    /// Creates a conversation from messages.
     pub fn from_messages(messages: impl IntoIterator<Item = Message>) -> Self {
         Self { context: messages.into_iter().collect(), context_summary: None }
     }
 
-    /// The newest message.
+    /// Returns the newest message.
     #[must_use]
     pub fn last_message(&self) -> Option<&Message> {
         self.context.last()
     }
 }
 
-/// Newest first: what is replaced was mostly said just now.
+/// Searches from the newest message, because most replaced messages are recent.
 fn merge_by_id(context: &mut Vec<Message>, messages: Vec<Message>) {
     for message in messages {
         match context.iter_mut().rev().find(|known| known.id == message.id) {
@@ -76,18 +75,18 @@ fn merge_by_id(context: &mut Vec<Message>, messages: Vec<Message>) {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Message {
-    /// What the message is merged by; JSON without an id gets a new one.
+    /// The id by which the message is merged; JSON without an id gets a new one.
     #[serde(default)]
     pub id: MessageId,
-    /// Who says it.
+    /// The author of the message.
     pub role: Role,
-    /// What is said, part by part.
+    /// The parts of the message.
     #[serde(default)]
     pub content: Vec<Content>,
 }
 
 impl Message {
-    /// A message with a new id.
+    /// Creates a message with a new id.
     ///
     /// ```
     /// use agentflow::{Message, message::{Content, Role}};
@@ -102,39 +101,39 @@ impl Message {
         Self { id: MessageId::new(), role, content: content.into_iter().collect() }
     }
 
-    /// Instructions to the model.
+    /// Creates a message with instructions to the model.
     pub fn system(text: impl Into<String>) -> Self {
         Self::new(Role::System, [Content::text(text)])
     }
 
-    /// What the user says.
+    /// Creates a message from the user.
     pub fn user(text: impl Into<String>) -> Self {
         Self::new(Role::User, [Content::text(text)])
     }
 
-    /// What the model says.
+    /// Creates a message from the model.
     pub fn assistant(text: impl Into<String>) -> Self {
         Self::new(Role::Assistant, [Content::text(text)])
     }
 
-    /// What a tool gave for the call with this id.
+    /// Creates a message with the result of the tool call with this id.
     pub fn tool_result(call_id: impl Into<String>, output: impl Into<Value>) -> Self {
         Self::new(Role::Tool, [ToolResult::new(call_id, output).into()])
     }
 
-    /// Why the call with this id gave nothing.
+    /// Creates a message with the error of the tool call with this id.
     pub fn tool_error(call_id: impl Into<String>, error: impl Into<Value>) -> Self {
         Self::new(Role::Tool, [ToolResult { is_error: true, ..ToolResult::new(call_id, error) }.into()])
     }
 
-    /// The same message under another id: it replaces the message that has that id.
+    /// Sets the id of the message. When merged, it replaces the message with that id.
     #[must_use]
     pub fn with_id(mut self, id: impl Into<MessageId>) -> Self {
         self.id = id.into();
         self
     }
 
-    /// The same message with one part more.
+    /// Adds a part to the message.
     ///
     /// ```
     /// use agentflow::{Message, message::ToolCall};
@@ -150,7 +149,7 @@ impl Message {
         self
     }
 
-    /// All text of the message, put together; empty if there is none.
+    /// Returns the text parts of the message, concatenated; empty if there are none.
     #[must_use]
     pub fn text(&self) -> String {
         let texts = self.content.iter().filter_map(|content| match content {
@@ -160,7 +159,7 @@ impl Message {
         texts.collect()
     }
 
-    /// The tools that the model wants called, in its order.
+    /// Returns the tool calls of the message, in order.
     pub fn tool_calls(&self) -> impl Iterator<Item = &ToolCall> {
         self.content.iter().filter_map(|content| match content {
             Content::ToolCall(call) => Some(call),
@@ -169,7 +168,7 @@ impl Message {
     }
 }
 
-/// Who says a message.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -180,11 +179,11 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
-    /// A tool that the model had called.
+    /// A tool that the model called.
     Tool,
 }
 
-/// As in JSON: `assistant`. Heeds width and alignment, so that conversations can be printed in columns.
+/// Writes the role as in JSON: `assistant`. Supports width and alignment, for printing conversations in columns.
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -196,37 +195,37 @@ impl fmt::Display for Role {
     }
 }
 
-/// One part of a message; in JSON, `type` says which: `{"type": "text", "text": ".."}`.
+/// One part of a message. In JSON, `type` specifies the kind: `{"type": "text", "text": ".."}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Content {
-    /// Words.
+    /// Text.
     Text {
-        /// The words.
+        /// The text.
         text: String,
     },
     /// An image, a document, a record.
     Data {
-        /// What it is, such as `image/png` or `application/json`.
+        /// The media type, such as `image/png` or `application/json`.
         media_type: String,
-        /// JSON as it is; bytes as a string in the encoding that the reader expects, which is mostly base64. Nothing
-        /// is encoded or decoded here.
+        /// JSON as it is, or bytes as a string in the encoding that the reader expects, usually base64. This crate neither
+        /// encodes nor decodes the string.
         data: Value,
     },
-    /// The model wants a tool called.
+    /// A tool call by the model.
     ToolCall(ToolCall),
-    /// What the tool gave.
+    /// The result of a tool call.
     ToolResult(ToolResult),
 }
 
 impl Content {
-    /// Words.
+    /// Creates a text part.
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text { text: text.into() }
     }
 
-    /// An image, a document, a record: JSON as it is, bytes as an encoded string.
+    /// Creates a data part: JSON as it is, bytes as an encoded string.
     pub fn data(media_type: impl Into<String>, data: impl Into<Value>) -> Self {
         Self::Data { media_type: media_type.into(), data: data.into() }
     }
@@ -256,67 +255,67 @@ impl From<ToolResult> for Content {
     }
 }
 
-/// A tool that the model wants called.
+/// A tool call by the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// What the result refers to.
+    /// The id that the result refers to.
     pub id: String,
-    /// Which tool.
+    /// The name of the tool.
     pub name: String,
-    /// With what.
+    /// The arguments of the call.
     #[serde(default)]
     pub arguments: Value,
 }
 
 impl ToolCall {
-    /// A call of the tool `name`.
+    /// Creates a call of the tool `name`.
     pub fn new(id: impl Into<String>, name: impl Into<String>, arguments: impl Into<Value>) -> Self {
         Self { id: id.into(), name: name.into(), arguments: arguments.into() }
     }
 }
 
-/// What a tool gave.
+/// The result of a tool call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolResult {
-    /// The [`ToolCall::id`] that it answers.
+    /// The [`ToolCall::id`] of the call.
     pub call_id: String,
-    /// The result, or why there is none.
+    /// The result, or the error if the call failed.
     #[serde(default)]
     pub output: Value,
-    /// Whether the call failed.
+    /// `true` if the call failed.
     #[serde(default)]
     pub is_error: bool,
 }
 
 impl ToolResult {
-    /// The result of a call that succeeded.
+    /// Creates the result of a successful call.
     pub fn new(call_id: impl Into<String>, output: impl Into<Value>) -> Self {
         Self { call_id: call_id.into(), output: output.into(), is_error: false }
     }
 }
 
-/// Which message: any text; a new one is a UUID (version 7).
+/// The id of a message: any text. A new id is a UUID of version 7.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MessageId(String);
 
 impl MessageId {
-    /// An id that no other message has.
+    /// Creates a new, unique id.
     #[must_use]
     pub fn new() -> Self {
         Self(Uuid::now_v7().to_string())
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A new id.
+/// Creates a new id.
 impl Default for MessageId {
     fn default() -> Self {
         Self::new()

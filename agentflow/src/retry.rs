@@ -1,15 +1,16 @@
-//! [`RetryPolicy`]: how often, when and after which errors to try again.
+//! [`RetryPolicy`]: the number and the delays of retries, and the errors that are retried.
 
 use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::Instant;
 
-type Judge = Arc<dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync>;
+/// Returns whether an error is retried.
+type RetryPredicate = Arc<dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync>;
 
-/// How often, when and after which errors to try again.
+/// A policy for retries: their number, their delays, and the errors that are retried.
 ///
-/// A number is a policy too: `retry: 3` tries up to three times more after the first attempt, without a pause.
+/// A number converts into a policy: `retry: 3` makes up to three further attempts after the first one, without delays.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,7 +24,7 @@ type Judge = Arc<dyn Fn(&(dyn Error + 'static)) -> bool + Send + Sync>;
 /// # let _ = policy;
 /// ```
 #[derive(Clone)]
-#[must_use = "a policy does nothing until a node or a task has it"]
+#[must_use = "a policy does nothing until it is set for a node or a task"]
 pub struct RetryPolicy {
     retries: u32,
     backoff: Option<Duration>,
@@ -31,56 +32,57 @@ pub struct RetryPolicy {
     max_delay: Duration,
     jitter: bool,
     max_total: Option<Duration>,
-    when: Option<Judge>,
+    when: Option<RetryPredicate>,
 }
 
 impl RetryPolicy {
-    /// Up to `retries` more attempts after the first, at once and after any error.
+    /// Creates a policy of up to `retries` further attempts after the first one, without delays and after any error.
     pub fn new(retries: u32) -> Self {
         let max_delay = Duration::from_mins(1);
         Self { retries, backoff: None, factor: 2.0, max_delay, jitter: false, max_total: None, when: None }
     }
 
-    /// Waits before a retry: `first` before the first one, twice as long before each further one.
+    /// Sets an exponential backoff: a delay of `first` before the first retry, and twice the previous delay before each
+    /// further one.
     pub fn backoff(mut self, first: Duration) -> Self {
         self.backoff = Some(first);
         self
     }
 
-    /// How much longer each wait is than the one before; 2 unless told. Less than 1 counts as 1.
+    /// Sets the factor by which the delay grows from retry to retry. The default is 2; values below 1 count as 1.
     pub fn factor(mut self, factor: f32) -> Self {
         self.factor = if factor >= 1.0 { factor } else { 1.0 };
         self
     }
 
-    /// No wait is longer than this; 60 s unless told.
+    /// Sets the maximum delay. The default is 60 s.
     pub fn max_delay(mut self, max: Duration) -> Self {
         self.max_delay = max;
         self
     }
 
-    /// Adds a random part to each wait, up to its own length and up to [`max_delay`](Self::max_delay), so that many who
-    /// failed at once don't come back at once.
+    /// Adds a random duration to each delay, up to the delay itself; the sum is at most [`max_delay`](Self::max_delay).
+    /// This keeps many attempts that failed at the same time from being retried at the same time.
     pub fn jitter(mut self) -> Self {
         self.jitter = true;
         self
     }
 
-    /// No attempt begins later than this after the first one did; no limit unless told. An attempt that has begun is not
-    /// cut short: that is what timeouts are for.
+    /// Sets the time after the start of the first attempt from which on no further attempt begins. There is no limit by
+    /// default. An attempt that has begun is not interrupted; use a timeout for that.
     pub fn max_total(mut self, total: Duration) -> Self {
         self.max_total = Some(total);
         self
     }
 
-    /// Tries again only after errors for which this holds; a panic and a timeout are errors too
+    /// Retries only errors for which `retryable` returns `true`. A panic and a timeout are errors too
     /// ([`Panicked`](crate::error::Panicked), [`AttemptTimedOut`](crate::error::AttemptTimedOut)).
     pub fn when(mut self, retryable: impl Fn(&(dyn Error + 'static)) -> bool + Send + Sync + 'static) -> Self {
         self.when = Some(Arc::new(retryable));
         self
     }
 
-    /// The waits before the retries, for the first attempt beginning now.
+    /// Returns the delays before the retries of an attempt that begins now.
     pub(crate) fn delays(&self) -> Delays<'_> {
         let waits = self.backoff.map(|first| {
             let builder = ExponentialBuilder::new()
@@ -95,29 +97,29 @@ impl RetryPolicy {
     }
 }
 
-/// What is left of a policy's attempts.
+/// The remaining retries of a policy.
 pub(crate) struct Delays<'a> {
     policy: &'a RetryPolicy,
     left: u32,
-    /// When the last attempt may begin.
+    /// The latest start of an attempt.
     until: Option<Instant>,
     waits: Option<backon::ExponentialBackoff>,
 }
 
 impl Delays<'_> {
-    /// How long to wait before the next attempt; `None` if there is to be none.
+    /// Returns the delay before the next attempt, or `None` if there is none.
     pub(crate) fn after(&mut self, error: &(dyn Error + 'static)) -> Option<Duration> {
         if self.policy.when.as_ref().is_some_and(|retryable| !retryable(error)) {
             return None;
         }
         self.left = self.left.checked_sub(1)?;
         let wait = self.waits.as_mut().and_then(Iterator::next).unwrap_or_default();
-        // The maximum is the backoff's for what it adds only: not for the first wait, and not for the jitter.
+        // The backoff applies its maximum neither to the first delay nor to the jitter.
         let wait = wait.min(self.policy.max_delay);
-        // Its factor is a float, and what it multiplies is off by some nanoseconds.
+        // Rounded, because the factor is a float and makes the delay inexact by some nanoseconds.
         let micros = u64::try_from((wait.as_nanos() + 500) / 1_000).unwrap_or(u64::MAX);
         let wait = Duration::from_micros(micros);
-        // Rather no wait than one after which there is no attempt.
+        // Give up now rather than sleep past the deadline.
         let in_time = self.until.is_none_or(|until| Instant::now().checked_add(wait).is_some_and(|next| next <= until));
         in_time.then_some(wait)
     }
@@ -142,7 +144,7 @@ impl fmt::Debug for RetryPolicy {
     }
 }
 
-/// `retry 3`, as a picture of the graph shows it.
+/// Writes `retry 3`, the form in pictures of a graph.
 impl fmt::Display for RetryPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "retry {}", self.retries)

@@ -1,11 +1,11 @@
-//! [`RunId`]: which run something belongs to.
+//! [`RunId`]: the identity of a run.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Names one run of a graph; ordered by the time it was made (UUID version 7).
+/// The id of one run of a graph, a UUID of version 7. Ids are ordered by the time of their creation.
 ///
 /// ```
 /// use agentflow::RunId;
@@ -18,9 +18,9 @@ use uuid::Uuid;
 pub struct RunId(Uuid);
 
 impl RunId {
-    /// A new id, later than every id made before it in this process.
+    /// Creates a new id, which is greater than every id created earlier in this process.
     #[must_use]
-    #[allow(clippy::new_without_default, reason = "each call gives another id: that is no default")]
+    #[allow(clippy::new_without_default, reason = "every call returns another id, so none is a default")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
@@ -32,7 +32,7 @@ impl fmt::Display for RunId {
     }
 }
 
-/// The text is not a run id (a UUID such as `0198c5f0-6d1e-7b3a-8f64-3a1f8f0c9d11`).
+/// The error for a text that is not a run id (a UUID such as `0198c5f0-6d1e-7b3a-8f64-3a1f8f0c9d11`).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a run id: it must be a UUID")]
 pub struct InvalidRunId(String);

@@ -11,6 +11,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod topology;
 
 use proc_macro2::TokenStream;
 

@@ -287,12 +287,12 @@ fn what_is_missing_or_too_much_in_a_group() {
 #[test]
 fn what_is_missing_or_too_much_in_a_graph_inside() {
     let cases = [
-        (quote!(graph), "node `graph` has no way on; end the graph with `graph -> END`"),
+        (quote!(graph), "node `graph` has no outgoing edge; end the graph with `graph -> END`"),
         (quote!(graph X; a -> X -> END), "expected the graph: `graph X { A -> END }`"),
         (quote!(graph { b -> END } a -> END), "expected a name: `graph NAME { A -> END }`"),
         (quote!(graph X {} a -> X -> END), "the graph `X` needs at least one node: `graph X { A -> END }`"),
         (quote!(graph X { b -> } a -> X -> END), "expected a node, `{ .. }`, `match` or `END` after `->`"),
-        (quote!(graph X { b } a -> X -> END), "node `b` has no way on; end the graph with `b -> END`"),
+        (quote!(graph X { b } a -> X -> END), "node `b` has no outgoing edge; end the graph with `b -> END`"),
         (
             quote!(graph X { type State = S; b -> END } a -> X -> END),
             "`type` is for the whole graph: write it outside of the inner one",
@@ -309,8 +309,8 @@ fn what_is_missing_or_too_much_in_a_graph_inside() {
     assert_eq!(
         mistakes(quote!(graph X { b } graph Y { graph Z { c -> c } Z -> END } X -> Y -> END)),
         [
-            "node `b` has no way on; end the graph with `b -> END`",
-            "node `c` loops for ever: no path leads from there to `END`",
+            "node `b` has no outgoing edge; end the graph with `b -> END`",
+            "node `c` loops forever: no path leads from it to `END`",
         ]
     );
 }
@@ -390,8 +390,8 @@ fn start_and_end() {
 #[test]
 fn topology() {
     let cases: [(_, &[&str]); 17] = [
-        (quote!(a -> b), &["node `b` has no way on; end the graph with `b -> END`"]),
-        (quote!(a), &["node `a` has no way on; end the graph with `a -> END`"]),
+        (quote!(a -> b), &["node `b` has no outgoing edge; end the graph with `b -> END`"]),
+        (quote!(a), &["node `a` has no outgoing edge; end the graph with `a -> END`"]),
         // Only what leads to the rest of it.
         (
             quote!(a -> END; c -> d; d -> match r { A => c, B => END }; b -> c),
@@ -400,21 +400,21 @@ fn topology() {
         (quote!(a -> END; b -> c -> b), &["node `b` can never run: no path leads to it from `a`"]),
         (
             quote!(a -> match r { A => b -> a, B => c -> a }),
-            &["nodes `a`, `b`, `c` loop for ever: no path leads from there to `END`"],
+            &["nodes `a`, `b`, `c` loop forever: no path leads from them to `END`"],
         ),
         (quote!(a -> END; b -> a), &["node `b` can never run: no path leads to it from `a`"]),
-        (quote!(a -> b -> c -> b), &["nodes `b`, `c` loop for ever: no path leads from there to `END`"]),
-        (quote!(a -> a), &["node `a` loops for ever: no path leads from there to `END`"]),
+        (quote!(a -> b -> c -> b), &["nodes `b`, `c` loop forever: no path leads from them to `END`"]),
+        (quote!(a -> a), &["node `a` loops forever: no path leads from it to `END`"]),
         (quote!(a -> b -> END; a -> b), &["duplicate edge `a -> b` (2/2)", "duplicate edge `a -> b` (1/2)"]),
         (quote!(a -> END; a -> END), &["duplicate edge `a -> END` (2/2)", "duplicate edge `a -> END` (1/2)"]),
         (
             quote!(a -> b -> END; a -> c -> END),
-            &["`a` has two ways on, `b` and `c`; run both side by side with `a -> { b, c } -> ..`, \
+            &["`a` has two outgoing edges, `b` and `c`; run both in parallel with `a -> { b, c } -> ..`, \
                or choose one with `a -> match .. { .. }`"],
         ),
         (
             quote!(a -> b -> END; a -> END),
-            &["`a` has two ways on, `b` and `END`; choose one with `a -> match .. { .. }`"],
+            &["`a` has two outgoing edges, `b` and `END`; choose one with `a -> match .. { .. }`"],
         ),
         (
             quote!(a -> b -> END; a -> match r { A => b }),
@@ -427,7 +427,7 @@ fn topology() {
         (quote!(a -> match r { A => b -> END }; a -> b), &["`a` has a decision already; make this an arm of it"]),
         (
             quote!(a -> b -> END; a -> { c, d } -> END),
-            &["`a` has two ways on, `b` and `{c, d}`; run both side by side with `a -> { b, {c, d} } -> ..`, \
+            &["`a` has two outgoing edges, `b` and `{c, d}`; run both in parallel with `a -> { b, {c, d} } -> ..`, \
                or choose one with `a -> match .. { .. }`"],
         ),
         (

@@ -1,63 +1,76 @@
-//! [`StateGraph`]: a graph described call by call, for graphs that are known only at run time.
+//! [`StateGraph`]: a graph built call by call, for graphs that are known only at run time.
 
 use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
-    BuildError, CompileOptions, CompiledGraph, NodeOptions, Subgraph,
-    plan::{Choose, Decided, ErasedNode, ErasedParallelNode},
-    validate,
+    options::NodeOptions,
+    plan::{ErasedNode, ErasedParallelNode, RoutedNode, Router},
 };
 use crate::{
-    NodeError, State,
-    error::NoRoute,
-    graph::{Node, ParallelNode},
+    error::{NoRoute, NodeError},
+    node::{Node, ParallelNode},
+    state::State,
 };
 
-/// Where every run begins: `add_edge(START, "MAIN")` says the same as `set_entry_point("MAIN")`.
+/// The place where every run begins: `add_edge(START, "MAIN")` is the same as `set_entry_point("MAIN")`.
 ///
 /// In `graph!` it is a keyword and needs no import.
 #[derive(Clone, Copy, Debug)]
 pub struct START;
 
-/// Where a run ends: `add_edge("MAIN", END)`.
+/// The place where a run ends: `add_edge("MAIN", END)`.
 ///
 /// In `graph!` it is a keyword and needs no import.
 #[derive(Clone, Copy, Debug)]
 pub struct END;
 
-/// Where an edge begins: the name of a node or group, or [`START`].
+/// The source of an edge: the name of a node or group, or [`START`].
 #[derive(Clone, Debug)]
-pub struct EdgeSource(pub(super) Option<Arc<str>>);
+pub struct EdgeSource(pub(super) Endpoint);
 
-/// Where an edge leads: the name of a node or group, or [`END`].
+/// The target of an edge: the name of a node or group, or [`END`].
 #[derive(Clone, Debug)]
-pub struct EdgeTarget(pub(super) Option<Arc<str>>);
+pub struct EdgeTarget(pub(super) Endpoint);
 
-macro_rules! place {
-    ($place:ident, $reserved:ident) => {
-        impl From<&str> for $place {
+/// One end of an edge.
+#[derive(Clone, Debug)]
+pub(super) enum Endpoint {
+    Step(Arc<str>),
+    /// [`START`] for a source, [`END`] for a target.
+    Boundary,
+}
+
+impl EdgeSource {
+    pub(super) fn is_start(&self) -> bool {
+        matches!(self.0, Endpoint::Boundary)
+    }
+}
+
+macro_rules! endpoint {
+    ($End:ident, $Boundary:ident) => {
+        impl From<&str> for $End {
             fn from(name: &str) -> Self {
-                Self(Some(name.into()))
+                Self(Endpoint::Step(name.into()))
             }
         }
-        impl From<String> for $place {
+        impl From<String> for $End {
             fn from(name: String) -> Self {
-                Self(Some(name.into()))
+                Self(Endpoint::Step(name.into()))
             }
         }
-        impl From<$reserved> for $place {
-            fn from(_: $reserved) -> Self {
-                Self(None)
+        impl From<$Boundary> for $End {
+            fn from(_: $Boundary) -> Self {
+                Self(Endpoint::Boundary)
             }
         }
     };
 }
-place!(EdgeSource, START);
-place!(EdgeTarget, END);
+endpoint!(EdgeSource, START);
+endpoint!(EdgeTarget, END);
 
-/// A graph described call by call; [`graph!`](crate::graph) is the form that is checked when it is compiled.
+/// A graph built call by call; [`graph!`](macro@crate::graph) is the form that is checked at compile time.
 ///
-/// Calls only write down what they are told. [`compile`](Self::compile) checks the whole and lists all that is wrong.
+/// The calls only record the graph. [`compile`](Self::compile) checks it as a whole and reports every problem.
 ///
 /// ```
 /// use agentflow::{AgentState, CompileOptions, END, Message, RunConfig, StateGraph, node};
@@ -72,7 +85,7 @@ place!(EdgeTarget, END);
 /// let mut graph = StateGraph::new();
 /// graph.add_node("GREET", greet {});
 /// graph.set_entry_point("GREET");
-/// // Greets until two have spoken.
+/// // Greets until there are two messages.
 /// graph.add_route("GREET", |state: &AgentState| state.context.len() < 2, [
 ///     (true, "GREET".into()),
 ///     (false, END.into()),
@@ -121,20 +134,20 @@ pub(super) struct EdgeDeclaration {
 
 pub(super) struct RouteDeclaration<S> {
     pub(super) from: Arc<str>,
-    /// `None` where the node itself says which arm to take.
-    pub(super) choose: Option<Box<dyn Choose<S>>>,
+    /// Chooses the arm from the state; `None` where the node itself returns the route.
+    pub(super) router: Option<Box<dyn Router<S>>>,
     pub(super) arms: Vec<(Arc<str>, EdgeTarget)>,
-    /// Routes that more than one arm has.
+    /// The routes of more than one arm.
     pub(super) duplicates: Vec<Arc<str>>,
     pub(super) location: Caller,
 }
 
-// The bound on the state stands at the calls that need it: on the whole, rustc would complain about every call.
+// The bound on the state is on the methods that need it: on the impl, rustc would report a missing one at every call.
 impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
-    /// A graph without nodes.
+    /// Creates a graph without nodes.
     #[must_use]
     #[track_caller]
-    #[allow(clippy::new_without_default, reason = "a graph without nodes is no graph: there is no default one")]
+    #[allow(clippy::new_without_default, reason = "a graph without nodes does not compile, so it is no useful default")]
     pub fn new() -> Self
     where
         S: State,
@@ -149,7 +162,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         }
     }
 
-    /// What the graph is called in spans and pictures; `graph` if nothing is said.
+    /// Sets the name of the graph in spans and pictures; the default is `graph`.
     pub fn set_name(&mut self, name: impl Into<Arc<str>>) -> &mut Self {
         self.name = name.into();
         self
@@ -162,12 +175,13 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     where
         S: State,
     {
-        self.add_deciding(name.into(), node, |_, ()| Ok(0))
+        self.add_routed(name.into(), node, |_, ()| Ok(0))
     }
 
-    /// Adds a node that returns a route, and where each route leads.
+    /// Adds a node that returns a route, with the target of each route.
     ///
-    /// A route that no arm has ends the run with an error that names it; `graph!` leaves none out.
+    /// A route without an arm ends the run with [`NoRoute`](crate::error::NoRoute); `graph!` checks at compile time that
+    /// there is none.
     #[track_caller]
     pub fn add_routing_node<N>(
         &mut self,
@@ -183,24 +197,24 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         let name = name.into();
         let (routes, arms) = split_arms(arms);
         let duplicates = duplicates(&routes);
-        self.add_deciding(Arc::clone(&name), node, move |_, route| arm_of(&routes, &route));
+        self.add_routed(Arc::clone(&name), node, move |_, route| arm_of(&routes, &route));
         self.add_arms(name, None, arms, duplicates)
     }
 
     #[track_caller]
-    pub(crate) fn add_deciding<N: Node<S, C>>(
+    pub(crate) fn add_routed<N: Node<S, C>>(
         &mut self,
         name: Arc<str>,
         node: N,
-        choose: impl Fn(&S, N::Output) -> Result<usize, NodeError> + Send + Sync + 'static,
+        route: impl Fn(&S, N::Output) -> Result<usize, NodeError> + Send + Sync + 'static,
     ) -> &mut Self
     where
         S: State,
     {
-        self.add_step(name, WorkDeclaration::Node(Box::new(Decided { node, choose })))
+        self.add_step(name, WorkDeclaration::Node(Box::new(RoutedNode { node, route })))
     }
 
-    /// Adds a node that will run in a group: one that reads the state, and returns an update if anything.
+    /// Adds a node that runs in a group: it reads the state and may return an update.
     #[track_caller]
     pub fn add_parallel_node(&mut self, name: impl Into<Arc<str>>, node: impl ParallelNode<S, C>) -> &mut Self
     where
@@ -209,9 +223,11 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         self.add_step(name.into(), WorkDeclaration::Branch(Box::new(node)))
     }
 
-    /// Adds a group: branches that run side by side, each a sequence of branch nodes and groups, by name.
+    /// Adds a group of parallel branches. Each branch is a sequence of parallel nodes and groups, by name.
     ///
-    /// Edges lead to and from the group by its own name. What follows it runs once, when all branches are done.
+    /// Edges lead to and from the group by its own name. The step after it runs once, when all branches are done. If two
+    /// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](crate::run::RunErrorKind::Conflict)
+    /// and nothing of the group is merged.
     #[track_caller]
     pub fn add_group<B, M>(&mut self, name: impl Into<Arc<str>>, branches: impl IntoIterator<Item = B>) -> &mut Self
     where
@@ -228,23 +244,25 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         self
     }
 
-    /// Sets what a node is run with: retries, a timeout, a fallback. A second call replaces what the first one said.
+    /// Sets the options of a node: retries, a timeout, a fallback. A second call for the same node replaces the first.
     #[track_caller]
     pub fn set_node_options(&mut self, node: impl Into<Arc<str>>, options: NodeOptions) -> &mut Self {
         self.options.push(OptionsDeclaration { node: node.into(), options, location: Location::caller() });
         self
     }
 
-    /// After `from`, run `to`.
+    /// Adds an edge: `to` runs after `from`.
     #[track_caller]
     pub fn add_edge(&mut self, from: impl Into<EdgeSource>, to: impl Into<EdgeTarget>) -> &mut Self {
         self.edges.push(EdgeDeclaration { from: from.into(), to: to.into(), location: Location::caller() });
         self
     }
 
-    /// After `from`, go where the arm leads that has what `router` makes of the state.
+    /// Adds a decision after `from`: `router` computes a route from the state, and the run continues at the target of the
+    /// arm with that route.
     ///
-    /// A route that no arm has ends the run with an error that names it; `graph!` leaves none out.
+    /// A route without an arm ends the run with [`NoRoute`](crate::error::NoRoute); `graph!` checks at compile time that
+    /// there is none.
     #[track_caller]
     pub fn add_route<T>(
         &mut self,
@@ -257,49 +275,26 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     {
         let (known, arms) = split_arms(arms);
         let duplicates = duplicates(&known);
-        let choose = move |state: &S| arm_of(&known, &router(state));
-        self.add_arms(from.into(), Some(Box::new(choose)), arms, duplicates)
+        let router = move |state: &S| arm_of(&known, &router(state));
+        self.add_arms(from.into(), Some(Box::new(router)), arms, duplicates)
     }
 
     #[track_caller]
     pub(crate) fn add_arms(
         &mut self,
         from: Arc<str>,
-        choose: Option<Box<dyn Choose<S>>>,
+        router: Option<Box<dyn Router<S>>>,
         arms: Vec<(Arc<str>, EdgeTarget)>,
         duplicates: Vec<Arc<str>>,
     ) -> &mut Self {
-        self.routes.push(RouteDeclaration { from, choose, arms, duplicates, location: Location::caller() });
+        self.routes.push(RouteDeclaration { from, router, arms, duplicates, location: Location::caller() });
         self
     }
 
-    /// Every run begins at `node`.
+    /// Makes `node` the step at which every run begins.
     #[track_caller]
     pub fn set_entry_point(&mut self, node: impl Into<String>) -> &mut Self {
         self.add_edge(START, node.into())
-    }
-
-    /// Checks the graph and makes it ready to run.
-    ///
-    /// # Errors
-    ///
-    /// [`BuildError`] lists every problem, each with the call that made it.
-    pub fn compile(self, options: CompileOptions<C>) -> Result<CompiledGraph<S, C>, BuildError>
-    where
-        S: State,
-    {
-        let name = Arc::clone(&self.name);
-        let Subgraph { plan, outline } = self.into_subgraph()?;
-        Ok(CompiledGraph::new(name, plan, outline, options))
-    }
-
-    /// Checks the graph and makes it a part of another.
-    pub(crate) fn into_subgraph(self) -> Result<Subgraph<S, C>, BuildError>
-    where
-        S: State,
-    {
-        let (plan, outline) = validate::validate(self)?;
-        Ok(Subgraph { plan, outline })
     }
 }
 

@@ -1,15 +1,15 @@
-//! [`BuildError`]: every mistake of a hand-built graph, in one go.
+//! [`BuildError`]: all problems of a graph that was built call by call.
 
 use std::{fmt, panic::Location, sync::Arc};
 
-/// The graph cannot run as it is wired; lists **all** that is wrong with it.
+/// The error of [`StateGraph::compile`](super::StateGraph::compile): lists **every** problem of the graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuildError {
     pub(crate) problems: Vec<BuildProblem>,
 }
 
 impl BuildError {
-    /// What is wrong, in the order of the calls that are to be mended. Never empty.
+    /// Returns the problems, in the order of the calls that caused them. The list is never empty.
     #[must_use]
     pub fn problems(&self) -> &[BuildProblem] {
         &self.problems
@@ -31,13 +31,13 @@ impl fmt::Display for BuildError {
 
 impl std::error::Error for BuildError {}
 
-/// One mistake, and the call that made it.
+/// A problem of a graph, with the call that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BuildProblem {
-    /// What is wrong.
+    /// The problem.
     pub kind: BuildProblemKind,
-    /// The call to look at.
+    /// The call that caused it.
     pub location: &'static Location<'static>,
 }
 
@@ -47,137 +47,141 @@ impl fmt::Display for BuildProblem {
     }
 }
 
-/// What can be wrong with a graph.
+/// A kind of problem of a graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildProblemKind {
-    /// There is no node at all.
+    /// The graph has no nodes.
     #[error("a graph needs at least one node: `add_node(\"MAIN\", main_node {{}})`")]
     Empty,
-    /// A node's name is empty, or has a slash.
-    #[error("`{name}` is no name for a node: it has at least one character, and no `/`, which leads into a subgraph")]
+    /// A node's name is empty or contains a slash.
+    #[error(
+        "`{name}` is not a valid node name: a name has at least one character and no `/`, which separates a subgraph from its nodes"
+    )]
     BadName {
         /// The name.
         name: Arc<str>,
     },
-    /// Two nodes have one name.
+    /// Two nodes have the same name.
     #[error("two nodes are named `{name}`")]
     DuplicateNode {
         /// The name.
         name: Arc<str>,
     },
-    /// An edge or the entry names a node that was not added.
+    /// A name refers to a node that was not added.
     #[error("there is no node `{name}`{}", did_you_mean(.name, .suggestion.as_ref()))]
     UnknownNode {
         /// The name as it was written.
         name: Arc<str>,
-        /// The node that was probably meant.
+        /// The node with the closest name, if there is a close one.
         suggestion: Option<Arc<str>>,
     },
-    /// Nothing says where a run begins.
-    #[error("nothing says where the graph starts: `set_entry_point(\"{candidate}\")`")]
+    /// The graph has no entry.
+    #[error("the graph has no entry point; set one with `set_entry_point(\"{candidate}\")`")]
     NoEntry {
         /// The node that was added first.
         candidate: Arc<str>,
     },
-    /// Two calls say where a run begins.
-    #[error("the graph starts at `{first}` already: it cannot start at `{second}` as well")]
+    /// The graph has two entries.
+    #[error("the graph starts at `{first}` already; it cannot start at `{second}` as well")]
     SecondEntry {
-        /// The entry that counts.
+        /// The entry that was set first.
         first: Arc<str>,
-        /// The one too many.
+        /// The other one.
         second: Arc<str>,
     },
     /// The same edge was added twice.
     #[error("duplicate edge `{from} -> {to}`")]
     DuplicateEdge {
-        /// Where the edge begins.
+        /// The source of the edge.
         from: Arc<str>,
-        /// Where it ends.
+        /// Its target.
         to: Arc<str>,
     },
-    /// A node has two ways on.
-    #[error("`{from}` has two ways on, `{first}` and `{second}`; a node has one: make them a group or a decision")]
-    SecondWayOn {
+    /// A node has two outgoing edges.
+    #[error(
+        "`{from}` has two outgoing edges, `{first}` and `{second}`; a node has one: make them a group or a decision"
+    )]
+    SecondOutgoingEdge {
         /// The node.
         from: Arc<str>,
-        /// Where the first edge leads.
+        /// The target of the first edge.
         first: Arc<str>,
-        /// Where the other leads.
+        /// The target of the other edge.
         second: Arc<str>,
     },
-    /// No path from the entry leads to the node.
+    /// No path leads from the entry to the node. Of a chain of unreachable nodes only the first is reported.
     #[error("node `{node}` can never run: no path leads to it from `{entry}`")]
     Unreachable {
         /// The node.
         node: Arc<str>,
-        /// Where the graph starts.
+        /// The entry of the graph.
         entry: Arc<str>,
     },
     /// Nothing follows the node.
-    #[error("node `{node}` has no way on; end the graph with `add_edge(\"{node}\", END)`")]
-    NoWayOn {
+    #[error("node `{node}` has no outgoing edge; end the graph with `add_edge(\"{node}\", END)`")]
+    NoOutgoingEdge {
         /// The node.
         node: Arc<str>,
     },
-    /// A decision has two arms for one route: the second would never be taken.
+    /// A decision has two arms with the same route, so the second is never taken.
     #[error("the decision after `{from}` has two arms for `{route}`")]
     DuplicateArm {
-        /// The node or group that the decision follows.
+        /// The node or group before the decision.
         from: Arc<str>,
         /// The route.
         route: Arc<str>,
     },
-    /// A group is in a group that is in it.
+    /// A group contains itself, directly or through other groups.
     #[error("group `{group}` is inside itself")]
     GroupInItself {
         /// The group.
         group: Arc<str>,
     },
-    /// A group has no branches, or one without a node.
-    #[error("group `{group}` has an empty branch, or none at all")]
+    /// A group has no branches, or a branch without nodes.
+    #[error("group `{group}` has no branches, or an empty one")]
     EmptyGroup {
         /// The group.
         group: Arc<str>,
     },
-    /// A node in a group may change the state in place.
-    #[error("node `{node}` is in group `{group}`, where nodes only read: add it with `add_parallel_node`")]
+    /// A node in a group may mutate the state.
+    #[error("node `{node}` is in group `{group}`, where nodes only read the state; add it with `add_parallel_node`")]
     NotParallel {
         /// The node.
         node: Arc<str>,
         /// The group.
         group: Arc<str>,
     },
-    /// A node was added for a group and is in none.
+    /// A parallel node is in no group.
     #[error("node `{node}` was added with `add_parallel_node` but is in no group; add it with `add_node`")]
     NotInGroup {
         /// The node.
         node: Arc<str>,
     },
-    /// A node is in two branches, or twice in one.
-    #[error("node `{node}` has two places, one of them in group `{group}`; add it twice, under two names")]
+    /// A node is in two branches, or twice in one branch.
+    #[error("node `{node}` is used twice, once in group `{group}`; add it a second time under another name")]
     TwoPlaces {
         /// The node.
         node: Arc<str>,
         /// The group.
         group: Arc<str>,
     },
-    /// A node in a group has an edge, a decision or a fallback, or is where one leads.
-    #[error("node `{node}` runs in group `{group}`, so it has no edges of its own; what follows the group follows it")]
+    /// A node in a group is the source or the target of an edge, a decision or a fallback.
+    #[error("node `{node}` runs in group `{group}`, so it has no edges of its own; add them to the group")]
     EdgeOfBranch {
         /// The node.
         node: Arc<str>,
         /// The group.
         group: Arc<str>,
     },
-    /// A group has a node's options.
-    #[error("`{group}` is a group: options belong to nodes")]
+    /// Options were set for a group.
+    #[error("`{group}` is a group; options can be set for nodes only")]
     OptionsOfGroup {
         /// The group.
         group: Arc<str>,
     },
-    /// A loop without a way out.
-    #[error("{} for ever: no path leads from there to END", loops(.nodes))]
+    /// A loop has no path to [`END`](super::END).
+    #[error("{}", endless_loop(.nodes))]
     EndlessLoop {
         /// The nodes of the loop.
         nodes: Vec<Arc<str>>,
@@ -191,12 +195,11 @@ fn did_you_mean(name: &str, suggestion: Option<&Arc<str>>) -> String {
     suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-fn loops(nodes: &[Arc<str>]) -> String {
-    match nodes {
-        [node] => format!("node `{node}` loops"),
-        nodes => {
-            let names: Vec<_> = nodes.iter().map(|node| format!("`{node}`")).collect();
-            format!("nodes {} loop", names.join(", "))
-        }
-    }
+fn endless_loop(nodes: &[Arc<str>]) -> String {
+    let names: Vec<_> = nodes.iter().map(|node| format!("`{node}`")).collect();
+    let (subject, pronoun) = match &names[..] {
+        [name] => (format!("node {name} loops"), "it"),
+        names => (format!("nodes {} loop", names.join(", ")), "them"),
+    };
+    format!("{subject} forever: no path leads from {pronoun} to `END`")
 }

@@ -1,23 +1,27 @@
-//! Graphs: described with [`StateGraph`] or [`graph!`](crate::graph), checked as a whole, compiled to a
-//! [`CompiledGraph`].
+//! Graphs: [`StateGraph`] and [`graph!`](macro@crate::graph) describe them, [`StateGraph::compile`] checks them, and a
+//! [`CompiledGraph`] runs them.
 
+pub(crate) mod app;
 mod builder;
 mod compiled;
-mod draw;
+mod dot;
 mod error;
-mod options;
-mod plan;
+mod lower;
+mod mermaid;
+pub(crate) mod options;
+pub(crate) mod outline;
+pub(crate) mod plan;
 mod subgraph;
+mod suggest;
+pub(crate) mod topology;
 mod validate;
 
 pub use builder::{END, EdgeSource, EdgeTarget, START, StateGraph};
-pub(crate) use compiled::App;
 pub use compiled::CompiledGraph;
-#[doc(hidden)]
-pub use draw::Outline;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};
 pub use options::{CompileOptions, NodeOptions};
-pub(crate) use plan::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, Plan, Step, Way, Work};
+#[doc(hidden)]
+pub use outline::Outline;
 #[doc(hidden)]
 pub use subgraph::{MappedGraph, Subgraph};
 

@@ -1,10 +1,10 @@
-//! [`CompileOptions`] and [`NodeOptions`]: what a graph is compiled, and a node run with.
+//! [`CompileOptions`] and [`NodeOptions`]: the options of a graph and of a node.
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{BackgroundTaskManager, RetryPolicy};
+use crate::{retry::RetryPolicy, task::BackgroundTaskManager};
 
-/// What a graph is compiled with; in `graph!` these are the keys of `compile { .. }`.
+/// Options of a compiled graph; in `graph!` these are the keys of `compile { .. }`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,7 +23,8 @@ pub struct CompileOptions<C = ()> {
 }
 
 impl CompileOptions {
-    /// No services, a `shutdown_timeout` of 30 s, a `recursion_limit` of 25 or the number of nodes, whichever is more.
+    /// Creates the default options: no services, a `shutdown_timeout` of 30 s, and a `recursion_limit` of 25 or the number
+    /// of nodes, whichever is greater.
     pub fn new() -> Self {
         Self { services: (), shutdown_timeout: Duration::from_secs(30), recursion_limit: None, task_manager: None }
     }
@@ -36,7 +37,7 @@ impl Default for CompileOptions {
 }
 
 impl<C> CompileOptions<C> {
-    /// The services that nodes `#[inject]`; see [`Provide`](crate::Provide).
+    /// Sets the services that nodes `#[inject]`; see [`Provide`](crate::Provide).
     pub fn services<D>(self, services: D) -> CompileOptions<D> {
         CompileOptions {
             services,
@@ -46,28 +47,30 @@ impl<C> CompileOptions<C> {
         }
     }
 
-    /// How long [`aclose`](crate::CompiledGraph::aclose) waits for runs and tasks before it cancels them.
+    /// Sets how long [`aclose`](crate::CompiledGraph::aclose) waits for runs and tasks before it cancels them. The default
+    /// is 30 s; zero cancels at once.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
         self.shutdown_timeout = timeout;
         self
     }
 
-    /// How many node runs a path may have before the run fails: what stops a loop that never ends.
+    /// Sets how many node executions a path may have before the run fails, which stops a loop that never ends.
     ///
-    /// 25, or the number of nodes where a graph has more. A run that reaches `END` in exactly that many is fine.
+    /// The default is 25 or the number of nodes, whichever is greater. A run that reaches `END` in exactly that many
+    /// executions succeeds.
     pub fn recursion_limit(mut self, limit: usize) -> Self {
         self.recursion_limit = Some(limit);
         self
     }
 
-    /// The manager of the app's background tasks, where its own options matter. The app closes it.
+    /// Sets the manager of the app's background tasks, for a manager with options of its own. The app closes it.
     pub fn task_manager(mut self, manager: BackgroundTaskManager) -> Self {
         self.task_manager = Some(manager);
         self
     }
 }
 
-/// What a node is run with; in `graph!` these are the keys of `node NAME = .. { .. }`.
+/// Options of a node; in `graph!` these are the keys of `node NAME = .. { .. }`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -86,43 +89,43 @@ pub struct NodeOptions {
 }
 
 impl NodeOptions {
-    /// One attempt, no timeout.
+    /// Creates the default options: one attempt, no timeout, no fallback.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tries again when an attempt fails, panics or times out: a number of retries, or a [`RetryPolicy`].
+    /// Retries an attempt that fails, panics or times out. Accepts a number of retries or a [`RetryPolicy`].
     ///
-    /// Every attempt starts from the state as it was before the first one. For that the state is copied once, unless the
-    /// node only reads it and no decision follows it: that a decision panics is the node's failure too.
+    /// Every attempt starts from the state as it was before the first one. The state is therefore copied once, unless the
+    /// node only reads it and no decision follows it (a panic of the decision counts as a failure of the node).
     pub fn retry(mut self, retry: impl Into<RetryPolicy>) -> Self {
         self.retry = Some(retry.into());
         self
     }
 
-    /// How long one attempt may take. Then it is dropped at its await and fails with
-    /// [`AttemptTimedOut`](crate::error::AttemptTimedOut). Zero times out at once. In a [`stream`](crate::CompiledGraph::stream) the time
-    /// in which the node waits for the reader counts.
+    /// Limits the duration of one attempt. An attempt that exceeds it is dropped at its current await and fails with
+    /// [`AttemptTimedOut`](crate::error::AttemptTimedOut). Zero times out at once. In a
+    /// [`stream`](crate::CompiledGraph::stream) the time that the node waits for the reader is included.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// What a picture of the graph shows in place of the node's name.
+    /// Sets the text that pictures of the graph show instead of the node's name.
     pub fn label(mut self, label: impl Into<Arc<str>>) -> Self {
         self.label = Some(label.into());
         self
     }
 
-    /// Where the run goes on when the last attempt has failed. That node sees the failure in
-    /// [`NodeContext::error`](crate::graph::NodeContext::error), or in its `error` parameter, and the state as it was before the
-    /// first attempt. For that the state is copied once, as for [`retry`](Self::retry).
+    /// Sets the node at which the run continues after the last attempt has failed. That node receives the failure in
+    /// [`NodeContext::error`](crate::graph::NodeContext::error) or in its `error` parameter, and the state as it was
+    /// before the first attempt. The state is therefore copied once, as for [`retry`](Self::retry).
     pub fn on_error(mut self, node: impl Into<Arc<str>>) -> Self {
         self.on_error = Some(node.into());
         self
     }
 
-    /// How a picture names the node: `MODEL`, and below it what it is run with.
+    /// Returns the label of the node in a picture: its name, and below it its options.
     pub(crate) fn describe(&self, name: &str, starts_tasks: bool) -> String {
         let settings: Vec<_> = [
             self.retry.as_ref().map(RetryPolicy::to_string),

@@ -1,95 +1,87 @@
-//! [`Plan`]: a graph with all names resolved, as the executor walks it.
+//! [`Plan`]: a checked graph, as the executor walks it.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::{Arc, atomic::AtomicBool},
+use std::sync::{Arc, atomic::AtomicBool};
+
+use futures_util::future::BoxFuture;
+
+use super::{
+    options::NodeOptions,
+    outline::{Edge, Outline},
+    topology::StepId,
 };
-
-use super::{NodeOptions, draw::Outline};
 use crate::{
-    NodeError, State,
-    graph::{Node, NodeContext, ParallelContext, ParallelNode},
-    node::Place,
+    error::NodeError,
+    node::{Node, NodeContext, ParallelContext, ParallelNode},
+    run::invocation::Invocation,
+    state::State,
 };
 
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// What the executor walks along.
+/// A checked graph, with all names resolved.
 pub(crate) struct Plan<S: State, C> {
     pub(crate) steps: Vec<Step<S, C>>,
-    pub(crate) entry: usize,
+    pub(crate) entry: StepId,
 }
 
-/// A node or a group, and what follows it.
+/// A node or a group, with its outgoing edges.
 pub(crate) struct Step<S: State, C> {
     pub(crate) name: Arc<str>,
     pub(crate) work: Work<S, C>,
     pub(crate) options: NodeOptions,
-    /// Which of the ways to take; without it, the one that the work says.
-    pub(crate) choose: Option<Box<dyn Choose<S>>>,
-    /// Where a failure leads, if not to the end of the run.
-    pub(crate) on_error: Option<usize>,
-    /// One way, or one for each arm of a decision. None in a branch, which goes on to its next step or to the join.
-    pub(crate) ways: Vec<Way>,
-}
-
-/// A way on from a step.
-#[derive(Clone, Debug)]
-pub(crate) struct Way {
-    /// The arm's pattern, where the way is one of several.
-    pub(crate) label: Option<Arc<str>>,
-    /// `None` is END.
-    pub(crate) to: Option<usize>,
+    /// Chooses the outgoing edge from the state; without a router, the work itself returns the index of the edge.
+    pub(crate) router: Option<Box<dyn Router<S>>>,
+    /// The step that runs after a failure; without one, a failure ends the run.
+    pub(crate) on_error: Option<StepId>,
+    /// One edge, or one for each arm of a decision. A step in a branch has none: the next step of the branch or the join
+    /// follows it.
+    pub(crate) edges: Vec<Edge>,
 }
 
 pub(crate) enum Work<S: State, C> {
-    /// Changes the state.
+    /// A node that changes the state.
     Node(Box<dyn ErasedNode<S, C>>),
-    /// A node in a branch: reads the state and gives an update.
+    /// A node in a branch, which reads the state and returns an update.
     Branch(Box<dyn ErasedParallelNode<S, C>>),
-    /// Branches that run side by side, each a sequence of steps.
-    Group(Vec<Vec<usize>>),
+    /// Parallel branches, each a sequence of steps.
+    Group(Vec<Vec<StepId>>),
 }
 
-/// Which of a step's ways to take, from the state.
-pub(crate) trait Choose<S>: Send + Sync {
-    fn choose(&self, state: &S) -> Result<usize, NodeError>;
+/// Chooses one of a step's outgoing edges, by index, from the state.
+pub(crate) trait Router<S>: Send + Sync {
+    fn route(&self, state: &S) -> Result<usize, NodeError>;
 }
 
-impl<S, F: Fn(&S) -> Result<usize, NodeError> + Send + Sync> Choose<S> for F {
-    fn choose(&self, state: &S) -> Result<usize, NodeError> {
+impl<S, F: Fn(&S) -> Result<usize, NodeError> + Send + Sync> Router<S> for F {
+    fn route(&self, state: &S) -> Result<usize, NodeError> {
         self(state)
     }
 }
 
-/// [`Node`] without the parts that keep a trait from being an object: it gives the index of the way to take.
+/// An object-safe form of [`Node`] that returns the index of the outgoing edge.
 pub(crate) trait ErasedNode<S, C>: Send + Sync {
     fn run<'a>(
         &'a self,
         state: &'a mut S,
         services: &'a C,
-        place: &'a Place<'a>,
+        invocation: &'a Invocation<'a>,
         is_written: &'a AtomicBool,
     ) -> BoxFuture<'a, Result<usize, NodeError>>;
 
-    /// See [`Node::MUTATES_STATE`].
-    fn is_in_place(&self) -> bool;
+    /// Returns [`Node::MUTATES_STATE`].
+    fn mutates_state(&self) -> bool;
 
-    /// See [`Node::STARTS_TASKS`].
+    /// Returns [`Node::STARTS_TASKS`].
     fn starts_tasks(&self) -> bool;
 
     fn outline(&self) -> Option<&Outline>;
 }
 
-/// A node with the decision that follows it.
-pub(crate) struct Decided<N, F> {
+/// A node with the function that turns its output into the index of an outgoing edge.
+pub(crate) struct RoutedNode<N, F> {
     pub(crate) node: N,
-    /// From the state and what the node returned to one of the ways on.
-    pub(crate) choose: F,
+    pub(crate) route: F,
 }
 
-impl<S, C, N, F> ErasedNode<S, C> for Decided<N, F>
+impl<S, C, N, F> ErasedNode<S, C> for RoutedNode<N, F>
 where
     S: Send + Sync + 'static,
     C: Send + Sync + 'static,
@@ -100,16 +92,16 @@ where
         &'a self,
         state: &'a mut S,
         services: &'a C,
-        place: &'a Place<'a>,
+        invocation: &'a Invocation<'a>,
         is_written: &'a AtomicBool,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let output = self.node.run(NodeContext::new(state, services, place, is_written)).await?;
-            (self.choose)(state, output)
+            let output = self.node.run(NodeContext::new(state, services, invocation, is_written)).await?;
+            (self.route)(state, output)
         })
     }
 
-    fn is_in_place(&self) -> bool {
+    fn mutates_state(&self) -> bool {
         N::MUTATES_STATE
     }
 
@@ -122,19 +114,19 @@ where
     }
 }
 
-/// [`ParallelNode`] as an object: it writes what it brings into `update`.
+/// An object-safe form of [`ParallelNode`] that writes its update into `update`.
 pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
     fn run<'a>(
         &'a self,
         state: &'a S,
         services: &'a C,
-        place: &'a Place<'a>,
+        invocation: &'a Invocation<'a>,
         update: &'a mut Option<S::Update>,
     ) -> BoxFuture<'a, Result<(), NodeError>>
     where
         S: State;
 
-    /// See [`Node::STARTS_TASKS`].
+    /// Returns [`ParallelNode::STARTS_TASKS`].
     fn starts_tasks(&self) -> bool;
 
     fn outline(&self) -> Option<&Outline>;
@@ -145,11 +137,11 @@ impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNo
         &'a self,
         state: &'a S,
         services: &'a C,
-        place: &'a Place<'a>,
+        invocation: &'a Invocation<'a>,
         update: &'a mut Option<S::Update>,
     ) -> BoxFuture<'a, Result<(), NodeError>> {
         Box::pin(async move {
-            *update = self.run_parallel(ParallelContext::new(state, services, place)).await?;
+            *update = self.run_parallel(ParallelContext::new(state, services, invocation)).await?;
             Ok(())
         })
     }
@@ -164,23 +156,28 @@ impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNo
 }
 
 impl<S: State, C> Plan<S, C> {
+    #[inline]
+    pub(crate) fn step(&self, step: StepId) -> &Step<S, C> {
+        &self.steps[step.index()]
+    }
+
     pub(crate) fn names(&self) -> Vec<&str> {
         self.steps.iter().map(|step| &*step.name).collect()
     }
 }
 
 impl<S: State, C> Step<S, C> {
-    /// Whether a failed attempt may leave the state half changed.
-    pub(crate) fn is_in_place(&self) -> bool {
+    /// Returns whether a failed attempt may leave the state half changed.
+    pub(crate) fn mutates_state(&self) -> bool {
         match &self.work {
-            Work::Node(node) => node.is_in_place(),
+            Work::Node(node) => node.mutates_state(),
             Work::Branch(_) | Work::Group(_) => false,
         }
     }
 
-    /// Whether a decision follows, which may fail when the work is done.
-    pub(crate) fn decides(&self) -> bool {
-        self.ways.first().is_some_and(|way| way.label.is_some())
+    /// Returns whether a decision follows, which may fail after the work has succeeded.
+    pub(crate) fn has_decision(&self) -> bool {
+        self.edges.first().is_some_and(|edge| edge.label.is_some())
     }
 
     pub(crate) fn starts_tasks(&self) -> bool {

@@ -1,26 +1,39 @@
-//! Graphs as nodes of graphs.
+//! Graphs as nodes of other graphs.
 
 use std::fmt;
 
-use super::{CompiledGraph, draw::Outline, plan::Plan};
+use super::{
+    builder::StateGraph, compiled::CompiledGraph, error::BuildError, lower::lower, outline::Outline, plan::Plan,
+};
 use crate::{
-    NodeError, State,
-    graph::{Node, NodeContext, ParallelContext, ParallelNode},
-    node::Place,
-    run::{Progress, walk},
+    error::NodeError,
+    node::{Node, NodeContext, ParallelContext, ParallelNode},
+    run::{
+        executor::{Progress, walk},
+        invocation::Invocation,
+    },
+    state::State,
 };
 
-/// A part of a graph, written inside it: it shares the state and the context of the graph around it.
+/// A graph written inside another one. It shares the state and the services of the outer graph.
 pub struct Subgraph<S: State, C> {
-    pub(super) plan: Plan<S, C>,
-    pub(super) outline: Outline,
+    plan: Plan<S, C>,
+    outline: Outline,
+}
+
+impl<S: State, C> Subgraph<S, C> {
+    /// Checks the graph and makes it a node of another one.
+    pub(crate) fn new(graph: StateGraph<S, C>) -> Result<Self, BuildError> {
+        let (plan, outline) = lower(graph)?;
+        Ok(Self { plan, outline })
+    }
 }
 
 impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.plan, cx.services, cx.state, cx.place).await
+        run_inside(&self.plan, cx.services, cx.state, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -34,8 +47,8 @@ impl<S: State, C> fmt::Debug for Subgraph<S, C> {
     }
 }
 
-/// A compiled graph is a node of every graph with its state. It keeps its own context; the run, with its id, its
-/// configuration, limits, cancellation and task manager, is that of the graph around it.
+/// A compiled graph is a node of every graph with the same state. It keeps its own services; the run, with its id,
+/// configuration, limits, cancellation and task manager, is that of the outer graph.
 impl<S, C, D> Node<S, C> for CompiledGraph<S, D>
 where
     S: State,
@@ -45,7 +58,7 @@ where
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, &self.app.services, cx.state, cx.place).await
+        run_inside(&self.app.plan, &self.app.services, cx.state, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -53,11 +66,54 @@ where
     }
 }
 
-/// A compiled graph as a node of graphs with another state: what [`CompiledGraph::map_state`] makes.
+/// A compiled graph as a node of graphs with another state, made by [`CompiledGraph::map_state`].
 pub struct MappedGraph<T: State, D, I, B> {
-    pub(super) graph: CompiledGraph<T, D>,
-    pub(super) into: I,
-    pub(super) back: B,
+    graph: CompiledGraph<T, D>,
+    into: I,
+    back: B,
+}
+
+impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
+    /// Turns this graph into a node of graphs with another state: `into` makes its state from theirs, and `back` makes an
+    /// update of theirs from the state in which it ended.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, Message, RunConfig, State, graph, node};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Question {
+    ///     text: String,
+    ///     answer: String,
+    /// }
+    ///
+    /// #[node]
+    /// async fn answer(state: &mut Question) {
+    ///     state.answer = state.text.to_uppercase();
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), agentflow::RunError> {
+    /// let expert = graph! { answer -> END };
+    /// let app = graph! {
+    ///     node EXPERT = expert.map_state(
+    ///         |state: &AgentState| Question { text: state.context[0].text(), ..Question::default() },
+    ///         |question| AgentState::update().context([Message::assistant(question.answer)]),
+    ///     );
+    ///     EXPERT -> END
+    /// };
+    /// let state = app.invoke(AgentState::from_user("why?"), RunConfig::new()).await?;
+    /// assert_eq!(state.context[1].text(), "WHY?");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn map_state<O, I, B>(self, into: I, back: B) -> MappedGraph<S, C, I, B>
+    where
+        O: State,
+        I: Fn(&O) -> S + Send + Sync + 'static,
+        B: Fn(S) -> O::Update + Send + Sync + 'static,
+    {
+        MappedGraph { graph: self, into, back }
+    }
 }
 
 impl<S, C, T, D, I, B> Node<S, C> for MappedGraph<T, D, I, B>
@@ -70,11 +126,11 @@ where
     B: Fn(T) -> S::Update + Send + Sync + 'static,
 {
     type Output = ();
-    /// The state is written when the graph is done.
+    /// The outer state is written once, after the inner graph has ended.
     const MUTATES_STATE: bool = false;
 
     async fn run(&self, mut cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        let update = self.run_mapped((self.into)(cx.state), cx.place).await?;
+        let update = self.run_mapped((self.into)(cx.state), cx.invocation).await?;
         cx.apply((self.back)(update));
         Ok(())
     }
@@ -84,7 +140,7 @@ where
     }
 }
 
-// Where something else is no node for a group, this one is not what rustc is to list.
+// Keeps this type out of rustc's list of parallel nodes, where another type is none.
 #[diagnostic::do_not_recommend]
 impl<S, C, T, D, I, B> ParallelNode<S, C> for MappedGraph<T, D, I, B>
 where
@@ -96,7 +152,7 @@ where
     B: Fn(T) -> S::Update + Send + Sync + 'static,
 {
     async fn run_parallel(&self, cx: ParallelContext<'_, S, C>) -> Result<Option<S::Update>, NodeError> {
-        let inner = self.run_mapped((self.into)(cx.state), cx.place).await?;
+        let inner = self.run_mapped((self.into)(cx.state), cx.invocation).await?;
         Ok(Some((self.back)(inner)))
     }
 
@@ -106,9 +162,9 @@ where
 }
 
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
-    async fn run_mapped(&self, mut state: T, place: &Place<'_>) -> Result<T, NodeError> {
+    async fn run_mapped(&self, mut state: T, invocation: &Invocation<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
-        run_inside(&app.plan, &app.services, &mut state, place).await?;
+        run_inside(&app.plan, &app.services, &mut state, invocation).await?;
         Ok(state)
     }
 }
@@ -119,16 +175,16 @@ impl<T: State, D, I, B> fmt::Debug for MappedGraph<T, D, I, B> {
     }
 }
 
-/// Walks the inner graph as a part of the run that the node is in.
+/// Walks the inner graph as a part of the outer run.
 async fn run_inside<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     services: &C,
     state: &mut S,
-    place: &Place<'_>,
+    invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
-    let scope = place.scope.inside(place.path.clone());
+    let scope = invocation.scope.inside(invocation.path.clone());
     walk(plan, services, &scope, state, &Progress::new(plan.entry)).await.map_err(|failure| *failure)?;
-    // A failed attempt is no part of the path: the next one starts where this one did.
-    place.scope.join([&scope]);
+    // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
+    invocation.scope.join([&scope]);
     Ok(())
 }

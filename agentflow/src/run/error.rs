@@ -1,10 +1,10 @@
-//! [`RunError`]: why a run did not reach `END`, and what is left of it.
+//! [`RunError`]: the error of a run, with the state that is left of it.
 
 use std::{any::Any, error::Error, fmt, sync::Arc, time::Duration};
 
-use crate::{NodeError, State, run_id::RunId};
+use crate::{error::NodeError, run_id::RunId, state::State};
 
-/// Why a run did not reach `END`. The state can be taken back from it, so that no work is lost.
+/// The error of a run that did not reach `END`. The state can be taken back from it, so that no work is lost.
 ///
 /// ```
 /// use agentflow::{AgentState, RunConfig, graph, node, run::LastState};
@@ -28,19 +28,20 @@ pub struct RunError(Box<Inner>);
 struct Inner {
     run_id: RunId,
     kind: RunErrorKind,
-    /// `Committed` or not, and the state; a caller who knows the state's type takes it back.
+    /// The state, until the caller takes it back.
     state: Option<LastState<Box<dyn Any + Send + Sync>>>,
 }
 
-/// What ended a run before `END`.
+/// The reason for which a run ended before `END`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RunErrorKind {
-    /// The app is shutting down, or is down: the run did not start.
+    /// The app is shutting down or is down; the run did not start.
     Closed,
     /// A node returned an error, panicked or timed out.
     Node(NodeFailure),
-    /// Two branches of a group replaced one field: one of the values would be lost. Nothing of the group is merged.
+    /// Two branches of a group replaced the same field, so that one of the values would be lost. Nothing of the group is
+    /// merged. Mark the field `#[state(append)]` or `#[state(with = ..)]` to merge the values instead.
     #[non_exhaustive]
     Conflict {
         /// The field.
@@ -51,7 +52,7 @@ pub enum RunErrorKind {
     /// The caller's token was cancelled.
     #[non_exhaustive]
     Cancelled {
-        /// The node that ran, or would have been next.
+        /// The running node, or the next one.
         node: Arc<str>,
     },
     /// The run took longer than its `run_timeout`.
@@ -59,44 +60,44 @@ pub enum RunErrorKind {
     TimedOut {
         /// The timeout.
         limit: Duration,
-        /// The node that ran, or would have been next.
+        /// The running node, or the next one.
         node: Arc<str>,
     },
     /// The app was shut down, and the run did not end within the `shutdown_timeout`.
     #[non_exhaustive]
     ShutDown {
-        /// The node that ran, or would have been next.
+        /// The running node, or the next one.
         node: Arc<str>,
     },
-    /// The path has more node runs than the graph's `recursion_limit`.
+    /// A path has more node executions than the graph's `recursion_limit`.
     #[non_exhaustive]
     RecursionLimit {
         /// The limit.
         limit: usize,
-        /// The node that would have been one too many.
+        /// The first node above the limit.
         node: Arc<str>,
-        /// The nodes of the loop that leads to it; none where it was no loop, but a path longer than the limit.
+        /// The nodes of the loop that leads to it; empty if the path has no loop and is just longer than the limit.
         nodes: Vec<Arc<str>>,
     },
 }
 
-/// A node's last attempt, which failed.
+/// The failure of a node in its last attempt.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct NodeFailure {
-    /// The node; inside a subgraph `SUBGRAPH/NODE`.
+    /// The name of the node; inside a subgraph `SUBGRAPH/NODE`.
     pub node: Arc<str>,
-    /// Which attempt it was, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// How long that attempt took.
+    /// The duration of the attempt.
     pub elapsed: Duration,
-    /// What the node returned; [`Panicked`](crate::error::Panicked) where it panicked, [`AttemptTimedOut`](crate::error::AttemptTimedOut)
-    /// where it took too long.
+    /// The error that the node returned, [`Panicked`](crate::error::Panicked) if it panicked, or
+    /// [`AttemptTimedOut`](crate::error::AttemptTimedOut) if it exceeded its timeout.
     pub source: NodeError,
 }
 
 impl NodeFailure {
-    /// The failure of a node's first attempt: for unit tests of a node that another one's `on_error` leads to.
+    /// Creates the failure of a node's first attempt, for unit tests of a node that handles failures.
     #[must_use]
     pub fn new(node: impl Into<Arc<str>>, source: impl Into<NodeError>) -> Self {
         Self { node: node.into(), attempt: 1, elapsed: Duration::ZERO, source: source.into() }
@@ -112,16 +113,16 @@ impl fmt::Display for NodeFailure {
 
 /// A run's state as it was when the run failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the state may be half changed: look which it is"]
+#[must_use = "the state may be half changed; check which variant it is"]
 pub enum LastState<S> {
-    /// As the last node that succeeded left it.
+    /// The state as the last successful node left it.
     Committed(S),
-    /// The node that failed had the state in its hands (`&mut S`) and may have changed a part of it.
+    /// The failed node had mutable access to the state (`&mut S`) and may have changed a part of it.
     Uncommitted(S),
 }
 
 impl<S> LastState<S> {
-    /// The state, whichever it is.
+    /// Returns the state of either variant.
     pub fn into_inner(self) -> S {
         match self {
             Self::Committed(state) | Self::Uncommitted(state) => state,
@@ -142,19 +143,19 @@ impl RunError {
         Self(Box::new(Inner { run_id, kind, state }))
     }
 
-    /// What ended the run.
+    /// Returns the reason for which the run ended.
     #[must_use]
     pub fn kind(&self) -> &RunErrorKind {
         &self.0.kind
     }
 
-    /// Which run it was.
+    /// Returns the id of the run.
     #[must_use]
     pub fn run_id(&self) -> RunId {
         self.0.run_id
     }
 
-    /// The node that failed, or at which the run was interrupted; `None` where the run did not start.
+    /// Returns the node that failed or at which the run was interrupted, or `None` if the run did not start.
     #[must_use]
     pub fn node(&self) -> Option<&str> {
         match self.kind() {
@@ -168,7 +169,7 @@ impl RunError {
         }
     }
 
-    /// The error that a node returned, if it is an `E`.
+    /// Returns the error of the node, if it is an `E`.
     #[must_use]
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         match self.kind() {
@@ -177,7 +178,7 @@ impl RunError {
         }
     }
 
-    /// Takes the run's state; `None` where it was taken before, or where the run's state is not an `S`.
+    /// Takes the run's state. Returns `None` if it was taken before or is not an `S`.
     pub fn take_state<S: State>(&mut self) -> Option<LastState<S>> {
         let is_s = |state: &Box<dyn Any + Send + Sync>| state.is::<S>();
         match &self.0.state {
@@ -191,17 +192,17 @@ impl RunError {
     }
 }
 
-/// Why a walk through a graph, or a part of it, ended early, before the run's state is added.
+/// The failure of a walk through a graph or a part of it: a [`RunError`] without the state.
 ///
-/// It is handed on in a box: every step returns one or none, and copies what it returns.
+/// It is passed on in a box, which keeps the results that every step returns small.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: RunErrorKind,
-    /// Whether the state is as the last node that succeeded left it.
+    /// `true` if the state is as the last successful node left it.
     pub(crate) is_committed: bool,
 }
 
-#[allow(clippy::unnecessary_box_returns, reason = "a failure is handed on in its box")]
+#[allow(clippy::unnecessary_box_returns, reason = "a failure is passed on in its box")]
 impl Failure {
     pub(super) fn new(kind: RunErrorKind, is_committed: bool) -> Box<Self> {
         Box::new(Self { kind, is_committed })
@@ -211,9 +212,8 @@ impl Failure {
         Self::new(kind, true)
     }
 
-    /// What a node returned. What a subgraph returned is the failure of a node in it, or of the run, and remains that.
-    ///
-    /// Where the node is a graph, what its own nodes committed counts.
+    /// Creates the failure of a node. If the node is a graph, its error already is the failure of a node inside it or of
+    /// the run, and is returned as it is; it is committed if its own nodes committed their changes.
     pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool, is_graph: bool) -> Box<Self> {
         match failure.source.downcast::<Self>() {
             Ok(mut inner) => {
@@ -227,7 +227,7 @@ impl Failure {
         }
     }
 
-    /// The node's failure, where a fallback can go on with the state.
+    /// Returns the node's failure if a fallback can continue with the state, and `self` otherwise.
     pub(super) fn into_recoverable(self) -> Result<NodeFailure, Box<Self>> {
         match self {
             Self { kind: RunErrorKind::Node(failure), is_committed: true } => Ok(failure),
@@ -242,7 +242,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// So that a subgraph can return it as a node's error.
+/// Implemented so that a subgraph can return it as a node's error.
 impl Error for Failure {}
 
 impl fmt::Display for RunErrorKind {
@@ -252,14 +252,14 @@ impl fmt::Display for RunErrorKind {
             Self::Node(failure) => failure.fmt(f),
             Self::Conflict { field, nodes: [first, second] } => write!(
                 f,
-                "nodes `{first}` and `{second}` run side by side and both replace `{field}`; \
-                 let one of them do it, or let the field append or merge: `#[state(append)]`, `#[state(with = ..)]`"
+                "nodes `{first}` and `{second}` run in parallel and both replace `{field}`; \
+                 let only one of them replace it, or merge the values with `#[state(append)]` or `#[state(with = ..)]`"
             ),
             Self::Cancelled { node } => write!(f, "cancelled at node `{node}`"),
             Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
             Self::ShutDown { node } => write!(f, "stopped at node `{node}`: the app was shut down"),
             Self::RecursionLimit { limit, node, nodes } => {
-                write!(f, "the recursion limit of {limit} node runs was reached before node `{node}`")?;
+                write!(f, "the recursion limit of {limit} node executions was reached before node `{node}`")?;
                 if !nodes.is_empty() {
                     write!(f, ", in the loop of `{}`", nodes.join("`, `"))?;
                 }
@@ -284,7 +284,7 @@ impl fmt::Debug for RunError {
 impl Error for RunError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self.kind() {
-            // The node's own error stands in the text already.
+            // The text of this error contains the node's own error already, so its source comes next.
             RunErrorKind::Node(failure) => failure.source.as_error().source(),
             _ => None,
         }

@@ -1,49 +1,158 @@
-//! Groups: branches side by side in the run's own task, and the join that merges what they bring.
+//! Groups: parallel branches in the run's own task, and the join that merges their updates.
 
 use std::{mem::take, sync::Arc};
 
+use futures_util::future::BoxFuture;
+
 use super::{
-    Failure, RunErrorKind,
-    attempt::{Parallel, attempts},
-    events::{EventKind, text_of},
-    join::join,
-    scope::Scope,
+    attempts::{ParallelAttempt, run_attempts},
+    error::{Failure, RunErrorKind},
+    event::EventKind,
+    join_all::join_all,
+    scope::PathScope,
 };
 use crate::{
-    State,
-    graph::{BoxFuture, Plan, Step, Work},
+    error::text_of,
+    graph::{
+        plan::{Plan, Step, Work},
+        topology::StepId,
+    },
+    state::State,
 };
 
-/// Where a node of a group puts what it brings to the join. A group has one for each of its nodes, those of the groups
-/// in it too, in the order in which they are written.
+/// The place for the update of one node of a group. A group has one slot for each of its nodes, including those of nested
+/// groups, in written order.
 struct Slot<'a, S: State> {
     node: &'a Arc<str>,
     update: Option<S::Update>,
 }
 
+/// The position in a run at which branches start: they all read `state`, and none writes it.
+struct Fork<'r, S: State, C> {
+    plan: &'r Plan<S, C>,
+    services: &'r C,
+    scope: &'r PathScope<'r>,
+    state: &'r S,
+}
+
+impl<S: State, C> Clone for Fork<'_, S, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: State, C> Copy for Fork<'_, S, C> {}
+
 /// Runs the branches and merges their updates into the state, in the order in which the branches are written.
 ///
-/// Nothing is merged unless all branches succeed and agree.
-pub(super) async fn group<S: State, C: Send + Sync + 'static>(
+/// Nothing is merged unless all branches succeed and no two of them replace the same field.
+pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
-    branches: &[Vec<usize>],
+    branches: &[Vec<StepId>],
     services: &C,
-    scope: &Scope<'_>,
+    scope: &PathScope<'_>,
     state: &mut S,
 ) -> Result<(), Box<Failure>> {
     let mut slots = Vec::with_capacity(branches.len());
     add_slots(plan, branches, &mut slots);
-    fork(plan, branches, services, scope, state, &mut slots).await?;
-    let fields = fields(scope, &slots);
+    Fork { plan, services, scope, state: &*state }.run(branches, &mut slots).await?;
+    let fields = changed_fields(scope, &slots);
     for update in slots.into_iter().filter_map(|slot| slot.update) {
         state.apply(update);
     }
-    joined(plan, branches, scope, fields).await;
+    emit_joined(plan, branches, scope, fields).await;
     Ok(())
 }
 
-fn add_slots<'a, S: State, C>(plan: &'a Plan<S, C>, branches: &'a [Vec<usize>], slots: &mut Vec<Slot<'a, S>>) {
-    for step in branches.iter().flatten().map(|step| &plan.steps[*step]) {
+impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
+    /// Runs the branches, which put their updates into the slots.
+    async fn run(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
+        let Self { plan, scope, .. } = self;
+        let sink = scope.run.sink;
+        sink.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) }).await;
+        let ended = self.run_parallel(branches, slots).await;
+        if let Err(failure) = &ended {
+            let nodes = || first_nodes(plan, branches, scope);
+            sink.emit(|| EventKind::GroupFailed { nodes: nodes(), error: text_of(&failure.kind) }).await;
+        }
+        ended
+    }
+
+    async fn run_parallel(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
+        let Self { plan, scope, .. } = self;
+        if let Some(first) = slots.first() {
+            scope.check_signals(|| scope.path(first.node).into_owned())?;
+        }
+        let scopes: Vec<_> = branches.iter().map(|_| scope.branch()).collect();
+        let mut left = &mut *slots;
+        let mut running = Vec::with_capacity(branches.len());
+        for (steps, scope) in branches.iter().zip(&scopes) {
+            let (own, others) = take(&mut left).split_at_mut(slot_count(plan, steps));
+            left = others;
+            running.push(Fork { scope, ..self }.branch(steps, own));
+        }
+        join_all(running).await?;
+        scope.join(&scopes);
+        check_conflicts(plan, branches, scope, slots)
+    }
+
+    /// Runs one branch, which sees the state as it was at the fork with its own updates.
+    ///
+    /// The return type is named, because a branch may contain a group and so this future itself.
+    fn branch<'f>(self, steps: &'f [StepId], slots: &'f mut [Slot<'_, S>]) -> BoxFuture<'f, Result<(), Box<Failure>>>
+    where
+        'r: 'f,
+    {
+        match steps {
+            // The future of a branch with one step, the usual one, is smaller.
+            [step] => Box::pin(self.run_step(self.plan.step(*step), slots, true)),
+            _ => Box::pin(self.run_steps(steps, slots)),
+        }
+    }
+
+    async fn run_steps(self, steps: &[StepId], mut slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
+        // Copied only when a later step must see the update of an earlier one.
+        let mut own: Option<S> = None;
+        for (position, step) in steps.iter().enumerate() {
+            let (written, left) = take(&mut slots).split_at_mut(slot_count(self.plan, &[*step]));
+            slots = left;
+            let fork = Fork { state: own.as_ref().unwrap_or(self.state), ..self };
+            fork.run_step(self.plan.step(*step), written, position == 0).await?;
+            if !slots.is_empty() {
+                for update in written.iter().filter_map(|slot| slot.update.as_ref()) {
+                    own.get_or_insert_with(|| self.state.clone()).apply(update.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one step of a branch, which puts its update into the slots.
+    async fn run_step(self, step: &Step<S, C>, slots: &mut [Slot<'_, S>], is_first: bool) -> Result<(), Box<Failure>> {
+        let Self { plan, services, scope, state } = self;
+        match &step.work {
+            Work::Branch(node) => {
+                // The signals were checked once for the first steps of all branches, which begin together.
+                let path = if is_first { scope.count(&step.name)? } else { scope.enter(&step.name)? };
+                if let [Slot { update, .. }] = slots {
+                    let mut node = ParallelAttempt { node: &**node, state, services, update };
+                    run_attempts(&mut node, &path, &step.options, scope, None).await?;
+                }
+            }
+            // Boxed, or the future of every node would be as large as that of a group.
+            Work::Group(branches) => {
+                Box::pin(self.run(branches, slots)).await?;
+                emit_joined(plan, branches, scope, changed_fields(scope, slots)).await;
+            }
+            // A graph with such a node in a branch does not compile.
+            Work::Node(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn add_slots<'a, S: State, C>(plan: &'a Plan<S, C>, branches: &[Vec<StepId>], slots: &mut Vec<Slot<'a, S>>) {
+    for step in branches.iter().flatten().map(|step| plan.step(*step)) {
         match &step.work {
             Work::Group(branches) => add_slots(plan, branches, slots),
             Work::Node(_) | Work::Branch(_) => slots.push(Slot { node: &step.name, update: None }),
@@ -51,153 +160,45 @@ fn add_slots<'a, S: State, C>(plan: &'a Plan<S, C>, branches: &'a [Vec<usize>], 
     }
 }
 
-/// How many slots these steps have.
-fn slots_of<S: State, C>(plan: &Plan<S, C>, steps: &[usize]) -> usize {
-    let slots = steps.iter().map(|step| match &plan.steps[*step].work {
-        Work::Group(branches) => branches.iter().map(|steps| slots_of(plan, steps)).sum(),
+/// Returns the number of slots of these steps.
+fn slot_count<S: State, C>(plan: &Plan<S, C>, steps: &[StepId]) -> usize {
+    let slots = steps.iter().map(|step| match &plan.step(*step).work {
+        Work::Group(branches) => branches.iter().map(|steps| slot_count(plan, steps)).sum(),
         Work::Node(_) | Work::Branch(_) => 1,
     });
     slots.sum()
 }
 
-/// The fields that the updates change, where somebody reads.
-fn fields<S: State>(scope: &Scope<'_>, slots: &[Slot<'_, S>]) -> Vec<String> {
+/// Returns the fields that the updates change, if the run has a reader.
+fn changed_fields<S: State>(scope: &PathScope<'_>, slots: &[Slot<'_, S>]) -> Vec<String> {
     let mut fields = Vec::new();
     for update in slots.iter().filter_map(|slot| slot.update.as_ref()) {
-        scope.run.sink.note(&mut fields, || S::changes(update));
+        scope.run.sink.record_changes(&mut fields, || S::changes(update));
     }
     fields
 }
 
-async fn joined<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<usize>], scope: &Scope<'_>, fields: Vec<String>) {
-    scope.run.sink.emit(|| EventKind::GroupJoined { nodes: names(plan, branches, scope), fields }).await;
-}
-
-/// Runs the branches on the state as it is; what they bring is in the slots then.
-async fn fork<S: State, C: Send + Sync + 'static>(
+async fn emit_joined<S: State, C>(
     plan: &Plan<S, C>,
-    branches: &[Vec<usize>],
-    services: &C,
-    scope: &Scope<'_>,
-    state: &S,
-    slots: &mut [Slot<'_, S>],
-) -> Result<(), Box<Failure>> {
-    scope.run.sink.emit(|| EventKind::GroupStarted { nodes: names(plan, branches, scope) }).await;
-    let ended = side_by_side(plan, branches, services, scope, state, slots).await;
-    if let Err(failure) = &ended {
-        let failed = || EventKind::GroupFailed { nodes: names(plan, branches, scope), error: text_of(&failure.kind) };
-        scope.run.sink.emit(failed).await;
-    }
-    ended
+    branches: &[Vec<StepId>],
+    scope: &PathScope<'_>,
+    fields: Vec<String>,
+) {
+    scope.run.sink.emit(|| EventKind::GroupJoined { nodes: first_nodes(plan, branches, scope), fields }).await;
 }
 
-async fn side_by_side<S: State, C: Send + Sync + 'static>(
+/// Fails if two branches replace the same field, because one of the values would be lost.
+fn check_conflicts<S: State, C>(
     plan: &Plan<S, C>,
-    branches: &[Vec<usize>],
-    services: &C,
-    scope: &Scope<'_>,
-    state: &S,
-    slots: &mut [Slot<'_, S>],
-) -> Result<(), Box<Failure>> {
-    if let Some(first) = slots.first() {
-        scope.check(|| scope.path(first.node).into_owned())?;
-    }
-    let scopes: Vec<_> = branches.iter().map(|_| scope.branch()).collect();
-    let mut left = &mut *slots;
-    let mut running = Vec::with_capacity(branches.len());
-    for (steps, scope) in branches.iter().zip(&scopes) {
-        let (own, others) = take(&mut left).split_at_mut(slots_of(plan, steps));
-        left = others;
-        running.push(branch(plan, steps, services, scope, state, own));
-    }
-    join(running).await?;
-    scope.join(&scopes);
-    agree(plan, branches, scope, slots)
-}
-
-/// Runs one branch; it sees the state as it was at the fork with its own updates.
-///
-/// A future that names its type, because a branch may hold a group and so contain itself.
-fn branch<'r, S: State, C: Send + Sync + 'static>(
-    plan: &'r Plan<S, C>,
-    steps: &'r [usize],
-    services: &'r C,
-    scope: &'r Scope<'_>,
-    state: &'r S,
-    slots: &'r mut [Slot<'_, S>],
-) -> BoxFuture<'r, Result<(), Box<Failure>>> {
-    match steps {
-        // The usual branch, which needs a smaller future.
-        [step] => Box::pin(run_step(plan, &plan.steps[*step], services, scope, state, slots, true)),
-        _ => Box::pin(run_steps(plan, steps, services, scope, state, slots)),
-    }
-}
-
-async fn run_steps<S: State, C: Send + Sync + 'static>(
-    plan: &Plan<S, C>,
-    steps: &[usize],
-    services: &C,
-    scope: &Scope<'_>,
-    state: &S,
-    mut slots: &mut [Slot<'_, S>],
-) -> Result<(), Box<Failure>> {
-    // Copied when a later step is to see an earlier one's update, not before.
-    let mut own: Option<S> = None;
-    for (position, index) in steps.iter().enumerate() {
-        let (brought, left) = take(&mut slots).split_at_mut(slots_of(plan, &[*index]));
-        slots = left;
-        let view = own.as_ref().unwrap_or(state);
-        run_step(plan, &plan.steps[*index], services, scope, view, brought, position == 0).await?;
-        if !slots.is_empty() {
-            for update in brought.iter().filter_map(|slot| slot.update.as_ref()) {
-                own.get_or_insert_with(|| state.clone()).apply(update.clone());
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Runs one step of a branch; what it brings is in the slots then.
-async fn run_step<S: State, C: Send + Sync + 'static>(
-    plan: &Plan<S, C>,
-    step: &Step<S, C>,
-    services: &C,
-    scope: &Scope<'_>,
-    state: &S,
-    slots: &mut [Slot<'_, S>],
-    is_first: bool,
-) -> Result<(), Box<Failure>> {
-    match &step.work {
-        Work::Branch(node) => {
-            // Branches begin together: whether they may has been asked once.
-            let path = if is_first { scope.count(&step.name)? } else { scope.enter(&step.name)? };
-            if let [Slot { update, .. }] = slots {
-                let mut node = Parallel { node: &**node, state, services, update };
-                attempts(&mut node, &path, &step.options, scope, None).await?;
-            }
-        }
-        // In a box, or the future of each node would be as large as that of a group.
-        Work::Group(branches) => {
-            Box::pin(fork(plan, branches, services, scope, state, slots)).await?;
-            joined(plan, branches, scope, fields(scope, slots)).await;
-        }
-        // A branch is made of steps that read; the graph is not compiled otherwise.
-        Work::Node(_) => {}
-    }
-    Ok(())
-}
-
-/// Two branches that replace one field cannot both be right.
-fn agree<S: State, C>(
-    plan: &Plan<S, C>,
-    branches: &[Vec<usize>],
-    scope: &Scope<'_>,
+    branches: &[Vec<StepId>],
+    scope: &PathScope<'_>,
     mut slots: &[Slot<'_, S>],
 ) -> Result<(), Box<Failure>> {
-    // No longer than the state has fields: the second branch that replaces one is an error.
+    // A linear search suffices: the list is no longer than the state has fields, because a second branch that replaces
+    // one of them is an error.
     let mut replaced: Vec<(&'static str, usize, &Arc<str>)> = Vec::with_capacity(slots.len());
     for (branch, steps) in branches.iter().enumerate() {
-        let (own, others) = slots.split_at(slots_of(plan, steps));
+        let (own, others) = slots.split_at(slot_count(plan, steps));
         slots = others;
         for Slot { node, update } in own {
             let changes = update.as_ref().map_or_else(Vec::new, S::changes);
@@ -216,8 +217,8 @@ fn agree<S: State, C>(
     Ok(())
 }
 
-/// The first node of each branch.
-fn names<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<usize>], scope: &Scope<'_>) -> Vec<String> {
+/// Returns the name of the first node of each branch.
+fn first_nodes<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<StepId>], scope: &PathScope<'_>) -> Vec<String> {
     let firsts = branches.iter().filter_map(|steps| steps.first());
-    firsts.map(|first| scope.path(&plan.steps[*first].name).to_string()).collect()
+    firsts.map(|first| scope.path(&plan.step(*first).name).to_string()).collect()
 }

@@ -1,4 +1,4 @@
-//! [`RunStream`]: a run whose events are read as they happen.
+//! [`RunStream`]: a run as a stream of its events.
 
 use std::{
     fmt,
@@ -8,15 +8,14 @@ use std::{
 };
 
 use futures_core::Stream;
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::BoxFuture};
 
-use super::{RunError, events::Buffer};
-use crate::{graph::BoxFuture, run::Event};
+use super::{error::RunError, event::Event, event_channel::Buffer};
 
-/// A run whose events are read as they happen; reading is what drives it.
+/// A run as a stream of its events. Reading the stream drives the run.
 ///
-/// The run waits while 64 events are unread. Dropping the stream cancels the run. It is a [`Stream`] for those who use
-/// combinators; [`next`](Self::next) and [`finish`](Self::finish) need no other crate.
+/// The run waits while 64 events are unread. Dropping the stream cancels the run. The type implements [`Stream`] for use
+/// with combinators; [`next`](Self::next) and [`finish`](Self::finish) need no other crate.
 ///
 /// ```
 /// use agentflow::{AgentState, EventWriter, Message, RunConfig, graph, node, run::EventKind};
@@ -50,7 +49,8 @@ pub struct RunStream<S> {
     run: Run<S>,
 }
 
-/// Background tasks of the run may outlive its reader, and go on writing.
+/// The reading end of the channel. It closes the channel when dropped, because background tasks of the run may outlive the
+/// reader and continue to write.
 struct Reader(Arc<Buffer>);
 
 impl Drop for Reader {
@@ -68,23 +68,21 @@ impl<S> RunStream<S> {
     pub(super) fn new(buffer: Arc<Buffer>, run: BoxFuture<'static, Result<S, RunError>>) -> Self {
         Self { reader: Reader(buffer), run: Run::Running(run) }
     }
-}
 
-impl<S> RunStream<S> {
-    /// The next event; `None` when the run is over.
+    /// Returns the next event, or `None` when the run is over.
     ///
     /// # Cancel safety
     ///
-    /// Safe to drop: no event is lost, and the run goes on when it is called again.
+    /// Safe to drop: no event is lost, and the next call continues the run.
     pub async fn next(&mut self) -> Option<Event> {
         StreamExt::next(self).await
     }
 
-    /// Runs to the end, passing over the events that are left, and gives the state.
+    /// Runs to the end, discards the remaining events, and returns the state.
     ///
     /// # Errors
     ///
-    /// As [`invoke`](crate::CompiledGraph::invoke).
+    /// The same as for [`invoke`](crate::CompiledGraph::invoke).
     ///
     /// # Cancel safety
     ///
@@ -111,7 +109,7 @@ impl<S> Stream for RunStream<S> {
             };
             match run.as_mut().poll(cx) {
                 Poll::Ready(result) => self.run = Run::Ended(Box::new(result)),
-                // What it wrote before it had to wait is read first.
+                // The run may have written events before it returned `Pending`.
                 Poll::Pending => return self.reader.0.poll_pop(cx).map(Some),
             }
         }

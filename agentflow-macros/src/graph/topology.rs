@@ -1,0 +1,1 @@
+../../../agentflow/src/graph/topology.rs

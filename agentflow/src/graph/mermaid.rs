@@ -1,0 +1,82 @@
+//! Graphs as [Mermaid](https://mermaid.js.org) flowcharts.
+
+use std::fmt::Write;
+
+use super::{
+    outline::{Inside, Outline, line},
+    topology::{Next, StepId},
+};
+
+/// Returns the graph as a flowchart.
+pub(super) fn flowchart(outline: &Outline) -> String {
+    let mut text = String::from("flowchart TD\n");
+    Mermaid { text: &mut text }.graph(outline, "n", 1);
+    text
+}
+
+struct Mermaid<'t> {
+    text: &'t mut String,
+}
+
+impl Mermaid<'_> {
+    fn graph(&mut self, outline: &Outline, prefix: &str, depth: usize) {
+        line!(self, depth, "{prefix}_start((START))");
+        for step in outline.outside_groups() {
+            self.step(outline, step, prefix, depth);
+        }
+        line!(self, depth, "{prefix}_end((END))");
+        line!(self, depth, "{prefix}_start --> {prefix}{}", outline.entry.index());
+        for (index, step) in outline.steps.iter().enumerate() {
+            for edge in &step.edges {
+                let to = match edge.to {
+                    Next::Step(to) => format!("{prefix}{}", to.index()),
+                    Next::End => format!("{prefix}_end"),
+                };
+                match &edge.label {
+                    None => line!(self, depth, "{prefix}{index} --> {to}"),
+                    Some(label) => line!(self, depth, "{prefix}{index} -->|{}| {to}", quoted(label)),
+                }
+            }
+            if let Some(to) = step.on_error {
+                line!(self, depth, "{prefix}{index} -.->|\"on error\"| {prefix}{}", to.index());
+            }
+        }
+    }
+
+    fn step(&mut self, outline: &Outline, id: StepId, prefix: &str, depth: usize) {
+        let (step, index) = (outline.step(id), id.index());
+        let label = quoted(&step.label);
+        match &step.inside {
+            Inside::Nothing => line!(self, depth, "{prefix}{index}[{label}]"),
+            Inside::Branches(branches) => {
+                line!(self, depth, "subgraph {prefix}{index} [\"parallel\"]");
+                for member in branches.iter().flatten() {
+                    self.step(outline, *member, prefix, depth + 1);
+                }
+                for branch in branches {
+                    for pair in branch.windows(2) {
+                        line!(self, depth + 1, "{prefix}{} --> {prefix}{}", pair[0].index(), pair[1].index());
+                    }
+                }
+                line!(self, depth, "end");
+            }
+            Inside::Graph(inner) => {
+                line!(self, depth, "subgraph {prefix}{index} [{label}]");
+                self.graph(inner, &format!("{prefix}{index}_"), depth + 1);
+                line!(self, depth, "end");
+            }
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    // `#` and `&` come first, because the other replacements write them.
+    let text = text
+        .replace('#', "#35;")
+        .replace('&', "#amp;")
+        .replace('"', "#quot;")
+        .replace('<', "#lt;")
+        .replace('>', "#gt;")
+        .replace('\n', "<br/>");
+    format!("\"{text}\"")
+}

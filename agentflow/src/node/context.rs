@@ -1,0 +1,123 @@
+//! [`NodeContext`] and [`ParallelContext`]: the inputs of a node.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::RunConfig,
+    run::{error::NodeFailure, event_channel::EventWriter, invocation::Invocation},
+    run_id::RunId,
+    state::State,
+    task::BackgroundTaskManager,
+};
+
+/// The inputs of a node.
+#[derive(Debug)]
+pub struct NodeContext<'a, S, C = ()> {
+    /// The run's state, which the node may mutate.
+    pub state: &'a mut S,
+    /// The configuration of the run.
+    pub config: &'a RunConfig,
+    /// The app's services.
+    pub services: &'a C,
+    /// The run's token, for work that the node starts. The node itself is dropped at its current await when the run is
+    /// cancelled.
+    pub cancel: &'a CancellationToken,
+    /// Writes custom events.
+    pub events: &'a EventWriter,
+    pub(crate) invocation: &'a Invocation<'a>,
+    pub(crate) is_written: &'a AtomicBool,
+}
+
+/// The inputs of a node in a group.
+#[derive(Debug)]
+pub struct ParallelContext<'a, S, C = ()> {
+    /// The state as it was at the fork, with the updates of the branch itself.
+    pub state: &'a S,
+    /// The configuration of the run.
+    pub config: &'a RunConfig,
+    /// The app's services.
+    pub services: &'a C,
+    /// The run's token, for work that the node starts. The node itself is dropped at its current await when the run is
+    /// cancelled.
+    pub cancel: &'a CancellationToken,
+    /// Writes custom events.
+    pub events: &'a EventWriter,
+    pub(crate) invocation: &'a Invocation<'a>,
+}
+
+macro_rules! invocation_accessors {
+    ($Context:ident) => {
+        impl<'a, S, C> $Context<'a, S, C> {
+            /// Returns the app's task manager, labelled with this run and node.
+            #[must_use]
+            pub fn task_manager(&self) -> BackgroundTaskManager {
+                self.invocation.scope.task_manager(self.invocation.path)
+            }
+
+            /// Returns the node's name in the graph; inside a subgraph `SUBGRAPH/NODE`.
+            #[must_use]
+            pub fn node_name(&self) -> &'a str {
+                self.invocation.path
+            }
+
+            /// Returns the id of the run.
+            #[must_use]
+            pub fn run_id(&self) -> RunId {
+                self.invocation.scope.run.id
+            }
+
+            /// Returns the number of this attempt, from 1.
+            #[must_use]
+            pub fn attempt(&self) -> u32 {
+                self.invocation.attempt
+            }
+
+            /// Returns the failure that led the run here, if it came by another node's `on_error`.
+            #[must_use]
+            pub fn error(&self) -> Option<&'a NodeFailure> {
+                self.invocation.error
+            }
+        }
+    };
+}
+invocation_accessors!(NodeContext);
+invocation_accessors!(ParallelContext);
+
+impl<'a, S, C> NodeContext<'a, S, C> {
+    pub(crate) fn new(
+        state: &'a mut S,
+        services: &'a C,
+        invocation: &'a Invocation<'a>,
+        is_written: &'a AtomicBool,
+    ) -> Self {
+        let Invocation { scope, events, .. } = invocation;
+        let run = scope.run;
+        Self { state, config: run.config, services, cancel: run.signals.cancel, events, invocation, is_written }
+    }
+
+    pub(crate) fn replace(self, state: S) {
+        // Relaxed: the flag is read in the task that polls this node, after the node has ended.
+        self.is_written.store(true, Ordering::Relaxed);
+        *self.state = state;
+    }
+}
+
+impl<'a, S, C> ParallelContext<'a, S, C> {
+    pub(crate) fn new(state: &'a S, services: &'a C, invocation: &'a Invocation<'a>) -> Self {
+        let Invocation { scope, events, .. } = invocation;
+        let run = scope.run;
+        Self { state, config: run.config, services, cancel: run.signals.cancel, events, invocation }
+    }
+}
+
+impl<S: State, C> NodeContext<'_, S, C> {
+    /// Merges an update into the state, and reports the changed fields to the run's stream.
+    pub fn apply(&mut self, update: S::Update) {
+        self.events.record_changes(|| S::changes(&update));
+        // Relaxed: the flag is read in the task that polls this node, after the node has ended.
+        self.is_written.store(true, Ordering::Relaxed);
+        self.state.apply(update);
+    }
+}

@@ -1,0 +1,257 @@
+//! Attempts: runs a node until it succeeds or its retry policy gives up.
+
+use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    task::unconstrained,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::Instrument;
+
+use super::{
+    error::{Failure, NodeFailure, RunErrorKind},
+    event::EventKind,
+    invocation::Invocation,
+    scope::PathScope,
+};
+use crate::{
+    error::{AttemptTimedOut, NodeError, catch_panic, text_of},
+    graph::{
+        options::NodeOptions,
+        plan::{ErasedNode, ErasedParallelNode, Router},
+    },
+    retry::{Delays, RetryPolicy},
+    state::State,
+};
+
+/// A node with the state that its attempts run on.
+pub(super) trait Attempt: Send {
+    type Output: Send;
+
+    fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
+
+    /// Takes the decision after the node, if it is one from the state. An error of the decision is the node's error.
+    fn route(&self, output: Self::Output) -> Result<Self::Output, NodeError> {
+        Ok(output)
+    }
+
+    /// Restores the state from before the first attempt, after one has failed. Returns whether the state is that one.
+    fn roll_back(&mut self) -> bool;
+
+    /// Returns whether the node is a graph, whose nodes commit their own changes.
+    fn is_graph(&self) -> bool;
+}
+
+/// The attempts of a node that changes the state.
+pub(super) struct SequentialAttempt<'s, S, C> {
+    pub(super) node: &'s dyn ErasedNode<S, C>,
+    pub(super) state: &'s mut S,
+    /// A copy of the state, if it may have to be restored.
+    pub(super) before: Option<S>,
+    /// Set when a node that does not mutate the state in place has written it.
+    pub(super) is_written: AtomicBool,
+    /// Takes the decision from the state; without a router, the node returns the index of its outgoing edge itself.
+    pub(super) router: Option<&'s dyn Router<S>>,
+    pub(super) services: &'s C,
+}
+
+impl<S: State, C: Send + Sync + 'static> Attempt for SequentialAttempt<'_, S, C> {
+    /// The index of the outgoing edge.
+    type Output = usize;
+
+    fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
+        self.node.run(self.state, self.services, invocation, &self.is_written)
+    }
+
+    fn route(&self, edge: usize) -> Result<usize, NodeError> {
+        self.router.map_or(Ok(edge), |router| routed(router, self.state))
+    }
+
+    fn roll_back(&mut self) -> bool {
+        if let Some(before) = &self.before {
+            self.state.clone_from(before);
+            return true;
+        }
+        // Relaxed: the node wrote the flag in this task, and has ended.
+        !self.node.mutates_state() && !self.is_written.load(Ordering::Relaxed)
+    }
+
+    fn is_graph(&self) -> bool {
+        self.node.outline().is_some()
+    }
+}
+
+/// The attempts of a node in a branch.
+pub(super) struct ParallelAttempt<'s, S: State, C> {
+    pub(super) node: &'s dyn ErasedParallelNode<S, C>,
+    pub(super) state: &'s S,
+    pub(super) services: &'s C,
+    /// The destination of the update. It is not returned, because every future that it passes through would move it.
+    pub(super) update: &'s mut Option<S::Update>,
+}
+
+impl<S: State, C: Send + Sync + 'static> Attempt for ParallelAttempt<'_, S, C> {
+    type Output = ();
+
+    fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<(), NodeError>> {
+        self.node.run(self.state, self.services, invocation, self.update)
+    }
+
+    fn roll_back(&mut self) -> bool {
+        true
+    }
+
+    fn is_graph(&self) -> bool {
+        self.node.outline().is_some()
+    }
+}
+
+/// Calls the router; its panic becomes an error.
+pub(super) fn routed<S>(router: &dyn Router<S>, state: &S) -> Result<usize, NodeError> {
+    catch_unwind(AssertUnwindSafe(|| router.route(state))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
+}
+
+/// The failure of an attempt.
+struct FailedAttempt {
+    source: NodeError,
+    elapsed: Duration,
+}
+
+/// Runs the node until an attempt succeeds or its policy gives up.
+pub(super) async fn run_attempts<A: Attempt>(
+    node: &mut A,
+    path: &Arc<str>,
+    options: &NodeOptions,
+    scope: &PathScope<'_>,
+    error: Option<&NodeFailure>,
+) -> Result<A::Output, Box<Failure>> {
+    let invocation = Invocation { scope, path, attempt: 1, error, events: scope.run.sink.writer(path) };
+    match run_attempt(node, &invocation, options.timeout).await {
+        Ok(output) => Ok(output),
+        // Boxed, because most nodes succeed: without the box, the future of every step would be as large as this one.
+        Err(failed) => Box::pin(retry_attempts(node, failed, invocation, options)).await,
+    }
+}
+
+/// Continues after the first attempt has failed.
+async fn retry_attempts<A: Attempt>(
+    node: &mut A,
+    mut failed: FailedAttempt,
+    mut invocation: Invocation<'_>,
+    options: &NodeOptions,
+) -> Result<A::Output, Box<Failure>> {
+    let Invocation { scope, path, .. } = invocation;
+    let mut delays = options.retry.as_ref().map(RetryPolicy::delays);
+    loop {
+        let delay = next_delay(node, failed, &invocation, delays.as_mut()).await?;
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        // A node that failed because its run is stopping would fail again.
+        scope.check_signals(|| Arc::clone(path))?;
+        invocation.attempt += 1;
+        invocation.events = scope.run.sink.writer(path);
+        match run_attempt(node, &invocation, options.timeout).await {
+            Ok(output) => return Ok(output),
+            Err(next) => failed = next,
+        }
+    }
+}
+
+/// Returns the delay before the next attempt, or the failure if there is no further attempt.
+async fn next_delay<A: Attempt>(
+    node: &mut A,
+    FailedAttempt { source, elapsed }: FailedAttempt,
+    invocation: &Invocation<'_>,
+    delays: Option<&mut Delays<'_>>,
+) -> Result<Duration, Box<Failure>> {
+    let Invocation { scope, path, attempt, .. } = *invocation;
+    let is_committed = node.roll_back();
+    let failure = Failure::of_node(
+        NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
+        is_committed,
+        node.is_graph(),
+    );
+    // An interrupt of the run or a conflict inside a subgraph is no failure of this attempt, and is not retried.
+    let delay = match &failure.kind {
+        RunErrorKind::Node(failed) if is_committed => delays.and_then(|delays| delays.after(failed.source.as_error())),
+        _ => None,
+    };
+    let error = || match &failure.kind {
+        RunErrorKind::Node(failed) if failed.node == *path => text_of(&failed.source),
+        kind => text_of(kind),
+    };
+    let failed = || EventKind::NodeFailed { node: path.to_string(), attempt, elapsed, error: error(), retry_in: delay };
+    scope.run.sink.emit(failed).await;
+    let Some(delay) = delay else { return Err(failure) };
+    // The error belongs to the user and may panic when it is formatted.
+    catch_panic(|| tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed"));
+    Ok(delay)
+}
+
+/// Runs the node once, with the decision that follows it.
+async fn run_attempt<A: Attempt>(
+    node: &mut A,
+    invocation: &Invocation<'_>,
+    timeout: Option<Duration>,
+) -> Result<A::Output, FailedAttempt> {
+    let Invocation { scope, path, attempt, .. } = *invocation;
+    let sink = scope.run.sink;
+    sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
+    let started = Instant::now();
+    let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
+    let mut running = node.start(invocation).instrument(span);
+    let result = guarded(&mut running, timeout).await;
+    // A panic in a destructor of the node must not replace the node's result.
+    catch_panic(|| drop(running));
+    match result.and_then(|output| node.route(output)) {
+        Ok(output) => {
+            if let Some(fields) = invocation.events.take_changes() {
+                sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
+            }
+            sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() }).await;
+            Ok(output)
+        }
+        Err(source) => Err(FailedAttempt { source, elapsed: started.elapsed() }),
+    }
+}
+
+/// Polls a node until it ends or its timeout expires; a panic becomes the node's error.
+async fn guarded<T>(
+    node: &mut (impl Future<Output = Result<T, NodeError>> + Unpin),
+    timeout: Option<Duration>,
+) -> Result<T, NodeError> {
+    let timed_out = |after| NodeError::from(AttemptTimedOut { after });
+    if timeout == Some(Duration::ZERO) {
+        return Err(timed_out(Duration::ZERO));
+    }
+    // A timeout longer than the clock can represent never expires.
+    let deadline = timeout.and_then(|after| Instant::now().checked_add(after));
+    let mut timer = None;
+    poll_fn(|cx| {
+        // Unwind safe, because a node that panicked is never polled again.
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *node).poll(cx))) {
+            Ok(Poll::Ready(result)) => return Poll::Ready(result),
+            Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
+            Ok(Poll::Pending) => {}
+        }
+        let (Some(after), Some(deadline)) = (timeout, deadline) else {
+            return Poll::Pending;
+        };
+        // Unconstrained, because a node that always has work to do leaves no budget for the timer.
+        let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
+        timer.as_mut().poll(cx).map(|()| Err(timed_out(after)))
+    })
+    .await
+}

@@ -1,6 +1,6 @@
-//! A node answers at once and leaves three background tasks behind.
+//! A node answers at once and spawns three background tasks.
 //!
-//! Prints the answer, the table of live tasks as it empties, and what the shutdown waited for. Takes three seconds.
+//! Prints the answer, the table of live tasks as it empties, and the report of the shutdown. Takes three seconds.
 //!
 //! ```text
 //! cargo run -p agentflow-examples --example 01_background_notification
@@ -73,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
     }
     println!("{}", app.aclose().await);
 
-    println!("\nhow they ended:");
+    println!("\nfinished tasks:");
     for end in tasks.recently_finished() {
         println!("        {end}");
     }

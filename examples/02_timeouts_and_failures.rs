@@ -1,7 +1,7 @@
-//! Background tasks that hang, fail and panic, and where each of these ends shows up.
+//! Background tasks that hang, fail and panic, and the places where each outcome is reported.
 //!
-//! Prints one log line for each task that went wrong, then the counts, the recent ends, and the report of a shutdown
-//! that has to cut one task off.
+//! Prints one log line for each task that did not complete, then the counts, the report of a shutdown that has to
+//! cancel a task, and the finished tasks.
 //!
 //! ```text
 //! cargo run -p agentflow-examples --example 02_timeouts_and_failures
@@ -29,7 +29,7 @@ async fn render_chart(points: Vec<f64>) {
 #[node]
 async fn start(config: &RunConfig, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
     let user = config.user_id().unwrap_or("anon");
-    task_manager.create_task(async { println!("all went well") }).name("send_notification").spawn()?;
+    task_manager.create_task(async { println!("notification sent") }).name("send_notification").spawn()?;
     task_manager
         .create_task(pending::<()>()) // a server that never answers
         .name("call_webhook")
@@ -38,7 +38,7 @@ async fn start(config: &RunConfig, task_manager: &BackgroundTaskManager) -> Resu
         .spawn()?;
     task_manager.create_task(save_report()).name("save_report").context("user", user).spawn()?;
     task_manager.create_task(render_chart(Vec::new())).name("render_chart").spawn()?;
-    // Without a timeout nothing but the shutdown ends it.
+    // This task has no timeout, so only the shutdown ends it.
     task_manager.create_task(pending::<()>()).name("watch_inbox").spawn()?;
     Ok(())
 }
@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
         .with_ansi(std::io::stdout().is_terminal())
         .with_max_level(tracing::Level::WARN)
         .init();
-    // The manager logs a panic with its task's name and context; the default hook would print it once more.
+    // The manager logs a panic with its task's name and context; the default hook would print it again.
     std::panic::set_hook(Box::new(|_| {}));
 
     let app = graph! {
@@ -69,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
 
     println!("\n{}", app.aclose().await);
 
-    println!("\nhow they ended:");
+    println!("\nfinished tasks:");
     for end in tasks.recently_finished() {
         println!("  {end}{}", end.error().map(|error| format!(": {error}")).unwrap_or_default());
     }

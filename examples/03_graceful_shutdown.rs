@@ -1,7 +1,7 @@
-//! An HTTP service that loses nothing when it is told to stop.
+//! An HTTP service with a graceful shutdown: no request and no background task is lost.
 //!
-//! On SIGTERM or Ctrl-C it takes no more requests and finishes those that it has; then the app drains its runs, then
-//! their background tasks. Each wait has a bound, and a second signal ends the process at once.
+//! On SIGTERM or Ctrl-C the server accepts no more requests and completes the open ones. Then the app waits for its
+//! runs, and then for their background tasks. Each wait has a bound, and a second signal ends the process at once.
 //!
 //! ```text
 //! cargo run -p agentflow-examples --example 03_graceful_shutdown -- 127.0.0.1:8080
@@ -9,8 +9,8 @@
 //! curl http://127.0.0.1:8080/tasks
 //! ```
 //!
-//! Without an address it picks a port, sends itself some requests, and then SIGTERM in the midst of one; what it
-//! prints is the order in which all this ends. (That needs a Unix shell.)
+//! Without an address it picks a port, sends itself some requests, and then SIGTERM during one of them. It prints the
+//! order in which everything ends. (This needs a Unix shell.)
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -26,7 +26,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long requests may take once the service is told to stop. Idle connections are closed at once.
+/// The time in which open requests must complete after a signal. Idle connections are closed at once.
 const HTTP_DRAIN: Duration = Duration::from_secs(5);
 
 type App = CompiledGraph<AgentState>;
@@ -46,7 +46,7 @@ async fn answer(state: &mut AgentState, task_manager: &BackgroundTaskManager) ->
 }
 
 async fn ask(State(app): State<App>, question: String) -> Result<String, (StatusCode, String)> {
-    // A client that hangs up drops this future, and so cancels the run.
+    // A client that hangs up drops this future, which cancels the run.
     match app.invoke(AgentState::from_user(question), RunConfig::new()).await {
         Ok(state) => Ok(state.last_message().map(Message::text).unwrap_or_default()),
         Err(error) => {
@@ -96,10 +96,10 @@ async fn main() -> anyhow::Result<()> {
         }
     };
     println!("{signal}: shutting down");
-    // tokio keeps the signals for itself from the first one on: without this, the second would do nothing.
+    // tokio handles the signals from the first one on, so a second signal would have no effect without this task.
     tokio::spawn(async {
         if let Ok(signal) = shutdown::signal().await {
-            println!("{signal} again: leaving now");
+            println!("{signal} again: exiting");
             std::process::exit(1);
         }
     });
@@ -108,9 +108,9 @@ async fn main() -> anyhow::Result<()> {
     match timeout(HTTP_DRAIN, &mut server).await {
         Ok(ended) => {
             ended??;
-            println!("all requests are answered");
+            println!("all open requests are complete");
         }
-        Err(_) => println!("some requests are still open: on to their runs"),
+        Err(_) => println!("some requests are still open; shutting down their runs"),
     }
     println!("{}", app.aclose().await);
     if let Some(demo) = demo {
@@ -119,7 +119,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks twice, and a third time with SIGTERM in between.
+/// Sends two requests, and a third one that SIGTERM interrupts.
 async fn demo(address: SocketAddr) -> anyhow::Result<()> {
     for question in ["Where do owls sleep?", "And bats?"] {
         println!("answer: {}", post(address, question).await?);
@@ -138,14 +138,14 @@ async fn demo(address: SocketAddr) -> anyhow::Result<()> {
 }
 
 async fn post(address: SocketAddr, body: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address).await.context("nobody listens any more")?;
+    let mut stream = TcpStream::connect(address).await.context("the server does not accept connections")?;
     let length = body.len();
     let request =
         format!("POST /ask HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
     stream.write_all(request.as_bytes()).await?;
     let mut response = String::new();
     stream.read_to_string(&mut response).await?;
-    let (head, body) = response.split_once("\r\n\r\n").context("half a response")?;
+    let (head, body) = response.split_once("\r\n\r\n").context("the response has no body")?;
     if !head.starts_with("HTTP/1.1 200") {
         bail!("{head}");
     }

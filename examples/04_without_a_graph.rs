@@ -52,7 +52,7 @@ async fn upload() {
     sleep(Duration::from_hours(1)).await;
 }
 
-/// Takes its time to stop, and uses it.
+/// Waits until it is cancelled, and saves its state within the grace period.
 async fn keep_in_sync(task: TaskContext) {
     task.cancelled().await;
     sleep(Duration::from_millis(100)).await;

@@ -1,7 +1,6 @@
-//! Services of the app, injected into the nodes that ask for them; one of them behind a trait, so that a test can
-//! put another in its place.
+//! Services of the app, injected into nodes. One service is behind a trait, so that a test can replace it.
 //!
-//! Prints the quote that is mailed, then what the same graph sends to an outbox instead.
+//! Prints the quote that is mailed, then the quote that the same graph puts into an outbox.
 //!
 //! ```text
 //! cargo run -p agentflow-examples --example 05_services
@@ -14,10 +13,10 @@ use std::{
 
 use agentflow::{CompiledGraph, NodeError, Provide, RunConfig, State, graph, node};
 
-/// A service like any other struct.
+/// A service that is a plain struct.
 struct Prices(HashMap<&'static str, u32>);
 
-/// A service that there is more than one of.
+/// A service with several implementations.
 trait Mailer: Send + Sync {
     fn send(&self, to: &str, text: &str);
 }
@@ -40,7 +39,7 @@ impl Mailer for Outbox {
     }
 }
 
-/// The app's context: what it provides, nodes can inject. A node that asks for anything else does not compile.
+/// The services of the app. Nodes can inject what it provides; a node that injects anything else does not compile.
 struct Services {
     prices: Prices,
     mailer: Arc<dyn Mailer>,

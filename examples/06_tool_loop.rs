@@ -1,7 +1,7 @@
-//! A model that calls tools until it has an answer: the loop that every agent is built around.
+//! A model that calls tools until it has an answer: the loop at the core of most agents.
 //!
-//! The model follows a script, so that no key is needed. It is a service of the app: nodes ask for it with `#[inject]`,
-//! and a real client takes its place without a change to the graph.
+//! The model follows a script, so no key is needed. It is a service of the app, which nodes inject; a real client can
+//! replace it without a change to the graph.
 //!
 //! ```console
 //! $ cargo run -p agentflow-examples --example 06_tool_loop
@@ -32,7 +32,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// What it will say, in order.
+/// The replies of the model, in order.
 struct ScriptedModel {
     replies: Mutex<VecDeque<Message>>,
 }
@@ -43,7 +43,7 @@ impl ScriptedModel {
         Self { replies }
     }
 
-    /// Asynchronous, and in need of the conversation, as a real model is.
+    /// Returns the next reply. Like a real model, it is asynchronous and takes the conversation.
     async fn reply(&self, _conversation: &[Message]) -> Option<Message> {
         sleep(Duration::from_millis(50)).await;
         let mut replies = self.replies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,7 +75,7 @@ async fn ask_model(state: &mut AgentState, #[inject] model: &ScriptedModel) -> R
     Ok(if wants_tools { Step::Tools } else { Step::Done })
 }
 
-/// All calls of one reply at once. A tool that fails is no failure of the node: the model is told, and may do better.
+/// Runs all calls of one reply concurrently. A failed tool does not fail the node: the model receives the error.
 #[node(TOOLS)]
 async fn call_tools(state: &AgentState) -> AgentStateUpdate {
     let calls = state.last_message().into_iter().flat_map(Message::tool_calls);

@@ -1,13 +1,13 @@
-//! Plan, research side by side, write, and review until the reviewer is content.
+//! A team that plans, researches in parallel, writes, and reviews until the reviewer is satisfied.
 //!
-//! It shows a state of one's own, a group and its join, retries and timeouts, a loop, the events of a run as they happen,
-//! and the graph's picture, which is kept in `research_team.mmd`:
+//! It shows a state with a derive, a group and its join, retries and timeouts, a loop, the live events of a run, and
+//! the picture of the graph, which is kept in `research_team.mmd`:
 //!
 //! ```console
 //! $ cargo run -p agentflow-examples --example 07_research_team -- --mermaid > examples/research_team.mmd
 //! ```
 //!
-//! Without the flag it prints the picture and then does the work:
+//! Without the flag it prints the picture and then runs the graph:
 //!
 //! ```console
 //! $ cargo run -p agentflow-examples --example 07_research_team
@@ -15,7 +15,7 @@
 //!     ...
 //! PLAN starts
 //! PLAN is done
-//! side by side: WEB, ARCHIVE, EXPERT
+//! in parallel: WEB, ARCHIVE, EXPERT
 //! WEB starts
 //! ARCHIVE starts
 //! ARCHIVE failed: the archive answered 503
@@ -39,7 +39,7 @@ use std::time::Duration;
 use agentflow::{CompiledGraph, RunConfig, State, graph, node, run::EventKind};
 use tokio::time::sleep;
 
-/// What the team shares. Several researchers bring notes at once, so notes are appended; everything else has one author.
+/// The state of the team. Researchers add notes in parallel, so notes are appended; other fields have one author.
 #[derive(Clone, Default, State)]
 struct Report {
     topic: String,
@@ -70,7 +70,7 @@ async fn search_web(state: &Report) -> ReportUpdate {
     Report::update().notes([format!("{} live on every continent but one (web)", state.topic)])
 }
 
-/// Refuses the first attempt and never answers the second.
+/// Fails in the first attempt and hangs in the second.
 #[node]
 async fn search_archive(state: &Report, attempt: u32) -> Result<ReportUpdate, Unavailable> {
     match attempt {
@@ -118,14 +118,14 @@ fn research_team() -> CompiledGraph<Report> {
     }
 }
 
-/// One line of the log; `None` for what it leaves out.
+/// Formats an event as a line of the log, or returns `None` for an event that the log omits.
 fn line(event: EventKind) -> Option<String> {
     Some(match event {
         EventKind::NodeStarted { node, attempt: 1, .. } => format!("{node} starts"),
         EventKind::NodeStarted { node, attempt, .. } => format!("{node} starts again, attempt {attempt}"),
         EventKind::NodeEnded { node, .. } => format!("{node} is done"),
         EventKind::NodeFailed { node, error, .. } => format!("{node} failed: {error}"),
-        EventKind::GroupStarted { nodes, .. } => format!("side by side: {}", nodes.join(", ")),
+        EventKind::GroupStarted { nodes, .. } => format!("in parallel: {}", nodes.join(", ")),
         EventKind::GroupJoined { fields, .. } => format!("joined, new: {}", fields.join(", ")),
         EventKind::RouteTaken { node, route, to, .. } => format!("{node}: {route}, on to {to}"),
         _ => return None,

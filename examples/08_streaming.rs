@@ -1,5 +1,5 @@
-//! A run's events as they happen: progress, the tokens of a model as it speaks, and the state in the end. Then the same
-//! events as an SSE endpoint sends them.
+//! The live events of a run: progress, the tokens of a model, and the final state. Then the same events as an SSE
+//! endpoint sends them.
 //!
 //! ```console
 //! $ cargo run -p agentflow-examples --example 08_streaming
@@ -43,7 +43,7 @@ async fn search(state: &mut AgentState, events: &EventWriter) {
     state.context.push(Message::system("Source: owls sleep by day, in hollow trees."));
 }
 
-/// What a node emits is seen at once; its message is in the state when it is complete.
+/// Emits each token at once, and adds the complete message to the state.
 #[node(ANSWER)]
 async fn answer(state: &mut AgentState, events: &EventWriter) {
     let mut text = String::new();
@@ -55,7 +55,7 @@ async fn answer(state: &mut AgentState, events: &EventWriter) {
     state.context.push(Message::assistant(text));
 }
 
-/// One server-sent event. The number lets a reader who lost the connection say what it saw last.
+/// Formats a server-sent event. A client that lost its connection sends the id of the last event that it received.
 fn sse(event: &Event) -> serde_json::Result<String> {
     let data = serde_json::to_string(event)?;
     Ok(format!("id: {}\ndata: {data}\n\n", event.sequence))
@@ -83,7 +83,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{:<10} {}", message.role, message.text());
     }
 
-    // A reader who leaves early: the stream is dropped, and that cancels the run.
+    // The reader stops early: `take` drops the stream, which cancels the run.
     println!("-- as server-sent events");
     let events = app.stream(question, RunConfig::new());
     let sent: Vec<_> = events.map(|event| sse(&event)).take(3).try_collect().await?;

@@ -1,7 +1,7 @@
-//! Graphs inside graphs, in three ways: written in place, a compiled graph, and a compiled graph with another state.
+//! Subgraphs of three kinds: an inline graph, a compiled graph, and a compiled graph with another state.
 //!
-//! The log shows what each is called in a run's events: `EDIT/JUDGE` is the node `JUDGE` of the graph that is the node
-//! `EDIT` of the graph around it.
+//! The log shows the names of inner nodes in a run's events: `EDIT/JUDGE` is the node `JUDGE` of the graph that is the
+//! node `EDIT` of the outer graph.
 //!
 //! ```console
 //! $ cargo run -p agentflow-examples --example 09_subgraphs
@@ -72,7 +72,7 @@ async fn judge(state: &Article) -> Quality {
 #[node(TRANSLATE)]
 async fn translate(state: &mut Translation) {
     state.text = format!("({}) {}", state.language, state.text);
-    // A model would take its time here, and the other translation goes on.
+    // A model call would wait here, while the other translation continues.
     tokio::task::yield_now().await;
 }
 
@@ -81,7 +81,7 @@ async fn proofread(state: &mut Translation) {
     state.text.push('.');
 }
 
-/// An app in its own right, which can be run and tested without the one around it.
+/// Builds the editor, an app that can also be run and tested on its own.
 fn editor() -> CompiledGraph<Article> {
     graph! {
         REVISE -> JUDGE -> match {
@@ -91,8 +91,8 @@ fn editor() -> CompiledGraph<Article> {
     }
 }
 
-/// The graph knows nothing of articles: what it gets of one, and what it adds to one, is said beside it. It touches no
-/// state but its own, and so may run beside others.
+/// Builds a translator for articles from a graph that does not know them: `map_state` converts an article to the
+/// graph's state, and the result to an update. The graph has its own state, so it may run in a group.
 fn translator(language: &'static str) -> impl ParallelNode<Article> {
     let app = graph! { TRANSLATE -> PROOFREAD -> END };
     app.map_state(

@@ -1,5 +1,5 @@
-//! Background tasks under load: a limit of tasks in flight and of tasks that run, retries, keys, progress, a watcher, and
-//! a task that is cancelled last.
+//! Background tasks under load: limits on tasks in flight and on running tasks, retries, keys, progress, live events,
+//! and a task that is cancelled last.
 //!
 //! ```console
 //! $ cargo run -p agentflow-examples --example 11_under_load
@@ -13,7 +13,7 @@
 //!   email #6 completed
 //!   webhook #2 again in 20ms (attempt 1: no answer)
 //!   import #1 20 % importing
-//! there was room: 9 spawned: 6 active (2 queued), 1 completed, 2 cancelled; 1 rejected
+//! a slot got free: 9 spawned: 6 active (2 queued), 1 completed, 2 cancelled; 1 rejected
 //!   email #7 begins
 //!   email #7 completed
 //!   email #8 begins
@@ -32,7 +32,7 @@
 //!   flush #10 begins
 //!   stuck #11 begins
 //!   stuck #11 cancelled
-//!   flushed, after all others
+//!   flushed, after all other tasks
 //!   flush #10 completed
 //! closed in 51.9ms: 1 completed, 1 cancelled
 //!   unfinished: stuck #11 (cancelled after 51.4ms)
@@ -48,7 +48,7 @@ use tokio::time::sleep;
 
 const TICK: Duration = Duration::from_millis(50);
 
-/// Says how far it is, and so that it is alive.
+/// Reports its progress, which also resets the idle timeout.
 async fn import(task: TaskContext) {
     for row in 1..=5 {
         sleep(TICK).await;
@@ -56,7 +56,7 @@ async fn import(task: TaskContext) {
     }
 }
 
-/// Answers the third time.
+/// Succeeds in the third attempt.
 async fn call_webhook(attempt: u32) -> Result<(), String> {
     sleep(TICK).await;
     if attempt < 3 { Err(format!("attempt {attempt}: no answer")) } else { Ok(()) }
@@ -78,7 +78,7 @@ fn line(event: &TaskEvent) -> Option<String> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let options = TaskManagerOptions::new()
-        .max_tasks(6) // in flight: those that wait for their turn count
+        .max_tasks(6) // queued tasks count as in flight
         .max_running(4)
         .max_running_named("email", 1);
     let tasks = BackgroundTaskManager::with_options(options);
@@ -92,7 +92,7 @@ async fn main() -> anyhow::Result<()> {
         }
     });
 
-    // Without a sign of life for two seconds it is taken for dead.
+    // The task times out after two seconds without progress or a heartbeat.
     tasks.create_task_with_context(import).name("import").idle_timeout(Duration::from_secs(2)).spawn()?;
 
     tasks
@@ -103,7 +103,7 @@ async fn main() -> anyhow::Result<()> {
         .timeout(Duration::from_secs(30))
         .spawn()?;
 
-    // A user who types: only the last one counts, which takes the place of those before it. No two run at once.
+    // A user types: each new text replaces the task of the previous one, and no two of them run at once.
     for text in ["a", "ag", "agent"] {
         let index = async move {
             sleep(TICK).await;
@@ -112,8 +112,8 @@ async fn main() -> anyhow::Result<()> {
         tasks.create_task(index).name("index").key("user-7", OnDuplicateKey::Replace).spawn()?;
     }
 
-    // Beside the import, the webhook and the index there is room for three, one at a time; the fourth is refused, or waits
-    // here for room.
+    // Beside the import, the webhook and the index there are three free slots, and emails run one at a time. The fourth
+    // email is refused, or waits for a slot with `spawn_wait`.
     let email = || tasks.create_task(sleep(TICK)).name("email");
     for _ in 0..3 {
         email().spawn()?;
@@ -121,14 +121,14 @@ async fn main() -> anyhow::Result<()> {
     if let Err(SpawnError::Full) = email().spawn() {
         println!("full: {}", tasks.stats());
         email().spawn_wait().await?;
-        println!("there was room: {}", tasks.stats());
+        println!("a slot got free: {}", tasks.stats());
     }
     tasks.wait_for_all(None).await?;
 
-    // It keeps the others' log, so it goes last.
+    // This task flushes the log of all others, so it is cancelled last.
     let flush = |task: TaskContext| async move {
         task.cancelled().await;
-        println!("  flushed, after all others");
+        println!("  flushed, after all other tasks");
     };
     tasks.create_task_with_context(flush).name("flush").cancel_last().spawn()?;
     tasks.create_task(std::future::pending::<()>()).name("stuck").spawn()?;

@@ -1,8 +1,17 @@
-//! A whole service in one file: a state of its own, a decision, work side by side, a fallback, a service, background work,
-//! events, shutdown, and tests of a node and of the whole.
+//! A complete service in one file: a state, a decision, a group, a fallback, a service, background work, events,
+//! shutdown, and tests of a node and of the graph.
 //!
 //! ```console
 //! $ cargo run -p agentflow-examples --example 10_ticket_triage
+//!     HISTORY: the history is busy
+//! Where is my order? => "parcels take three days; a customer since 2019; order 7 is on its way"
+//!     HISTORY: the history is busy
+//!     ORDER: no such order
+//! It is broken => "Which order is it? (no such order)"
+//! You won the lottery => ""
+//! shut down in 45.3ms
+//!   runs:  0 ended, 0 unfinished, 0 still running
+//!   tasks: closed in 45.3ms: 1 completed
 //! ```
 
 use std::time::Duration;
@@ -50,13 +59,13 @@ async fn classify(state: &Ticket) -> Kind {
     if state.text.contains("lottery") { Kind::Spam } else { Kind::Question }
 }
 
-/// Reads the state and returns an update: it may run beside others.
+/// Reads the state and returns an update, so it may run in a group.
 #[node]
 async fn look_up_faq(_state: &Ticket) -> TicketUpdate {
     Ticket::update().facts(["parcels take three days"])
 }
 
-/// Fails the first time, to be tried again.
+/// Fails in the first attempt and is retried.
 #[node]
 async fn look_up_history(_state: &Ticket, attempt: u32) -> Result<TicketUpdate, NodeError> {
     if attempt == 1 {
@@ -72,7 +81,7 @@ async fn find_order(state: &mut Ticket, #[inject] orders: &Orders) -> Result<(),
     Ok(())
 }
 
-/// Where `find_order` leads when it fails.
+/// Handles the failure of `find_order`.
 #[node]
 async fn ask_for_details(state: &mut Ticket, error: Option<&NodeFailure>) {
     state.answer = format!("Which order is it? ({})", error.map(|error| error.source.to_string()).unwrap_or_default());

@@ -261,7 +261,7 @@ impl<S: State, C> NodeContext<'_, S, C> {
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "a node injects `{T}`, which the app's context `{Self}` does not provide",
+    message = "a node injects `{T}`, which the services `{Self}` of the app do not provide",
     label = "this node injects `{T}`",
     note = "write `impl Provide<{T}> for Services`, and hand the services to the graph: `compile {{ services: services }}`"
 )]

@@ -197,7 +197,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             }
             match bindings.entry(name) {
                 Entry::Occupied(first) => {
-                    let text = format!("`node {}` is there already: give this one another name", first.key());
+                    let text = format!("`node {}` is already defined: give this one another name", first.key());
                     errors.at(ident.span(), text);
                 }
                 Entry::Vacant(place) => {
@@ -213,7 +213,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         let is_first = self.model.steps.is_empty() && self.start.is_none();
         match chain.stages.first() {
             Some(Stage::Group(group)) if is_first => {
-                let text = "say where the graph starts: `START -> { .. }`";
+                let text = "a graph that begins with a group needs an entry point: `START -> { .. }`";
                 self.errors.spanning(&group.braces, text);
             }
             _ => {
@@ -292,7 +292,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             self.errors.spanning(&decision.keyword, text);
         }
         if let (None, Work::Group { .. }) = (&decision.router, &self.model.steps[from].work) {
-            let text = "a group returns nothing to match: name a function of the state, `match router { .. }`";
+            let text = "a group returns no route to match: name a function of the state, `match router { .. }`";
             self.errors.spanning(&decision.keyword, text);
         }
         let targets = decision.arms.iter().filter_map(|arm| self.chain(&arm.chain, Place::Arm)).collect();
@@ -372,7 +372,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             }
         }
         if let Some(decision) = &chain.decision {
-            let text = "a branch cannot decide: put the `match` after the group, or in a graph of its own, \
+            let text = "a branch cannot contain a `match`: put it after the group, or in a graph of its own, \
                         `node NAME = app.map_state(into, back);`";
             self.errors.spanning(&decision.keyword, text);
         }
@@ -385,7 +385,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             && let Source::Graph(_) = self.graph.bindings[binding].source
         {
             let text = "a graph written in place shares the state and cannot run in a group; \
-                        compile it apart and say what it brings: `node NAME = app.map_state(into, back);`";
+                        compile it separately and map its state: `node NAME = app.map_state(into, back);`";
             self.errors.spanning(reference, text);
         }
     }
@@ -395,7 +395,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         self.errors.spanning(
             reference,
             format!(
-                "`{text}` runs in a group and has no other place in the graph; give this one a name of its own: \
+                "`{text}` runs in a group and cannot be used a second time; give this use its own name: \
                  `node OTHER = {text};`"
             ),
         );
@@ -411,12 +411,12 @@ impl<'a, 'e> Builder<'a, 'e> {
                 continue;
             };
             if self.model.steps[index].group.is_some() {
-                let text = "`on_error` does not reach out of a group: make the group a graph of its own and give that one the fallback, `node NAME = app { on_error: .. }`";
+                let text = "`on_error` cannot lead out of a group: put the group into a graph of its own and set `on_error` there, `node NAME = app { on_error: .. }`";
                 self.errors.spanning(fallback, text);
             } else if fallback.is_start() || fallback.is_end() {
                 self.errors.spanning(
                     fallback,
-                    "a failure leads to a node, which sees the error: `on_error: RECOVER`, and `RECOVER -> END`",
+                    "`on_error` must name a node, which receives the error: `on_error: RECOVER`, and `RECOVER -> END`",
                 );
             } else {
                 // A node that is named here only has no way on, which is another rule's to say.
@@ -443,7 +443,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         let mut unused: Vec<_> = self.bindings.values().filter(|binding| !binding.is_used).collect();
         unused.sort_by_key(|binding| binding.index);
         for Bound { name, .. } in unused {
-            let text = format!("node `{name}` is bound but no chain goes through it: write `.. -> {name} -> ..`");
+            let text = format!("node `{name}` is bound but never used in a chain: write `.. -> {name} -> ..`");
             self.errors.at(name.span(), text);
         }
     }

@@ -2,6 +2,7 @@
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::parse::Parser;
 
 use super::tokens::Tokens;
 use crate::{
@@ -220,7 +221,7 @@ impl Graph {
             return;
         };
         if self.is_inner {
-            errors.spanning(keyword, "`compile` is for the whole graph: write it outside of the inner one");
+            errors.spanning(keyword, "`compile` is for the whole graph: write it in the outer graph");
         }
         self.compile.extend(settings(&group, errors));
     }
@@ -271,7 +272,7 @@ impl Graph {
     fn only_outside(&self, keyword: Option<&TokenTree>, errors: &mut Errors) {
         if self.is_inner {
             let word = keyword.to_token_stream();
-            errors.spanning(keyword, format!("`{word}` is for the whole graph: write it outside of the inner one"));
+            errors.spanning(keyword, format!("`{word}` is for the whole graph: write it in the outer graph"));
         }
     }
 
@@ -299,7 +300,7 @@ impl Graph {
                     errors.at(stray.span(), "expected `;`");
                 }
             }
-            other => errors.spanning(other.or(keyword), "a graph's name is a text: `name = \"support\";`"),
+            other => errors.spanning(other.or(keyword), "a graph's name is a string literal: `name = \"support\";`"),
         }
     }
 
@@ -307,9 +308,8 @@ impl Graph {
     fn root(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let statement = tokens.clone().all();
         self.only_outside(tokens.next().as_ref(), errors);
-        tokens.next();
-        match syn::parse2(tokens.rest()) {
-            Ok(path) => self.root = Root(Some(path)),
+        match Root::parse.parse2(statement.clone()) {
+            Ok(root) => self.root = root,
             Err(_) => errors.spanning(statement, "expected a path: `crate = my_crate::agentflow;`"),
         }
     }
@@ -397,10 +397,7 @@ impl Graph {
             arrow = tokens.arrow();
             if arrow.is_none() && !context.is_over(tokens) {
                 if let Some(options) = options_of_a_stage(tokens) {
-                    errors.spanning(
-                        options,
-                        "a node's options stand where it gets a name: `node NAME = my_node { .. };`",
-                    );
+                    errors.spanning(options, "a node's options belong to its binding: `node NAME = my_node { .. };`");
                     arrow = tokens.arrow();
                     continue;
                 }
@@ -661,7 +658,7 @@ fn duration(literal: &Literal) -> Option<TokenStream> {
     let nanos = Literal::u64_suffixed(nanos);
     // rustc takes an expression to stand where its first and last token do: what is wrong with it is shown at the
     // literal. Parentheses alone don't count.
-    let expression = parenthesized(literal.span(), quote!(&__af::Duration::from_nanos(#nanos)));
+    let expression = parenthesized(literal.span(), quote!(&::core::time::Duration::from_nanos(#nanos)));
     Some(quote_spanned!(literal.span()=> *#expression))
 }
 
@@ -675,7 +672,7 @@ mod tests {
 
     #[test]
     fn durations_are_numbers_with_a_unit() {
-        let from_nanos = |nanos: &str| Some(format!("* (& __af :: Duration :: from_nanos ({nanos}u64))"));
+        let from_nanos = |nanos: &str| Some(format!("* (& :: core :: time :: Duration :: from_nanos ({nanos}u64))"));
         assert_eq!(nanos("30s"), from_nanos("30000000000"));
         assert_eq!(nanos("1.5s"), from_nanos("1500000000"));
         assert_eq!(nanos("200ms"), from_nanos("200000000"));

@@ -51,7 +51,7 @@ impl StateField {
 /// A run owns its state, and moves it from thread to thread.
 fn owns_all(generics: &Generics, errors: &mut Errors) {
     for lifetime in generics.lifetimes() {
-        errors.spanning(&lifetime.lifetime, "a state owns all it has: it cannot borrow for a lifetime");
+        errors.spanning(&lifetime.lifetime, "a state cannot have lifetimes: its fields must own their data");
     }
 }
 

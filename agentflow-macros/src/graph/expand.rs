@@ -1,7 +1,7 @@
-//! Graph → tokens: an expression of type `CompiledGraph<S, C>`, whatever was wrong with the input.
+//! Graph → tokens: an expression of type `CompiledGraph<S, C>`, even for invalid input.
 //!
-//! Only punctuation and keywords carry a user's span, and the tokens that are the user's own: an identifier of ours in
-//! their place would be what the editor shows there.
+//! Of the generated tokens only punctuation and keywords carry a user's span: the editor would show a generated
+//! identifier in place of the user's.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -39,7 +39,7 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     }
 }
 
-/// The variable that holds the builder, out of the reach of the user's own expressions.
+/// The variable that holds the builder. The user's expressions cannot name it.
 fn builder_ident() -> Ident {
     Ident::new("__g", Span::mixed_site())
 }
@@ -74,8 +74,8 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &Tok
     }
 }
 
-/// An empty graph with this state. rustc takes the call to stand where its first and last token do, and says there if the
-/// type is no state.
+/// An empty graph with this state. rustc reports a type that is not a state at the span from the call's first to its last
+/// token.
 fn empty(state: &TokenStream) -> TokenStream {
     let span = state.span();
     let open = quote_spanned!(span=> <);
@@ -84,10 +84,10 @@ fn empty(state: &TokenStream) -> TokenStream {
     quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
 }
 
-/// All names of the graph: what is bound in it, and what it mentions.
+/// All names of the graph: its bindings and its mentions.
 pub(super) fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> TokenStream {
     let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
-        // A second one of a name has been complained about, and would be an item too many.
+        // A second binding of a name is already reported; its item would be a duplicate.
         let is_first = graph.bindings[..index].iter().all(|other| other.name != binding.name);
         is_first.then(|| expand_binding(binding, model.is_added(index), has_errors))
     });
@@ -103,7 +103,7 @@ fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenS
         // `node a = a;` names the node itself.
         Source::Handle(handle) if handle.is_plain && handle.name == *name => TokenStream::new(),
         Source::Handle(handle) => quote!(#allow type #name = #handle;),
-        // Elsewhere what makes the node stands where it is added.
+        // A value of a node that is in the graph is evaluated where the node is added.
         Source::Value(value) if !is_added && !value.is_empty() => quote! {
             #allow
             enum #name {}
@@ -118,8 +118,8 @@ fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenS
     }
 }
 
-/// An expression that makes a bound node; `None` where its type says all. The user's own tokens, so that rustc shows them
-/// where they are no node.
+/// The expression that makes a bound node; `None` if its type suffices. These are the user's own tokens, so that rustc
+/// reports a value that is not a node there.
 fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> Option<TokenStream> {
     match &graph.bindings[binding].source {
         Source::Handle(_) => None,
@@ -134,7 +134,7 @@ fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> 
     }
 }
 
-/// `KEY: VALUE` as a call. rustc shows what is wrong with the call as a whole at the key: the parentheses stand there.
+/// `KEY: VALUE` as a call. Its parentheses have the key's span, so that rustc reports errors of the whole call there.
 pub(super) fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
     let value = if value.is_empty() && has_errors { quote!(__af::missing()) } else { value.clone() };
     let arguments = parenthesized(key.span(), value);
@@ -196,9 +196,9 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bo
         // The node returns the route, and is added together with the decision.
         Exit::Decision { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
         Exit::Decision { decision, targets } => {
-            let choose = choose(decision, &[]);
+            let router = router(decision, &[]);
             let arms = arms(model, decision, targets);
-            quote!(#g.__route(#name, #choose, &[#(#arms),*]);)
+            quote!(#g.__route(#name, #router, &[#(#arms),*]);)
         }
     });
     let (added, options) = match &step.work {
@@ -228,7 +228,7 @@ fn add_node(
 ) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
-    // Where rustc points when the node's route and what follows it don't fit.
+    // rustc reports here that the node's route does not fit the edge that follows.
     let fit = Ident::new("_", reference.name.span());
     let returned = step.exits.iter().find_map(|exit| match exit {
         Exit::Decision { decision, targets } if decision.router.is_none() => Some((decision, targets)),
@@ -237,15 +237,15 @@ fn add_node(
     let call = match (returned, step.group, value) {
         (Some((decision, targets)), _, value) => {
             let route = Ident::new("__returned", Span::mixed_site());
-            let choose = choose(decision, &[route]);
+            let router = router(decision, &[route]);
             let arms = arms(model, decision, targets);
             if let Some(value) = value {
-                quote!(__deciding_value::<#fit, _>(#name, #value, #choose, &[#(#arms),*]))
+                quote!(__deciding_value::<#fit, _>(#name, #value, #router, &[#(#arms),*]))
             } else {
-                quote!(__deciding::<(#reference), #fit, _>(#name, #choose, &[#(#arms),*]))
+                quote!(__deciding::<(#reference), #fit, _>(#name, #router, &[#(#arms),*]))
             }
         }
-        // With mistakes it may be a graph, of which it has been said that it cannot run in a group.
+        // A graph with mistakes may have an inner graph here, which is already reported.
         (None, Some(_), Some(value)) if !has_errors => quote!(add_parallel_node(#name, #value)),
         (None, Some(_), None) => quote!(__branch::<(#reference), #fit, #fit>(#name)),
         (None, _, Some(value)) => quote!(add_node(#name, #value)),
@@ -268,34 +268,34 @@ fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_error
     Some(quote!(#g.set_node_options(#name, __af::NodeOptions::new() #(#settings)* #on_error);))
 }
 
-/// The closure that says which arm to take: Rust's own `match`, whose arms are the indexes of the ways on.
-pub(super) fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
+/// The router closure: a plain `match` whose arms return the indexes of the outgoing edges.
+pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let state = Ident::new("__state", Span::mixed_site());
-    // rustc takes a call to stand where its first and last token do, and says there that the patterns are not exhaustive.
+    // rustc reports patterns that are not exhaustive at the span from the call's first to its last token.
     let at = |span: Span, function: TokenStream, argument: TokenStream| {
         let [function, argument] = [function, argument].map(|tokens| parenthesized(span, tokens));
         quote!(#function #argument)
     };
     let scrutinee = match (&decision.router, returned) {
         (Some(router), _) => {
-            // As with the call: rustc says at the argument that the router takes another state.
+            // In the same way, rustc reports at the argument that the router takes another state.
             let borrowed = parenthesized(router.span(), quote!(&#state));
             at(router.span(), router.clone(), quote_spanned!(router.span()=> *#borrowed))
         }
         (None, [returned, ..]) => at(decision.keyword.span(), quote!(__af::itself), returned.to_token_stream()),
         (None, []) => TokenStream::new(),
     };
-    // One without a pattern has been complained about.
+    // An arm without a pattern is already reported.
     let arms = decision.arms.iter().enumerate().filter(|(_, arm)| !arm.pattern.is_empty());
     let arms = arms.map(|(index, Arm { pattern, chain })| {
         let index = parenthesized(chain.end().unwrap_or_else(Span::call_site), Literal::usize_suffixed(index));
         quote!(#pattern => #index,)
     });
-    // Where rustc's suggestion writes the arms that are missing.
+    // rustc's suggestion inserts missing arms at this span.
     let mut arms = Group::new(Delimiter::Brace, quote!(#(#arms)*));
     arms.set_span(decision.braces);
     let keyword = &decision.keyword;
-    // The keyword is the user's, and so clippy takes the whole for theirs.
+    // The keyword has the user's span, so clippy treats the whole expression as user code.
     let allow = quote! {
         #[allow(
             clippy::match_bool,
@@ -307,7 +307,7 @@ pub(super) fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     quote!(#allow move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms)
 }
 
-/// The arms' patterns and targets, as the runtime knows them.
+/// The arms' patterns and targets, as the runtime takes them.
 fn arms(model: &Model<'_>, decision: &Decision, targets: &[Target]) -> Vec<TokenStream> {
     let arm = |(arm, target): (&Arm, &Target)| {
         let label = Literal::string(&pattern_text(&arm.pattern));
@@ -323,7 +323,7 @@ fn arms(model: &Model<'_>, decision: &Decision, targets: &[Target]) -> Vec<Token
     decision.arms.iter().zip(targets).map(arm).collect()
 }
 
-/// `Step::Tools`, as it is written: printing puts spaces around everything.
+/// The pattern as it is written (`Step::Tools`): printing tokens puts spaces around everything.
 fn pattern_text(pattern: &TokenStream) -> String {
     pattern
         .to_string()

@@ -4,7 +4,7 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::quote;
 
 use super::{
-    expand::{choose, names, option},
+    expand::{names, option, router},
     model::Model,
     syntax::{Arm, Chain, Decision, Graph, Source, Stage},
 };
@@ -38,7 +38,7 @@ fn hints(graph: &Graph) -> TokenStream {
     let mut decisions = Vec::new();
     graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
     let returned = [Ident::new("__returned", Span::mixed_site())];
-    let decisions = decisions.iter().map(|decision| choose(&whole(decision), &returned));
+    let decisions = decisions.iter().map(|decision| router(&whole(decision), &returned));
     let inner = graph.bindings.iter().filter_map(|binding| match &binding.source {
         Source::Graph(inner) => {
             let (names, hints) = (names(inner, &Model::default(), true), hints(inner));

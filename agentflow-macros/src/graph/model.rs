@@ -14,17 +14,17 @@ pub(crate) struct Model<'a> {
     pub(crate) entry: Option<usize>,
     /// The models of the graphs that are written inside this one, by their binding.
     pub(crate) inner: BTreeMap<usize, Model<'a>>,
-    /// Mistakes that may be the consequence of a misspelt name, with their places: rustc is to say them only where all
-    /// names in the graph resolve.
+    /// Mistakes that a misspelt name may have caused, with their tokens. rustc reports them only if all names in the
+    /// graph resolve.
     pub(crate) mistakes: Vec<(TokenStream, String)>,
 }
 
 /// A node or a group.
 pub(crate) struct Step<'a> {
-    /// What it is called at run time.
+    /// The step's name at run time.
     pub(crate) name: String,
     pub(crate) work: Work<'a>,
-    /// What follows it; more than one is a mistake.
+    /// The outgoing edges; more than one is a mistake.
     pub(crate) exits: Vec<Exit<'a>>,
     pub(crate) on_error: Option<usize>,
     /// The group that it is in.
@@ -33,9 +33,9 @@ pub(crate) struct Step<'a> {
 
 pub(crate) enum Work<'a> {
     Node {
-        /// Where it was first named.
+        /// The first mention in the graph.
         first_mention: &'a Reference,
-        /// Which binding it comes from, where it is bound in the graph.
+        /// The index of the binding, if the graph binds this node.
         binding: Option<usize>,
     },
     Group {
@@ -72,7 +72,7 @@ impl Exit<'_> {
 }
 
 impl Step<'_> {
-    /// Where the step stands, for what is said about it.
+    /// Returns the tokens at which mistakes of the step are reported.
     pub(crate) fn place(&self) -> TokenStream {
         match &self.work {
             Work::Node { first_mention, .. } => first_mention.to_token_stream(),
@@ -80,7 +80,7 @@ impl Step<'_> {
         }
     }
 
-    /// How the step is written, for what is said about it.
+    /// Returns the step as it is written, for messages.
     pub(crate) fn text(&self) -> String {
         match &self.work {
             Work::Node { first_mention, .. } => first_mention.text(),
@@ -94,7 +94,7 @@ impl Step<'_> {
 }
 
 impl<'a> Model<'a> {
-    /// Whether a node of this binding is in the graph.
+    /// Returns true if a node of this binding is in the graph.
     pub(crate) fn is_added(&self, index: usize) -> bool {
         self.steps.iter().any(|step| matches!(step.work, Work::Node { binding: Some(binding), .. } if binding == index))
     }
@@ -139,7 +139,7 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Whether the graph names what is bound around it: that would come without its options.
+/// Reports names that an outer graph binds, and returns true if there are any: they would lose their options.
 fn not_from_around(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> bool {
     let before = errors.count();
     for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_start() && !mention.is_end())
@@ -154,14 +154,14 @@ fn not_from_around(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> b
     errors.count() > before
 }
 
-/// Where a chain stands.
+/// The position of a chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ChainPosition {
     Statement,
     Arm,
 }
 
-/// What comes before a stage of a chain.
+/// The predecessor of a stage in a chain.
 enum Before {
     Nothing,
     Start,
@@ -217,13 +217,13 @@ impl<'a, 'e> Builder<'a, 'e> {
                 self.errors.spanning(&group.braces, text);
             }
             _ => {
-                self.chain(chain, Place::Statement);
+                self.chain(chain, ChainPosition::Statement);
             }
         }
     }
 
-    /// Gives where the chain leads to first.
-    fn chain(&mut self, chain: &'a Chain, place: Place) -> Option<Target> {
+    /// Returns the first target of the chain.
+    fn chain(&mut self, chain: &'a Chain, position: ChainPosition) -> Option<Target> {
         let mut first = None;
         let mut before = Before::Nothing;
         for stage in &chain.stages {
@@ -233,14 +233,17 @@ impl<'a, 'e> Builder<'a, 'e> {
                 return first;
             }
             if is_reserved(Reference::is_start) {
-                if place == Place::Arm || !matches!(before, Before::Nothing) {
+                if position == ChainPosition::Arm || !matches!(before, Before::Nothing) {
                     self.errors.spanning(stage, "`START` can only begin a chain");
                     return first;
                 }
                 before = Before::Start;
                 continue;
             }
-            if place == Place::Statement && matches!(before, Before::Nothing) && is_reserved(Reference::is_end) {
+            if position == ChainPosition::Statement
+                && matches!(before, Before::Nothing)
+                && is_reserved(Reference::is_end)
+            {
                 self.errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
                 return None;
             }
@@ -253,7 +256,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             };
         }
         match (&chain.decision, before) {
-            (Some(decision), Before::Step(from)) => self.decide(from, decision),
+            (Some(decision), Before::Step(from)) => self.decision(from, decision),
             (Some(decision), Before::Start) => {
                 let text = "a graph starts at a node: `START -> A -> match .. { .. }`";
                 self.errors.spanning(&decision.keyword, text);
@@ -262,13 +265,13 @@ impl<'a, 'e> Builder<'a, 'e> {
             (None, Before::Start) => {
                 self.errors.spanning(&chain.stages[0], "`START` needs a node to start at: `START -> MAIN`");
             }
-            // Before a decision that follows nothing, the parser has said what is missing.
+            // The parser has already reported a decision that follows no node.
             (Some(_), Before::Nothing) | (None, _) => {}
         }
         first
     }
 
-    /// Writes down that `target` comes after `before`.
+    /// Records that `target` follows `before`.
     fn link(&mut self, before: &Before, target: Target, stage: &'a Stage) {
         match (before, target) {
             (Before::Step(from), to) => self.model.steps[*from].exits.push(Exit::Edge { to, at: stage }),
@@ -286,7 +289,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         }
     }
 
-    fn decide(&mut self, from: usize, decision: &'a Decision) {
+    fn decision(&mut self, from: usize, decision: &'a Decision) {
         if decision.arms.is_empty() {
             let text = "a decision needs arms: `match router { Route::A => A, Route::B => END }`";
             self.errors.spanning(&decision.keyword, text);
@@ -295,7 +298,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             let text = "a group returns no route to match: name a function of the state, `match router { .. }`";
             self.errors.spanning(&decision.keyword, text);
         }
-        let targets = decision.arms.iter().filter_map(|arm| self.chain(&arm.chain, Place::Arm)).collect();
+        let targets = decision.arms.iter().filter_map(|arm| self.chain(&arm.chain, ChainPosition::Arm)).collect();
         self.model.steps[from].exits.push(Exit::Decision { decision, targets });
     }
 
@@ -419,7 +422,7 @@ impl<'a, 'e> Builder<'a, 'e> {
                     "`on_error` must name a node, which receives the error: `on_error: RECOVER`, and `RECOVER -> END`",
                 );
             } else {
-                // A node that is named here only has no way on, which is another rule's to say.
+                // If the node is named only here, `check` reports that it has no outgoing edge.
                 let node = self.node(fallback);
                 if self.model.steps[node].group.is_some() {
                     self.two_places(fallback);

@@ -1,4 +1,4 @@
-//! Tokens → AST. Reads to the end whatever comes: a mistake is noted, what can be made of it is kept.
+//! Tokens → AST. The parser recovers from every mistake: it records the mistake and keeps what it could read.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
@@ -11,7 +11,7 @@ use crate::{
     root::Root,
 };
 
-/// What stands between the braces of `graph! { .. }`, or of `graph NAME { .. }` inside it.
+/// The statements of `graph! { .. }`, or of `graph NAME { .. }` inside it.
 #[derive(Default)]
 pub(crate) struct Graph {
     pub(crate) state: Option<TokenStream>,
@@ -38,6 +38,12 @@ pub(crate) struct Binding {
     pub(crate) on_error: Option<Reference>,
 }
 
+impl Binding {
+    fn new(name: Ident, source: Source) -> Self {
+        Self { name, source, options: Vec::new(), on_error: None }
+    }
+}
+
 pub(crate) enum Source {
     /// The handle that `#[node]` made.
     Handle(Reference),
@@ -61,7 +67,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Where the last token stands.
+    /// Returns the span of the last token.
     pub(crate) fn end(&self) -> Option<Span> {
         if let Some(decision) = &self.decision {
             return Some(decision.braces);
@@ -165,7 +171,7 @@ impl ToTokens for Reference {
     }
 }
 
-/// Where a chain stands, and so what ends it.
+/// The place of a chain, which determines the token that ends it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Context {
     Statement,
@@ -248,7 +254,7 @@ impl Graph {
             self.written.append(&mut inner.written);
             return;
         };
-        self.bindings.push(Binding { name, source: Source::Graph(inner), options: Vec::new(), on_error: None });
+        self.bindings.push(Binding::new(name, Source::Graph(inner)));
     }
 
     fn statement(&mut self, mut tokens: Tokens, errors: &mut Errors) {
@@ -268,7 +274,7 @@ impl Graph {
         }
     }
 
-    /// A statement about the whole graph has no place in a part of it.
+    /// Reports a statement about the whole graph inside an inner graph.
     fn only_outside(&self, keyword: Option<&TokenTree>, errors: &mut Errors) {
         if self.is_inner {
             let word = keyword.to_token_stream();
@@ -283,7 +289,7 @@ impl Graph {
         if tokens.word("State").is_none() || tokens.punct('=').is_none() || tokens.is_empty() {
             errors.spanning(tokens.peek().cloned().or(keyword), "expected `type State = MyState;`");
         } else {
-            // Not parsed: what is no type is rustc's to say, and the editor completes what is half of one.
+            // The type is not parsed: rustc reports what is not a type, and the editor completes an unfinished one.
             self.state = Some(tokens.rest());
         }
     }
@@ -323,8 +329,7 @@ impl Graph {
             let place = tokens.peek().cloned().or(equals.map(TokenTree::from)).or(keyword);
             errors.spanning(place, format!("expected a node: `node {name} = my_node;`"));
             // The name is known all the same.
-            let source = Source::Value(TokenStream::new());
-            self.bindings.push(Binding { name, source, options: Vec::new(), on_error: None });
+            self.bindings.push(Binding::new(name, Source::Value(TokenStream::new())));
             return;
         }
         let mut as_path = tokens.clone();
@@ -338,12 +343,7 @@ impl Graph {
             Some((reference, dangling)) if as_path.ident_at(0).is_some() || as_path.peek_arrow() => {
                 self.mention(&reference, dangling, errors);
                 errors.spanning(as_path.peek(), "expected `;`");
-                self.bindings.push(Binding {
-                    name,
-                    source: Source::Handle(reference),
-                    options: Vec::new(),
-                    on_error: None,
-                });
+                self.bindings.push(Binding::new(name, Source::Handle(reference)));
                 return;
             }
             _ => Source::Value(tokens.before_last_brace()),
@@ -410,7 +410,7 @@ impl Graph {
         }
     }
 
-    /// One stage; says what is wrong where there is none, and takes what stands there instead.
+    /// Parses one stage. If there is none, reports that and skips the token found instead.
     fn stage(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Stage> {
         if let Some(reserved) = reserved(tokens) {
             errors.spanning(&reserved, format!("`{reserved}` is reserved for a later version"));
@@ -467,7 +467,7 @@ impl Graph {
                 let comma = inside.punct(',');
                 let place = if pattern.is_empty() { comma.to_token_stream() } else { pattern.clone() };
                 errors.spanning(place, "expected `PATTERN => NODE`");
-                // The editor completes what is half of a pattern.
+                // The unfinished pattern is kept for the editor's completion.
                 let pattern = Tokens::new(pattern).while_not(Tokens::peek_arrow);
                 arms.push(Arm { pattern, chain: Chain::default() });
                 continue;
@@ -497,7 +497,7 @@ impl Graph {
     }
 }
 
-/// Nothing can be said to follow all arms of a decision.
+/// Reports tokens after a decision: an edge cannot lead from all of its arms.
 fn after_decision(tokens: &mut Tokens, context: Context, errors: &mut Errors) {
     if !context.is_over(tokens) {
         match tokens.clone().arrow() {
@@ -533,7 +533,7 @@ fn options_of_a_stage(tokens: &mut Tokens) -> Option<Group> {
     if has_key { tokens.group(Delimiter::Brace) } else { None }
 }
 
-/// Whether a pattern and its `=>` come before the next comma.
+/// Returns true if a pattern and its `=>` come before the next comma.
 fn starts_an_arm(tokens: &Tokens) -> bool {
     let mut tokens = tokens.clone();
     tokens.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
@@ -555,7 +555,7 @@ fn skip_to_stage(tokens: &mut Tokens, context: Context) {
     tokens.arrow();
 }
 
-/// Where a path ends that is still being typed, and what is expected there.
+/// The last token of a path that is still being typed, and the token expected there.
 type Dangling = (TokenTree, &'static str);
 
 /// A path in type position. A `::` at its end is left out, and a `<` that is not closed is closed.
@@ -613,7 +613,7 @@ fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
         } else if tokens.is_empty() {
             settings.push(Setting { key, value: TokenStream::new() });
         } else if let Some(colon) = tokens.punct(':') {
-            // What is missing from this one is said by who reads it.
+            // `fallback` reports a missing value of `on_error`.
             if tokens.is_empty() && key != "on_error" {
                 errors.at(colon.span(), format!("expected a value after `{key}:`"));
             }

@@ -1,4 +1,4 @@
-//! What `#[node]` writes beside the function: the handle, and how the runtime calls it.
+//! The code that `#[node]` adds to the function: the handle and its impls.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
@@ -29,7 +29,7 @@ pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature
     }
 }
 
-/// A handle that fits everywhere, for a function that has been complained about already.
+/// A handle that fits everywhere, for a function whose mistakes are already reported.
 pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
     let names = Names::new(args, function);
     let (parameter, state) = match state_type(signature) {
@@ -69,7 +69,7 @@ pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) 
     }
 }
 
-/// The handle's name and generics, in the forms in which they are written.
+/// The handle's name and generics, in the forms that the expansion needs.
 struct Names<'a> {
     handle: &'a Ident,
     generics: Vec<&'a GenericParam>,
@@ -171,7 +171,7 @@ fn name(parameter: &GenericParam) -> TokenStream {
     }
 }
 
-/// The attributes that decide whether the function is there at all: what belongs to it is there with it.
+/// The `#[cfg]`s of the function, which its handle and impls share.
 fn cfgs(function: &Function) -> TokenStream {
     function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).map(Attribute::to_token_stream).collect()
 }
@@ -223,10 +223,10 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     });
     let taken: TokenStream = taken.collect();
     let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
-    // Where rustc points when the future is not `Send`.
+    // rustc reports a future that is not `Send` at this span.
     let output = parenthesized(sig.ident.span(), quote!(::core::result::Result<Self::Output, __af::NodeError>));
     let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
-        // The same for a group: a result that is no update makes no node for one, and no error here.
+        // A node whose result is not an update cannot run in a group, which is not an error here.
         let update =
             quote!(::core::result::Result<::core::option::Option<<#state as __af::State>::Update>, __af::NodeError>);
         quote! {
@@ -243,8 +243,8 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             }
         }
     });
-    // That a node may return its result is assumed in the impls and checked beside them, or rustc would report it in
-    // each of them.
+    // The impls assume that the node may return its result, and `__result` checks it: rustc would otherwise report a
+    // wrong result in each impl.
     quote! {
         #[automatically_derived]
         #[allow(unused_parens)]
@@ -293,6 +293,6 @@ fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> 
         Parameter::Inject(service) => quote!(<__C as __af::Provide<#service>>::provide(__cx.services)),
     });
     let turbofish = (!turbofish.is_empty()).then(|| quote!(::#turbofish));
-    // Where the future is not `Send`, rustc points at the call: it is to point at the function's own name.
+    // The call has the span of the function's name: rustc reports a future that is not `Send` at the call.
     quote_spanned!(name.span()=> #name #turbofish (#(#arguments),*).await)
 }

@@ -6,8 +6,8 @@ use syn::{Attribute, Data, DeriveInput};
 
 use crate::{errors::Errors, root::Root};
 
-/// Gives the impls, whatever is wrong, if they compile: a route that is none would be complained about wherever it is
-/// returned.
+/// Writes the impls even for invalid input if they compile: otherwise rustc would report the route wherever a node returns
+/// it.
 pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(input) {
         Ok(input) => input,

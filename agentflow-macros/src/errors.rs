@@ -6,7 +6,7 @@ use quote::ToTokens;
 /// Collects mistakes; [`Errors::into_tokens`] turns them into `compile_error!`s.
 ///
 /// A stage runs only while `is_empty()`: one mistake must not surface again as another one's consequence.
-#[must_use = "errors that are dropped are mistakes that nobody hears of"]
+#[must_use = "dropped errors are never reported"]
 #[derive(Debug, Default)]
 pub(crate) struct Errors {
     list: Vec<syn::Error>,

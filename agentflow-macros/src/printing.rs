@@ -1,4 +1,4 @@
-//! Tokens as people read them, and where rustc takes them to stand.
+//! Printing of tokens for messages, and spans for rustc.
 
 use proc_macro2::{Delimiter, Group, Span};
 use quote::ToTokens;

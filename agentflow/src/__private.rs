@@ -1,28 +1,28 @@
-//! All that generated code may name, and nothing else. Not part of the API.
+//! Hooks for generated code. Not part of the public API.
 //!
-//! The traits here carry rustc's messages for mistakes in a node's signature: a parameter is chosen by its name and
-//! checked by its trait, so that aliases and generics are seen through.
+//! The macros refer to the runtime through this module only; paths of the standard library are written `::core::..`.
+//! The traits carry rustc's messages for mistakes in a node's signature. A parameter is chosen by its name and its type
+//! is checked by a trait bound, so that aliases and generic types work.
 
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc};
 
-use tokio_util::sync::CancellationToken;
+pub use tokio_util::sync::CancellationToken;
 
-pub use std::{marker::PhantomData, option::Option, result::Result, time::Duration};
-
+use crate::graph::EdgeTarget;
 pub use crate::state::generated as state;
 pub use crate::{
-    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, NodeError, NodeOptions, Provide, Route,
-    State, StateGraph,
+    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, EventWriter, NodeError, NodeFailure,
+    NodeOptions, Provide, Route, State, StateGraph,
+    config::RunConfig,
     graph::{Node, NodeContext, ParallelContext, ParallelNode, Subgraph},
     state::{FieldChange, Update},
 };
-use crate::{EventWriter, NodeFailure, config::RunConfig, graph::EdgeTarget};
 
-/// What a context must be for a graph to be run by several threads.
+/// Services that several threads may use, as a graph needs them.
 pub trait Context: Send + Sync + 'static {}
 impl<C: Send + Sync + 'static> Context for C {}
 
-/// A type that `#[node]` made: it can be named in `graph!` without a value at hand. `R` is the route it returns.
+/// A type that `#[node]` made, which `graph!` can add by its type alone. `R` is the route that the node returns.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a node that runs on state `{S}`",
     label = "not a node of this graph",
@@ -30,13 +30,13 @@ impl<C: Send + Sync + 'static> Context for C {}
     note = "every node of one graph takes the same `state` type"
 )]
 pub trait Handle<S, C, R>: Node<S, C, Output = R> {
-    /// The handle itself. Where it is no node of this state, rustc knows nothing here, and does not ask if it can run in a
-    /// group.
+    /// The handle itself. If the type is not a node of this state, rustc cannot resolve this type and therefore does not
+    /// also report that the node cannot run in a group.
     type This: Node<S, C, Output = R>;
     const HANDLE: Self::This;
 }
 
-/// What a node returns where no decision follows it.
+/// The result of a node that no decision follows.
 #[diagnostic::on_unimplemented(
     message = "this node returns the route `{Self}`, and the graph does not use it",
     label = "a decision on it must follow, without a router: `-> match {{ .. }}`"
@@ -46,15 +46,15 @@ pub trait Unrouted {}
 #[diagnostic::do_not_recommend]
 impl Unrouted for () {}
 
-/// What a node returns where `match { .. }` follows it.
+/// The result of a node that `match { .. }` follows.
 #[diagnostic::on_unimplemented(
     message = "the node before this `match` returns no route",
     label = "name a function of the state, `match router {{ .. }}`, or let the node return a route",
     note = "a route is an enum with `#[derive(Route)]`, or `bool`"
 )]
 pub trait Routed {
-    /// The route itself. Without an impl for all routes rustc knows nothing here where there is none, and takes no offence
-    /// at the patterns.
+    /// The route itself. There is no impl for all types, so that rustc leaves this type open where the node returns no
+    /// route, and does not report the patterns too.
     type Value;
     fn value(self) -> Self::Value;
 }
@@ -67,24 +67,24 @@ impl Routed for bool {
     }
 }
 
-/// A state in an app with context `C`. A bound that names `C` is not one that rustc takes for false from the start, and
-/// reports wherever it stands.
+/// A state in an app with services `C`. Because the bound names `C`, rustc does not treat it as trivially false and does
+/// not report it at every use.
 pub trait StateIn<C>: State {}
 impl<S: State, C> StateIn<C> for S {}
 
-/// How a node takes the state, and so what it may return to change it.
+/// The form in which a node takes the state. It determines the results that the node may return.
 pub trait Form {
     type State;
     type Context;
 }
 
-/// `state: &mut S`, or no state: what is to be changed is changed already.
+/// `state: &mut S`, or no state: the node has already made its changes when it returns.
 #[derive(Debug)]
 pub struct InPlace<S, C>(PhantomData<(S, C)>);
-/// `state: &S`: changed by an update, if at all.
+/// `state: &S`: the node may return an update.
 #[derive(Debug)]
 pub struct Reads<S, C>(PhantomData<(S, C)>);
-/// `state: S`: replaced by the one that the node returns.
+/// `state: S`: the node returns the new state.
 #[derive(Debug)]
 pub struct Owns<S, C>(PhantomData<(S, C)>);
 
@@ -98,7 +98,7 @@ macro_rules! forms {
 }
 forms!(InPlace, Reads, Owns);
 
-/// What a node may return.
+/// A result that a node may return.
 #[diagnostic::on_unimplemented(
     message = "a node cannot return `{Self}`",
     label = "not a node's result",
@@ -109,18 +109,18 @@ forms!(InPlace, Reads, Owns);
     note = "each of them may also be the `Ok` of a `Result`, with any error that converts into `NodeError`"
 )]
 pub trait Returns<F: Form> {
-    /// What it tells the graph.
+    /// The route that the graph follows.
     type Route;
     /// Commits the change that the result brings.
     fn finish(self, cx: NodeContext<'_, F::State, F::Context>) -> Result<Self::Route, NodeError>;
 }
 
-/// What a node may return in a group: an update, or nothing.
+/// A result that a node in a group may return: an update, or nothing.
 #[diagnostic::on_unimplemented(
     message = "a node in a group cannot return `{Self}`",
     label = "returns `{Self}`",
     note = "a node in a group returns an update, `{S}::update()`, or nothing",
-    note = "a branch does not decide: the decision comes after the group"
+    note = "a branch cannot return a route: put the decision after the group"
 )]
 pub trait ReturnsUpdate<S: State, C> {
     fn into_update(self) -> Result<Option<S::Update>, NodeError>;
@@ -143,8 +143,7 @@ macro_rules! returns {
 }
 returns! {
     [S, C] InPlace<S, C>: () => (), |(), _| ();
-    // Other routes have impls of their own, which their derive makes: with one for all, rustc would take any result for a
-    // route.
+    // `#[derive(Route)]` writes the impls for other routes: with a blanket impl rustc would treat any result as a route.
     [S, C] InPlace<S, C>: bool => bool, |route, _| route;
     [S, C] Reads<S, C>: () => (), |(), _| ();
     [S, C] Reads<S, C>: bool => bool, |route, _| route;
@@ -192,142 +191,62 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
     }
 }
 
-/// Where a result that a node cannot return is reported, once.
+/// Checks a node's result type, so that rustc reports a wrong one exactly once.
 pub const fn result<T: Returns<F>, F: Form>() {}
 
-/// The type of the `config` parameter.
-#[diagnostic::on_unimplemented(
-    message = "the `config` parameter of a node cannot be `{Self}`",
-    label = "write `&RunConfig`"
-)]
-pub trait ConfigParam<'a> {
-    fn take(given: &'a RunConfig) -> Self;
+/// The type of a parameter that the runtime fills with a value of type `Given`.
+#[diagnostic::on_unimplemented(message = "this parameter of a node cannot be `{Self}`", label = "write `{Given}`")]
+pub trait Accepts<Given> {
+    fn accept(given: Given) -> Self;
 }
 
 #[diagnostic::do_not_recommend]
-impl<'a> ConfigParam<'a> for &'a RunConfig {
-    fn take(given: &'a RunConfig) -> Self {
+impl<T> Accepts<T> for T {
+    fn accept(given: T) -> T {
         given
     }
 }
 
-/// The type of the `task_manager` parameter.
-#[diagnostic::on_unimplemented(
-    message = "the `task_manager` parameter of a node cannot be `{Self}`",
-    label = "write `&BackgroundTaskManager`"
-)]
-pub trait TaskManagerParam<'a> {
-    fn take(given: &'a BackgroundTaskManager) -> Self;
-}
-
-#[diagnostic::do_not_recommend]
-impl<'a> TaskManagerParam<'a> for &'a BackgroundTaskManager {
-    fn take(given: &'a BackgroundTaskManager) -> Self {
-        given
-    }
-}
-
-/// The type of the `events` parameter.
-#[diagnostic::on_unimplemented(
-    message = "the `events` parameter of a node cannot be `{Self}`",
-    label = "write `&EventWriter`"
-)]
-pub trait EventsParam<'a> {
-    fn take(given: &'a EventWriter) -> Self;
-}
-
-#[diagnostic::do_not_recommend]
-impl<'a> EventsParam<'a> for &'a EventWriter {
-    fn take(given: &'a EventWriter) -> Self {
-        given
-    }
-}
-
-/// The type of the `cancel` parameter.
-#[diagnostic::on_unimplemented(
-    message = "the `cancel` parameter of a node cannot be `{Self}`",
-    label = "write `&CancellationToken`"
-)]
-pub trait CancelParam<'a> {
-    fn take(given: &'a CancellationToken) -> Self;
-}
-
-#[diagnostic::do_not_recommend]
-impl<'a> CancelParam<'a> for &'a CancellationToken {
-    fn take(given: &'a CancellationToken) -> Self {
-        given
-    }
-}
-
-/// The type of the `attempt` parameter.
-#[diagnostic::on_unimplemented(message = "the `attempt` parameter of a node cannot be `{Self}`", label = "write `u32`")]
-pub trait AttemptParam {
-    fn take(given: u32) -> Self;
-}
-
-#[diagnostic::do_not_recommend]
-impl AttemptParam for u32 {
-    fn take(given: u32) -> Self {
-        given
-    }
-}
-
-/// The type of the `error` parameter.
-#[diagnostic::on_unimplemented(
-    message = "the `error` parameter of a node cannot be `{Self}`",
-    label = "write `Option<&NodeFailure>`"
-)]
-pub trait ErrorParam<'a> {
-    fn take(given: Option<&'a NodeFailure>) -> Self;
-}
-
-#[diagnostic::do_not_recommend]
-impl<'a> ErrorParam<'a> for Option<&'a NodeFailure> {
-    fn take(given: Option<&'a NodeFailure>) -> Self {
-        given
-    }
-}
-
-/// The `state` parameter as `&mut S`: here, and nowhere else in a node, a type that is no state is reported.
+/// Passes the `state` parameter as `&mut S`. rustc reports a type that is not a state here and nowhere else in the node.
 pub fn state_mut<S: State>(state: &mut S) -> &mut S {
     state
 }
 
-/// The `state` parameter as `&S`.
+/// Passes the `state` parameter as `&S`.
 pub fn state_ref<S: State>(state: &S) -> &S {
     state
 }
 
-/// The `state` parameter as `S`. A copy: the node may fail, and then the run still has the state as it was.
+/// Clones the state for a `state: S` parameter: if the node fails, the run still has the state as it was.
 pub fn state_owned<S: State>(state: &S) -> S {
     state.clone()
 }
 
-/// In the place of an option's value that is not written yet.
+/// Stands for an option's value that is not written yet.
 #[must_use]
 pub fn missing<T>() -> T {
     unreachable!("a graph with mistakes does not compile")
 }
 
-/// The value itself, in a place of which the caller says where it is.
+/// Returns its argument. The macro gives the call the span at which rustc reports the value.
 pub fn itself<T>(value: T) -> T {
     value
 }
 
-/// A mistake in a graph, evaluated when the user's crate is compiled; rustc shows it at the call.
+/// Fails the evaluation of a constant with this text; rustc shows it at the call.
 #[track_caller]
 pub const fn mistake(text: &str) {
     panic!("{}", text)
 }
 
-/// Where an arm leads: its pattern, and a step's name, or `None` for END.
+/// An arm: its pattern, and the name of the step it leads to, or `None` for END.
 pub type Arm = (&'static str, Option<&'static str>);
 
-/// Methods, so that the graph's state is known before a node's is looked at.
+/// These are methods, so that rustc infers the graph's state before it checks the state of a node.
 #[doc(hidden)]
 impl<S, C: Context> StateGraph<S, C> {
-    /// An empty graph with `type State = ..`. The state comes by way of its update: a type that is no state has none, and
-    /// rustc, not knowing the graph's state then, takes no offence at the calls behind.
+    /// Creates an empty graph for `type State = ..`. The state is inferred through its update type: if the type is not a
+    /// state, rustc leaves the graph's state open and does not report the calls that follow.
     #[must_use]
     pub fn __of<T: State<Update: Update<State = S>>>() -> Self
     where
@@ -343,20 +262,13 @@ impl<S, C: Context> StateGraph<S, C> {
         self.add_routed(name.into(), N::HANDLE, |_, _| Ok(0));
     }
 
-    /// An empty graph with the state and context of this one, around it.
+    /// Creates an empty graph with the state and services of this one, for an inner graph.
     #[must_use]
     pub fn __inside(&self) -> Self
     where
         S: State,
     {
         Self::new()
-    }
-
-    pub fn __add(&mut self, name: &'static str, node: impl Node<S, C, Output = ()>)
-    where
-        S: State,
-    {
-        self.add_node(name, node);
     }
 
     pub fn __branch<N: Handle<S, C, R, This = T>, R, T: ParallelNode<S, C>>(&mut self, name: &'static str)
@@ -370,38 +282,38 @@ impl<S, C: Context> StateGraph<S, C> {
         self.add_group(name, branches.iter().map(|branch| branch.iter().copied()));
     }
 
-    /// A node that says itself which of the arms to take.
+    /// Adds a node whose returned route selects the arm.
     pub fn __deciding<N: Handle<S, C, R>, R: Routed<Value = V>, V>(
         &mut self,
         name: &'static str,
-        choose: impl Fn(&S, V) -> usize + Send + Sync + 'static,
+        router: impl Fn(&S, V) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) where
         S: State,
     {
-        self.__deciding_value::<R, V>(name, N::HANDLE, choose, arms);
+        self.__deciding_value::<R, V>(name, N::HANDLE, router, arms);
     }
 
     pub fn __deciding_value<R: Routed<Value = V>, V>(
         &mut self,
         name: &'static str,
         node: impl Node<S, C, Output = R>,
-        choose: impl Fn(&S, V) -> usize + Send + Sync + 'static,
+        router: impl Fn(&S, V) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) where
         S: State,
     {
-        self.add_routed(name.into(), node, move |state, route: R| Ok(choose(state, route.value())));
+        self.add_routed(name.into(), node, move |state, route: R| Ok(router(state, route.value())));
         self.add_arms(name.into(), None, targets(arms), Vec::new());
     }
 
-    /// A decision from the state.
-    pub fn __route(&mut self, from: &'static str, choose: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm])
+    /// Adds a decision that a router makes from the state.
+    pub fn __route(&mut self, from: &'static str, router: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm])
     where
         S: 'static,
     {
-        let choose = move |state: &S| Ok(choose(state));
-        self.add_arms(from.into(), Some(Box::new(choose)), targets(arms), Vec::new());
+        let router = move |state: &S| Ok(router(state));
+        self.add_arms(from.into(), Some(Box::new(router)), targets(arms), Vec::new());
     }
 }
 
@@ -410,11 +322,11 @@ fn targets(arms: &[Arm]) -> Vec<(Arc<str>, EdgeTarget)> {
     arms.iter().map(|(label, to)| ((*label).into(), target(*to))).collect()
 }
 
-/// The part of a graph that is written inside it.
+/// Compiles a graph that is written inside another one.
 ///
 /// # Panics
 ///
-/// As [`compiled`].
+/// Panics for the same reason as [`compiled`].
 #[must_use]
 #[allow(clippy::panic, reason = "as for `compiled`")]
 pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C> {
@@ -424,13 +336,13 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C>
     }
 }
 
-/// Compiles what `graph!` has checked.
+/// Compiles a graph that `graph!` has checked.
 ///
 /// # Panics
 ///
-/// Where `graph!` lets through what the builder refuses, which is a bug of `graph!`.
+/// Panics if the builder refuses a graph that `graph!` accepted, which is a bug in `graph!`.
 #[must_use]
-#[allow(clippy::panic, reason = "`graph!` has the builder's rules; that it broke one is for its developers to hear")]
+#[allow(clippy::panic, reason = "`graph!` has the builder's rules; a graph that breaks one is a bug of the macro")]
 pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileOptions<C>) -> CompiledGraph<S, C> {
     match graph.compile(options) {
         Ok(app) => app,
@@ -438,7 +350,8 @@ pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileO
     }
 }
 
-/// The value of a `graph!` with mistakes: it has the type, and never runs, because the mistakes don't compile.
+/// Stands for the value of a `graph!` with mistakes. It has the graph's type and never runs, because such a program
+/// does not compile.
 #[must_use]
 pub fn poisoned<S: State, C: Context>(_: StateGraph<S, C>, _: CompileOptions<C>) -> CompiledGraph<S, C> {
     unreachable!("a graph with mistakes does not compile")

@@ -1,15 +1,16 @@
-//! Graph → tokens: an expression of type `CompiledGraph<S, C>`, whatever was wrong with the input.
+//! Graph → tokens: an expression of type `CompiledGraph<S, C>`, even for invalid input.
 //!
-//! Only punctuation and keywords carry a user's span, and the tokens that are the user's own: an identifier of ours in
-//! their place would be what the editor shows there.
+//! Of the generated tokens only punctuation and keywords carry a user's span: the editor would show a generated
+//! identifier in place of the user's.
 
-use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::spanned::Spanned;
 
 use super::{
+    hints::editor_hints,
     model::{Exit, Model, Step, Target, Work},
-    syntax::{Arm, Binding, Chain, Decision, Graph, Reference, Setting, Source, Stage},
+    syntax::{Arm, Binding, Decision, Graph, Reference, Setting, Source},
 };
 use crate::{errors::Errors, printing::parenthesized};
 
@@ -27,15 +28,18 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
         {
             use #root::__private as __af;
             #hints
-            #builder
-            #[allow(unused_parens)]
-            let #options = __af::CompileOptions::new() #(#settings)*;
-            __af::#finish(#g, #options)
+            #[allow(unused_parens, clippy::let_and_return)]
+            let __app = {
+                #builder
+                let #options = __af::CompileOptions::new() #(#settings)*;
+                __af::#finish(#g, #options)
+            };
+            __app
         }
     }
 }
 
-/// The variable that holds the builder, out of the reach of the user's own expressions.
+/// The variable that holds the builder. The user's expressions cannot name it.
 fn builder_ident() -> Ident {
     Ident::new("__g", Span::mixed_site())
 }
@@ -44,7 +48,7 @@ fn builder_ident() -> Ident {
 fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &TokenStream) -> TokenStream {
     let names = names(graph, model, has_errors);
     let g = builder_ident();
-    let later = model.mistakes.iter().map(|(place, text)| mistake(graph, place, text));
+    let mistakes = mistakes(graph, model);
     let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
         _ if graph.is_inner => quote!(#g.__inside()),
         (Some(state), _) => empty(state),
@@ -61,7 +65,7 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &Tok
     quote_spanned! {Span::mixed_site()=>
         #names
         #after_names
-        #(#later)*
+        #mistakes
         #[allow(unused_mut)]
         let mut #g = #new;
         #name
@@ -70,8 +74,8 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &Tok
     }
 }
 
-/// An empty graph with this state. rustc takes the call to stand where its first and last token do, and says there if the
-/// type is no state.
+/// An empty graph with this state. rustc reports a type that is not a state at the span from the call's first to its last
+/// token.
 fn empty(state: &TokenStream) -> TokenStream {
     let span = state.span();
     let open = quote_spanned!(span=> <);
@@ -80,10 +84,10 @@ fn empty(state: &TokenStream) -> TokenStream {
     quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
 }
 
-/// All names of the graph: what is bound in it, and what it mentions.
-fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> TokenStream {
+/// All names of the graph: its bindings and its mentions.
+pub(super) fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> TokenStream {
     let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
-        // A second one of a name has been complained about, and would be an item too many.
+        // A second binding of a name is already reported; its item would be a duplicate.
         let is_first = graph.bindings[..index].iter().all(|other| other.name != binding.name);
         is_first.then(|| expand_binding(binding, model.is_added(index), has_errors))
     });
@@ -94,12 +98,12 @@ fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> TokenStream {
 /// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.
 fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenStream {
     let Binding { name, source, .. } = binding;
-    let allow = quote!(#[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code, unused_parens)]);
+    let allow = quote!(#[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code)]);
     match source {
         // `node a = a;` names the node itself.
         Source::Handle(handle) if handle.is_plain && handle.name == *name => TokenStream::new(),
         Source::Handle(handle) => quote!(#allow type #name = #handle;),
-        // Elsewhere what makes the node stands where it is added.
+        // A value of a node that is in the graph is evaluated where the node is added.
         Source::Value(value) if !is_added && !value.is_empty() => quote! {
             #allow
             enum #name {}
@@ -114,8 +118,8 @@ fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenS
     }
 }
 
-/// An expression that makes a bound node; `None` where its type says all. The user's own tokens, so that rustc shows them
-/// where they are no node.
+/// The expression that makes a bound node; `None` if its type suffices. These are the user's own tokens, so that rustc
+/// reports a value that is not a node there.
 fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> Option<TokenStream> {
     match &graph.bindings[binding].source {
         Source::Handle(_) => None,
@@ -130,18 +134,22 @@ fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> 
     }
 }
 
-/// `KEY: VALUE` as a call. rustc shows what is wrong with the call as a whole at the key: the parentheses stand there.
-fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
+/// `KEY: VALUE` as a call. Its parentheses have the key's span, so that rustc reports errors of the whole call there.
+pub(super) fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
     let value = if value.is_empty() && has_errors { quote!(__af::missing()) } else { value.clone() };
     let arguments = parenthesized(key.span(), value);
     quote!(.#key #arguments)
 }
 
-/// A mistake that rustc says unless a name in the graph does not resolve: then it passes over the constant.
-fn mistake(graph: &Graph, place: &TokenStream, text: &str) -> TokenStream {
+/// The mistakes that rustc reports only if every name in the graph resolves. Each constant depends on `__NAMES`, so
+/// that rustc skips it after a name error; the names are listed once, so that the output grows linearly.
+fn mistakes(graph: &Graph, model: &Model<'_>) -> Option<TokenStream> {
+    if model.mistakes.is_empty() {
+        return None;
+    }
     let mentions = graph.mentions.iter().map(|reference| match reference.with_own_generics() {
         None => mention(graph, reference),
-        // A constant does not know the generics of the function around it.
+        // A constant cannot use the generic parameters of the function around it.
         Some((parameters, path)) => {
             let units = parameters.iter().map(|_| quote!(()));
             quote! {{
@@ -151,16 +159,16 @@ fn mistake(graph: &Graph, place: &TokenStream, text: &str) -> TokenStream {
             }}
         }
     });
-    // rustc takes a call to stand where its first and last token do.
-    let function = parenthesized(place.span(), quote!(__af::mistake));
-    let arguments = parenthesized(place.span(), Literal::string(text));
-    quote! {
-        #[allow(unused_parens)]
-        const _: () = {
-            #(#mentions)*
-            #function #arguments
-        };
-    }
+    let mistakes = model.mistakes.iter().map(|(place, text)| {
+        // rustc reports a call at the span from its first to its last token.
+        let function = parenthesized(place.span(), quote!(__af::mistake));
+        let arguments = parenthesized(place.span(), Literal::string(text));
+        quote!(const _: () = { __NAMES; #function #arguments };)
+    });
+    Some(quote! {
+        const __NAMES: () = { #(#mentions)* };
+        #(#[allow(path_statements, clippy::no_effect)] #mistakes)*
+    })
 }
 
 /// The reference in a place where it resolves. The parentheses keep a function's name from being read as a constant.
@@ -168,15 +176,9 @@ fn mention(graph: &Graph, reference: &Reference) -> TokenStream {
     let root = &graph.root;
     if reference.is_start() || reference.is_end() {
         let keyword = &reference.name;
-        return quote! {
-            #[allow(unused_parens)]
-            let _: (#root::#keyword);
-        };
+        return quote!(let _: (#root::#keyword););
     }
-    quote! {
-        #[allow(unused_parens)]
-        let _: (#reference);
-    }
+    quote!(let _: (#reference);)
 }
 
 /// The calls that add a step and what follows it.
@@ -194,9 +196,9 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bo
         // The node returns the route, and is added together with the decision.
         Exit::Decision { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
         Exit::Decision { decision, targets } => {
-            let choose = choose(decision, &[]);
+            let router = router(decision, &[]);
             let arms = arms(model, decision, targets);
-            quote!(#g.__route(#name, #choose, &[#(#arms),*]);)
+            quote!(#g.__route(#name, #router, &[#(#arms),*]);)
         }
     });
     let (added, options) = match &step.work {
@@ -226,7 +228,7 @@ fn add_node(
 ) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
-    // Where rustc points when the node's route and what follows it don't fit.
+    // rustc reports here that the node's route does not fit the edge that follows.
     let fit = Ident::new("_", reference.name.span());
     let returned = step.exits.iter().find_map(|exit| match exit {
         Exit::Decision { decision, targets } if decision.router.is_none() => Some((decision, targets)),
@@ -235,24 +237,21 @@ fn add_node(
     let call = match (returned, step.group, value) {
         (Some((decision, targets)), _, value) => {
             let route = Ident::new("__returned", Span::mixed_site());
-            let choose = choose(decision, &[route]);
+            let router = router(decision, &[route]);
             let arms = arms(model, decision, targets);
             if let Some(value) = value {
-                quote!(__deciding_value::<#fit, _>(#name, #value, #choose, &[#(#arms),*]))
+                quote!(__deciding_value::<#fit, _>(#name, #value, #router, &[#(#arms),*]))
             } else {
-                quote!(__deciding::<(#reference), #fit, _>(#name, #choose, &[#(#arms),*]))
+                quote!(__deciding::<(#reference), #fit, _>(#name, #router, &[#(#arms),*]))
             }
         }
-        // With mistakes it may be a graph, of which it has been said that it cannot run in a group.
+        // A graph with mistakes may have an inner graph here, which is already reported.
         (None, Some(_), Some(value)) if !has_errors => quote!(add_parallel_node(#name, #value)),
         (None, Some(_), None) => quote!(__branch::<(#reference), #fit, #fit>(#name)),
-        (None, _, Some(value)) => quote!(__add(#name, #value)),
+        (None, _, Some(value)) => quote!(add_node(#name, #value)),
         (None, None, None) => quote!(__node::<(#reference), #fit>(#name)),
     };
-    quote! {
-        #[allow(unused_parens)]
-        #g.#call;
-    }
+    quote!(#g.#call;)
 }
 
 fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_errors: bool) -> Option<TokenStream> {
@@ -266,43 +265,39 @@ fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_error
         let step = Literal::string(&model.steps[step].name);
         quote!(.on_error(#step))
     });
-    Some(quote! {
-        #[allow(unused_parens)]
-        #g.set_node_options(#name, __af::NodeOptions::new() #(#settings)* #on_error);
-    })
+    Some(quote!(#g.set_node_options(#name, __af::NodeOptions::new() #(#settings)* #on_error);))
 }
 
-/// The closure that says which arm to take: Rust's own `match`, whose arms are the indexes of the ways on.
-fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
+/// The router closure: a plain `match` whose arms return the indexes of the outgoing edges.
+pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let state = Ident::new("__state", Span::mixed_site());
-    // rustc takes a call to stand where its first and last token do, and says there that the patterns are not exhaustive.
+    // rustc reports patterns that are not exhaustive at the span from the call's first to its last token.
     let at = |span: Span, function: TokenStream, argument: TokenStream| {
         let [function, argument] = [function, argument].map(|tokens| parenthesized(span, tokens));
         quote!(#function #argument)
     };
     let scrutinee = match (&decision.router, returned) {
         (Some(router), _) => {
-            // As with the call: rustc says at the argument that the router takes another state.
+            // In the same way, rustc reports at the argument that the router takes another state.
             let borrowed = parenthesized(router.span(), quote!(&#state));
             at(router.span(), router.clone(), quote_spanned!(router.span()=> *#borrowed))
         }
         (None, [returned, ..]) => at(decision.keyword.span(), quote!(__af::itself), returned.to_token_stream()),
         (None, []) => TokenStream::new(),
     };
-    // One without a pattern has been complained about.
+    // An arm without a pattern is already reported.
     let arms = decision.arms.iter().enumerate().filter(|(_, arm)| !arm.pattern.is_empty());
     let arms = arms.map(|(index, Arm { pattern, chain })| {
         let index = parenthesized(chain.end().unwrap_or_else(Span::call_site), Literal::usize_suffixed(index));
         quote!(#pattern => #index,)
     });
-    // Where rustc's suggestion writes the arms that are missing.
+    // rustc's suggestion inserts missing arms at this span.
     let mut arms = Group::new(Delimiter::Brace, quote!(#(#arms)*));
     arms.set_span(decision.braces);
     let keyword = &decision.keyword;
-    // The keyword is the user's, and so clippy takes the whole for theirs.
+    // The keyword has the user's span, so clippy treats the whole expression as user code.
     let allow = quote! {
         #[allow(
-            unused_parens,
             clippy::match_bool,
             clippy::match_single_binding,
             clippy::redundant_closure_call,
@@ -312,23 +307,23 @@ fn choose(decision: &Decision, returned: &[Ident]) -> TokenStream {
     quote!(#allow move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms)
 }
 
-/// The arms' patterns and targets, as the runtime knows them.
+/// The arms' patterns and targets, as the runtime takes them.
 fn arms(model: &Model<'_>, decision: &Decision, targets: &[Target]) -> Vec<TokenStream> {
     let arm = |(arm, target): (&Arm, &Target)| {
         let label = Literal::string(&pattern_text(&arm.pattern));
         let target = match target {
             Target::Step(step) => {
                 let name = Literal::string(&model.steps[*step].name);
-                quote!(__af::Option::Some(#name))
+                quote!(::core::option::Option::Some(#name))
             }
-            Target::End => quote!(__af::Option::None),
+            Target::End => quote!(::core::option::Option::None),
         };
         quote!((#label, #target))
     };
     decision.arms.iter().zip(targets).map(arm).collect()
 }
 
-/// `Step::Tools`, as it is written: printing puts spaces around everything.
+/// The pattern as it is written (`Step::Tools`): printing tokens puts spaces around everything.
 fn pattern_text(pattern: &TokenStream) -> String {
     pattern
         .to_string()
@@ -337,91 +332,4 @@ fn pattern_text(pattern: &TokenStream) -> String {
         .replace("( ", "(")
         .replace(" )", ")")
         .replace(" ,", ",")
-}
-
-/// What rust-analyzer is to know and rustc never sees: `START` and `END` can be completed, a reference to a node is one
-/// to its function too, and options, patterns and routers are there whatever is wrong around them.
-///
-/// rust-analyzer expands the text as it is and the text with a word at the cursor, and looks in the first for what stands
-/// at the word's place in the second. So the hints come before all else, and their form does not depend on mistakes.
-fn editor_hints(graph: &Graph) -> TokenStream {
-    let hints = hints(graph);
-    quote! {
-        #[allow(unexpected_cfgs)]
-        {
-            #[cfg(rust_analyzer)]
-            {
-                #hints
-            }
-        }
-    }
-}
-
-fn hints(graph: &Graph) -> TokenStream {
-    let Graph { root, state, written, .. } = graph;
-    let functions = graph.mentions.iter().filter(|reference| !reference.is_start() && !reference.is_end());
-    let node_options = graph.bindings.iter().map(|binding| {
-        let settings = binding.options.iter().map(|setting| option(setting, true));
-        quote!(let _ = __af::NodeOptions::new() #(#settings)*;)
-    });
-    let settings = graph.compile.iter().map(|setting| option(setting, true));
-    let mut decisions = Vec::new();
-    graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
-    let returned = [Ident::new("__returned", Span::mixed_site())];
-    let decisions = decisions.iter().map(|decision| choose(&whole(decision), &returned));
-    let inner = graph.bindings.iter().filter_map(|binding| match &binding.source {
-        Source::Graph(inner) => {
-            let (names, hints) = (names(inner, &Model::default(), true), hints(inner));
-            Some(quote!({ #names #hints }))
-        }
-        _ => None,
-    });
-    quote! {
-        use #root::{END, START};
-        let _: (#state);
-        #(let _: (#written);)*
-        #(#inner)*
-        #(let _ = #functions;)*
-        #(#node_options)*
-        let _ = __af::CompileOptions::new() #(#settings)*;
-        #(let _ = #decisions;)*
-    }
-}
-
-/// The decision without the `::` that a half-typed path ends with: rustc parses also what it never sees. What is not
-/// covered is said where the decision stands in the graph, not here.
-fn whole(decision: &Decision) -> Decision {
-    let cut = |tokens: &TokenStream| {
-        let mut list: Vec<_> = tokens.clone().into_iter().collect();
-        while list.last().is_some_and(|token| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':')) {
-            list.pop();
-        }
-        list.into_iter().collect::<TokenStream>()
-    };
-    // A path stays a path: one segment alone would be a new variable.
-    let pattern = |tokens: &TokenStream| {
-        let path = cut(tokens);
-        let is_cut = path.clone().into_iter().count() < tokens.clone().into_iter().count();
-        if is_cut { quote!(#path { .. }) } else { path }
-    };
-    let arms = decision.arms.iter().filter(|arm| !arm.pattern.is_empty()).map(|arm| pattern(&arm.pattern));
-    let arms = arms.chain([quote!(_)]).map(|pattern| Arm { pattern, chain: Chain::default() });
-    Decision {
-        keyword: decision.keyword.clone(),
-        router: decision.router.as_ref().map(cut),
-        arms: arms.collect(),
-        braces: decision.braces,
-    }
-}
-
-fn collect_decisions<'a>(chain: &'a Chain, decisions: &mut Vec<&'a Decision>) {
-    for stage in &chain.stages {
-        if let Stage::Group(group) = stage {
-            group.chains.iter().for_each(|chain| collect_decisions(chain, decisions));
-        }
-    }
-    if let Some(decision) = &chain.decision {
-        decisions.push(decision);
-        decision.arms.iter().for_each(|arm| collect_decisions(&arm.chain, decisions));
-    }
 }

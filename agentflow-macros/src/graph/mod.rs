@@ -6,6 +6,7 @@
 
 mod check;
 mod expand;
+mod hints;
 mod model;
 mod syntax;
 #[cfg(test)]

@@ -14,17 +14,17 @@ pub(crate) struct Model<'a> {
     pub(crate) entry: Option<usize>,
     /// The models of the graphs that are written inside this one, by their binding.
     pub(crate) inner: BTreeMap<usize, Model<'a>>,
-    /// Mistakes that may be the consequence of a misspelt name, with their places: rustc is to say them only where all
-    /// names in the graph resolve.
+    /// Mistakes that a misspelt name may have caused, with their tokens. rustc reports them only if all names in the
+    /// graph resolve.
     pub(crate) mistakes: Vec<(TokenStream, String)>,
 }
 
 /// A node or a group.
 pub(crate) struct Step<'a> {
-    /// What it is called at run time.
+    /// The step's name at run time.
     pub(crate) name: String,
     pub(crate) work: Work<'a>,
-    /// What follows it; more than one is a mistake.
+    /// The outgoing edges; more than one is a mistake.
     pub(crate) exits: Vec<Exit<'a>>,
     pub(crate) on_error: Option<usize>,
     /// The group that it is in.
@@ -33,9 +33,9 @@ pub(crate) struct Step<'a> {
 
 pub(crate) enum Work<'a> {
     Node {
-        /// Where it was first named.
+        /// The first mention in the graph.
         first_mention: &'a Reference,
-        /// Which binding it comes from, where it is bound in the graph.
+        /// The index of the binding, if the graph binds this node.
         binding: Option<usize>,
     },
     Group {
@@ -72,7 +72,7 @@ impl Exit<'_> {
 }
 
 impl Step<'_> {
-    /// Where the step stands, for what is said about it.
+    /// Returns the tokens at which mistakes of the step are reported.
     pub(crate) fn place(&self) -> TokenStream {
         match &self.work {
             Work::Node { first_mention, .. } => first_mention.to_token_stream(),
@@ -80,7 +80,7 @@ impl Step<'_> {
         }
     }
 
-    /// How the step is written, for what is said about it.
+    /// Returns the step as it is written, for messages.
     pub(crate) fn text(&self) -> String {
         match &self.work {
             Work::Node { first_mention, .. } => first_mention.text(),
@@ -94,7 +94,7 @@ impl Step<'_> {
 }
 
 impl<'a> Model<'a> {
-    /// Whether a node of this binding is in the graph.
+    /// Returns true if a node of this binding is in the graph.
     pub(crate) fn is_added(&self, index: usize) -> bool {
         self.steps.iter().any(|step| matches!(step.work, Work::Node { binding: Some(binding), .. } if binding == index))
     }
@@ -139,7 +139,7 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Whether the graph names what is bound around it: that would come without its options.
+/// Reports names that an outer graph binds, and returns true if there are any: they would lose their options.
 fn not_from_around(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> bool {
     let before = errors.count();
     for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_start() && !mention.is_end())
@@ -154,14 +154,14 @@ fn not_from_around(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> b
     errors.count() > before
 }
 
-/// Where a chain stands.
+/// The position of a chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ChainPosition {
     Statement,
     Arm,
 }
 
-/// What comes before a stage of a chain.
+/// The predecessor of a stage in a chain.
 enum Before {
     Nothing,
     Start,
@@ -197,7 +197,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             }
             match bindings.entry(name) {
                 Entry::Occupied(first) => {
-                    let text = format!("`node {}` is there already: give this one another name", first.key());
+                    let text = format!("`node {}` is already defined: give this one another name", first.key());
                     errors.at(ident.span(), text);
                 }
                 Entry::Vacant(place) => {
@@ -213,17 +213,17 @@ impl<'a, 'e> Builder<'a, 'e> {
         let is_first = self.model.steps.is_empty() && self.start.is_none();
         match chain.stages.first() {
             Some(Stage::Group(group)) if is_first => {
-                let text = "say where the graph starts: `START -> { .. }`";
+                let text = "a graph that begins with a group needs an entry point: `START -> { .. }`";
                 self.errors.spanning(&group.braces, text);
             }
             _ => {
-                self.chain(chain, Place::Statement);
+                self.chain(chain, ChainPosition::Statement);
             }
         }
     }
 
-    /// Gives where the chain leads to first.
-    fn chain(&mut self, chain: &'a Chain, place: Place) -> Option<Target> {
+    /// Returns the first target of the chain.
+    fn chain(&mut self, chain: &'a Chain, position: ChainPosition) -> Option<Target> {
         let mut first = None;
         let mut before = Before::Nothing;
         for stage in &chain.stages {
@@ -233,14 +233,17 @@ impl<'a, 'e> Builder<'a, 'e> {
                 return first;
             }
             if is_reserved(Reference::is_start) {
-                if place == Place::Arm || !matches!(before, Before::Nothing) {
+                if position == ChainPosition::Arm || !matches!(before, Before::Nothing) {
                     self.errors.spanning(stage, "`START` can only begin a chain");
                     return first;
                 }
                 before = Before::Start;
                 continue;
             }
-            if place == Place::Statement && matches!(before, Before::Nothing) && is_reserved(Reference::is_end) {
+            if position == ChainPosition::Statement
+                && matches!(before, Before::Nothing)
+                && is_reserved(Reference::is_end)
+            {
                 self.errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
                 return None;
             }
@@ -253,7 +256,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             };
         }
         match (&chain.decision, before) {
-            (Some(decision), Before::Step(from)) => self.decide(from, decision),
+            (Some(decision), Before::Step(from)) => self.decision(from, decision),
             (Some(decision), Before::Start) => {
                 let text = "a graph starts at a node: `START -> A -> match .. { .. }`";
                 self.errors.spanning(&decision.keyword, text);
@@ -262,13 +265,13 @@ impl<'a, 'e> Builder<'a, 'e> {
             (None, Before::Start) => {
                 self.errors.spanning(&chain.stages[0], "`START` needs a node to start at: `START -> MAIN`");
             }
-            // Before a decision that follows nothing, the parser has said what is missing.
+            // The parser has already reported a decision that follows no node.
             (Some(_), Before::Nothing) | (None, _) => {}
         }
         first
     }
 
-    /// Writes down that `target` comes after `before`.
+    /// Records that `target` follows `before`.
     fn link(&mut self, before: &Before, target: Target, stage: &'a Stage) {
         match (before, target) {
             (Before::Step(from), to) => self.model.steps[*from].exits.push(Exit::Edge { to, at: stage }),
@@ -286,16 +289,16 @@ impl<'a, 'e> Builder<'a, 'e> {
         }
     }
 
-    fn decide(&mut self, from: usize, decision: &'a Decision) {
+    fn decision(&mut self, from: usize, decision: &'a Decision) {
         if decision.arms.is_empty() {
             let text = "a decision needs arms: `match router { Route::A => A, Route::B => END }`";
             self.errors.spanning(&decision.keyword, text);
         }
         if let (None, Work::Group { .. }) = (&decision.router, &self.model.steps[from].work) {
-            let text = "a group returns nothing to match: name a function of the state, `match router { .. }`";
+            let text = "a group returns no route to match: name a function of the state, `match router { .. }`";
             self.errors.spanning(&decision.keyword, text);
         }
-        let targets = decision.arms.iter().filter_map(|arm| self.chain(&arm.chain, Place::Arm)).collect();
+        let targets = decision.arms.iter().filter_map(|arm| self.chain(&arm.chain, ChainPosition::Arm)).collect();
         self.model.steps[from].exits.push(Exit::Decision { decision, targets });
     }
 
@@ -372,7 +375,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             }
         }
         if let Some(decision) = &chain.decision {
-            let text = "a branch cannot decide: put the `match` after the group, or in a graph of its own, \
+            let text = "a branch cannot contain a `match`: put it after the group, or in a graph of its own, \
                         `node NAME = app.map_state(into, back);`";
             self.errors.spanning(&decision.keyword, text);
         }
@@ -385,7 +388,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             && let Source::Graph(_) = self.graph.bindings[binding].source
         {
             let text = "a graph written in place shares the state and cannot run in a group; \
-                        compile it apart and say what it brings: `node NAME = app.map_state(into, back);`";
+                        compile it separately and map its state: `node NAME = app.map_state(into, back);`";
             self.errors.spanning(reference, text);
         }
     }
@@ -395,7 +398,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         self.errors.spanning(
             reference,
             format!(
-                "`{text}` runs in a group and has no other place in the graph; give this one a name of its own: \
+                "`{text}` runs in a group and cannot be used a second time; give this use its own name: \
                  `node OTHER = {text};`"
             ),
         );
@@ -411,15 +414,15 @@ impl<'a, 'e> Builder<'a, 'e> {
                 continue;
             };
             if self.model.steps[index].group.is_some() {
-                let text = "`on_error` does not reach out of a group: make the group a graph of its own and give that one the fallback, `node NAME = app { on_error: .. }`";
+                let text = "`on_error` cannot lead out of a group: put the group into a graph of its own and set `on_error` there, `node NAME = app { on_error: .. }`";
                 self.errors.spanning(fallback, text);
             } else if fallback.is_start() || fallback.is_end() {
                 self.errors.spanning(
                     fallback,
-                    "a failure leads to a node, which sees the error: `on_error: RECOVER`, and `RECOVER -> END`",
+                    "`on_error` must name a node, which receives the error: `on_error: RECOVER`, and `RECOVER -> END`",
                 );
             } else {
-                // A node that is named here only has no way on, which is another rule's to say.
+                // If the node is named only here, `check` reports that it has no outgoing edge.
                 let node = self.node(fallback);
                 if self.model.steps[node].group.is_some() {
                     self.two_places(fallback);
@@ -443,7 +446,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         let mut unused: Vec<_> = self.bindings.values().filter(|binding| !binding.is_used).collect();
         unused.sort_by_key(|binding| binding.index);
         for Bound { name, .. } in unused {
-            let text = format!("node `{name}` is bound but no chain goes through it: write `.. -> {name} -> ..`");
+            let text = format!("node `{name}` is bound but never used in a chain: write `.. -> {name} -> ..`");
             self.errors.at(name.span(), text);
         }
     }

@@ -1,7 +1,8 @@
-//! Tokens → AST. Reads to the end whatever comes: a mistake is noted, what can be made of it is kept.
+//! Tokens → AST. The parser recovers from every mistake: it records the mistake and keeps what it could read.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
+use syn::parse::Parser;
 
 use super::tokens::Tokens;
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     root::Root,
 };
 
-/// What stands between the braces of `graph! { .. }`, or of `graph NAME { .. }` inside it.
+/// The statements of `graph! { .. }`, or of `graph NAME { .. }` inside it.
 #[derive(Default)]
 pub(crate) struct Graph {
     pub(crate) state: Option<TokenStream>,
@@ -37,6 +38,12 @@ pub(crate) struct Binding {
     pub(crate) on_error: Option<Reference>,
 }
 
+impl Binding {
+    fn new(name: Ident, source: Source) -> Self {
+        Self { name, source, options: Vec::new(), on_error: None }
+    }
+}
+
 pub(crate) enum Source {
     /// The handle that `#[node]` made.
     Handle(Reference),
@@ -60,7 +67,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Where the last token stands.
+    /// Returns the span of the last token.
     pub(crate) fn end(&self) -> Option<Span> {
         if let Some(decision) = &self.decision {
             return Some(decision.braces);
@@ -164,7 +171,7 @@ impl ToTokens for Reference {
     }
 }
 
-/// Where a chain stands, and so what ends it.
+/// The place of a chain, which determines the token that ends it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Context {
     Statement,
@@ -220,7 +227,7 @@ impl Graph {
             return;
         };
         if self.is_inner {
-            errors.spanning(keyword, "`compile` is for the whole graph: write it outside of the inner one");
+            errors.spanning(keyword, "`compile` is for the whole graph: write it in the outer graph");
         }
         self.compile.extend(settings(&group, errors));
     }
@@ -247,7 +254,7 @@ impl Graph {
             self.written.append(&mut inner.written);
             return;
         };
-        self.bindings.push(Binding { name, source: Source::Graph(inner), options: Vec::new(), on_error: None });
+        self.bindings.push(Binding::new(name, Source::Graph(inner)));
     }
 
     fn statement(&mut self, mut tokens: Tokens, errors: &mut Errors) {
@@ -267,11 +274,11 @@ impl Graph {
         }
     }
 
-    /// A statement about the whole graph has no place in a part of it.
+    /// Reports a statement about the whole graph inside an inner graph.
     fn only_outside(&self, keyword: Option<&TokenTree>, errors: &mut Errors) {
         if self.is_inner {
             let word = keyword.to_token_stream();
-            errors.spanning(keyword, format!("`{word}` is for the whole graph: write it outside of the inner one"));
+            errors.spanning(keyword, format!("`{word}` is for the whole graph: write it in the outer graph"));
         }
     }
 
@@ -282,7 +289,7 @@ impl Graph {
         if tokens.word("State").is_none() || tokens.punct('=').is_none() || tokens.is_empty() {
             errors.spanning(tokens.peek().cloned().or(keyword), "expected `type State = MyState;`");
         } else {
-            // Not parsed: what is no type is rustc's to say, and the editor completes what is half of one.
+            // The type is not parsed: rustc reports what is not a type, and the editor completes an unfinished one.
             self.state = Some(tokens.rest());
         }
     }
@@ -299,7 +306,7 @@ impl Graph {
                     errors.at(stray.span(), "expected `;`");
                 }
             }
-            other => errors.spanning(other.or(keyword), "a graph's name is a text: `name = \"support\";`"),
+            other => errors.spanning(other.or(keyword), "a graph's name is a string literal: `name = \"support\";`"),
         }
     }
 
@@ -307,9 +314,8 @@ impl Graph {
     fn root(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let statement = tokens.clone().all();
         self.only_outside(tokens.next().as_ref(), errors);
-        tokens.next();
-        match syn::parse2(tokens.rest()) {
-            Ok(path) => self.root = Root(Some(path)),
+        match Root::parse.parse2(statement.clone()) {
+            Ok(root) => self.root = root,
             Err(_) => errors.spanning(statement, "expected a path: `crate = my_crate::agentflow;`"),
         }
     }
@@ -323,8 +329,7 @@ impl Graph {
             let place = tokens.peek().cloned().or(equals.map(TokenTree::from)).or(keyword);
             errors.spanning(place, format!("expected a node: `node {name} = my_node;`"));
             // The name is known all the same.
-            let source = Source::Value(TokenStream::new());
-            self.bindings.push(Binding { name, source, options: Vec::new(), on_error: None });
+            self.bindings.push(Binding::new(name, Source::Value(TokenStream::new())));
             return;
         }
         let mut as_path = tokens.clone();
@@ -338,12 +343,7 @@ impl Graph {
             Some((reference, dangling)) if as_path.ident_at(0).is_some() || as_path.peek_arrow() => {
                 self.mention(&reference, dangling, errors);
                 errors.spanning(as_path.peek(), "expected `;`");
-                self.bindings.push(Binding {
-                    name,
-                    source: Source::Handle(reference),
-                    options: Vec::new(),
-                    on_error: None,
-                });
+                self.bindings.push(Binding::new(name, Source::Handle(reference)));
                 return;
             }
             _ => Source::Value(tokens.before_last_brace()),
@@ -397,10 +397,7 @@ impl Graph {
             arrow = tokens.arrow();
             if arrow.is_none() && !context.is_over(tokens) {
                 if let Some(options) = options_of_a_stage(tokens) {
-                    errors.spanning(
-                        options,
-                        "a node's options stand where it gets a name: `node NAME = my_node { .. };`",
-                    );
+                    errors.spanning(options, "a node's options belong to its binding: `node NAME = my_node { .. };`");
                     arrow = tokens.arrow();
                     continue;
                 }
@@ -413,7 +410,7 @@ impl Graph {
         }
     }
 
-    /// One stage; says what is wrong where there is none, and takes what stands there instead.
+    /// Parses one stage. If there is none, reports that and skips the token found instead.
     fn stage(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Stage> {
         if let Some(reserved) = reserved(tokens) {
             errors.spanning(&reserved, format!("`{reserved}` is reserved for a later version"));
@@ -470,7 +467,7 @@ impl Graph {
                 let comma = inside.punct(',');
                 let place = if pattern.is_empty() { comma.to_token_stream() } else { pattern.clone() };
                 errors.spanning(place, "expected `PATTERN => NODE`");
-                // The editor completes what is half of a pattern.
+                // The unfinished pattern is kept for the editor's completion.
                 let pattern = Tokens::new(pattern).while_not(Tokens::peek_arrow);
                 arms.push(Arm { pattern, chain: Chain::default() });
                 continue;
@@ -500,7 +497,7 @@ impl Graph {
     }
 }
 
-/// Nothing can be said to follow all arms of a decision.
+/// Reports tokens after a decision: an edge cannot lead from all of its arms.
 fn after_decision(tokens: &mut Tokens, context: Context, errors: &mut Errors) {
     if !context.is_over(tokens) {
         match tokens.clone().arrow() {
@@ -536,7 +533,7 @@ fn options_of_a_stage(tokens: &mut Tokens) -> Option<Group> {
     if has_key { tokens.group(Delimiter::Brace) } else { None }
 }
 
-/// Whether a pattern and its `=>` come before the next comma.
+/// Returns true if a pattern and its `=>` come before the next comma.
 fn starts_an_arm(tokens: &Tokens) -> bool {
     let mut tokens = tokens.clone();
     tokens.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
@@ -558,7 +555,7 @@ fn skip_to_stage(tokens: &mut Tokens, context: Context) {
     tokens.arrow();
 }
 
-/// Where a path ends that is still being typed, and what is expected there.
+/// The last token of a path that is still being typed, and the token expected there.
 type Dangling = (TokenTree, &'static str);
 
 /// A path in type position. A `::` at its end is left out, and a `<` that is not closed is closed.
@@ -616,7 +613,7 @@ fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
         } else if tokens.is_empty() {
             settings.push(Setting { key, value: TokenStream::new() });
         } else if let Some(colon) = tokens.punct(':') {
-            // What is missing from this one is said by who reads it.
+            // `fallback` reports a missing value of `on_error`.
             if tokens.is_empty() && key != "on_error" {
                 errors.at(colon.span(), format!("expected a value after `{key}:`"));
             }
@@ -661,7 +658,7 @@ fn duration(literal: &Literal) -> Option<TokenStream> {
     let nanos = Literal::u64_suffixed(nanos);
     // rustc takes an expression to stand where its first and last token do: what is wrong with it is shown at the
     // literal. Parentheses alone don't count.
-    let expression = parenthesized(literal.span(), quote!(&__af::Duration::from_nanos(#nanos)));
+    let expression = parenthesized(literal.span(), quote!(&::core::time::Duration::from_nanos(#nanos)));
     Some(quote_spanned!(literal.span()=> *#expression))
 }
 
@@ -675,7 +672,7 @@ mod tests {
 
     #[test]
     fn durations_are_numbers_with_a_unit() {
-        let from_nanos = |nanos: &str| Some(format!("* (& __af :: Duration :: from_nanos ({nanos}u64))"));
+        let from_nanos = |nanos: &str| Some(format!("* (& :: core :: time :: Duration :: from_nanos ({nanos}u64))"));
         assert_eq!(nanos("30s"), from_nanos("30000000000"));
         assert_eq!(nanos("1.5s"), from_nanos("1500000000"));
         assert_eq!(nanos("200ms"), from_nanos("200000000"));

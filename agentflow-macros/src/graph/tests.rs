@@ -246,7 +246,7 @@ fn what_is_missing_or_too_much_in_a_decision() {
         (quote!(a -> match r { A => START }), "`START` can only begin a chain"),
         (
             quote!(a -> { b, c } -> match { A => END }),
-            "a group returns nothing to match: name a function of the state, `match router { .. }`",
+            "a group returns no route to match: name a function of the state, `match router { .. }`",
         ),
     ];
     for (input, expected) in cases {
@@ -258,7 +258,7 @@ fn what_is_missing_or_too_much_in_a_decision() {
 fn what_is_missing_or_too_much_in_a_group() {
     let place = |name: &str| {
         format!(
-            "`{name}` runs in a group and has no other place in the graph; give this one a name of its own: \
+            "`{name}` runs in a group and cannot be used a second time; give this use its own name: \
              `node OTHER = {name};`"
         )
     };
@@ -266,7 +266,10 @@ fn what_is_missing_or_too_much_in_a_group() {
         (quote!(a -> {} -> END), "a group needs branches: `{ B, C }`".to_owned()),
         (quote!(a -> { b, , c } -> END), "expected a branch before `,`".to_owned()),
         (quote!(a -> { b c } -> END), "expected `->` or `,`".to_owned()),
-        (quote!({ a, b } -> END), "say where the graph starts: `START -> { .. }`".to_owned()),
+        (
+            quote!({ a, b } -> END),
+            "a graph that begins with a group needs an entry point: `START -> { .. }`".to_owned(),
+        ),
         (quote!(a -> { b, c }), "nothing follows this group; end the graph with `{ .. } -> END`".to_owned()),
         (quote!(a -> { b -> c, b } -> END), place("b")),
         (quote!(b -> { b, c } -> END), place("b")),
@@ -275,7 +278,7 @@ fn what_is_missing_or_too_much_in_a_group() {
         (quote!(node A = a { on_error: b }; A -> { b, c } -> END), place("b")),
         (
             quote!(a { retry: 3 } -> END),
-            "a node's options stand where it gets a name: `node NAME = my_node { .. };`".to_owned(),
+            "a node's options belong to its binding: `node NAME = my_node { .. };`".to_owned(),
         ),
         (quote!(a -> END; { b, c } -> END), "this group can never run: no path leads to it from `a`".to_owned()),
     ];
@@ -295,7 +298,7 @@ fn what_is_missing_or_too_much_in_a_graph_inside() {
         (quote!(graph X { b } a -> X -> END), "node `b` has no outgoing edge; end the graph with `b -> END`"),
         (
             quote!(graph X { type State = S; b -> END } a -> X -> END),
-            "`type` is for the whole graph: write it outside of the inner one",
+            "`type` is for the whole graph: write it in the outer graph",
         ),
         (
             quote!(node B = b; graph X { B -> END } a -> X -> B -> END),
@@ -329,7 +332,7 @@ fn options_of_nodes_that_are_half_written() {
         (quote!(on_error: b c), fallback),
         (
             quote!(on_error: END),
-            "a failure leads to a node, which sees the error: `on_error: RECOVER`, and `RECOVER -> END`",
+            "`on_error` must name a node, which receives the error: `on_error: RECOVER`, and `RECOVER -> END`",
         ),
     ];
     for (input, expected) in cases {
@@ -340,7 +343,7 @@ fn options_of_nodes_that_are_half_written() {
 #[test]
 fn statements_that_are_half_written() {
     let state = "expected `type State = MyState;`";
-    let name = "a graph's name is a text: `name = \"support\";`";
+    let name = "a graph's name is a string literal: `name = \"support\";`";
     let root = "expected a path: `crate = my_crate::agentflow;`";
     let node = "expected a node: `node X = my_node;`";
     let cases = [
@@ -445,13 +448,13 @@ fn bindings_are_used_and_have_names_of_their_own() {
     assert_eq!(
         mistakes(quote!(node X = a; node Y = b; c -> END)),
         [
-            "node `X` is bound but no chain goes through it: write `.. -> X -> ..`",
-            "node `Y` is bound but no chain goes through it: write `.. -> Y -> ..`",
+            "node `X` is bound but never used in a chain: write `.. -> X -> ..`",
+            "node `Y` is bound but never used in a chain: write `.. -> Y -> ..`",
         ]
     );
     assert_eq!(
         mistakes(quote!(node X = a; node X = b; X -> END)),
-        ["`node X` is there already: give this one another name"]
+        ["`node X` is already defined: give this one another name"]
     );
     // The second one is in no block beside the first, which rustc would complain about too.
     let output = expand(quote!(node X = a; node X = b; X -> END));
@@ -726,4 +729,19 @@ proptest! {
             prop_assert!(is_mentioned, "{}: {}\n{}", name, input, output);
         }
     }
+}
+
+/// The names are mentioned a fixed number of times each, however many mistakes depend on them.
+#[test]
+fn the_expansion_grows_linearly_with_nodes_and_mistakes() {
+    let mentions = |nodes: usize| {
+        // Nothing leads to any node but the first.
+        let input: String = (0..nodes).map(|node| format!("N{node} -> END;")).collect();
+        let output = expand(input.parse().expect("tokens"));
+        assert_eq!(testing::mistakes(output.clone()).len(), nodes - 1);
+        unspaced(&output).matches("let_:(N").count()
+    };
+    let small = mentions(20);
+    assert!(small > 0);
+    assert_eq!(mentions(40), 2 * small);
 }

@@ -1,4 +1,4 @@
-//! [`Tokens`]: a cursor over token trees that never gives up.
+//! [`Tokens`]: a cursor over token trees, for a parser that recovers from errors.
 //!
 //! syn's parsers stop at the first token they don't expect; a graph that is being typed is wrong most of the time and
 //! must be read to its end all the same.
@@ -35,12 +35,12 @@ impl Tokens {
         token
     }
 
-    /// Everything, what was taken too.
+    /// Returns all tokens, including those already taken.
     pub(crate) fn all(self) -> TokenStream {
         self.list.into_iter().collect()
     }
 
-    /// All that is left.
+    /// Takes all remaining tokens.
     pub(crate) fn rest(&mut self) -> TokenStream {
         self.while_not(|_| false)
     }
@@ -54,8 +54,8 @@ impl Tokens {
         taken
     }
 
-    /// What is left but a brace group at the end, if there is more than that group. The braces of `graph! { .. }` belong to
-    /// it.
+    /// Takes the remaining tokens except a brace group at the end, if there is more than that group. The braces of
+    /// `graph! { .. }` belong to the macro call.
     pub(crate) fn before_last_brace(&mut self) -> TokenStream {
         let left = self.list.len() - self.at;
         let is_braced = left > 1 && self.peek_group(left - 1, Delimiter::Brace) && !self.peek_punct(left - 2, '!');
@@ -156,7 +156,8 @@ impl Tokens {
         }
     }
 
-    /// `<A, B<C>>`, and whether it was closed. One that isn't ends at the graph's next arrow, and is closed.
+    /// Takes `<A, B<C>>` and returns true if it was closed. A list that is not closed ends at the graph's next arrow, and the
+    /// missing `>` are added.
     pub(crate) fn generic_arguments(&mut self) -> (TokenStream, bool) {
         let mut arguments = TokenStream::new();
         let mut depth = 0_usize;
@@ -199,7 +200,7 @@ impl Tokens {
         Self::new(taken)
     }
 
-    /// What stands between the separators.
+    /// Splits the remaining tokens at the separators.
     pub(crate) fn split(mut self, separator: char) -> Vec<Self> {
         let mut parts = Vec::new();
         while !self.is_empty() {

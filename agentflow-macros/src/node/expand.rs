@@ -1,11 +1,12 @@
-//! What `#[node]` writes beside the function: the handle, and how the runtime calls it.
+//! The code that `#[node]` adds to the function: the handle and its impls.
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{Attribute, GenericParam, Ident, ReturnType};
 
 use super::{
-    check::{Known, Parameter, Signature, State},
+    check::Signature,
+    parameters::{Parameter, State},
     syntax::{Function, NodeArgs},
 };
 use crate::printing::parenthesized;
@@ -28,7 +29,7 @@ pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature
     }
 }
 
-/// A handle that fits everywhere, for a function that has been complained about already.
+/// A handle that fits everywhere, for a function whose mistakes are already reported.
 pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
     let names = Names::new(args, function);
     let (parameter, state) = match state_type(signature) {
@@ -52,8 +53,8 @@ pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) 
                 Self: ::core::marker::Send + ::core::marker::Sync + 'static
             {
                 type Output = ();
-                async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> __af::Result<(), __af::NodeError> {
-                    __af::Result::Ok(())
+                async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> ::core::result::Result<(), __af::NodeError> {
+                    ::core::result::Result::Ok(())
                 }
             }
             #[automatically_derived]
@@ -68,7 +69,7 @@ pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) 
     }
 }
 
-/// The handle's name and generics, in the forms in which they are written.
+/// The handle's name and generics, in the forms that the expansion needs.
 struct Names<'a> {
     handle: &'a Ident,
     generics: Vec<&'a GenericParam>,
@@ -170,7 +171,7 @@ fn name(parameter: &GenericParam) -> TokenStream {
     }
 }
 
-/// The attributes that decide whether the function is there at all: what belongs to it is there with it.
+/// The `#[cfg]`s of the function, which its handle and impls share.
 fn cfgs(function: &Function) -> TokenStream {
     function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).map(Attribute::to_token_stream).collect()
 }
@@ -206,29 +207,28 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         parameters.push(syn::parse_quote!(__S: __af::State));
     }
     let call = call(function, signature, arguments);
-    // Taken before the state is lent to the call.
-    let taken = [
-        (Known::TaskManager, quote!(let __tasks = __cx.task_manager();)),
-        (Known::Attempt, quote!(let __attempt = __cx.attempt();)),
-        (Known::Error, quote!(let __error = __cx.error();)),
-    ];
-    let wanted = |known| {
-        let is_wanted = |parameter: &Parameter| matches!(parameter, Parameter::Known(this, _) if *this == known);
-        signature.parameters.iter().any(is_wanted)
-    };
-    let starts_tasks = wanted(Known::TaskManager).then(|| {
+    // The values are bound before the call borrows the state.
+    let known = signature.parameters.iter().filter_map(|parameter| match parameter {
+        Parameter::Known(known, _) => Some(*known),
+        _ => None,
+    });
+    let starts_tasks = known.clone().any(|known| known.name == "task_manager").then(|| {
         quote!(
             const STARTS_TASKS: bool = true;
         )
     });
-    let taken: TokenStream =
-        taken.into_iter().filter(|(known, _)| wanted(*known)).map(|(_, statement)| statement).collect();
+    let taken = known.map(|known| {
+        let (variable, value) = (known.variable(), (known.value)());
+        quote!(let #variable = #value;)
+    });
+    let taken: TokenStream = taken.collect();
     let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
-    // Where rustc points when the future is not `Send`.
-    let output = parenthesized(sig.ident.span(), quote!(__af::Result<Self::Output, __af::NodeError>));
+    // rustc reports a future that is not `Send` at this span.
+    let output = parenthesized(sig.ident.span(), quote!(::core::result::Result<Self::Output, __af::NodeError>));
     let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
-        // The same for a group: a result that is no update makes no node for one, and no error here.
-        let update = quote!(__af::Result<__af::Option<<#state as __af::State>::Update>, __af::NodeError>);
+        // A node whose result is not an update cannot run in a group, which is not an error here.
+        let update =
+            quote!(::core::result::Result<::core::option::Option<<#state as __af::State>::Update>, __af::NodeError>);
         quote! {
             #[automatically_derived]
             impl<#generics> __af::ParallelNode<#state, __C> for #handle #arguments #bounds
@@ -243,8 +243,8 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             }
         }
     });
-    // That a node may return its result is assumed in the impls and checked beside them, or rustc would report it in
-    // each of them.
+    // The impls assume that the node may return its result, and `__result` checks it: rustc would otherwise report a
+    // wrong result in each impl.
     quote! {
         #[automatically_derived]
         #[allow(unused_parens)]
@@ -286,19 +286,13 @@ fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> 
         Parameter::State(State::InPlace(ty)) => quote!(__af::state_mut::<#ty>(__cx.state)),
         Parameter::State(State::Reads(ty)) => quote!(__af::state_ref::<#ty>(__cx.state)),
         Parameter::State(State::Owns(ty)) => quote!(__af::state_owned::<#ty>(__cx.state)),
-        Parameter::Known(Known::Config, ty) => quote!(<#ty as __af::ConfigParam<'_>>::take(__cx.config)),
-        Parameter::Known(Known::TaskManager, ty) => {
-            quote!(<#ty as __af::TaskManagerParam<'_>>::take(&__tasks))
+        Parameter::Known(known, ty) => {
+            let (variable, given) = (known.variable(), (known.given)());
+            quote!(<#ty as __af::Accepts<#given>>::accept(#variable))
         }
-        Parameter::Known(Known::Events, ty) => quote!(<#ty as __af::EventsParam<'_>>::take(__cx.events)),
-        Parameter::Known(Known::Cancel, ty) => quote!(<#ty as __af::CancelParam<'_>>::take(__cx.cancel)),
-        Parameter::Known(Known::Attempt, ty) => {
-            quote!(<#ty as __af::AttemptParam>::take(__attempt))
-        }
-        Parameter::Known(Known::Error, ty) => quote!(<#ty as __af::ErrorParam<'_>>::take(__error)),
         Parameter::Inject(service) => quote!(<__C as __af::Provide<#service>>::provide(__cx.services)),
     });
     let turbofish = (!turbofish.is_empty()).then(|| quote!(::#turbofish));
-    // Where the future is not `Send`, rustc points at the call: it is to point at the function's own name.
+    // The call has the span of the function's name: rustc reports a future that is not `Send` at the call.
     quote_spanned!(name.span()=> #name #turbofish (#(#arguments),*).await)
 }

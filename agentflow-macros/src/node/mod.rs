@@ -2,6 +2,7 @@
 
 mod check;
 mod expand;
+mod parameters;
 mod syntax;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,8 @@
 //! Tokens → [`NodeArgs`] and [`Function`].
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
-use quote::quote;
 use syn::{
-    Attribute, Ident, Path, Result, Signature, Token, Visibility,
+    Attribute, Ident, Result, Signature, Token, Visibility,
     parse::{Parse, ParseStream, Parser},
 };
 
@@ -37,12 +36,7 @@ impl NodeArgs {
 
     fn argument(&mut self, input: ParseStream<'_>) -> Result<()> {
         if input.peek(Token![crate]) {
-            let keyword = input.parse::<Token![crate]>()?;
-            let equals = input.parse::<Option<Token![=]>>()?;
-            let path = input.call(Path::parse_mod_style);
-            self.root = Root(Some(path.map_err(|_| {
-                syn::Error::new_spanned(quote!(#keyword #equals), "expected a path: `crate = my_crate::agentflow`")
-            })?));
+            self.root = input.call(Root::parse)?;
         } else if self.name.is_none() && input.peek(Ident) && !input.peek2(Token![=]) {
             self.name = Some(input.parse()?);
         } else {
@@ -52,7 +46,7 @@ impl NodeArgs {
     }
 }
 
-/// A function whose body is nobody's business but rustc's.
+/// A function; rustc alone checks its body.
 pub(crate) struct Function {
     pub(crate) attrs: Vec<Attribute>,
     vis: Visibility,

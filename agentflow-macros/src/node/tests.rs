@@ -156,7 +156,7 @@ fn attribute_arguments() {
 
 #[test]
 fn a_parameter_is_compared_with_those_that_are_known() {
-    let unknown = "a node takes `state`, `config`, `task_manager`, `events`, `cancel`, `attempt` and `error`; a service of the app's context is \
+    let unknown = "a node takes `state`, `config`, `task_manager`, `events`, `cancel`, `attempt` and `error`; a service of the app is \
                    injected: ";
     assert_eq!(
         mistakes(quote!(
@@ -191,9 +191,9 @@ fn services_are_lent() {
             async fn f(#[inject] a: A, #[inject] b: &mut B, #[inject] c: &C, #[inject] state: S) {}
         )),
         [
-            "a service is lent, not given: write `a: &A`",
+            "an injected service is borrowed: write `a: &A`",
             "a service is shared by all runs: write `b: &B`",
-            "a service is lent, not given: write `state: &S`",
+            "an injected service is borrowed: write `state: &S`",
         ]
     );
 }
@@ -254,7 +254,7 @@ fn qualifiers() {
                 "a node cannot be `extern`",
                 "a node cannot be `variadic`",
                 "a node cannot be `unsafe`",
-                "a node's parameter is chosen by its name: write a name, and take it apart in the body",
+                "a node's parameter needs a plain name; destructure it in the body",
             ],
         ),
     ];
@@ -270,8 +270,8 @@ fn lifetimes_and_conditional_parameters() {
             async fn f<'a, 'b: 'a>(state: &'a mut S, #[cfg(x)] config: &'b C) {}
         )),
         [
-            "a node's references live as long as its run: leave the lifetime out",
-            "a node's references live as long as its run: leave the lifetime out",
+            "a node cannot have named lifetimes; use elided ones: `&mut S`",
+            "a node cannot have named lifetimes; use elided ones: `&mut S`",
             "a node's parameter cannot be conditional: put `#[cfg]` on the whole function",
         ]
     );
@@ -284,7 +284,7 @@ fn a_method_gets_no_items_beside_it() {
         let output = expand(TokenStream::new(), item.clone());
         assert_eq!(
             testing::mistakes(output.clone()),
-            ["a node is a function of its own, not a method: take `state: &mut S` instead of `self`"]
+            ["a node is a free function, not a method: take `state: &mut S` instead of `self`"]
         );
         assert!(contains(&output, &item.to_string()));
         assert!(!contains(&output, "struct"), "{output}");

@@ -2,12 +2,12 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Attribute, Data, DeriveInput, Path, Token, parse::ParseStream};
+use syn::{Attribute, Data, DeriveInput};
 
 use crate::{errors::Errors, root::Root};
 
-/// Gives the impls, whatever is wrong, if they compile: a route that is none would be complained about wherever it is
-/// returned.
+/// Writes the impls even for invalid input if they compile: otherwise rustc would report the route wherever a node returns
+/// it.
 pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(input) {
         Ok(input) => input,
@@ -18,17 +18,19 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
         Data::Enum(data) => {
             let attrs = data.variants.iter().flat_map(|variant| &variant.attrs);
             for attr in attrs.filter(|attr| attr.path().is_ident("route")) {
-                errors
-                    .spanning(attr, "a variant of a route has no options: `#[route(crate = path)]` stands on the enum");
+                errors.spanning(
+                    attr,
+                    "a variant of a route has no options: `#[route(crate = path)]` belongs on the enum",
+                );
             }
         }
         Data::Struct(_) | Data::Union(_) => {
-            let text = "a route is an enum: one variant for each way on, `enum Step { Tools, Done }`";
+            let text = "a route is an enum: one variant for each outgoing edge, `enum Step { Tools, Done }`";
             errors.spanning(&input.ident, text);
         }
     }
     if let Some(lifetime) = input.generics.lifetimes().next() {
-        errors.spanning(lifetime, "a route outlives the node that returns it: let it own what it brings along");
+        errors.spanning(lifetime, "a route outlives the node that returns it: it must own its data");
         return errors.into_tokens();
     }
     let root = root(&input.attrs, &mut errors);
@@ -64,8 +66,8 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
                 #[diagnostic::do_not_recommend]
                 impl #returning __af::Returns<__af::#forms<__S, __C>> for #ident #arguments #bounds {
                     type Route = Self;
-                    fn finish(self, _: __af::NodeContext<'_, __S, __C>) -> __af::Result<Self, __af::NodeError> {
-                        __af::Result::Ok(self)
+                    fn finish(self, _: __af::NodeContext<'_, __S, __C>) -> ::core::result::Result<Self, __af::NodeError> {
+                        ::core::result::Result::Ok(self)
                     }
                 }
             )*
@@ -77,13 +79,8 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
 fn root(attrs: &[Attribute], errors: &mut Errors) -> Root {
     let mut root = Root::default();
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("route")) {
-        let parsed = attr.parse_args_with(|input: ParseStream<'_>| {
-            input.parse::<Token![crate]>()?;
-            input.parse::<Token![=]>()?;
-            input.call(Path::parse_mod_style)
-        });
-        match parsed {
-            Ok(path) => root = Root(Some(path)),
+        match attr.parse_args_with(Root::parse) {
+            Ok(parsed) => root = parsed,
             Err(error) => errors.push(error),
         }
     }

@@ -6,7 +6,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{GenericArgument, Generics, PathArguments, Type, TypePath, parse_quote};
 
-use super::check::{Merge, State, StateField};
+use super::syntax::{Merge, State, StateField};
 use crate::{
     printing::{parenthesized, text},
     root::Root,

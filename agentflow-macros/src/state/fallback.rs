@@ -5,8 +5,8 @@ use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::{GenericParam, Generics};
 
-use super::check::State;
 use super::expand::update_ident;
+use super::syntax::State;
 
 pub(crate) fn fallback(state: &State) -> TokenStream {
     let State { root, vis, ident, generics, fields } = state;

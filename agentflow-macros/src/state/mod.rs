@@ -1,6 +1,5 @@
 //! `#[derive(State)]`.
 
-mod check;
 mod expand;
 mod fallback;
 mod syntax;
@@ -13,11 +12,10 @@ use crate::errors::Errors;
 
 pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let mut errors = Errors::new();
-    let Some(input) = syntax::Input::parse(input, &mut errors) else {
+    let Some(state) = syntax::State::parse(input, &mut errors) else {
         return errors.into_tokens();
     };
-    let state = check::State::check(input, &mut errors);
-    let sound = !state.fields.iter().any(|field| check::lacks_lifetime(&field.ty));
+    let sound = !state.fields.iter().any(|field| syntax::lacks_lifetime(&field.ty));
     if errors.is_empty() && sound {
         return expand::expand(&state);
     }

@@ -5,25 +5,32 @@ use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::{Attribute, Data, DeriveInput, Fields, Generics, Path, Token, Type, Visibility};
 
-use crate::errors::Errors;
+use crate::{errors::Errors, root::Root, suggest::closest};
 
-/// What `#[derive(State)]` stands on.
-pub(crate) struct Input {
+/// A struct that obeys the rules, or as much of it as does.
+pub(crate) struct State {
+    pub(crate) root: Root,
     pub(crate) vis: Visibility,
     pub(crate) ident: Ident,
     pub(crate) generics: Generics,
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) fields: Vec<Field>,
+    pub(crate) fields: Vec<StateField>,
 }
 
 /// A named field.
-pub(crate) struct Field {
+pub(crate) struct StateField {
     pub(crate) vis: Visibility,
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
     /// The attributes that its setter carries on.
     pub(crate) carried: Vec<Attribute>,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) merge: Merge,
+}
+
+/// How an update changes a field.
+pub(crate) enum Merge {
+    Replace,
+    Append,
+    With(Path),
 }
 
 /// `key` or `key = path` in a `#[state(..)]`.
@@ -32,11 +39,12 @@ pub(crate) struct Entry {
     pub(crate) path: Option<Path>,
 }
 
-impl Input {
+impl State {
     /// Reads on after a mistake, so that all of them are found. `None` if there is not even a name.
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> Option<Self> {
         let input: DeriveInput = syn::parse2(tokens).map_err(|error| errors.push(error)).ok()?;
-        let entries = entries(&input.attrs, errors);
+        owns_all(&input.generics, errors);
+        let root = root(entries(&input.attrs, errors), errors);
         let fields = match input.data {
             Data::Struct(data) => match data.fields {
                 Fields::Named(fields) => fields.named.into_iter().filter_map(|f| field(f, errors)).collect(),
@@ -55,20 +63,20 @@ impl Input {
                 Vec::new()
             }
         };
-        Some(Self { vis: input.vis, ident: input.ident, generics: input.generics, entries, fields })
+        Some(Self { root, vis: input.vis, ident: input.ident, generics: input.generics, fields })
     }
 }
 
 /// `None` for a field without a name, which a struct with named fields doesn't have.
-fn field(field: syn::Field, errors: &mut Errors) -> Option<Field> {
-    let entries = entries(&field.attrs, errors);
+fn field(field: syn::Field, errors: &mut Errors) -> Option<StateField> {
+    let merge = merge(entries(&field.attrs, errors), errors);
     let carried = |attr: &Attribute| attr.path().is_ident("doc") || attr.path().is_ident("deprecated");
-    Some(Field {
+    Some(StateField {
         vis: field.vis,
         ident: field.ident?,
         ty: field.ty,
         carried: field.attrs.into_iter().filter(carried).collect(),
-        entries,
+        merge,
     })
 }
 
@@ -139,4 +147,70 @@ fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
         input.parse::<TokenTree>()?;
     }
     Ok(())
+}
+
+/// Rejects lifetimes: a run owns its state and moves it from thread to thread.
+fn owns_all(generics: &Generics, errors: &mut Errors) {
+    for lifetime in generics.lifetimes() {
+        errors.spanning(&lifetime.lifetime, "a state cannot have lifetimes: its fields must own their data");
+    }
+}
+
+/// Whether the type is a reference without a lifetime, which rustc reports itself. The full expansion would repeat that
+/// error wherever the update mentions the type.
+pub(crate) fn lacks_lifetime(ty: &Type) -> bool {
+    matches!(ty, Type::Reference(reference) if reference.lifetime.is_none())
+}
+
+/// The struct's own keys: `crate = path`.
+fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
+    let mut root = None;
+    for Entry { key, path } in entries {
+        match (key.to_string().as_str(), path) {
+            ("crate", Some(_)) if root.is_some() => errors.at(key.span(), "`crate` is given twice"),
+            ("crate", Some(path)) => root = Some(path),
+            ("crate", None) => errors.at(key.span(), "`crate` needs a path: `crate = path`"),
+            (name @ ("append" | "with"), _) => {
+                errors.at(key.span(), format!("`{name}` belongs on a field of the state"));
+            }
+            (name, _) => unknown(&key, name, &["crate"], "the struct takes `crate = path`", errors),
+        }
+    }
+    Root(root)
+}
+
+/// A field's keys: `append` or `with = path`.
+fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
+    let mut merge = Merge::Replace;
+    for Entry { key, path } in entries {
+        let next = match (key.to_string().as_str(), path) {
+            ("append", _) => Merge::Append,
+            ("with", Some(path)) => Merge::With(path),
+            ("with", None) => {
+                errors.at(key.span(), "`with` needs a function: `with = path`, a `fn(&mut T, T)`");
+                continue;
+            }
+            ("crate", _) => {
+                errors.at(key.span(), "`crate` belongs on the struct, not on a field");
+                continue;
+            }
+            (name, _) => {
+                unknown(&key, name, &["append", "with"], "a field takes `append` or `with = path`", errors);
+                continue;
+            }
+        };
+        match (&merge, &next) {
+            (Merge::Replace, _) => merge = next,
+            (Merge::Append, Merge::Append) | (Merge::With(_), Merge::With(_)) => {
+                errors.at(key.span(), format!("`{key}` is given twice"));
+            }
+            _ => errors.at(key.span(), "a field merges in one way: `append` or `with`, not both"),
+        }
+    }
+    merge
+}
+
+fn unknown(key: &Ident, name: &str, known: &[&str], all: &str, errors: &mut Errors) {
+    let guess = closest(name, known).map(|guess| format!("; did you mean `{guess}`?")).unwrap_or_default();
+    errors.at(key.span(), format!("unknown key `{name}`{guess} ({all})"));
 }

@@ -250,7 +250,7 @@ fn only_a_struct_with_named_fields_that_owns_them_is_a_state() {
                 a: &'a &'b str,
             }
         )),
-        ["a state owns all it has: it cannot borrow for a lifetime"; 2]
+        ["a state cannot have lifetimes: its fields must own their data"; 2]
     );
     assert_eq!(
         mistakes(quote!(

@@ -139,7 +139,7 @@ pub trait ParallelNode<S: State, C = ()>: Send + Sync + 'static {
 /// # }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "a node injects `{T}`, which the app's services `{Self}` do not provide",
+    message = "a node injects `{T}`, which the services `{Self}` of the app do not provide",
     label = "this node injects `{T}`",
     note = "write `impl Provide<{T}> for Services`, and hand the services to the graph: `compile {{ services: services }}`"
 )]

@@ -63,6 +63,7 @@
 //!
 //! `metrics` (off by default) counts and measures background tasks; see the [names](BackgroundTaskManager#metrics).
 
+mod attempt;
 mod config;
 pub mod error;
 pub mod graph;

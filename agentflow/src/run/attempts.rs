@@ -1,22 +1,17 @@
 //! Attempts: runs a node until it succeeds or its retry policy gives up.
 
 use std::{
-    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use tokio::{
-    task::unconstrained,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep};
 use tracing::Instrument;
 
 use super::{
@@ -26,6 +21,7 @@ use super::{
     scope::PathScope,
 };
 use crate::{
+    attempt::{AttemptFault, guarded},
     error::{AttemptTimedOut, NodeError, catch_panic, text_of},
     graph::{
         options::NodeOptions,
@@ -212,7 +208,7 @@ async fn run_attempt<A: Attempt>(
     let started = Instant::now();
     let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
     let mut running = node.start(invocation).instrument(span);
-    let result = guarded(&mut running, timeout).await;
+    let result = guarded(Pin::new(&mut running), timeout).await.unwrap_or_else(|fault| Err(node_error(fault)));
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));
     match result.and_then(|output| node.route(output)) {
@@ -227,31 +223,10 @@ async fn run_attempt<A: Attempt>(
     }
 }
 
-/// Polls a node until it ends or its timeout expires; a panic becomes the node's error.
-async fn guarded<T>(
-    node: &mut (impl Future<Output = Result<T, NodeError>> + Unpin),
-    timeout: Option<Duration>,
-) -> Result<T, NodeError> {
-    let timed_out = |after| NodeError::from(AttemptTimedOut { after });
-    if timeout == Some(Duration::ZERO) {
-        return Err(timed_out(Duration::ZERO));
+/// Returns the fault of an attempt as the node's error.
+fn node_error(fault: AttemptFault) -> NodeError {
+    match fault {
+        AttemptFault::Panicked(payload) => NodeError::panicked(payload),
+        AttemptFault::TimedOut { after } => AttemptTimedOut { after }.into(),
     }
-    // A timeout longer than the clock can represent never expires.
-    let deadline = timeout.and_then(|after| Instant::now().checked_add(after));
-    let mut timer = None;
-    poll_fn(|cx| {
-        // Unwind safe, because a node that panicked is never polled again.
-        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *node).poll(cx))) {
-            Ok(Poll::Ready(result)) => return Poll::Ready(result),
-            Err(panic) => return Poll::Ready(Err(NodeError::panicked(panic))),
-            Ok(Poll::Pending) => {}
-        }
-        let (Some(after), Some(deadline)) = (timeout, deadline) else {
-            return Poll::Pending;
-        };
-        // Unconstrained, because a node that always has work to do leaves no budget for the timer.
-        let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
-        timer.as_mut().poll(cx).map(|()| Err(timed_out(after)))
-    })
-    .await
 }

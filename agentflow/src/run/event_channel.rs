@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::SystemTime,
 };
@@ -15,6 +15,7 @@ use super::event::{Event, EventKind};
 use crate::{
     run_id::RunId,
     state::FieldChange,
+    sync::Mutex,
     task::{TaskId, TaskOutcome, Watch},
 };
 
@@ -113,7 +114,7 @@ impl Watch for Buffer {
 impl Buffer {
     /// Writes an event without waiting. Events after the last one are discarded.
     pub(super) fn push(&self, kind: EventKind) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.is_closed {
             return;
         }
@@ -135,7 +136,7 @@ impl Buffer {
     /// Writes the event of a task, or counts it as missed if the reader is too far behind.
     fn push_task_event(&self, kind: impl FnOnce() -> EventKind) {
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if state.events.len() >= TASK_EVENT_CAPACITY {
                 state.missed += 1;
                 return;
@@ -146,7 +147,7 @@ impl Buffer {
 
     /// Discards the unread events and all later ones, because the reader is gone.
     pub(super) fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.is_closed = true;
         drop(std::mem::take(&mut state.events));
     }
@@ -155,7 +156,7 @@ impl Buffer {
         loop {
             // Created before the check: `notify_waiters` wakes every `Notified` that exists when it is called.
             let has_capacity = self.has_capacity.notified();
-            if self.lock().events.len() < EVENT_CAPACITY {
+            if self.state.lock().events.len() < EVENT_CAPACITY {
                 return;
             }
             has_capacity.await;
@@ -164,7 +165,7 @@ impl Buffer {
 
     /// Returns the next event, or registers the reader's waker for it.
     pub(super) fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Event> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(event) = state.events.pop_front() {
             let has_capacity = state.events.len() + 1 == EVENT_CAPACITY;
             drop(state);
@@ -175,11 +176,6 @@ impl Buffer {
         }
         state.reader = Some(cx.waker().clone());
         Poll::Pending
-    }
-
-    /// Ignores poisoning: the state is consistent after every statement, so a panic elsewhere cannot corrupt it.
-    fn lock(&self) -> MutexGuard<'_, BufferState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -226,14 +222,14 @@ impl EventWriter {
 
     pub(crate) fn record_changes(&self, changes: impl FnOnce() -> Vec<FieldChange>) {
         if let Some(Writer { sink, fields, .. }) = self.0.as_deref() {
-            sink.record_changes(&mut fields.lock().unwrap_or_else(PoisonError::into_inner), changes);
+            sink.record_changes(&mut fields.lock(), changes);
         }
     }
 
     /// Returns the fields that the node's updates changed, if there are any and a reader.
     pub(super) fn take_changes(&self) -> Option<Vec<String>> {
         let Writer { fields, .. } = self.0.as_deref()?;
-        let fields = std::mem::take(&mut *fields.lock().unwrap_or_else(PoisonError::into_inner));
+        let fields = std::mem::take(&mut *fields.lock());
         (!fields.is_empty()).then_some(fields)
     }
 }

@@ -1,10 +1,6 @@
 //! [`RunTracker`]: the runs of an app that are active, for its shutdown.
 
-use std::{
-    pin::pin,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::{pin::pin, sync::OnceLock, time::Duration};
 
 use slab::Slab;
 use tokio::{
@@ -12,7 +8,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::run_id::RunId;
+use crate::{run_id::RunId, sync::Mutex};
 
 /// The outcome of the runs that were active when the app was shut down.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +52,7 @@ impl RunTracker {
 
     /// Counts a run as active until the guard is dropped. Returns `None` once the tracker is closed.
     pub(super) fn start(&self, id: RunId) -> Option<RunGuard<'_>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.closed_at.is_some() {
             return None;
         }
@@ -70,7 +66,7 @@ impl RunTracker {
 
     /// Refuses new runs. Returns the time of the first call.
     pub(crate) fn close(&self) -> Instant {
-        *self.lock().closed_at.get_or_insert_with(Instant::now)
+        *self.state.lock().closed_at.get_or_insert_with(Instant::now)
     }
 
     /// Waits until no run is active, or until the deadline. Returns whether no run is active.
@@ -79,14 +75,14 @@ impl RunTracker {
             // Enabled before the check, so that the end of the last run between the two is not missed.
             let mut idle = pin!(self.idle.notified());
             idle.as_mut().enable();
-            if self.lock().active.is_empty() {
+            if self.state.lock().active.is_empty() {
                 return true;
             }
             match deadline {
                 None => idle.await,
                 Some(deadline) => {
                     if timeout_at(deadline, idle).await.is_err() {
-                        return self.lock().active.is_empty();
+                        return self.state.lock().active.is_empty();
                     }
                 }
             }
@@ -95,7 +91,7 @@ impl RunTracker {
 
     /// Stops the active runs.
     pub(crate) fn stop_all(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.stopped.is_empty() {
             state.stopped = state.active.iter().map(|(_, id)| *id).collect();
         }
@@ -110,18 +106,13 @@ impl RunTracker {
     }
 
     pub(crate) fn report(&self) -> RunsReport {
-        let state = self.lock();
+        let state = self.state.lock();
         let is_active = |id: &RunId| state.active.iter().any(|(_, active)| active == id);
         RunsReport {
             ended: state.ended,
             unfinished: state.stopped.iter().filter(|id| !is_active(id)).copied().collect(),
             still_running: state.active.iter().map(|(_, id)| *id).collect(),
         }
-    }
-
-    /// Ignores poisoning: the state is consistent after every statement, so a panic elsewhere cannot corrupt it.
-    fn lock(&self) -> MutexGuard<'_, TrackerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -142,7 +133,7 @@ impl RunGuard<'_> {
 
 impl Drop for RunGuard<'_> {
     fn drop(&mut self) {
-        let mut state = self.tracker.lock();
+        let mut state = self.tracker.state.lock();
         let id = state.active.remove(self.key);
         if self.reached_end {
             // The run reached its end at the moment at which it was stopped.

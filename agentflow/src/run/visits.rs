@@ -1,6 +1,8 @@
 //! [`VisitLog`]: the last nodes of a run, for its errors.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use crate::sync::Mutex;
 
 /// The last nodes that a run visited. Most runs end far below the recursion limit and record nothing.
 #[derive(Debug)]
@@ -27,17 +29,17 @@ impl VisitLog {
     #[inline]
     pub(super) fn record(&self, path: &Arc<str>, steps_left: usize, is_in_subgraph: bool) {
         if steps_left < self.length {
-            self.lock().visited.push(Arc::clone(path));
+            self.visits.lock().visited.push(Arc::clone(path));
         }
         if is_in_subgraph {
-            self.lock().inner = Some(Arc::clone(path));
+            self.visits.lock().inner = Some(Arc::clone(path));
         }
     }
 
     /// Returns the nodes since the last visit of `node`, or without one the nodes that were visited repeatedly before
     /// it; none if there was no loop.
     pub(super) fn loop_to(&self, node: &Arc<str>) -> Vec<Arc<str>> {
-        let visits = self.lock();
+        let visits = self.visits.lock();
         let last = visits.visited.iter().rposition(|visited| visited == node);
         let round = &visits.visited[last.unwrap_or(0)..];
         let mut nodes: Vec<Arc<str>> = Vec::new();
@@ -55,11 +57,6 @@ impl VisitLog {
     /// Returns the innermost node that the run is at, where `node` is the current node of the outermost graph.
     pub(super) fn innermost(&self, node: Arc<str>) -> Arc<str> {
         let is_inside = |inner: &Arc<str>| inner.strip_prefix(&*node).is_some_and(|rest| rest.starts_with('/'));
-        self.lock().inner.clone().filter(is_inside).unwrap_or(node)
-    }
-
-    /// Ignores poisoning: the visits are consistent after every statement, so a panic elsewhere cannot corrupt them.
-    fn lock(&self) -> MutexGuard<'_, Visits> {
-        self.visits.lock().unwrap_or_else(PoisonError::into_inner)
+        self.visits.lock().inner.clone().filter(is_inside).unwrap_or(node)
     }
 }

@@ -1,19 +1,14 @@
 //! [`Work`]: the code that a task runs, of each kind.
 
 use std::{
-    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use pin_project_lite::pin_project;
-use tokio::{
-    task::yield_now,
-    time::{sleep, timeout},
-};
+use tokio::{task::yield_now, time::sleep};
 use tracing::Span;
 
 use super::{
@@ -28,6 +23,7 @@ use super::{
 };
 use crate::{
     RetryPolicy,
+    attempt::{AttemptFault, guarded},
     error::{AttemptTimedOut, Panicked, panic_message},
 };
 
@@ -227,24 +223,19 @@ where
     F: Future,
     F::Output: TaskOutput,
 {
-    let timed_out = |after| TaskError::TimedOut { after, limit: TimeoutKind::Attempt };
-    if limit == Some(Duration::ZERO) {
-        return Err(timed_out(Duration::ZERO));
-    }
     // The closure is called within the guarded future, so that its panic is the attempt's as well.
-    let mut guarded = pin!(Some(AssertUnwindSafe(async { make(number).await }).catch_unwind()));
-    let polled = poll_fn(|cx| guarded.as_mut().as_pin_mut().map_or(Poll::Pending, |guarded| guarded.poll(cx)));
-    let ended = match limit {
-        None => Ok(polled.await),
-        Some(limit) => timeout(limit, polled).await.map_err(|_| timed_out(limit)),
-    };
+    let mut attempt = Box::pin(async { make(number).await });
+    let ended = guarded(attempt.as_mut(), limit).await;
     // A future that timed out is dropped here: its destructor may panic, which is the attempt's panic too.
-    match (catch_unwind(AssertUnwindSafe(|| guarded.set(None))), ended) {
-        (Err(payload), _) | (Ok(()), Ok(Err(payload))) => {
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(attempt)));
+    match (dropped, ended) {
+        (Err(payload), _) | (Ok(()), Err(AttemptFault::Panicked(payload))) => {
             Err(TaskError::Panicked { message: panic_message(payload).into() })
         }
-        (Ok(()), Ok(Ok(output))) => result(output),
-        (Ok(()), Err(error)) => Err(error),
+        (Ok(()), Err(AttemptFault::TimedOut { after })) => {
+            Err(TaskError::TimedOut { after, limit: TimeoutKind::Attempt })
+        }
+        (Ok(()), Ok(output)) => result(output),
     }
 }
 

@@ -1,0 +1,56 @@
+//! [`guarded`]: one attempt of a node or of a task, with its timeout and its panic.
+
+use std::{
+    any::Any,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{task::unconstrained, time::sleep_until};
+
+use crate::sync::deadline;
+
+/// The reason why an attempt has no output.
+#[derive(Debug)]
+pub(crate) enum AttemptFault {
+    /// The attempt panicked with this payload.
+    Panicked(Box<dyn Any + Send>),
+    /// The timeout expired.
+    TimedOut {
+        /// The timeout.
+        after: Duration,
+    },
+}
+
+/// Polls an attempt until it ends or its timeout expires; a panic and an expired timeout are faults.
+///
+/// A timeout of zero expires before the first poll. The caller drops the attempt afterwards, and decides what a panic of
+/// its destructor means.
+pub(crate) async fn guarded<F: Future>(
+    mut attempt: Pin<&mut F>,
+    timeout: Option<Duration>,
+) -> Result<F::Output, AttemptFault> {
+    if timeout == Some(Duration::ZERO) {
+        return Err(AttemptFault::TimedOut { after: Duration::ZERO });
+    }
+    let deadline = deadline(timeout);
+    let mut timer = None;
+    poll_fn(|cx| {
+        // Unwind safe, because an attempt that panicked is never polled again.
+        match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(cx))) {
+            Ok(Poll::Ready(output)) => return Poll::Ready(Ok(output)),
+            Err(panic) => return Poll::Ready(Err(AttemptFault::Panicked(panic))),
+            Ok(Poll::Pending) => {}
+        }
+        let (Some(after), Some(deadline)) = (timeout, deadline) else {
+            return Poll::Pending;
+        };
+        // Unconstrained, because an attempt that always has work to do leaves no budget for the timer.
+        let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
+        timer.as_mut().poll(cx).map(|()| Err(AttemptFault::TimedOut { after }))
+    })
+    .await
+}

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{CompileOptions, MappedGraph, draw::Outline, plan::Plan};
+use super::{CompileOptions, ErasedGraph, MappedGraph, draw::Outline, plan::Plan};
 use crate::{
     BackgroundTaskManager, RunError, ShutdownReport, State,
     config::RunConfig,
@@ -109,6 +109,14 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
         B: Fn(S) -> O::Update + Send + Sync + 'static,
     {
         MappedGraph { graph: self, into, back }
+    }
+
+    /// Hides the type of the services, so that graphs with different services fit into one collection.
+    ///
+    /// The result is the same app: it has the same name, limits, runs and task manager.
+    #[must_use]
+    pub fn erase(self) -> ErasedGraph<S> {
+        ErasedGraph::new(self)
     }
 
     /// Shuts down in order: refuses new runs and tasks, waits up to `shutdown_timeout` for those that run, cancels the

@@ -4,6 +4,7 @@
 mod builder;
 mod compiled;
 mod draw;
+mod erased;
 mod error;
 mod options;
 mod plan;
@@ -15,6 +16,7 @@ pub(crate) use compiled::App;
 pub use compiled::CompiledGraph;
 #[doc(hidden)]
 pub use draw::Outline;
+pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};
 pub use options::{CompileOptions, NodeOptions};
 pub(crate) use plan::{BoxFuture, Choose, ErasedNode, ErasedParallelNode, Plan, Step, Way, Work};

@@ -45,11 +45,17 @@ where
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, &self.app.services, cx.state, cx.place).await
+        self.run_as_node(cx.state, cx.place).await
     }
 
     fn outline(&self) -> Option<&Outline> {
         Some(&self.app.outline)
+    }
+}
+
+impl<S: State, D: Send + Sync + 'static> CompiledGraph<S, D> {
+    pub(super) async fn run_as_node(&self, state: &mut S, place: &Place<'_>) -> Result<(), NodeError> {
+        run_inside(&self.app.plan, &self.app.services, state, place).await
     }
 }
 

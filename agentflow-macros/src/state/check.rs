@@ -23,12 +23,16 @@ pub(crate) struct StateField {
     pub(crate) ty: Type,
     pub(crate) carried: Vec<Attribute>,
     pub(crate) merge: Merge,
+    /// The names of the state's type parameters.
+    pub(crate) type_parameters: Vec<String>,
 }
 
 /// How an update changes a field.
 pub(crate) enum Merge {
     Replace,
     Append,
+    /// By the ids of the messages.
+    Messages,
     With(Path),
 }
 
@@ -36,15 +40,17 @@ impl State {
     pub(crate) fn check(input: Input, errors: &mut Errors) -> Self {
         owns_all(&input.generics, errors);
         let root = root(input.entries, errors);
-        let fields = input.fields.into_iter().map(|field| StateField::check(field, errors)).collect();
+        let parameters: Vec<_> = input.generics.type_params().map(|parameter| parameter.ident.to_string()).collect();
+        let fields = input.fields.into_iter().map(|field| StateField::check(field, &parameters, errors)).collect();
         Self { root, vis: input.vis, ident: input.ident, generics: input.generics, fields }
     }
 }
 
 impl StateField {
-    fn check(field: Field, errors: &mut Errors) -> Self {
+    fn check(field: Field, type_parameters: &[String], errors: &mut Errors) -> Self {
         let Field { vis, ident, ty, carried, entries } = field;
-        Self { vis, ident, ty, carried, merge: merge(entries, errors) }
+        let type_parameters = type_parameters.to_vec();
+        Self { vis, ident, ty, carried, merge: merge(entries, errors), type_parameters }
     }
 }
 
@@ -68,7 +74,7 @@ fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
             ("crate", Some(_)) if root.is_some() => errors.at(key.span(), "`crate` is given twice"),
             ("crate", Some(path)) => root = Some(path),
             ("crate", None) => errors.at(key.span(), "`crate` needs a path: `crate = path`"),
-            (name @ ("append" | "with"), _) => {
+            (name @ ("append" | "messages" | "with"), _) => {
                 errors.at(key.span(), format!("`{name}` belongs on a field of the state"));
             }
             (name, _) => unknown(&key, name, &["crate"], "the struct takes `crate = path`", errors),
@@ -77,12 +83,13 @@ fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
     Root(root)
 }
 
-/// A field's keys: `append` or `with = path`.
+/// A field's keys: `append`, `messages` or `with = path`.
 fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
     let mut merge = Merge::Replace;
     for Entry { key, path } in entries {
         let next = match (key.to_string().as_str(), path) {
             ("append", _) => Merge::Append,
+            ("messages", _) => Merge::Messages,
             ("with", Some(path)) => Merge::With(path),
             ("with", None) => {
                 errors.at(key.span(), "`with` needs a function: `with = path`, a `fn(&mut T, T)`");
@@ -93,16 +100,17 @@ fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
                 continue;
             }
             (name, _) => {
-                unknown(&key, name, &["append", "with"], "a field takes `append` or `with = path`", errors);
+                let known = "a field takes `append`, `messages` or `with = path`";
+                unknown(&key, name, &["append", "messages", "with"], known, errors);
                 continue;
             }
         };
         match (&merge, &next) {
             (Merge::Replace, _) => merge = next,
-            (Merge::Append, Merge::Append) | (Merge::With(_), Merge::With(_)) => {
+            (Merge::Append, Merge::Append) | (Merge::Messages, Merge::Messages) | (Merge::With(_), Merge::With(_)) => {
                 errors.at(key.span(), format!("`{key}` is given twice"));
             }
-            _ => errors.at(key.span(), "a field merges in one way: `append` or `with`, not both"),
+            _ => errors.at(key.span(), "a field merges in one way: `append`, `messages` or `with`"),
         }
     }
     merge

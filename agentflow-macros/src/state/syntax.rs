@@ -101,8 +101,8 @@ impl Parse for Entry {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         // `crate` is a key too.
         let key = Ident::parse_any(input)?;
-        let path = if input.peek(Token![=]) && key == "append" {
-            return Err(input.error("`append` takes no value"));
+        let path = if input.peek(Token![=]) && (key == "append" || key == "messages") {
+            return Err(input.error(format!("`{key}` takes no value")));
         } else if input.peek(Token![=]) {
             input.parse::<Token![=]>()?;
             Some(path(input)?)

@@ -9,6 +9,7 @@ mod builder;
 mod builder_flow;
 mod concurrency;
 mod decisions;
+mod erased_graphs;
 mod groups;
 mod isolation;
 mod messages;

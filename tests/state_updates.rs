@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use agentflow::{State, state::FieldChange};
+use agentflow::{Message, State, state::FieldChange};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, Default, PartialEq, State)]
@@ -58,6 +58,53 @@ fn a_plain_field_is_replaced_by_the_last_value_set() {
     let report = after(Report::update().title("Eagles").title("Hawks").editor("Ada".to_owned()));
     assert_eq!((report.title.as_str(), report.editor.as_deref()), ("Hawks", Some("Ada")));
     assert_eq!(after(Report::update().editor("Ada".to_owned()).editor(None)).editor, None);
+}
+
+#[derive(Clone, Debug, Default, PartialEq, State)]
+struct Profile {
+    tags: Vec<String>,
+    seen: BTreeSet<u32>,
+    aliases: std::collections::HashMap<String, String>,
+    nickname: Option<String>,
+    age: Option<u8>,
+    extra: Option<serde_json::Value>,
+    #[state(messages)]
+    chat: Vec<Message>,
+}
+
+#[test]
+fn a_replaced_collection_takes_what_an_append_field_takes() {
+    let mut profile = Profile::default();
+    profile.apply(Profile::update().tags(["a", "b"]).seen([1, 2]).aliases([("x".to_owned(), "y".to_owned())]));
+    assert_eq!((profile.tags.len(), profile.seen.len(), profile.aliases.len()), (2, 2, 1));
+    profile.apply(Profile::update().tags(vec!["c".to_owned()]).seen(BTreeSet::from([3])));
+    assert_eq!((profile.tags.as_slice(), profile.seen), (["c".to_owned()].as_slice(), BTreeSet::from([3])));
+    profile.tags.clear();
+}
+
+#[test]
+fn an_optional_field_takes_a_value_or_an_option() {
+    let mut profile = Profile::default();
+    profile.apply(Profile::update().nickname("ada").age(36).extra(serde_json::json!(1)));
+    assert_eq!((profile.nickname.as_deref(), profile.age), (Some("ada"), Some(36)));
+    profile.apply(Profile::update().nickname("Ada".to_owned()).age(Some(37)).extra(Some(serde_json::json!(2))));
+    assert_eq!((profile.nickname.as_deref(), profile.age), (Some("Ada"), Some(37)));
+    profile.apply(Profile::update().nickname(Some("A.".to_owned())));
+    assert_eq!(profile.nickname.as_deref(), Some("A."));
+    profile.apply(Profile::update().nickname(None).age(None).extra(None));
+    assert_eq!((profile.nickname, profile.age, profile.extra), (None, None, None));
+}
+
+#[test]
+fn messages_of_any_state_merge_by_id() {
+    let draft = Message::assistant("In");
+    let answer = Message::assistant("In trees.").with_id(draft.id.clone());
+    let mut profile = Profile::default();
+    profile.apply(Profile::update().chat([Message::user("Where?"), draft]));
+    profile.apply(Profile::update().chat([answer]).chat(vec![Message::user("Why?")]));
+    let texts: Vec<_> = profile.chat.iter().map(Message::text).collect();
+    assert_eq!(texts, ["Where?", "In trees.", "Why?"]);
+    assert!(!Profile::changes(&Profile::update().chat([Message::user("x")]))[0].replaces);
 }
 
 #[test]

@@ -42,3 +42,8 @@ fn flow() {
 fn route() {
     check("route");
 }
+
+#[test]
+fn provide() {
+    check("provide");
+}

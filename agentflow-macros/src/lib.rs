@@ -4,6 +4,7 @@ mod errors;
 mod graph;
 mod node;
 mod printing;
+mod provide;
 mod root;
 mod route;
 mod state;
@@ -17,6 +18,12 @@ use proc_macro::TokenStream;
 #[proc_macro_derive(State, attributes(state))]
 pub fn state(input: TokenStream) -> TokenStream {
     state::derive(input.into()).into()
+}
+
+#[allow(missing_docs, reason = "documented on the re-export")]
+#[proc_macro_derive(Provide, attributes(provide))]
+pub fn provide(input: TokenStream) -> TokenStream {
+    provide::derive(input.into()).into()
 }
 
 #[allow(missing_docs, reason = "documented on the re-export")]

@@ -272,6 +272,41 @@ pub use agentflow_macros::State;
 /// For a re-exported agentflow, `#[route(crate = path)]` on the enum specifies its path.
 pub use agentflow_macros::Route;
 
+/// Makes the fields of a struct the services that nodes `#[inject]`: one [`Provide`](trait@Provide) impl for each
+/// field's type.
+///
+/// ```
+/// use agentflow::{AgentState, Provide, RunConfig, graph, node};
+///
+/// struct Orders;
+/// struct Mailer;
+///
+/// #[derive(Provide)]
+/// struct Services {
+///     orders: Orders,
+///     mailer: Mailer,
+///     #[provide(skip)]
+///     version: &'static str,
+/// }
+///
+/// #[node]
+/// async fn ship(state: &mut AgentState, #[inject] orders: &Orders, #[inject] mailer: &Mailer) {}
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), agentflow::RunError> {
+/// let services = Services { orders: Orders, mailer: Mailer, version: "1.0" };
+/// let app = graph! { ship -> END; compile { services: services } };
+/// app.invoke(AgentState::default(), RunConfig::new()).await?;
+/// assert_eq!(app.services().version, "1.0");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A node finds a service by its type, so two fields of one type are a compile error: wrap one of them in a type of its
+/// own, or mark it `#[provide(skip)]`. `#[provide(crate = path)]` on the struct names the path of this crate, for a
+/// crate that re-exports it.
+pub use agentflow_macros::Provide;
+
 pub use error::NodeError;
 pub use graph::{CompileOptions, CompiledGraph, END, NodeOptions, START, StateGraph};
 pub use message::{AgentState, Message};

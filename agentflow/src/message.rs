@@ -29,7 +29,7 @@ use uuid::Uuid;
 #[non_exhaustive]
 pub struct AgentState {
     /// The conversation, oldest message first.
-    #[state(with = merge_by_id)]
+    #[state(messages)]
     pub context: Vec<Message>,
     /// A summary of the messages that are no longer in `context`.
     pub context_summary: Option<String>,
@@ -53,9 +53,23 @@ impl AgentState {
     }
 }
 
-/// Searches from the newest message, because most replaced messages are recent.
-fn merge_by_id(context: &mut Vec<Message>, messages: Vec<Message>) {
+/// Merges messages by id: one whose id is in the conversation replaces the message there, the others are appended.
+///
+/// `#[state(messages)]` merges a field of one's own state with it.
+///
+/// ```
+/// use agentflow::{Message, message::merge_by_id};
+///
+/// let draft = Message::assistant("In");
+/// let answer = Message::assistant("In trees.").with_id(draft.id.clone());
+/// let mut conversation = vec![draft];
+/// merge_by_id(&mut conversation, vec![answer, Message::user("And by day?")]);
+/// assert_eq!(conversation.len(), 2);
+/// assert_eq!(conversation[0].text(), "In trees.");
+/// ```
+pub fn merge_by_id(context: &mut Vec<Message>, messages: Vec<Message>) {
     for message in messages {
+        // The search begins at the newest: a replaced message was mostly written a moment ago.
         match context.iter_mut().rev().find(|known| known.id == message.id) {
             Some(known) => *known = message,
             None => context.push(message),

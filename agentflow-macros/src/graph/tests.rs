@@ -736,7 +736,7 @@ proptest! {
 fn the_expansion_grows_linearly_with_nodes_and_mistakes() {
     let mentions = |nodes: usize| {
         // Nothing leads to any node but the first.
-        let input: String = (0..nodes).map(|node| format!("N{node} -> END;")).collect();
+        let input = (0..nodes).map(|node| format!("N{node} -> END;")).collect::<Vec<_>>().concat();
         let output = expand(input.parse().expect("tokens"));
         assert_eq!(testing::mistakes(output.clone()).len(), nodes - 1);
         unspaced(&output).matches("let_:(N").count()

@@ -4,7 +4,7 @@ use proc_macro2::{Group, Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{GenericArgument, Generics, PathArguments, Type, TypePath, parse_quote};
+use syn::{GenericArgument, Generics, PathArguments, PathSegment, Type, TypePath, parse_quote};
 
 use super::syntax::{Merge, State, StateField};
 use crate::{
@@ -30,7 +30,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
     let idents: Vec<_> = fields.iter().map(|field| &field.ident).collect();
     let names: Vec<_> = idents.iter().map(|ident| ident.unraw().to_string()).collect();
     let storage = fields.iter().map(|field| field.storage(root));
-    let setters = fields.iter().map(StateField::setter);
+    let setters = fields.iter().map(|field| field.setter(generics));
     let merges = fields.iter().map(StateField::apply);
     let changes = fields.iter().zip(&names).map(|(field, name)| {
         let (ident, replaces) = (&field.ident, matches!(field.merge, Merge::Replace));
@@ -138,7 +138,7 @@ impl StateField {
         let holder = match self.merge {
             Merge::Replace => quote!(Replace),
             Merge::Append => quote!(Append),
-            Merge::With(_) => quote!(With),
+            Merge::With(_) | Merge::Messages => quote!(With),
         };
         quote!(#root::__private::state::#holder<#ty>)
     }
@@ -147,13 +147,17 @@ impl StateField {
     /// rustc reports a type that isn't fit once, at the field, and takes it for granted from there on.
     fn bounds(&self) -> TokenStream {
         let (ty, field) = (&self.ty, self.at_type(quote!(__state::Field)));
-        let collection = self.collection().map(|collection| quote!(+ #collection));
-        quote!(#ty: #field #collection,)
+        let merged = self.merge_bound().map(|merged| quote!(+ #merged));
+        quote!(#ty: #field #merged,)
     }
 
-    /// What appending asks besides.
-    fn collection(&self) -> Option<Group> {
-        matches!(self.merge, Merge::Append).then(|| self.at_type(quote!(__state::Collection)))
+    /// The bound that the way of merging adds to the field's type.
+    fn merge_bound(&self) -> Option<Group> {
+        match self.merge {
+            Merge::Append => Some(self.at_type(quote!(__state::Collection))),
+            Merge::Messages => Some(self.at_type(quote!(__state::Messages))),
+            Merge::Replace | Merge::With(_) => None,
+        }
     }
 
     /// In parentheses that make rustc look at the field's type.
@@ -161,27 +165,46 @@ impl StateField {
         parenthesized(self.ty.span(), tokens)
     }
 
-    fn setter(&self) -> TokenStream {
+    fn setter(&self, generics: &Generics) -> TokenStream {
         let Self { vis, ident, ty, carried, merge } = self;
-        let (doc, param) = match merge {
-            Merge::Replace => ("Replaces the field.".to_owned(), one_of(ty)),
-            Merge::Append => ("Appends to the field; a second call appends more.".to_owned(), many_of(ty)),
-            Merge::With(path) => {
-                let doc = format!("Merges into the field with `{}`; a second call merges again.", text(path));
-                (doc, one_of(ty))
-            }
+        let doc = match merge {
+            Merge::Replace => "Replaces the field.".to_owned(),
+            Merge::Append => "Appends to the field; a second call appends more.".to_owned(),
+            Merge::Messages => "Merges messages into the field by their ids; a second call merges more.".to_owned(),
+            Merge::With(path) => format!("Merges into the field with `{}`; a second call merges again.", text(path)),
         };
-        let fit = self.collection().map(|collection| quote!(where #ty: #collection));
+        let Argument { given, param, set } = self.argument(generics);
+        let fit = self.merge_bound().map(|bound| quote!(where #ty: #bound));
         // The user's words are the first paragraph, if there are any.
         let gap = carried.iter().any(|attr| attr.path().is_ident("doc")).then(|| quote!(#[doc = ""]));
         quote_spanned! {Span::mixed_site()=>
             #(#carried)*
             #gap
             #[doc = #doc]
-            #vis fn #ident(mut self, #ident: #param) -> Self #fit {
-                self.#ident.set(#ident);
+            #vis fn #ident #given(mut self, #ident: #param) -> Self #fit {
+                self.#ident.#set(#ident);
                 self
             }
+        }
+    }
+
+    /// Returns what the setter takes: as much as converts into the field's type without ambiguity.
+    fn argument(&self, generics: &Generics) -> Argument {
+        let ty = &self.ty;
+        let plain = |param, set| Argument { given: None, param, set };
+        if let Merge::Append = self.merge {
+            return plain(many_of(ty), quote!(set));
+        }
+        if is_std_collection(ty) {
+            return plain(many_of(ty), quote!(set_items));
+        }
+        match optional(ty) {
+            Some(inner) if !is_ambiguous(inner, generics) => Argument {
+                given: Some(quote!(<__Given>)),
+                param: quote!(impl __state::IntoOption<#inner, __Given>),
+                set: quote!(set_option),
+            },
+            _ => plain(one_of(ty), quote!(set)),
         }
     }
 
@@ -189,10 +212,29 @@ impl StateField {
         let ident = &self.ident;
         let with = match &self.merge {
             Merge::Replace | Merge::Append => None,
+            Merge::Messages => Some(quote!(, __state::Messages::merge)),
             Merge::With(path) => Some(quote!(, #path)),
         };
         quote_spanned!(Span::mixed_site()=> update.#ident.apply(&mut self.#ident #with);)
     }
+}
+
+/// The argument of a setter.
+struct Argument {
+    /// The parameter that tells a value from an `Option`.
+    given: Option<TokenStream>,
+    param: TokenStream,
+    /// The method of the update's field that stores the argument.
+    set: TokenStream,
+}
+
+/// Whether `T` or `Option<T>` could not be told apart by inference: a literal of a number has no type yet, and some types
+/// convert from an `Option`.
+fn is_ambiguous(inner: &Type, generics: &Generics) -> bool {
+    let Some(last) = last_segment(inner).map(|last| &last.ident) else {
+        return false;
+    };
+    is_number(inner) || last == "Value" || generics.type_params().any(|parameter| parameter.ident == *last)
 }
 
 /// What a setter takes for one value: anything that becomes one. A number is taken as it is, because a literal
@@ -217,13 +259,39 @@ fn is_number(ty: &Type) -> bool {
 
 /// `Vec<u32>`, `HashMap<String, f64>`.
 fn holds_numbers(ty: &Type) -> bool {
-    let Type::Path(TypePath { path, .. }) = bare(ty) else {
-        return false;
+    type_arguments(ty).iter().any(|ty| is_number(ty))
+}
+
+/// Whether it is written as a collection of the standard library.
+fn is_std_collection(ty: &Type) -> bool {
+    const COLLECTIONS: [&str; 8] =
+        ["Vec", "VecDeque", "LinkedList", "BinaryHeap", "HashMap", "HashSet", "BTreeMap", "BTreeSet"];
+    last_segment(ty).is_some_and(|last| COLLECTIONS.iter().any(|name| last.ident == name))
+        && !type_arguments(ty).is_empty()
+}
+
+/// The `T` of an `Option<T>`.
+fn optional(ty: &Type) -> Option<&Type> {
+    let is_option = last_segment(ty).is_some_and(|last| last.ident == "Option");
+    if is_option { type_arguments(ty).first().copied() } else { None }
+}
+
+fn last_segment(ty: &Type) -> Option<&PathSegment> {
+    match bare(ty) {
+        Type::Path(TypePath { qself: None, path, .. }) => path.segments.last(),
+        _ => None,
+    }
+}
+
+fn type_arguments(ty: &Type) -> Vec<&Type> {
+    let Some(PathArguments::AngleBracketed(args)) = last_segment(ty).map(|last| &last.arguments) else {
+        return Vec::new();
     };
-    let Some(PathArguments::AngleBracketed(args)) = path.segments.last().map(|last| &last.arguments) else {
-        return false;
-    };
-    args.args.iter().any(|arg| matches!(arg, GenericArgument::Type(ty) if is_number(ty)))
+    let types = args.args.iter().filter_map(|arg| match arg {
+        GenericArgument::Type(ty) => Some(ty),
+        _ => None,
+    });
+    types.collect()
 }
 
 /// Without the group that a `$ty:ty` of a `macro_rules!` comes in.

@@ -30,6 +30,8 @@ pub(crate) struct StateField {
 pub(crate) enum Merge {
     Replace,
     Append,
+    /// By the ids of the messages.
+    Messages,
     With(Path),
 }
 
@@ -109,8 +111,8 @@ impl Parse for Entry {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         // `crate` is a key too.
         let key = Ident::parse_any(input)?;
-        let path = if input.peek(Token![=]) && key == "append" {
-            return Err(input.error("`append` takes no value"));
+        let path = if input.peek(Token![=]) && (key == "append" || key == "messages") {
+            return Err(input.error(format!("`{key}` takes no value")));
         } else if input.peek(Token![=]) {
             input.parse::<Token![=]>()?;
             Some(path(input)?)
@@ -170,7 +172,7 @@ fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
             ("crate", Some(_)) if root.is_some() => errors.at(key.span(), "`crate` is given twice"),
             ("crate", Some(path)) => root = Some(path),
             ("crate", None) => errors.at(key.span(), "`crate` needs a path: `crate = path`"),
-            (name @ ("append" | "with"), _) => {
+            (name @ ("append" | "messages" | "with"), _) => {
                 errors.at(key.span(), format!("`{name}` belongs on a field of the state"));
             }
             (name, _) => unknown(&key, name, &["crate"], "the struct takes `crate = path`", errors),
@@ -179,12 +181,13 @@ fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
     Root(root)
 }
 
-/// A field's keys: `append` or `with = path`.
+/// A field's keys: `append`, `messages` or `with = path`.
 fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
     let mut merge = Merge::Replace;
     for Entry { key, path } in entries {
         let next = match (key.to_string().as_str(), path) {
             ("append", _) => Merge::Append,
+            ("messages", _) => Merge::Messages,
             ("with", Some(path)) => Merge::With(path),
             ("with", None) => {
                 errors.at(key.span(), "`with` needs a function: `with = path`, a `fn(&mut T, T)`");
@@ -195,16 +198,17 @@ fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
                 continue;
             }
             (name, _) => {
-                unknown(&key, name, &["append", "with"], "a field takes `append` or `with = path`", errors);
+                let known = "a field takes `append`, `messages` or `with = path`";
+                unknown(&key, name, &["append", "messages", "with"], known, errors);
                 continue;
             }
         };
         match (&merge, &next) {
             (Merge::Replace, _) => merge = next,
-            (Merge::Append, Merge::Append) | (Merge::With(_), Merge::With(_)) => {
+            (Merge::Append, Merge::Append) | (Merge::Messages, Merge::Messages) | (Merge::With(_), Merge::With(_)) => {
                 errors.at(key.span(), format!("`{key}` is given twice"));
             }
-            _ => errors.at(key.span(), "a field merges in one way: `append` or `with`, not both"),
+            _ => errors.at(key.span(), "a field merges in one way: `append`, `messages` or `with`"),
         }
     }
     merge

@@ -106,7 +106,7 @@ fn an_unknown_key_is_compared_with_those_that_are_known() {
 
 #[test]
 fn a_field_merges_in_one_way() {
-    let both = "a field merges in one way: `append` or `with`, not both";
+    let both = "a field merges in one way: `append`, `messages` or `with`";
     assert_eq!(
         mistakes(quote!(
             struct S {

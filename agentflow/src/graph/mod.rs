@@ -5,6 +5,7 @@ pub(crate) mod app;
 mod builder;
 mod compiled;
 mod dot;
+mod erased;
 mod error;
 mod lower;
 mod mermaid;
@@ -18,6 +19,7 @@ mod validate;
 
 pub use builder::{END, EdgeSource, EdgeTarget, START, StateGraph};
 pub use compiled::CompiledGraph;
+pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};
 pub use options::{CompileOptions, NodeOptions};
 #[doc(hidden)]

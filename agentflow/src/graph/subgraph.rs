@@ -58,11 +58,18 @@ where
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, &self.app.services, cx.state, cx.invocation).await
+        self.run_as_node(cx.state, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
         Some(&self.app.outline)
+    }
+}
+
+impl<S: State, D: Send + Sync + 'static> CompiledGraph<S, D> {
+    /// Runs the graph as a node of another one.
+    pub(super) async fn run_as_node(&self, state: &mut S, invocation: &Invocation<'_>) -> Result<(), NodeError> {
+        run_inside(&self.app.plan, &self.app.services, state, invocation).await
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 
 pub use super::FieldChange;
+use crate::message::{Message, merge_by_id};
 
 /// A value that replaces the field, if it is set.
 #[derive(Clone)]
@@ -33,6 +34,79 @@ pub trait Collection: IntoIterator + Extend<<Self as IntoIterator>::Item> + Defa
 
 #[diagnostic::do_not_recommend]
 impl<T: IntoIterator + Extend<T::Item> + Default> Collection for T {}
+
+/// The bound of `#[state(messages)]` on a field's type.
+#[diagnostic::on_unimplemented(
+    message = "messages cannot be merged into `{Self}`",
+    label = "not a `Vec<Message>`",
+    note = "`#[state(messages)]` is for fields of type `Vec<Message>`"
+)]
+pub trait Messages: Sized {
+    fn merge(&mut self, new: Self);
+}
+
+#[diagnostic::do_not_recommend]
+impl Messages for Vec<Message> {
+    fn merge(&mut self, new: Self) {
+        merge_by_id(self, new);
+    }
+}
+
+/// A value for a field of type `Option<T>`: what converts into a `T`, or an `Option<T>`. `Given` tells the two
+/// apart and is inferred.
+#[diagnostic::on_unimplemented(
+    message = "a field of type `Option<{T}>` cannot be set to `{Self}`",
+    label = "neither a `{T}` nor an `Option<{T}>`"
+)]
+pub trait IntoOption<T, Given> {
+    fn into_option(self) -> Option<T>;
+}
+
+/// Marks a value that converts into the `T` of an `Option<T>`.
+#[derive(Debug)]
+pub struct GivenValue;
+
+/// Marks an `Option<T>`.
+#[derive(Debug)]
+pub struct GivenOption;
+
+#[diagnostic::do_not_recommend]
+impl<T, U: Into<T>> IntoOption<T, GivenValue> for U {
+    fn into_option(self) -> Option<T> {
+        Some(self.into())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> IntoOption<T, GivenOption> for Option<T> {
+    fn into_option(self) -> Option<T> {
+        self
+    }
+}
+
+impl<T> Replace<Option<T>> {
+    pub fn set_option<Given>(&mut self, value: impl IntoOption<T, Given>) {
+        self.0 = Some(value.into_option());
+    }
+}
+
+impl<T> With<Option<T>> {
+    pub fn set_option<Given>(&mut self, value: impl IntoOption<T, Given>) {
+        self.0.push(value.into_option());
+    }
+}
+
+impl<T: IntoIterator + FromIterator<T::Item>> Replace<T> {
+    pub fn set_items(&mut self, items: impl IntoIterator<Item: Into<T::Item>>) {
+        self.0 = Some(items.into_iter().map(Into::into).collect());
+    }
+}
+
+impl<T: IntoIterator + FromIterator<T::Item>> With<T> {
+    pub fn set_items(&mut self, items: impl IntoIterator<Item: Into<T::Item>>) {
+        self.0.push(items.into_iter().map(Into::into).collect());
+    }
+}
 
 impl<T> Default for Replace<T> {
     fn default() -> Self {

@@ -1,0 +1,11 @@
+//! Services are the fields of a struct.
+
+use agentflow::Provide;
+
+#[derive(Provide)]
+enum Services {
+    Live,
+    Test,
+}
+
+fn main() {}

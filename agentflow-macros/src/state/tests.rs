@@ -91,8 +91,8 @@ fn an_unknown_key_is_compared_with_those_that_are_known() {
             }
         )),
         [
-            "unknown key `apend`; did you mean `append`? (a field takes `append` or `with = path`)",
-            "unknown key `reduce` (a field takes `append` or `with = path`)",
+            "unknown key `apend`; did you mean `append`? (a field takes `append`, `messages` or `with = path`)",
+            "unknown key `reduce` (a field takes `append`, `messages` or `with = path`)",
         ]
     );
     assert_eq!(

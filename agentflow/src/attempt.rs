@@ -29,20 +29,24 @@ pub(crate) enum AttemptFault {
 ///
 /// A timeout of zero expires before the first poll. The caller drops the attempt afterwards, and decides what a panic of
 /// its destructor means.
-pub(crate) async fn guarded<F: Future>(
-    mut attempt: Pin<&mut F>,
+///
+/// `fault` converts a fault into the attempt's own error, so that the result is not wrapped in another one: it is copied
+/// through the caller's futures on every step.
+pub(crate) async fn guarded<T, E>(
+    mut attempt: Pin<&mut impl Future<Output = Result<T, E>>>,
     timeout: Option<Duration>,
-) -> Result<F::Output, AttemptFault> {
+    fault: impl Fn(AttemptFault) -> E,
+) -> Result<T, E> {
     if timeout == Some(Duration::ZERO) {
-        return Err(AttemptFault::TimedOut { after: Duration::ZERO });
+        return Err(fault(AttemptFault::TimedOut { after: Duration::ZERO }));
     }
     let deadline = deadline(timeout);
     let mut timer = None;
     poll_fn(|cx| {
         // Unwind safe, because an attempt that panicked is never polled again.
         match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(cx))) {
-            Ok(Poll::Ready(output)) => return Poll::Ready(Ok(output)),
-            Err(panic) => return Poll::Ready(Err(AttemptFault::Panicked(panic))),
+            Ok(Poll::Ready(result)) => return Poll::Ready(result),
+            Err(panic) => return Poll::Ready(Err(fault(AttemptFault::Panicked(panic)))),
             Ok(Poll::Pending) => {}
         }
         let (Some(after), Some(deadline)) = (timeout, deadline) else {
@@ -50,7 +54,7 @@ pub(crate) async fn guarded<F: Future>(
         };
         // Unconstrained, because an attempt that always has work to do leaves no budget for the timer.
         let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
-        timer.as_mut().poll(cx).map(|()| Err(AttemptFault::TimedOut { after }))
+        timer.as_mut().poll(cx).map(|()| Err(fault(AttemptFault::TimedOut { after })))
     })
     .await
 }

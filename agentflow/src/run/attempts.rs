@@ -208,7 +208,7 @@ async fn run_attempt<A: Attempt>(
     let started = Instant::now();
     let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
     let mut running = node.start(invocation).instrument(span);
-    let result = guarded(Pin::new(&mut running), timeout).await.unwrap_or_else(|fault| Err(node_error(fault)));
+    let result = guarded(Pin::new(&mut running), timeout, node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));
     match result.and_then(|output| node.route(output)) {

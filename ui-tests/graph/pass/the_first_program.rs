@@ -32,6 +32,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     assert_eq!(state.context[0].text(), "Your report is being processed in the background.");
     let stats = app.task_manager().stats();
-    assert_eq!((stats.spawned, stats.completed), (1, 1));
+    assert_eq!((stats.spawned, stats.outcomes.completed), (1, 1));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! [`Work`]: the code that a task runs, of each kind.
 
 use std::{
+    convert::identity,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -224,8 +225,8 @@ where
     F::Output: TaskOutput,
 {
     // The closure is called within the guarded future, so that its panic is the attempt's as well.
-    let mut attempt = Box::pin(async { make(number).await });
-    let ended = guarded(attempt.as_mut(), limit).await;
+    let mut attempt = Box::pin(async { Ok(make(number).await) });
+    let ended = guarded(attempt.as_mut(), limit, identity).await;
     // A future that timed out is dropped here: its destructor may panic, which is the attempt's panic too.
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(attempt)));
     match (dropped, ended) {

@@ -28,6 +28,7 @@ impl<T> Mutex<T> {
 
 /// Returns the moment at which `bound` is over; `None` if there is no bound, or if it lies beyond the clock's range,
 /// which is no bound either.
+#[inline]
 pub(crate) fn deadline(bound: Option<Duration>) -> Option<Instant> {
     bound.and_then(|bound| Instant::now().checked_add(bound))
 }

@@ -28,11 +28,20 @@ impl VisitLog {
     /// Records a visit of the node `path`, after which the path has `steps_left` steps left.
     #[inline]
     pub(super) fn record(&self, path: &Arc<str>, steps_left: usize, is_in_subgraph: bool) {
+        if steps_left < self.length || is_in_subgraph {
+            self.store(path, steps_left, is_in_subgraph);
+        }
+    }
+
+    /// Stores a visit. Kept out of `record`, which is a part of every step.
+    #[cold]
+    fn store(&self, path: &Arc<str>, steps_left: usize, is_in_subgraph: bool) {
+        let mut visits = self.visits.lock();
         if steps_left < self.length {
-            self.visits.lock().visited.push(Arc::clone(path));
+            visits.visited.push(Arc::clone(path));
         }
         if is_in_subgraph {
-            self.visits.lock().inner = Some(Arc::clone(path));
+            visits.inner = Some(Arc::clone(path));
         }
     }
 

@@ -29,6 +29,7 @@ mod task_cancellation;
 mod task_capacity;
 mod task_close;
 mod task_events;
+mod task_groups;
 mod task_info;
 mod task_keys;
 mod task_logging;

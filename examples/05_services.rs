@@ -40,21 +40,11 @@ impl Mailer for Outbox {
 }
 
 /// The services of the app. Nodes can inject what it provides; a node that injects anything else does not compile.
+#[derive(Provide)]
 struct Services {
     prices: Prices,
+    #[provide(as = dyn Mailer)]
     mailer: Arc<dyn Mailer>,
-}
-
-impl Provide<Prices> for Services {
-    fn provide(&self) -> &Prices {
-        &self.prices
-    }
-}
-
-impl Provide<dyn Mailer> for Services {
-    fn provide(&self) -> &(dyn Mailer + 'static) {
-        &*self.mailer
-    }
 }
 
 #[derive(Clone, Debug, Default, State)]

@@ -228,6 +228,9 @@ pub fn missing<T>() -> T {
     unreachable!("a graph with mistakes does not compile")
 }
 
+/// A service as `#[derive(Provide)]` names it: as an argument, `dyn Trait` is `'static`, as in the impl's header.
+pub type Service<T> = T;
+
 /// Returns its argument. The macro gives the call the span at which rustc reports the value.
 pub fn itself<T>(value: T) -> T {
     value

@@ -302,6 +302,9 @@ pub use agentflow_macros::Route;
 /// # }
 /// ```
 ///
+/// `#[provide(as = dyn Mailer)]` on a field of type `Arc<dyn Mailer>` or `Box<dyn Mailer>` provides the target of the
+/// pointer, so that nodes inject `&dyn Mailer`.
+///
 /// A node finds a service by its type, so two fields of one type are a compile error: wrap one of them in a type of its
 /// own, or mark it `#[provide(skip)]`. `#[provide(crate = path)]` on the struct names the path of this crate, for a
 /// crate that re-exports it.

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::{Attribute, Data, DeriveInput, Field, Member, Token, parse::ParseStream, spanned::Spanned};
+use syn::{Attribute, Data, DeriveInput, Field, Member, Token, Type, parse::ParseStream, spanned::Spanned};
 
 use crate::{errors::Errors, printing::text, root::Root};
 
@@ -30,13 +30,13 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let provided = provided(fields.iter(), &mut errors);
     let errors = errors.into_tokens();
     let (ident, (impl_generics, arguments, bounds)) = (&input.ident, input.generics.split_for_impl());
-    let impls = provided.into_iter().map(|(member, field)| {
-        let ty = &field.ty;
+    let impls = provided.into_iter().map(|Service { member, ty, is_behind_pointer }| {
+        let pointer = is_behind_pointer.then(|| quote!(*));
         quote! {
             #[automatically_derived]
             impl #impl_generics __af::Provide<#ty> for #ident #arguments #bounds {
-                fn provide(&self) -> &#ty {
-                    &self.#member
+                fn provide(&self) -> &__af::Service<#ty> {
+                    &#pointer self.#member
                 }
             }
         }
@@ -50,23 +50,34 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     }
 }
 
+/// A field that is provided.
+struct Service {
+    member: Member,
+    /// The type by which nodes ask for it.
+    ty: Type,
+    /// Whether the field is an `Arc`, a `Box` or another pointer to it.
+    is_behind_pointer: bool,
+}
+
 /// Returns the fields to provide. Two of one type are a mistake: a node asks for a service by its type alone.
-fn provided<'f>(fields: impl Iterator<Item = &'f Field>, errors: &mut Errors) -> Vec<(Member, &'f Field)> {
-    let mut provided: Vec<(Member, &Field)> = Vec::new();
+fn provided<'f>(fields: impl Iterator<Item = &'f Field>, errors: &mut Errors) -> Vec<Service> {
+    let mut provided: Vec<Service> = Vec::new();
     for (index, field) in fields.enumerate() {
-        if is_skipped(&field.attrs, errors) {
-            continue;
-        }
+        let (ty, is_behind_pointer) = match option(&field.attrs, errors) {
+            Some(FieldOption::Skip) => continue,
+            Some(FieldOption::As(ty)) => (*ty, true),
+            None => (field.ty.clone(), false),
+        };
         let member = field.ident.clone().map_or_else(|| Member::from(index), Member::from);
-        let ty = text(&field.ty);
-        match provided.iter().find(|(_, other)| text(&other.ty) == ty) {
-            None => provided.push((member, field)),
-            Some((first, _)) => errors.spanning(
-                &field.ty,
+        let name = text(&ty);
+        match provided.iter().find(|other| text(&other.ty) == name) {
+            None => provided.push(Service { member, ty, is_behind_pointer }),
+            Some(first) => errors.spanning(
+                &ty,
                 format!(
-                    "`{}` provides `{ty}` already: a service is found by its type, so give this field a type of its own, \
+                    "`{}` provides `{name}` already: a service is found by its type, so give this field a type of its own, \
                      or mark it `#[provide(skip)]`",
-                    first.to_token_stream()
+                    first.member.to_token_stream()
                 ),
             ),
         }
@@ -74,17 +85,36 @@ fn provided<'f>(fields: impl Iterator<Item = &'f Field>, errors: &mut Errors) ->
     provided
 }
 
-/// Whether the field has `#[provide(skip)]`.
-fn is_skipped(attrs: &[Attribute], errors: &mut Errors) -> bool {
-    let mut is_skipped = false;
+/// The option of a field.
+enum FieldOption {
+    /// `#[provide(skip)]`
+    Skip,
+    /// `#[provide(as = dyn Trait)]`
+    As(Box<Type>),
+}
+
+fn option(attrs: &[Attribute], errors: &mut Errors) -> Option<FieldOption> {
+    const FORMS: &str = "a field takes `#[provide(skip)]` or `#[provide(as = dyn Trait)]`";
+    let mut option = None;
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("provide")) {
-        match attr.parse_args::<syn::Ident>() {
-            Ok(key) if key == "skip" => is_skipped = true,
-            Ok(key) => errors.at(key.span(), format!("unknown key `{key}` (a field takes `skip`)")),
-            Err(_) => errors.at(attr.span(), "a field takes `#[provide(skip)]`"),
+        let parsed = attr.parse_args_with(|input: ParseStream<'_>| {
+            if input.parse::<Option<Token![as]>>()?.is_some() {
+                input.parse::<Token![=]>()?;
+                return Ok(FieldOption::As(Box::new(input.parse()?)));
+            }
+            let key: syn::Ident = input.parse()?;
+            if key == "skip" {
+                return Ok(FieldOption::Skip);
+            }
+            Err(syn::Error::new(key.span(), format!("unknown key `{key}`: {FORMS}")))
+        });
+        match parsed {
+            Ok(parsed) => option = Some(parsed),
+            Err(error) if error.to_string().starts_with("unknown key") => errors.push(error),
+            Err(_) => errors.at(attr.span(), FORMS),
         }
     }
-    is_skipped
+    option
 }
 
 /// Reads `#[provide(crate = path)]` of the struct.

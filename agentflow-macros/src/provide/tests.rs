@@ -16,6 +16,14 @@ fn each_field_is_provided_by_its_type() {
 }
 
 #[test]
+fn a_pointer_provides_its_target() {
+    let output = derive(quote! { struct Services { #[provide(as = dyn Mailer)] mailer: std::sync::Arc<dyn Mailer> } });
+    assert!(contains(&output, "impl __af::Provide<dyn Mailer> for Services"));
+    assert!(contains(&output, "&*self.mailer"));
+    pretty_items(output);
+}
+
+#[test]
 fn tuple_structs_and_generics_work() {
     let output = derive(quote! { struct Services<T: Send>(Db, T) where T: Clone; });
     assert!(contains(&output, "impl<T: Send> __af::Provide<T> for Services<T> where T: Clone"));
@@ -45,7 +53,7 @@ fn each_mistake_is_reported_and_the_other_fields_are_provided() {
                     c: Mail,
                 }
             ),
-            "unknown key `hide` (a field takes `skip`)",
+            "unknown key `hide`: a field takes `#[provide(skip)]` or `#[provide(as = dyn Trait)]`",
         ),
         (
             quote!(
@@ -55,7 +63,7 @@ fn each_mistake_is_reported_and_the_other_fields_are_provided() {
                     c: Mail,
                 }
             ),
-            "a field takes `#[provide(skip)]`",
+            "a field takes `#[provide(skip)]` or `#[provide(as = dyn Trait)]`",
         ),
     ] {
         let output = derive(input);

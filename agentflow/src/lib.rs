@@ -191,6 +191,9 @@ pub use agentflow_macros::graph;
 /// | field | argument of the setter | effect of an update |
 /// |---|---|---|
 /// | `title: String` | `impl Into<String>` | replaces the value; if two branches of a group do so, the run fails |
+/// | `tags: Vec<String>`, or another std collection | an iterator of `impl Into<String>` | replaces the collection |
+/// | `editor: Option<String>` | `impl Into<String>`, or an `Option<String>` | replaces the value |
+/// | `#[state(messages)] chat: Vec<Message>` | an iterator of messages | replaces messages by id, appends the others |
 /// | `#[state(append)] notes: Vec<String>` | an iterator of `impl Into<String>` | appends; so does a second call of the setter |
 /// | `#[state(with = longest)] summary: String` | `impl Into<String>` | calls `longest(&mut summary, new)`, once for each call of the setter |
 ///

@@ -69,36 +69,39 @@ impl Topology {
     }
 
     /// Returns the unreachable steps that lead to all other unreachable ones: an edge to each of these repairs the graph.
+    /// Of several steps that lead to each other, the first one stands for all of them.
     fn unreachable(&self) -> Vec<StepId> {
-        let mut reached = self.reached_from(self.entry);
-        let unreached: Vec<_> = self.outside_groups().filter(|step| !reached[step.0]).collect();
-        let reach_of: Vec<_> = unreached.iter().map(|step| (*step, self.reached_from(*step))).collect();
-        let mut heads = Vec::new();
-        for (step, from_here) in &reach_of {
-            let is_led_to = reach_of.iter().any(|(other, from_other)| from_other[step.0] && !from_here[other.0]);
-            // Of several unreached steps that lead to each other, the first one stands for all of them.
-            if !reached[step.0] && !is_led_to {
-                for (reached, from_here) in reached.iter_mut().zip(from_here) {
-                    *reached |= from_here;
-                }
-                heads.push(*step);
+        let reached = self.reached_from_entry();
+        let component = self.components();
+        let mut is_led_to = vec![false; self.steps.len()];
+        for step in self.outside_groups().filter(|step| !reached[step.0]) {
+            for next in self.successors(step).filter(|next| component[next.0] != component[step.0]) {
+                is_led_to[component[next.0]] = true;
             }
         }
-        heads
+        // A component is reported once.
+        self.outside_groups()
+            .filter(|step| !reached[step.0] && !std::mem::replace(&mut is_led_to[component[step.0]], true))
+            .collect()
     }
 
-    /// Returns the loops without a path to the end, each once.
+    /// Returns the loops without a path to the end, each once. Steps that lead into a loop are no part of it: no edge
+    /// leaves the component of a loop.
     fn endless_loops(&self) -> Vec<Vec<StepId>> {
-        let mut loops: Vec<Vec<StepId>> = Vec::new();
+        let component = self.components();
+        let mut is_left = vec![false; self.steps.len()];
         for step in self.outside_groups() {
-            let reached = self.reached_from(step);
-            let steps: Vec<_> = self.outside_groups().filter(|at| reached[at.0]).collect();
-            let reaches_end = steps.iter().any(|at| self.edges(*at).next.contains(&Next::End));
-            let is_reported = loops.iter().any(|reported| reported.contains(&step));
-            // Steps that lead into a loop are no part of it: every step of a loop leads back to every other one.
-            if !reaches_end && !is_reported && steps.iter().all(|at| self.reached_from(*at)[step.0]) {
-                loops.push(steps);
-            }
+            let leads_out = self.successors(step).any(|next| component[next.0] != component[step.0]);
+            is_left[component[step.0]] |= leads_out || self.edges(step).next.contains(&Next::End);
+        }
+        let mut loops: Vec<Vec<StepId>> = Vec::new();
+        let mut loop_of = vec![None; self.steps.len()];
+        for step in self.outside_groups().filter(|step| !is_left[component[step.0]]) {
+            let index = *loop_of[component[step.0]].get_or_insert_with(|| {
+                loops.push(Vec::new());
+                loops.len() - 1
+            });
+            loops[index].push(step);
         }
         loops
     }
@@ -107,21 +110,76 @@ impl Topology {
         (0..self.steps.len()).map(StepId).filter(|step| !self.edges(*step).is_in_group)
     }
 
-    /// Marks the steps that a run may enter once it is at `start`, which is one of them.
-    fn reached_from(&self, start: StepId) -> Vec<bool> {
+    /// Marks the steps that a run may enter.
+    fn reached_from_entry(&self) -> Vec<bool> {
         let mut reached = vec![false; self.steps.len()];
-        let mut open = vec![start];
+        let mut open = vec![self.entry];
         while let Some(step) = open.pop() {
             if !std::mem::replace(&mut reached[step.0], true) {
-                let StepEdges { next, on_error, .. } = self.edges(step);
-                open.extend(on_error);
-                open.extend(next.iter().filter_map(|next| match next {
-                    Next::Step(step) => Some(*step),
-                    Next::End => None,
-                }));
+                open.extend(self.successors(step));
             }
         }
         reached
+    }
+
+    /// Returns the strongly connected component of each step: two steps are in one component if each leads to the other.
+    ///
+    /// Tarjan's algorithm, with a stack of its own in place of the thread's, since a chain may have any length. It takes
+    /// time in proportion to the number of edges.
+    fn components(&self) -> Vec<usize> {
+        const UNVISITED: usize = usize::MAX;
+        let count = self.steps.len();
+        let (mut component, mut components) = (vec![UNVISITED; count], 0);
+        // The order of the first visits, and the earliest visit that a step leads back to.
+        let (mut visit, mut lowest, mut visits) = (vec![UNVISITED; count], vec![UNVISITED; count], 0);
+        let mut open: Vec<usize> = Vec::new();
+        for start in 0..count {
+            let mut path: Vec<(usize, usize)> = Vec::new();
+            let mut entered = (visit[start] == UNVISITED).then_some(start);
+            loop {
+                if let Some(step) = entered.take() {
+                    (visit[step], lowest[step]) = (visits, visits);
+                    visits += 1;
+                    open.push(step);
+                    path.push((step, 0));
+                }
+                let Some((step, edge)) = path.last_mut() else { break };
+                let step = *step;
+                if let Some(next) = self.successors(StepId(step)).nth(*edge) {
+                    *edge += 1;
+                    if visit[next.0] == UNVISITED {
+                        entered = Some(next.0);
+                    } else if component[next.0] == UNVISITED {
+                        lowest[step] = lowest[step].min(visit[next.0]);
+                    }
+                    continue;
+                }
+                path.pop();
+                if let Some((before, _)) = path.last() {
+                    lowest[*before] = lowest[*before].min(lowest[step]);
+                }
+                if lowest[step] == visit[step] {
+                    while let Some(member) = open.pop() {
+                        component[member] = components;
+                        if member == step {
+                            break;
+                        }
+                    }
+                    components += 1;
+                }
+            }
+        }
+        component
+    }
+
+    /// Returns the steps that may run after this one, also after its failure.
+    fn successors(&self, step: StepId) -> impl Iterator<Item = StepId> {
+        let StepEdges { next, on_error, .. } = self.edges(step);
+        let next = next.iter().filter_map(|next| match next {
+            Next::Step(step) => Some(*step),
+            Next::End => None,
+        });
+        next.chain(*on_error)
     }
 
     fn edges(&self, step: StepId) -> &StepEdges {
@@ -160,6 +218,25 @@ mod tests {
     fn an_endless_loop_is_reported_once_and_without_the_steps_before_it() {
         let graph = graph(&[&[Some(1)], &[Some(2)], &[Some(1)]]);
         assert_eq!(graph.violations(), [Violation::EndlessLoop(vec![StepId::new(1), StepId::new(2)])]);
+    }
+
+    #[test]
+    fn every_component_of_unreachable_steps_has_one_head() {
+        // 1 leads to the circle of 2 and 3; 4 and 5 are a circle of their own.
+        let graph = graph(&[&[None], &[Some(2)], &[Some(3)], &[Some(2), None], &[Some(5)], &[Some(4), None]]);
+        let heads = [1, 4].map(|step| Violation::Unreachable(StepId::new(step)));
+        assert_eq!(graph.violations(), heads);
+    }
+
+    /// A rule that searches from each step would take minutes here.
+    #[test]
+    fn a_long_chain_and_a_long_loop_are_checked_in_linear_time() {
+        let chain: Vec<[Option<usize>; 1]> = (1..=200_000).map(|next| [(next < 200_000).then_some(next)]).collect();
+        let steps: Vec<&[Option<usize>]> = chain.iter().map(<[_; 1]>::as_slice).collect();
+        assert_eq!(graph(&steps).violations(), []);
+        let circle: Vec<[Option<usize>; 1]> = (1..=200_000).map(|next| [Some(next % 200_000)]).collect();
+        let steps: Vec<&[Option<usize>]> = circle.iter().map(<[_; 1]>::as_slice).collect();
+        assert_eq!(graph(&steps).violations(), [Violation::EndlessLoop((0..200_000).map(StepId::new).collect())]);
     }
 
     #[test]

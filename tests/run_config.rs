@@ -88,3 +88,31 @@ fn a_value_of_another_type_is_an_error_with_key_and_cause() {
     assert!(text.starts_with("the config value `limits` is not a `"), "{text}");
     assert!(text.contains("run_config::Limits`: invalid type: string \"three\", expected u32"), "{text}");
 }
+
+#[test]
+fn a_child_has_everything_but_the_id_and_the_timeout() {
+    let token = CancellationToken::new();
+    let outer = RunConfig::new()
+        .with_user_id("ada")
+        .with_thread_id("t")
+        .with_value("language", "en")
+        .with_service(7_u32)
+        .with_cancellation_token(token.clone())
+        .with_run_timeout(Duration::from_secs(1))
+        .with_run_id(RunId::new());
+    let child = outer.child();
+    assert_eq!((child.user_id(), child.thread_id(), child.run_id()), (Some("ada"), Some("t"), None));
+    assert_eq!((child.run_timeout(), child.service::<u32>()), (None, Some(&7)));
+    assert_eq!(child.value::<String>("language").unwrap().as_deref(), Some("en"));
+    token.cancel();
+    assert!(child.cancellation_token().unwrap().is_cancelled());
+    assert_eq!(outer.run_timeout(), Some(Duration::from_secs(1)), "the outer config stays as it is");
+}
+
+#[test]
+fn a_service_of_a_run_is_found_by_its_type() {
+    let config = RunConfig::new().with_service("a").with_service(1_u8).with_service(2_u8);
+    assert_eq!((config.service::<&str>(), config.service::<u8>()), (Some(&"a"), Some(&2)));
+    assert_eq!(config.service::<u16>(), None);
+    assert!(format!("{config:?}").contains("u8"), "{config:?}");
+}

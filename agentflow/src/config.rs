@@ -1,8 +1,12 @@
 //! [`RunConfig`]: the configuration of one run.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    any::{Any, TypeId, type_name},
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -38,6 +42,20 @@ struct Shared {
     run_timeout: Option<Duration>,
     cancellation_token: Option<CancellationToken>,
     values: BTreeMap<String, Value>,
+    services: HashMap<TypeId, RunService>,
+}
+
+/// A service of one run.
+#[derive(Clone)]
+struct RunService {
+    name: &'static str,
+    value: Arc<dyn Any + Send + Sync>,
+}
+
+impl fmt::Debug for RunService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 impl RunConfig {
@@ -85,6 +103,54 @@ impl RunConfig {
     /// ```
     pub fn with_value(self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.set(|shared| _ = shared.values.insert(key.into(), value.into()))
+    }
+
+    /// Sets a service of this run, which nodes read by its type with [`service`](Self::service): a tenant's pool, a
+    /// request's client. It replaces an earlier service of the same type.
+    ///
+    /// Services that all runs share belong to the app: see [`Provide`](trait@crate::Provide).
+    ///
+    /// ```
+    /// use agentflow::{AgentState, NodeError, RunConfig, graph, node};
+    ///
+    /// struct Tenant {
+    ///     region: &'static str,
+    /// }
+    ///
+    /// #[node]
+    /// async fn store(_state: &mut AgentState, config: &RunConfig) -> Result<(), NodeError> {
+    ///     let tenant = config.service::<Tenant>().ok_or("the run has no tenant")?;
+    ///     assert_eq!(tenant.region, "eu");
+    ///     Ok(())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), agentflow::RunError> {
+    /// let app = graph! { store -> END };
+    /// app.invoke(AgentState::default(), RunConfig::new().with_service(Tenant { region: "eu" })).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_service<T: Send + Sync + 'static>(self, service: T) -> Self {
+        let service = RunService { name: type_name::<T>(), value: Arc::new(service) };
+        self.set(|shared| _ = shared.services.insert(TypeId::of::<T>(), service))
+    }
+
+    /// Returns the configuration of a run that is started inside this one: with the same user, thread, cancellation
+    /// token, values and services, but with an id of its own and without a timeout.
+    ///
+    /// A clone keeps the id, so that a run inside a run would have the id of the outer one.
+    ///
+    /// ```
+    /// use agentflow::{RunConfig, RunId};
+    ///
+    /// let outer = RunConfig::new().with_user_id("ada").with_run_id(RunId::new());
+    /// let inner = outer.child();
+    /// assert_eq!((inner.user_id(), inner.run_id()), (Some("ada"), None));
+    /// ```
+    pub fn child(&self) -> Self {
+        let child = Self { shared: self.shared.clone(), run_id: None };
+        if self.run_timeout().is_some() { child.set(|shared| shared.run_timeout = None) } else { child }
     }
 
     /// Returns the user for whom the run is.
@@ -142,6 +208,12 @@ impl RunConfig {
             expected: std::any::type_name::<T>(),
             cause,
         })
+    }
+
+    /// Returns the run's service of type `T`, or `None` if the caller set none.
+    #[must_use]
+    pub fn service<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.shared.as_ref()?.services.get(&TypeId::of::<T>())?.value.downcast_ref()
     }
 
     fn set(mut self, change: impl FnOnce(&mut Shared)) -> Self {

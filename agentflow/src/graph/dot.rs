@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    outline::{Inside, Outline, line},
+    outline::{Inside, Outline, line, visible},
     topology::{Next, StepId},
 };
 
@@ -30,9 +30,16 @@ impl Dot<'_> {
         self.edge(&format!("{prefix}_start"), "", outline, Next::Step(outline.entry), prefix, depth, None);
         for (id, step) in outline.all_steps() {
             let (tail, cluster) = last_node(outline, id, prefix);
-            let tail_attribute = cluster.map(|cluster| format!("ltail={cluster}")).unwrap_or_default();
+            let tail_attribute = cluster.as_ref().map(|cluster| format!("ltail={cluster}")).unwrap_or_default();
             for edge in &step.edges {
-                self.edge(&tail, &tail_attribute, outline, edge.to, prefix, depth, edge.label.as_deref().map(quoted));
+                let label = edge.label.as_deref().map(quoted);
+                match &cluster {
+                    Some(cluster) if edge.to == Next::Step(id) => {
+                        let head = first_node(outline, id, prefix).0;
+                        self.loop_edge(&tail, &head, cluster, depth, label);
+                    }
+                    _ => self.edge(&tail, &tail_attribute, outline, edge.to, prefix, depth, label),
+                }
             }
             if let Some(to) = step.on_error {
                 let label = Some("\"on error\", style=dashed".to_owned());
@@ -69,6 +76,15 @@ impl Dot<'_> {
         } else {
             line!(self, depth, "{tail} -> {head} [{}];", attributes.join(", "));
         }
+    }
+
+    /// Draws an edge from a box to itself. It passes through a point outside the box: Graphviz refuses to cut an edge at
+    /// the border of a box that both ends are in.
+    fn loop_edge(&mut self, tail: &str, head: &str, cluster: &str, depth: usize, label: Option<String>) {
+        let label = label.map(|label| format!(", label={label}")).unwrap_or_default();
+        line!(self, depth, "{cluster}_loop [shape=point, width=0.01];");
+        line!(self, depth, "{tail} -> {cluster}_loop [ltail={cluster}, arrowhead=none{label}];");
+        line!(self, depth, "{cluster}_loop -> {head} [lhead={cluster}];");
     }
 
     fn step(&mut self, outline: &Outline, id: StepId, prefix: &str, depth: usize) {
@@ -133,6 +149,9 @@ fn boundary_node(
     }
 }
 
+/// Returns the text as a quoted label that Graphviz shows as it is. It decodes entities inside quotes.
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+    let text: String = visible(text).collect();
+    let text = text.replace('&', "&amp;").replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{text}\"")
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    outline::{Inside, Outline, line},
+    outline::{Inside, Outline, line, visible},
     topology::{Next, StepId},
 };
 
@@ -69,14 +69,32 @@ impl Mermaid<'_> {
     }
 }
 
+/// Returns the text as a quoted label that Mermaid shows as it is.
+///
+/// Mermaid's lexer finds directives, markup and Markdown inside quotes too, so every character that it could take for
+/// one is written as a numeric entity.
 fn quoted(text: &str) -> String {
-    // `#` and `&` come first, because the other replacements write them.
-    let text = text
-        .replace('#', "#35;")
-        .replace('&', "#amp;")
-        .replace('"', "#quot;")
-        .replace('<', "#lt;")
-        .replace('>', "#gt;")
-        .replace('\n', "<br/>");
-    format!("\"{text}\"")
+    // The lexer matches `direction LR` anywhere in a line, and trims the ends of a label; entities hide the spaces.
+    let is_space_safe = !text.contains("direction") && text.trim() == text;
+    let mut label = String::from("\"");
+    for character in visible(text) {
+        match character {
+            '\n' => label.push_str("<br/>"),
+            ' ' if is_space_safe => label.push(' '),
+            ',' | '.' | '_' | '-' | '(' | ')' => label.push(character),
+            _ if character.is_ascii_alphanumeric() => label.push(character),
+            _ => push_entity(&mut label, character),
+        }
+    }
+    if text.is_empty() {
+        // An empty label is a syntax error, and a space of no width is not.
+        push_entity(&mut label, '\u{200b}');
+    }
+    label.push('"');
+    label
+}
+
+fn push_entity(label: &mut String, character: char) {
+    // Writing to a `String` cannot fail.
+    let _ = write!(label, "#{};", u32::from(character));
 }

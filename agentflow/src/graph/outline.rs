@@ -71,6 +71,25 @@ impl Outline {
     }
 }
 
+/// Returns the characters of a label as a picture shows them: each kind of line break as `\n`, and other control
+/// characters, which are invalid in SVG, as their symbols.
+pub(super) fn visible(text: &str) -> impl Iterator<Item = char> {
+    let mut characters = text.chars().peekable();
+    std::iter::from_fn(move || {
+        Some(match characters.next()? {
+            '\r' => {
+                characters.next_if_eq(&'\n');
+                '\n'
+            }
+            '\n' => '\n',
+            '\u{7f}' => '\u{2421}',
+            // The symbols stand in the order of the characters.
+            control @ ..' ' => char::from_u32(0x2400 + u32::from(control)).unwrap_or(control),
+            character => character,
+        })
+    })
+}
+
 /// Writes one indented line. The result is ignored because writing to a `String` cannot fail.
 macro_rules! line {
     ($self:ident, $depth:expr, $($text:tt)*) => {{

@@ -421,7 +421,6 @@ mod limits {
 
     #[tokio::test]
     async fn the_error_names_the_inner_loop_that_exceeded_the_limit() {
-        // The graph has three nodes, so the run remembers its last three visits.
         let app = graph! {
             node A = (Say);
             node B = (Say);

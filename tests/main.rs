@@ -20,6 +20,7 @@ mod promises;
 mod readme;
 mod run_config;
 mod run_errors;
+mod run_faults;
 mod run_limits;
 mod shutdown;
 mod state_updates;

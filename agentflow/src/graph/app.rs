@@ -12,8 +12,8 @@ pub(crate) struct App<S: State, C> {
     pub(super) outline: Outline,
     pub(crate) services: C,
     pub(crate) recursion_limit: usize,
-    /// The number of nodes, including those of nested graphs.
-    pub(crate) nodes: usize,
+    /// The recursion limit that the options set, which holds inside other graphs as well.
+    pub(super) own_limit: Option<usize>,
     pub(crate) runs: RunTracker,
     pub(crate) manager: BackgroundTaskManager,
     pub(super) shutdown_timeout: Duration,
@@ -25,7 +25,7 @@ impl<S: State, C> App<S, C> {
         Self {
             name,
             recursion_limit: options.recursion_limit.unwrap_or_else(|| nodes.max(25)),
-            nodes,
+            own_limit: options.recursion_limit,
             plan,
             outline,
             services: options.services,

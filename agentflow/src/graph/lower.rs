@@ -7,6 +7,7 @@ use super::{
     error::BuildError,
     outline::{Inside, Outline, OutlineStep},
     plan::{Plan, Router, Step, Work},
+    topology::Next,
     validate::{CheckedGraph, CheckedStep, validate},
 };
 use crate::state::State;
@@ -30,7 +31,12 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
     };
     let steps: Vec<_> = steps.into_iter().zip(checked).map(lower_step).collect();
     let outline = Outline { name, steps: steps.iter().map(outline_of).collect(), entry };
-    Ok((Plan { steps, entry }, outline))
+    let leads_back = |(index, step): (usize, &Step<S, C>)| {
+        let next = step.edges.iter().map(|edge| edge.to).chain(step.on_error.map(Next::Step));
+        next.into_iter().any(|next| matches!(next, Next::Step(next) if next.index() <= index))
+    };
+    let may_loop = steps.iter().enumerate().any(leads_back);
+    Ok((Plan { steps, entry, may_loop }, outline))
 }
 
 fn outline_of<S: State, C>(step: &Step<S, C>) -> OutlineStep {

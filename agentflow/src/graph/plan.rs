@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct Plan<S: State, C> {
     pub(crate) steps: Vec<Step<S, C>>,
     pub(crate) entry: StepId,
+    /// Set if a walk may visit a step twice. Every loop has an edge back to the same or to an earlier step.
+    pub(crate) may_loop: bool,
 }
 
 /// A node or a group, with its outgoing edges.

@@ -33,7 +33,7 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.plan, cx.services, cx.state, cx.invocation).await
+        run_inside(&self.plan, None, cx.services, cx.state, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -69,7 +69,7 @@ where
 impl<S: State, D: Send + Sync + 'static> CompiledGraph<S, D> {
     /// Runs the graph as a node of another one.
     pub(super) async fn run_as_node(&self, state: &mut S, invocation: &Invocation<'_>) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, &self.app.services, state, invocation).await
+        run_inside(&self.app.plan, self.app.own_limit, &self.app.services, state, invocation).await
     }
 }
 
@@ -171,7 +171,7 @@ where
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
     async fn run_mapped(&self, mut state: T, invocation: &Invocation<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
-        run_inside(&app.plan, &app.services, &mut state, invocation).await?;
+        run_inside(&app.plan, app.own_limit, &app.services, &mut state, invocation).await?;
         Ok(state)
     }
 }
@@ -182,15 +182,17 @@ impl<T: State, D, I, B> fmt::Debug for MappedGraph<T, D, I, B> {
     }
 }
 
-/// Walks the inner graph as a part of the outer run.
+/// Walks the inner graph as a part of the outer run, within its own recursion limit if it has one.
 async fn run_inside<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
+    own_limit: Option<usize>,
     services: &C,
     state: &mut S,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
-    let scope = invocation.scope.inside(invocation.path.clone());
-    walk(plan, services, &scope, state, &Progress::new(plan.entry)).await.map_err(|failure| *failure)?;
+    let scope = invocation.scope.inside(invocation.path.clone(), own_limit);
+    let progress = Progress::new(plan.entry);
+    walk(plan, services, &scope, state, &progress, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([&scope]);
     Ok(())

@@ -17,6 +17,7 @@ use tracing::Instrument;
 use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
+    executor::Progress,
     invocation::Invocation,
     scope::PathScope,
 };
@@ -45,6 +46,9 @@ pub(super) trait Attempt: Send {
     /// Restores the state from before the first attempt, after one has failed. Returns whether the state is that one.
     fn roll_back(&mut self) -> bool;
 
+    /// Keeps the changes of an attempt that succeeded.
+    fn commit(&mut self) {}
+
     /// Returns whether the node is a graph, whose nodes commit their own changes.
     fn is_graph(&self) -> bool;
 }
@@ -60,6 +64,19 @@ pub(super) struct SequentialAttempt<'s, S, C> {
     /// Takes the decision from the state; without a router, the node returns the index of its outgoing edge itself.
     pub(super) router: Option<&'s dyn Router<S>>,
     pub(super) services: &'s C,
+    pub(super) progress: &'s Progress,
+}
+
+/// An interrupt drops the node in the middle of an attempt or between two. The state is what it was before the node, if
+/// there is a copy.
+impl<S, C> Drop for SequentialAttempt<'_, S, C> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            // The destructor of the state is user code and may panic.
+            catch_panic(|| *self.state = before);
+            self.progress.commit();
+        }
+    }
 }
 
 impl<S: State, C: Send + Sync + 'static> Attempt for SequentialAttempt<'_, S, C> {
@@ -81,6 +98,11 @@ impl<S: State, C: Send + Sync + 'static> Attempt for SequentialAttempt<'_, S, C>
         }
         // Relaxed: the node wrote the flag in this task, and has ended.
         !self.node.mutates_state() && !self.is_written.load(Ordering::Relaxed)
+    }
+
+    fn commit(&mut self) {
+        self.before = None;
+        self.progress.commit();
     }
 
     fn is_graph(&self) -> bool {
@@ -132,12 +154,15 @@ pub(super) async fn run_attempts<A: Attempt>(
     scope: &PathScope<'_>,
     error: Option<&NodeFailure>,
 ) -> Result<A::Output, Box<Failure>> {
+    let running = scope.run.last_node.watch(path);
     let invocation = Invocation { scope, path, attempt: 1, error, events: scope.run.sink.writer(path) };
-    match run_attempt(node, &invocation, options.timeout).await {
+    let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // Boxed, because most nodes succeed: without the box, the future of every step would be as large as this one.
         Err(failed) => Box::pin(retry_attempts(node, failed, invocation, options)).await,
-    }
+    };
+    running.ended();
+    ended
 }
 
 /// Continues after the first attempt has failed.
@@ -150,7 +175,7 @@ async fn retry_attempts<A: Attempt>(
     let Invocation { scope, path, .. } = invocation;
     let mut delays = options.retry.as_ref().map(RetryPolicy::delays);
     loop {
-        let delay = next_delay(node, failed, &invocation, delays.as_mut()).await?;
+        let delay = next_delay(node, failed, &invocation, delays.as_mut())?;
         if !delay.is_zero() {
             sleep(delay).await;
         }
@@ -166,7 +191,7 @@ async fn retry_attempts<A: Attempt>(
 }
 
 /// Returns the delay before the next attempt, or the failure if there is no further attempt.
-async fn next_delay<A: Attempt>(
+fn next_delay<A: Attempt>(
     node: &mut A,
     FailedAttempt { source, elapsed }: FailedAttempt,
     invocation: &Invocation<'_>,
@@ -181,7 +206,9 @@ async fn next_delay<A: Attempt>(
     );
     // An interrupt of the run or a conflict inside a subgraph is no failure of this attempt, and is not retried.
     let delay = match &failure.kind {
-        RunErrorKind::Node(failed) if is_committed => delays.and_then(|delays| delays.after(failed.source.as_error())),
+        RunErrorKind::Node(failed) if is_committed => {
+            delays.and_then(|delays| delay_after(delays, path, &failed.source))
+        }
         _ => None,
     };
     let error = || match &failure.kind {
@@ -189,11 +216,22 @@ async fn next_delay<A: Attempt>(
         kind => text_of(kind),
     };
     let failed = || EventKind::NodeFailed { node: path.to_string(), attempt, elapsed, error: error(), retry_in: delay };
-    scope.run.sink.emit(failed).await;
+    scope.run.sink.push(failed);
     let Some(delay) = delay else { return Err(failure) };
     // The error belongs to the user and may panic when it is formatted.
     catch_panic(|| tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed"));
     Ok(delay)
+}
+
+/// Returns the delay that the policy asks for. Its predicate is user code: if it panics there is no further attempt, and
+/// the node keeps its own error.
+fn delay_after(delays: &mut Delays<'_>, path: &Arc<str>, error: &NodeError) -> Option<Duration> {
+    let delay = catch_unwind(AssertUnwindSafe(|| delays.after(error.as_error())));
+    delay.unwrap_or_else(|panic| {
+        let panic = NodeError::panicked(panic);
+        catch_panic(|| tracing::error!(node = &**path, error = %panic, "the retry policy panicked"));
+        None
+    })
 }
 
 /// Runs the node once, with the decision that follows it.
@@ -213,10 +251,12 @@ async fn run_attempt<A: Attempt>(
     catch_panic(|| drop(running));
     match result.and_then(|output| node.route(output)) {
         Ok(output) => {
+            node.commit();
+            // Written without waiting for the reader: the next node waits for it before it starts.
             if let Some(fields) = invocation.events.take_changes() {
-                sink.emit(|| EventKind::Updated { node: path.to_string(), fields }).await;
+                sink.push(|| EventKind::Updated { node: path.to_string(), fields });
             }
-            sink.emit(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() }).await;
+            sink.push(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() });
             Ok(output)
         }
         Err(source) => Err(FailedAttempt { source, elapsed: started.elapsed() }),

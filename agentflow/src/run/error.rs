@@ -74,6 +74,8 @@ pub enum RunErrorKind {
     RecursionLimit {
         /// The limit.
         limit: usize,
+        /// The node that is a graph with this limit; `None` if it is the limit of the run's own graph.
+        graph: Option<Arc<str>>,
         /// The first node above the limit.
         node: Arc<str>,
         /// The nodes of the loop that leads to it; empty if the path has no loop and is just longer than the limit.
@@ -258,8 +260,12 @@ impl fmt::Display for RunErrorKind {
             Self::Cancelled { node } => write!(f, "cancelled at node `{node}`"),
             Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
             Self::ShutDown { node } => write!(f, "stopped at node `{node}`: the app was shut down"),
-            Self::RecursionLimit { limit, node, nodes } => {
-                write!(f, "the recursion limit of {limit} node executions was reached before node `{node}`")?;
+            Self::RecursionLimit { limit, graph, node, nodes } => {
+                write!(f, "the recursion limit of {limit} node executions ")?;
+                if let Some(graph) = graph {
+                    write!(f, "of the graph `{graph}` ")?;
+                }
+                write!(f, "was reached before node `{node}`")?;
                 if !nodes.is_empty() {
                     write!(f, ", in the loop of `{}`", nodes.join("`, `"))?;
                 }

@@ -71,6 +71,14 @@ impl Sink {
         }
     }
 
+    /// Writes an event without waiting for the reader.
+    #[inline]
+    pub(super) fn push(&self, kind: impl FnOnce() -> EventKind) {
+        if let Some(buffer) = self.0.as_deref() {
+            buffer.push(kind());
+        }
+    }
+
     /// Adds the fields of `changes` to `fields`, if there is a reader.
     pub(super) fn record_changes(&self, fields: &mut Vec<String>, changes: impl FnOnce() -> Vec<FieldChange>) {
         if self.0.is_some() {

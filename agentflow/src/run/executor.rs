@@ -1,9 +1,6 @@
 //! The executor: walks a plan from step to step.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::task::consume_budget;
 
@@ -12,6 +9,7 @@ use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     group::run_group,
+    loops::LoopTrace,
     scope::PathScope,
 };
 use crate::{
@@ -43,8 +41,14 @@ impl Progress {
         self.is_committed.store(is_committed, Ordering::Relaxed);
     }
 
-    pub(super) fn node<S: State, C>(&self, plan: &Plan<S, C>) -> Arc<str> {
-        Arc::clone(&plan.step(StepId::new(self.step.load(Ordering::Relaxed))).name)
+    /// Records that the state is committed: the node has succeeded, or its changes were undone.
+    #[inline]
+    pub(super) fn commit(&self) {
+        self.is_committed.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn step<'p, S: State, C>(&self, plan: &'p Plan<S, C>) -> &'p Step<S, C> {
+        plan.step(StepId::new(self.step.load(Ordering::Relaxed)))
     }
 
     pub(super) fn is_committed(&self) -> bool {
@@ -52,22 +56,31 @@ impl Progress {
     }
 }
 
-/// Walks a graph, or a subgraph, from its entry to END.
+/// Walks a graph, or a subgraph, from its entry to END. The first step receives the failure that led the run to the
+/// subgraph, if it is a fallback.
 pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
     progress: &Progress,
+    mut inherited: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
     let mut at = plan.entry;
     let mut error: Option<NodeFailure> = None;
+    let mut trace = LoopTrace::new(plan);
     loop {
         let step = plan.step(at);
         progress.set(at, !step.mutates_state());
-        let edge = match run_step(plan, step, services, scope, state, error.as_ref()).await {
+        let given = error.as_ref().or(inherited);
+        let edge = match run_step(plan, step, services, scope, state, progress, given).await {
             Ok(edge) => edge,
-            Err(failure) => {
+            Err(mut failure) => {
+                if let RunErrorKind::RecursionLimit { nodes, .. } = &mut failure.kind
+                    && nodes.is_empty()
+                {
+                    *nodes = trace.nodes(plan, scope);
+                }
                 let Some(fallback) = step.on_error else { return Err(failure) };
                 let failure = failure.into_recoverable()?;
                 // The error belongs to the user and may panic when it is formatted.
@@ -75,41 +88,41 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                     || tracing::warn!(node = &*step.name, error = %failure, "node failed, continuing with its fallback"),
                 );
                 error = Some(failure);
+                trace.visit(at);
                 at = fallback;
                 let to = &plan.step(at).name;
                 let taken = || EventKind::FallbackTaken {
                     node: scope.path(&step.name).to_string(),
                     to: scope.path(to).to_string(),
                 };
-                scope.run.sink.emit(taken).await;
+                scope.run.sink.push(taken);
                 continue;
             }
         };
         error = None;
-        progress.set(at, true);
-        // Yields from time to time, so that a loop of nodes that never wait does not block the thread.
-        consume_budget().await;
+        inherited = None;
+        trace.visit(at);
+        progress.commit();
         let Some(Edge { label, to }) = step.edges.get(edge) else {
             return Ok(());
         };
         if let Some(route) = label {
-            scope
-                .run
-                .sink
-                .emit(|| EventKind::RouteTaken {
-                    node: scope.path(&step.name).to_string(),
-                    route: route.to_string(),
-                    to: match to {
-                        Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
-                        Next::End => scope.end(),
-                    },
-                })
-                .await;
+            scope.run.sink.push(|| EventKind::RouteTaken {
+                node: scope.path(&step.name).to_string(),
+                route: route.to_string(),
+                to: match to {
+                    Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
+                    Next::End => scope.end(),
+                },
+            });
         }
         match to {
             Next::Step(to) => at = *to,
+            // Nothing is awaited between the success of the last node and the end, so that no interrupt comes between.
             Next::End => return Ok(()),
         }
+        // Yields from time to time, so that a loop of nodes that never wait does not block the thread.
+        consume_budget().await;
     }
 }
 
@@ -120,6 +133,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
+    progress: &Progress,
     error: Option<&NodeFailure>,
 ) -> Result<usize, Box<Failure>> {
     match &step.work {
@@ -135,11 +149,12 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
                 is_written: AtomicBool::new(false),
                 router: step.router.as_deref(),
                 services,
+                progress,
             };
             run_attempts(&mut node, &path, &step.options, scope, error).await
         }
         Work::Group(branches) => {
-            run_group(plan, branches, services, scope, state).await?;
+            run_group(plan, branches, services, scope, state, error).await?;
             let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state));
             edge.map_err(|source| {
                 Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))

@@ -1,18 +1,22 @@
 //! Groups: parallel branches in the run's own task, and the join that merges their updates.
 
-use std::{mem::take, sync::Arc};
+use std::{
+    mem::take,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use futures_util::future::BoxFuture;
 
 use super::{
     attempts::{ParallelAttempt, run_attempts},
-    error::{Failure, RunErrorKind},
+    error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     join_all::join_all,
     scope::PathScope,
 };
 use crate::{
-    error::text_of,
+    error::{NodeError, text_of},
     graph::{
         plan::{Plan, Step, Work},
         topology::StepId,
@@ -33,6 +37,8 @@ struct Fork<'r, S: State, C> {
     services: &'r C,
     scope: &'r PathScope<'r>,
     state: &'r S,
+    /// The failure that led the run to the group, for the first node of each branch.
+    error: Option<&'r NodeFailure>,
 }
 
 impl<S: State, C> Clone for Fork<'_, S, C> {
@@ -52,16 +58,31 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
+    error: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
     let mut slots = Vec::with_capacity(branches.len());
     add_slots(plan, branches, &mut slots);
-    Fork { plan, services, scope, state: &*state }.run(branches, &mut slots).await?;
+    Fork { plan, services, scope, state: &*state, error }.run(branches, &mut slots).await?;
     let fields = changed_fields(scope, &slots);
-    for update in slots.into_iter().filter_map(|slot| slot.update) {
-        state.apply(update);
+    for Slot { node, update } in slots {
+        let Some(update) = update else { continue };
+        if let Err(mut failure) = guarded(scope, node, || state.apply(update)) {
+            // Some of the updates may be merged, and half of this one.
+            failure.is_committed = false;
+            emit_failed(plan, branches, scope, &failure);
+            return Err(failure);
+        }
     }
-    emit_joined(plan, branches, scope, fields).await;
+    emit_joined(plan, branches, scope, fields);
     Ok(())
+}
+
+/// Calls code of the state, such as a reducer; its panic becomes the error of the node whose update it works on.
+fn guarded<T>(scope: &PathScope<'_>, node: &Arc<str>, code: impl FnOnce() -> T) -> Result<T, Box<Failure>> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
+        let failure = NodeFailure::new(scope.path(node).into_owned(), NodeError::panicked(panic));
+        Failure::committed(RunErrorKind::Node(failure))
+    })
 }
 
 impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
@@ -72,8 +93,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         sink.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) }).await;
         let ended = self.run_parallel(branches, slots).await;
         if let Err(failure) = &ended {
-            let nodes = || first_nodes(plan, branches, scope);
-            sink.emit(|| EventKind::GroupFailed { nodes: nodes(), error: text_of(&failure.kind) }).await;
+            emit_failed(plan, branches, scope, failure);
         }
         ended
     }
@@ -116,11 +136,15 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         for (position, step) in steps.iter().enumerate() {
             let (written, left) = take(&mut slots).split_at_mut(slot_count(self.plan, &[*step]));
             slots = left;
-            let fork = Fork { state: own.as_ref().unwrap_or(self.state), ..self };
+            let error = self.error.filter(|_| position == 0);
+            let fork = Fork { state: own.as_ref().unwrap_or(self.state), error, ..self };
             fork.run_step(self.plan.step(*step), written, position == 0).await?;
             if !slots.is_empty() {
-                for update in written.iter().filter_map(|slot| slot.update.as_ref()) {
-                    own.get_or_insert_with(|| self.state.clone()).apply(update.clone());
+                for Slot { node, update } in &*written {
+                    let Some(update) = update else { continue };
+                    guarded(self.scope, node, || {
+                        own.get_or_insert_with(|| self.state.clone()).apply(update.clone());
+                    })?;
                 }
             }
         }
@@ -129,20 +153,20 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     /// Runs one step of a branch, which puts its update into the slots.
     async fn run_step(self, step: &Step<S, C>, slots: &mut [Slot<'_, S>], is_first: bool) -> Result<(), Box<Failure>> {
-        let Self { plan, services, scope, state } = self;
+        let Self { plan, services, scope, state, error } = self;
         match &step.work {
             Work::Branch(node) => {
                 // The signals were checked once for the first steps of all branches, which begin together.
                 let path = if is_first { scope.count(&step.name)? } else { scope.enter(&step.name)? };
                 if let [Slot { update, .. }] = slots {
                     let mut node = ParallelAttempt { node: &**node, state, services, update };
-                    run_attempts(&mut node, &path, &step.options, scope, None).await?;
+                    run_attempts(&mut node, &path, &step.options, scope, error).await?;
                 }
             }
             // Boxed, or the future of every node would be as large as that of a group.
             Work::Group(branches) => {
                 Box::pin(self.run(branches, slots)).await?;
-                emit_joined(plan, branches, scope, changed_fields(scope, slots)).await;
+                emit_joined(plan, branches, scope, changed_fields(scope, slots));
             }
             // A graph with such a node in a branch does not compile.
             Work::Node(_) => {}
@@ -178,13 +202,13 @@ fn changed_fields<S: State>(scope: &PathScope<'_>, slots: &[Slot<'_, S>]) -> Vec
     fields
 }
 
-async fn emit_joined<S: State, C>(
-    plan: &Plan<S, C>,
-    branches: &[Vec<StepId>],
-    scope: &PathScope<'_>,
-    fields: Vec<String>,
-) {
-    scope.run.sink.emit(|| EventKind::GroupJoined { nodes: first_nodes(plan, branches, scope), fields }).await;
+fn emit_failed<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<StepId>], scope: &PathScope<'_>, failure: &Failure) {
+    let nodes = || first_nodes(plan, branches, scope);
+    scope.run.sink.push(|| EventKind::GroupFailed { nodes: nodes(), error: text_of(&failure.kind) });
+}
+
+fn emit_joined<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<StepId>], scope: &PathScope<'_>, fields: Vec<String>) {
+    scope.run.sink.push(|| EventKind::GroupJoined { nodes: first_nodes(plan, branches, scope), fields });
 }
 
 /// Fails if two branches replace the same field, because one of the values would be lost.
@@ -201,7 +225,7 @@ fn check_conflicts<S: State, C>(
         let (own, others) = slots.split_at(slot_count(plan, steps));
         slots = others;
         for Slot { node, update } in own {
-            let changes = update.as_ref().map_or_else(Vec::new, S::changes);
+            let changes = guarded(scope, node, || update.as_ref().map_or_else(Vec::new, S::changes))?;
             for change in changes.iter().filter(|change| change.replaces) {
                 match replaced.iter_mut().find(|(field, ..)| *field == change.field) {
                     None => replaced.push((change.field, branch, node)),

@@ -14,8 +14,8 @@ use super::{
     event_channel::Sink,
     executor::{Progress, walk},
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
+    last_node::LastNode,
     scope::{PathScope, RunContext},
-    visits::VisitLog,
 };
 use crate::{
     config::RunConfig,
@@ -91,13 +91,13 @@ async fn admit<S: State, C: Send + Sync + 'static>(
         manager: &app.manager,
         sink,
         recursion_limit: app.recursion_limit,
-        visits: VisitLog::new(app.nodes),
+        last_node: LastNode::default(),
         tasks: &tasks.0,
     };
     let scope = PathScope::new(&context);
     let progress = Progress::new(app.plan.entry);
     let ended = {
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, &mut state, &progress)));
+        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, &mut state, &progress, None)));
         interruptible(walk, signals).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {
@@ -107,7 +107,7 @@ async fn admit<S: State, C: Send + Sync + 'static>(
     if !matches!(ended, Ended::Interrupted(_)) {
         tasks.wait(config, signals).await;
     }
-    let current_node = || context.visits.innermost(progress.node(&app.plan));
+    let current_node = || context.last_node.within(&app.plan, progress.step(&app.plan));
     let failure = match ended {
         Ended::Completed(Ok(())) => {
             token.reached_end = true;

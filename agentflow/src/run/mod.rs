@@ -9,11 +9,12 @@ mod group;
 mod interrupt;
 pub(crate) mod invocation;
 mod join_all;
+mod last_node;
 mod lifecycle;
+mod loops;
 mod scope;
 mod stream;
 pub(crate) mod tracker;
-mod visits;
 
 use std::sync::Arc;
 

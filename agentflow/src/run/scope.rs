@@ -12,7 +12,7 @@ use super::{
     error::{Failure, RunErrorKind},
     event_channel::Sink,
     interrupt::StopSignals,
-    visits::VisitLog,
+    last_node::LastNode,
 };
 use crate::{
     config::RunConfig,
@@ -30,7 +30,7 @@ pub(crate) struct RunContext<'a> {
     pub(crate) sink: &'a Sink,
     /// The number of node executions that a path may have.
     pub(crate) recursion_limit: usize,
-    pub(crate) visits: VisitLog,
+    pub(crate) last_node: LastNode,
     /// Created when a node first asks for the manager.
     pub(crate) tasks: &'a OnceLock<Arc<RunTasks>>,
 }
@@ -41,6 +41,10 @@ pub(crate) struct PathScope<'a> {
     pub(crate) run: &'a RunContext<'a>,
     /// The name of the subgraph that the path is in, if it is in one.
     subgraph: Option<Arc<str>>,
+    /// The recursion limit that holds on this path.
+    limit: Limit,
+    /// The number of node executions that the path had left when it was derived.
+    steps_at_start: usize,
     /// The number of node executions that the path may still have.
     ///
     /// All accesses are relaxed: only the path itself, which is one future, reads and writes the counter; moving the
@@ -48,32 +52,50 @@ pub(crate) struct PathScope<'a> {
     steps_left: AtomicUsize,
 }
 
+/// A recursion limit, and the nested graph that it belongs to; `None` for the graph of the run.
+#[derive(Clone, Debug)]
+struct Limit {
+    steps: usize,
+    graph: Option<Arc<str>>,
+}
+
 impl<'a> PathScope<'a> {
     /// Creates the scope for the path on which a run begins.
     pub(crate) fn new(run: &'a RunContext<'a>) -> Self {
-        Self { run, subgraph: None, steps_left: AtomicUsize::new(run.recursion_limit) }
+        let steps = run.recursion_limit;
+        let limit = Limit { steps, graph: None };
+        Self { run, subgraph: None, limit, steps_at_start: steps, steps_left: AtomicUsize::new(steps) }
     }
 
     /// Creates the scope of a branch, which counts its own steps.
     pub(crate) fn branch(&self) -> Self {
-        self.derive(self.subgraph.clone())
+        let steps = self.steps_left.load(Ordering::Relaxed);
+        self.derive(self.subgraph.clone(), self.limit.clone(), steps)
     }
 
-    /// Creates the scope for the nodes inside the subgraph `path`.
-    pub(crate) fn inside(&self, path: Arc<str>) -> Self {
-        self.derive(Some(path))
+    /// Creates the scope for the nodes inside the subgraph `path`, which may have a recursion limit of its own. The
+    /// smaller of this limit and of what the path has left holds.
+    pub(crate) fn inside(&self, path: Arc<str>, own_limit: Option<usize>) -> Self {
+        let left = self.steps_left.load(Ordering::Relaxed);
+        match own_limit {
+            Some(steps) if steps < left => {
+                let limit = Limit { steps, graph: Some(Arc::clone(&path)) };
+                self.derive(Some(path), limit, steps)
+            }
+            _ => self.derive(Some(path), self.limit.clone(), left),
+        }
     }
 
-    fn derive(&self, subgraph: Option<Arc<str>>) -> Self {
-        Self { run: self.run, subgraph, steps_left: AtomicUsize::new(self.steps_left.load(Ordering::Relaxed)) }
+    fn derive(&self, subgraph: Option<Arc<str>>, limit: Limit, steps: usize) -> Self {
+        Self { run: self.run, subgraph, limit, steps_at_start: steps, steps_left: AtomicUsize::new(steps) }
     }
 
     /// Continues the count of the longest of the paths that were derived from this one.
     pub(crate) fn join<'b>(&self, others: impl IntoIterator<Item = &'b PathScope<'b>>) {
-        let left = others.into_iter().map(|other| other.steps_left.load(Ordering::Relaxed)).min();
-        if let Some(left) = left {
-            self.steps_left.store(left, Ordering::Relaxed);
-        }
+        let taken =
+            others.into_iter().map(|other| other.steps_at_start - other.steps_left.load(Ordering::Relaxed)).max();
+        let left = self.steps_left.load(Ordering::Relaxed).saturating_sub(taken.unwrap_or_default());
+        self.steps_left.store(left, Ordering::Relaxed);
     }
 
     /// Returns the name of a node of this path, prefixed with the names of the subgraphs that it is in.
@@ -103,13 +125,14 @@ impl<'a> PathScope<'a> {
         let path = self.path(node);
         let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
-                limit: self.run.recursion_limit,
-                nodes: self.run.visits.loop_to(&path),
+                limit: self.limit.steps,
+                graph: self.limit.graph.clone(),
+                // The walk that the loop is in adds its nodes.
+                nodes: Vec::new(),
                 node: path.into_owned(),
             }));
         };
         self.steps_left.store(left, Ordering::Relaxed);
-        self.run.visits.record(&path, left, self.subgraph.is_some());
         Ok(path)
     }
 

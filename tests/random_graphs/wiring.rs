@@ -39,8 +39,12 @@ enum Mistake {
         position: usize,
         name: Rename,
     },
+    /// Renames a step in all calls.
+    RenameStep(&'static str),
     /// Makes a node parallel, or a parallel one a plain one.
     ChangeKind,
+    /// Adds a decision without arms after a step.
+    AddDecision,
     RemoveArms,
     RepeatArm,
     EmptyGroup,
@@ -90,7 +94,9 @@ pub(super) fn calls(graph: impl Strategy<Value = Graph>) -> impl Strategy<Value 
         2 => Just(Mistake::Remove),
         1 => Just(Mistake::Repeat),
         4 => (any::<usize>(), name).prop_map(|(position, name)| Mistake::Rename { position, name }),
+        1 => select(vec!["", "A/B", "END", "START", " "]).prop_map(Mistake::RenameStep),
         1 => Just(Mistake::ChangeKind),
+        1 => Just(Mistake::AddDecision),
         1 => Just(Mistake::RemoveArms),
         1 => Just(Mistake::RepeatArm),
         1 => Just(Mistake::EmptyGroup),
@@ -200,7 +206,22 @@ impl Mistake {
                 calls.push(calls[place].clone());
                 return;
             }
-            Self::RemoveArms if KnownFault::DecisionWithoutArms.is_present() => return,
+            Self::AddDecision | Self::RemoveArms if KnownFault::DecisionWithoutArms.is_present() => return,
+            Self::AddDecision => {
+                calls.extend(steps.get(place % steps.len().max(1)).map(|step| Call::Route(step.clone(), Vec::new())));
+                return;
+            }
+            Self::RenameStep(text) => {
+                let old = steps.get(place % steps.len().max(1)).cloned();
+                for name in calls.iter_mut().flat_map(Call::names) {
+                    match name {
+                        Place::Step(name) if Some(&*name) == old.as_ref() => *name = (*text).to_owned(),
+                        Place::Target(name) if *name == old => *name = name.as_ref().map(|_| (*text).to_owned()),
+                        _ => {}
+                    }
+                }
+                return;
+            }
             _ => {}
         }
         let (before, after) = calls.split_at_mut(place);
@@ -214,7 +235,7 @@ impl Mistake {
     /// Returns `false` if the call cannot have the mistake.
     fn change(&self, call: &mut Call, steps: &[Name]) -> bool {
         match self {
-            Self::Remove | Self::Repeat => {}
+            Self::Remove | Self::Repeat | Self::RenameStep(_) | Self::AddDecision => {}
             Self::Rename { position, name } => {
                 let name = match name {
                     Rename::Step(step) => steps.get(step % steps.len().max(1)).cloned(),

@@ -1,7 +1,13 @@
 //! Random graphs against a reference interpreter, on the paused clock.
 //!
-//! `AGENTFLOW_RANDOM_CASES=20000 cargo nextest run --release -p agentflow-tests random_graphs` runs so many cases of each
-//! test; the default is a few hundred. `PROPTEST_RNG_SEED` repeats a sequence of cases.
+//! Each test runs a few hundred cases. `AGENTFLOW_RANDOM_CASES` sets another number, for a search that takes minutes:
+//!
+//! ```sh
+//! AGENTFLOW_RANDOM_CASES=20000 cargo nextest run -p agentflow-tests random_graphs
+//! ```
+//!
+//! A test prints the smallest program that it finds to fail, as data. A deviation of the runtime that waits for its
+//! repair is a variant of [`KnownFault`].
 
 mod build;
 mod events;
@@ -48,7 +54,7 @@ enum KnownFault {
     FallbackToItself,
 }
 
-/// The faults that are still there. Whoever repairs one deletes its line.
+/// The faults that are still present. The repair of a fault deletes its line here, and its variant.
 const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault::DroppedGroupIsOpen,
     KnownFault::DroppedGraphIsUncommitted,
@@ -66,13 +72,12 @@ impl KnownFault {
     }
 }
 
-fn config(default_cases: u32) -> ProptestConfig {
-    let cases = std::env::var("AGENTFLOW_RANDOM_CASES").ok().map(|cases| cases.parse().unwrap());
-    let cases = cases.unwrap_or(default_cases);
+fn config() -> ProptestConfig {
+    let cases = std::env::var("AGENTFLOW_RANDOM_CASES").map_or(300, |cases| cases.parse().unwrap());
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// What a run did.
+/// The result, the events and the duration of a run.
 struct Observation {
     result: Result<Trace, RunError>,
     elapsed: u64,
@@ -165,7 +170,7 @@ fn check_groups(prediction: &Prediction, observed: &Lines) -> Result<(), TestCas
 }
 
 proptest! {
-    #![proptest_config(config(300))]
+    #![proptest_config(config())]
 
     #[test]
     fn an_invoked_run_does_what_the_interpreter_does(program in program()) {

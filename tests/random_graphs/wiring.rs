@@ -215,7 +215,7 @@ impl Mistake {
                 let old = steps.get(place % steps.len().max(1)).cloned();
                 for name in calls.iter_mut().flat_map(Call::names) {
                     match name {
-                        Place::Step(name) if Some(&*name) == old.as_ref() => *name = (*text).to_owned(),
+                        Place::Step(name) if Some(&*name) == old.as_ref() => (*text).clone_into(name),
                         Place::Target(name) if *name == old => *name = name.as_ref().map(|_| (*text).to_owned()),
                         _ => {}
                     }
@@ -304,7 +304,7 @@ pub(super) fn reported(error: &BuildError) -> BTreeSet<String> {
     kinds.map(|kind| kind.split(' ').next().unwrap_or_default().to_owned()).collect()
 }
 
-/// What follows a step: an edge, or the arms of a decision.
+/// An edge, or the arms of a decision, after a step.
 enum Outgoing<'c> {
     Edge(Option<&'c Name>),
     Decision(&'c [(u32, Option<Name>)]),
@@ -465,18 +465,18 @@ impl<'c> Rules<'c> {
                 }
             }
         }
-        broken.into_iter().for_each(|rule| self.broken_if(rule, true));
+        self.broken.extend(broken.into_iter().map(str::to_owned));
     }
 
     /// The steps that may run after a step.
     fn next(&self, step: usize) -> Vec<usize> {
         let mut next: Vec<_> = self.targets(step).into_iter().flatten().filter_map(|name| self.find(name)).collect();
-        let fallbacks = self.calls.iter().filter_map(|call| match call {
+        let mut fallbacks = self.calls.iter().filter_map(|call| match call {
             Call::OnError(node, fallback) if self.find(node) == Some(step) => self.find(fallback),
             _ => None,
         });
         // The last options of a node replace the earlier ones.
-        next.extend(fallbacks.last());
+        next.extend(fallbacks.next_back());
         next
     }
 

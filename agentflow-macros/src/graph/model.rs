@@ -424,6 +424,14 @@ impl<'a, 'e> Builder<'a, 'e> {
             } else {
                 // If the node is named only here, `check` reports that it has no outgoing edge.
                 let node = self.node(fallback);
+                if node == index {
+                    let name = fallback.text();
+                    let text = format!(
+                        "`{name}` cannot be its own fallback: name another node, or run it again with `retry: 3`"
+                    );
+                    self.errors.spanning(fallback, text);
+                    continue;
+                }
                 if self.model.steps[node].group.is_some() {
                     self.two_places(fallback);
                 }

@@ -1,14 +1,9 @@
 //! [`SpawnError`] and [`TaskError`]: why a task was not spawned, and why it did not complete.
 
-use std::{
-    error::Error,
-    fmt::Write,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
 
 use super::outcome::{TaskOutcome, TimeoutKind};
+use crate::error::guarded_text;
 
 /// The reason why a task was not spawned. Its future was dropped without being polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -109,8 +104,7 @@ impl TaskError {
             text
         };
         // The error's `Display` is user code: its panic must not change the task's outcome.
-        let chain = catch_unwind(AssertUnwindSafe(chain));
-        Some(chain.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned()).into())
+        Some(guarded_text(chain).into())
     }
 
     /// Returns the timeout that was over, if one was.

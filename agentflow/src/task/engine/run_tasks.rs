@@ -7,6 +7,7 @@ use super::{
     sync::{Mutex, Notify},
     task::{StopRequest, TaskRecord, TaskRef},
 };
+use crate::sync::guard_waker;
 
 /// The live tasks of a run that it cancels or waits for when it ends.
 #[derive(Debug, Default)]
@@ -50,7 +51,7 @@ impl RunTasks {
             if !self.owned.lock().tasks.values().any(|task| task.spec.extras().on_run_end == OnRunEnd::Wait) {
                 return;
             }
-            ended.await;
+            guard_waker(ended).await;
         }
     }
 

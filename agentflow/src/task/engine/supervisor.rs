@@ -14,7 +14,6 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
 
 use super::{
     super::{
@@ -23,12 +22,12 @@ use super::{
         outcome::{TaskOutcome, TimeoutKind},
     },
     current::CurrentTask,
-    log,
+    log::{self, TaskSpan},
     sync::{Sleep, sleep_until},
     task::{StopRequest, TaskEnd, TaskRecord},
     work::Work,
 };
-use crate::error::panic_message;
+use crate::error::{catch_panic, panic_message};
 
 /// The resolution of tokio's timers: an end that is late by no more than this is no overrun.
 const TIMER_STEP: Duration = Duration::from_millis(1);
@@ -40,8 +39,7 @@ pin_project! {
         W: Work,
     {
         current: CurrentTask,
-        // In a box, and only if a subscriber enables it.
-        span: Option<Box<Span>>,
+        span: TaskSpan,
         #[pin]
         supervised: Supervised<W>,
     }
@@ -52,7 +50,7 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            let _entered = this.span.as_deref().map(Span::enter);
+            let _entered = this.span.enter();
             if this.supervised.phase != TaskPhase::Ended {
                 this.supervised.dropped_by_runtime(this.current);
             }
@@ -129,14 +127,13 @@ impl<W: Work> Supervisor<W> {
             ending: None,
             sleep: None,
         };
-        Self { current, span: None, supervised }
+        Self { current, span: TaskSpan::default(), supervised }
     }
 
     /// Reports that the task was spawned, and creates its span.
     pub(crate) fn announce(&mut self) {
         self.current.registry.task_spawned(&self.current.task);
-        let span = log::span(&self.current.task);
-        self.span = (!span.is_disabled()).then(|| Box::new(span));
+        self.span = TaskSpan::new(&self.current.task);
     }
 }
 
@@ -145,7 +142,7 @@ impl<W: Work> Future for Supervisor<W> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskResult<W>> {
         let this = self.project();
-        let _entered = this.span.as_deref().map(Span::enter);
+        let _entered = this.span.enter();
         this.supervised.poll(cx, this.current)
     }
 }
@@ -277,7 +274,11 @@ impl<W: Work> Supervised<W> {
         *this.phase = TaskPhase::Ended;
         let result = match (result, drop_work(this.work.as_mut(), this.current)) {
             (result @ Err(TaskError::Panicked { .. }), _) | (result, Ok(())) => result,
-            (_, Err(message)) => Err(TaskError::Panicked { message }),
+            (result, Err(message)) => {
+                // The result may have a destructor that panics as well.
+                catch_panic(|| drop(result));
+                Err(TaskError::Panicked { message })
+            }
         };
         let (outcome, error, limit) = match &result {
             Ok(_) => (TaskOutcome::Completed, None, None),
@@ -393,6 +394,9 @@ fn record_end(current: &CurrentTask, outcome: TaskOutcome, error: Option<Arc<str
     let removal = RemoveOnDrop { current, end: Some(end) };
     if let Some(end) = &removal.end {
         log::ended(task, end, overrun);
+    }
+    if !outcome.is_by_itself() {
+        current.registry.log_if_orphan(task);
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     run_tasks::RunTasks,
     sync::{AtomicBool, AtomicU8, AtomicU32, Mutex},
 };
-use crate::run_id::RunId;
+use crate::{error::catch_panic, run_id::RunId};
 
 /// A task's own fields for the logs, in the order in which they were set.
 pub(crate) type Fields = Box<[(Cow<'static, str>, Value)]>;
@@ -213,7 +213,8 @@ impl TaskRecord {
         }
         self.mark_stop_requested(request);
         if let Some(token) = &self.spec.token {
-            token.cancel();
+            // The token wakes futures of the user, with wakers that may be the user's too.
+            catch_panic(|| token.cancel());
         }
         self.wake();
     }
@@ -233,7 +234,7 @@ impl TaskRecord {
             TaskStatus::Ended(_) => None,
         };
         if let Some(waker) = waker {
-            waker.wake();
+            catch_panic(|| waker.wake());
         }
     }
 
@@ -360,6 +361,11 @@ impl TaskRecord {
 
     pub(crate) fn has_ended(&self) -> bool {
         matches!(*self.status.lock(), TaskStatus::Ended(_))
+    }
+
+    /// Returns whether the task has ended, and was not cut off.
+    pub(crate) fn ended_by_itself(&self) -> bool {
+        self.end().is_some_and(|end| end.outcome.is_by_itself())
     }
 
     pub(crate) fn end(&self) -> Option<TaskEnd> {

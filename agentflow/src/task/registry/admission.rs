@@ -13,6 +13,7 @@ use super::{
     run_queue::QueueEntry,
     state::{ManagerPhase, State},
 };
+use crate::sync::guard_waker;
 
 /// The number of tasks that may always have released their slot without having ended, however small `max_tasks` is.
 const MIN_LEAVING: usize = 1_000;
@@ -56,7 +57,10 @@ impl Registry {
         let admitted = async {
             // A spawn that is given up releases this lock. The next one then looks for a slot itself, so a notification
             // that the first one had received is not lost.
-            let _first = self.spawn_queue.lock().await;
+            let _first = match self.spawn_queue.try_lock() {
+                Ok(first) => first,
+                Err(_) => guard_waker(self.spawn_queue.lock()).await,
+            };
             loop {
                 // Enabled before the attempt, so that a slot that becomes free between the two is not missed.
                 let mut slot_freed = pin!(self.slot_freed.notified());
@@ -64,7 +68,7 @@ impl Registry {
                 // The task is spawned now or later, and its age counts from then.
                 task.reset_age();
                 match self.admit(task, spawner) {
-                    Err(SpawnError::Full) => slot_freed.await,
+                    Err(SpawnError::Full) => guard_waker(slot_freed).await,
                     admitted => return admitted,
                 }
             }
@@ -75,7 +79,7 @@ impl Registry {
                 if !self.lock().accepts(spawner) {
                     return;
                 }
-                phase_changed.await;
+                guard_waker(phase_changed).await;
             }
         };
         tokio::select! {

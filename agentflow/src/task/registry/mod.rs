@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::{
     engine::{
+        current::CurrentTask,
         log,
         metrics::{Change, Metrics},
         sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify},
@@ -30,7 +31,7 @@ use super::{
     info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
 };
-use crate::error::AttemptTimedOut;
+use crate::error::{AttemptTimedOut, catch_panic};
 
 /// The time that a wait goes on after the grace period. Tasks that ignored their cancellation are aborted when the
 /// grace period is over, and this is the time for them to be dropped.
@@ -84,7 +85,8 @@ impl Registry {
     /// Reports that a task was admitted: to its run, to the watchers, and to the metrics.
     pub(super) fn task_spawned(&self, task: &Arc<TaskRecord>) {
         if let Some(origin) = &task.origin {
-            origin.report_start(&task.spec.name, task.at.id);
+            // A run's watcher wakes the reader of its stream.
+            catch_panic(|| origin.report_start(&task.spec.name, task.at.id));
         }
         if let Some(tasks) = task.run_tasks() {
             tasks.add(task);
@@ -168,7 +170,7 @@ impl Registry {
             task.wake();
         }
         if let Some(origin) = &task.origin {
-            origin.report_end(&task.spec.name, task.at.id, outcome);
+            catch_panic(|| origin.report_end(&task.spec.name, task.at.id, outcome));
         }
         if let Some(tasks) = task.run_tasks() {
             tasks.remove(task);
@@ -214,23 +216,34 @@ impl Registry {
     }
 
     /// Refuses all spawns and cancels all tasks: the last owner of the manager is gone.
-    pub(super) fn cancel_orphans(&self) {
-        let orphans: Vec<_> = {
+    pub(super) fn cancel_orphans(self: &Arc<Self>) {
+        let dropped_in = CurrentTask::of_registry(self);
+        let mut orphans: Vec<_> = {
             let mut state = self.lock();
             state.phase = ManagerPhase::Closed;
             // Tasks that were already requested to stop are not orphans: a close or a caller is responsible for them.
             let is_orphan = |task: &&Arc<TaskRecord>| task.stop_request() == StopRequest::None;
             let orphans: Vec<_> = state.tasks().filter(is_orphan).cloned().collect();
             mark_all(&orphans, StopRequest::Cancel);
+            state.last_owner_dropped_in = dropped_in;
             orphans
         };
         self.notify_closed();
-        if orphans.is_empty() {
-            return;
-        }
-        log::orphaned(&orphans);
-        for task in orphans {
+        for task in &orphans {
             task.request_stop(StopRequest::Cancel);
+        }
+        // The warning is about tasks that were cut off. A task that is informed through its token is; one that ended by
+        // itself meanwhile is not; and the task that runs here, and drops the last owner, may be about to return.
+        orphans.retain(|task| Some(task.at) != dropped_in && (task.spec.token.is_some() || !task.ended_by_itself()));
+        if !orphans.is_empty() {
+            log::orphaned(&orphans);
+        }
+    }
+
+    /// Logs the task as an orphan if the last owner was dropped in it, now that it was cut off by that.
+    pub(super) fn log_if_orphan(&self, task: &Arc<TaskRecord>) {
+        if self.lock().last_owner_dropped_in == Some(task.at) {
+            log::orphaned(std::slice::from_ref(task));
         }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(super) rejected: u64,
     pub(super) history: VecDeque<Arc<TaskRecord>>,
     pub(super) closing: Option<Closing>,
+    /// The task in which the last owner of the manager was dropped.
+    pub(super) last_owner_dropped_in: Option<TaskRef>,
     pub(super) waiters: Waiters,
     pub(super) events: Option<broadcast::Sender<TaskEvent>>,
 }
@@ -116,6 +118,7 @@ impl State {
             rejected: 0,
             history: VecDeque::new(),
             closing: None,
+            last_owner_dropped_in: None,
             waiters: Waiters::default(),
             events: None,
         }

@@ -14,9 +14,13 @@ use std::{
 
 use agentflow::{
     BackgroundTaskManager, RetryPolicy, TaskContext,
-    task::{SpawnError, TaskError, TaskManagerOptions, TaskOutcome},
+    task::{SpawnError, TaskError, TaskEvent, TaskEventStream, TaskHandle, TaskManagerOptions, TaskOutcome},
 };
-use tokio::time::{sleep, timeout};
+use futures::FutureExt;
+use tokio::{
+    runtime::Builder,
+    time::{sleep, timeout},
+};
 use tracing::{
     Event, Level, Metadata, Subscriber, span,
     subscriber::{DefaultGuard, Interest},
@@ -304,4 +308,107 @@ async fn a_task_that_drops_the_last_owner_as_it_completes_is_not_named_as_cancel
         assert_eq!(outcome, if is_cut_off { TaskOutcome::Cancelled } else { TaskOutcome::Completed });
         assert_eq!(warnings(), expected);
     }
+}
+
+/// Spawns tasks on threads of their own, and calls `ended` with the manager and each handle. `ended` returns when the
+/// task has ended, as far as it is told.
+async fn assert_ready_when<F: Future<Output = ()>>(
+    ended: impl Fn(BackgroundTaskManager, TaskEventStream, TaskHandle<u32>) -> F,
+) {
+    for round in 0..2_000 {
+        let tasks = BackgroundTaskManager::new();
+        let events = tasks.events();
+        let work = async move {
+            if round % 2 == 0 {
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, Infallible>(7)
+        };
+        let handle = tasks.create_task(work).spawn().unwrap();
+        ended(tasks, events, handle).await;
+    }
+}
+
+fn assert_ready(tasks: &BackgroundTaskManager, handle: TaskHandle<u32>) {
+    assert!(handle.is_finished());
+    assert_eq!((tasks.task_count(), tasks.stats().outcomes.completed), (0, 1));
+    assert_eq!(tasks.recently_finished().len(), 1);
+    assert_eq!(handle.now_or_never().map(Result::unwrap), Some(7));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_that_says_finished_is_ready() {
+    assert_ready_when(|tasks, _, handle| async move {
+        while !handle.is_finished() {
+            std::hint::spin_loop();
+        }
+        assert_ready(&tasks, handle);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_is_ready_when_its_task_is_counted_out() {
+    assert_ready_when(|tasks, _, handle| async move {
+        while tasks.task_count() > 0 {
+            std::hint::spin_loop();
+        }
+        assert_ready(&tasks, handle);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_is_ready_when_the_wait_for_all_is_over() {
+    assert_ready_when(|tasks, _, handle| async move {
+        tasks.wait_for_all(None).await.unwrap();
+        assert_ready(&tasks, handle);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handle_is_ready_when_the_event_of_its_end_arrives() {
+    assert_ready_when(|tasks, mut events, handle| async move {
+        while !matches!(events.next().await, Some(TaskEvent::Ended(_))) {}
+        assert_ready(&tasks, handle);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_result_goes_with_the_last_that_can_read_it() {
+    let tasks = BackgroundTaskManager::new();
+    let value = Arc::new(());
+    let returns = || {
+        let value = Arc::clone(&value);
+        async move { Ok::<_, Infallible>(value) }
+    };
+    // The history keeps a record of each of them, and no value.
+    drop(tasks.create_task(returns()).spawn().unwrap());
+    let unread = tasks.create_task(returns()).spawn().unwrap();
+    let read = tasks.create_task(returns()).spawn().unwrap();
+    tasks.wait_for_all(None).await.unwrap();
+    assert_eq!(Arc::strong_count(&value), 3);
+    drop(read.await.unwrap());
+    drop(unread);
+    assert_eq!((Arc::strong_count(&value), tasks.recently_finished().len()), (1, 3));
+}
+
+#[test]
+fn a_handle_outlives_its_runtime() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let (mut waiting, cancelled) = runtime.block_on(async {
+        let tasks = BackgroundTaskManager::new();
+        let waiting = tasks.create_task(pending::<()>()).spawn().unwrap();
+        let cancelled = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
+        settle().await;
+        cancelled.cancel();
+        std::mem::forget(tasks);
+        (waiting, cancelled)
+    });
+    assert!((&mut waiting).now_or_never().is_none());
+    drop(runtime);
+    assert!(matches!(waiting.now_or_never(), Some(Err(TaskError::Aborted))));
+    assert!(matches!(cancelled.now_or_never(), Some(Err(TaskError::Cancelled))));
 }

@@ -509,7 +509,6 @@ where
 fn launch<W>(work: W, runtime: &Handle, current: CurrentTask) -> Result<TaskHandle<W::Value>, SpawnError>
 where
     W: Work + Send + 'static,
-    W::Value: Send + 'static,
 {
     let task = Arc::clone(&current.task);
     // From here on the supervisor's destructor ends the task, even if code that `announce` calls panics.
@@ -520,7 +519,7 @@ where
     if join.is_finished() && task.attempt() == 0 && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted) {
         return Err(SpawnError::Closed);
     }
-    Ok(TaskHandle::new(task, join))
+    Ok(TaskHandle::new(task))
 }
 
 /// Returns the last segment of a type's path, without its generics: `send` for `app::notify::send::{{closure}}`.

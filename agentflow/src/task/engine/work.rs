@@ -30,7 +30,7 @@ use crate::{
 
 /// The code that a task runs. It is polled within the task, where [`CurrentTask::get`] returns that task.
 pub(crate) trait Work {
-    type Value;
+    type Value: Send + 'static;
 
     /// Returns whether dropping the work ends it.
     fn is_droppable(&self) -> bool {
@@ -163,6 +163,7 @@ pin_project! {
 impl<F, T> Work for RetryingWork<F>
 where
     F: Future<Output = Result<T, TaskError>>,
+    T: Send + 'static,
 {
     type Value = T;
 

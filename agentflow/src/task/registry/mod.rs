@@ -23,7 +23,7 @@ use super::{
         log,
         metrics::{Change, Metrics},
         sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify},
-        task::{StopRequest, TaskEnd, TaskRecord},
+        task::{StopRequest, TaskEnd, TaskRecord, TaskResult},
     },
     error::{SpawnError, TaskError},
     events::TaskEvent,
@@ -142,11 +142,16 @@ impl Registry {
     }
 
     /// Removes a task that has ended, lets queued tasks run, and reports the end.
-    pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd) {
+    ///
+    /// The record, the counters and the handle change at one moment, under the lock: a caller that finds the task gone
+    /// finds its handle ready, and the other way round. The metrics are recorded before, like the log line, because a
+    /// caller that waited for the task may end the process at once.
+    pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd, result: Option<TaskResult>) {
         let TaskEnd { outcome, age, .. } = end;
-        task.set_end(end);
+        self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         let mut forgotten = None;
         let mut state = self.lock();
+        let remains = task.set_end(end, result);
         let (removed, next) = state.remove(task.at).unzip();
         state.outcomes.count(outcome);
         if let Some(closing) = &mut state.closing {
@@ -181,7 +186,7 @@ impl Registry {
             // Sending fails if the last watcher has gone meanwhile: then the event is for no one.
             let _ = events.send(TaskEvent::Ended(end));
         }
-        self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
+        remains.finish();
         if is_awaited {
             self.notify();
         }

@@ -13,6 +13,10 @@ pub enum SpawnError {
     /// refuses spawns that don't belong to a live task or a live run.
     #[error("the task manager is closed")]
     Closed,
+    /// The run whose node received this manager has ended. A node's manager spawns while its run lives; what is to go on
+    /// afterwards uses the app's own manager, [`task_manager`](crate::CompiledGraph::task_manager).
+    #[error("the run of this task manager has ended: spawn with the app's own `task_manager()`")]
+    RunEnded,
     /// There is no runtime to run the task on: neither was the manager made within one, nor was the task spawned
     /// within one.
     #[error("there is no tokio runtime here: make the task manager, or spawn the task, within one")]
@@ -31,6 +35,7 @@ impl SpawnError {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
+            Self::RunEnded => "run_ended",
             Self::NoRuntime => "no_runtime",
             Self::Full => "full",
             Self::DuplicateKey => "duplicate_key",

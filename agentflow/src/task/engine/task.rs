@@ -233,7 +233,7 @@ impl TaskRecord {
 
     /// Returns its run's list of tasks, if the run's end concerns this task.
     pub(crate) fn run_tasks(&self) -> Option<&RunTasks> {
-        let tasks = self.origin.as_ref()?.run_tasks()?;
+        let tasks = self.origin.as_ref()?.run_tasks();
         (self.spec.extras().on_run_end != OnRunEnd::Detach).then_some(tasks)
     }
 

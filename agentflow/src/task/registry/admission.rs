@@ -1,10 +1,13 @@
 //! Admission: a spawn is counted and queued, or refused, or another task gives up its slot for it.
 
-use std::{pin::pin, sync::Arc};
+use std::{future::pending, pin::pin, sync::Arc};
 
 use super::{
     super::{
-        engine::task::{StopRequest, TaskRecord, TaskRef},
+        engine::{
+            run_tasks::RunTasks,
+            task::{StopRequest, TaskRecord, TaskRef},
+        },
         error::SpawnError,
         id::TaskId,
         options::{OnDuplicateKey, OnFull, TaskManagerOptions},
@@ -20,23 +23,21 @@ const MIN_LEAVING: usize = 1_000;
 
 /// The origin of a spawn.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spawner {
+pub(crate) struct Spawner<'a> {
     /// The task that spawns a child.
     pub(crate) task: Option<TaskRef>,
-    /// Set if a node of a run spawns.
-    pub(crate) is_run: bool,
+    /// The run whose node's manager spawns.
+    pub(crate) run: Option<&'a RunTasks>,
 }
 
 impl Registry {
     /// Counts the task and reserves a slot for it, or returns why not; then the registry is unchanged.
     ///
     /// [`SpawnError::Full`] may be temporary: see [`admit_when_free`](Registry::admit_when_free).
-    pub(crate) fn admit(&self, task: &mut Arc<TaskRecord>, spawner: Spawner) -> Result<(), SpawnError> {
+    pub(crate) fn admit(&self, task: &mut Arc<TaskRecord>, spawner: Spawner<'_>) -> Result<(), SpawnError> {
         let victims = {
             let mut state = self.lock();
-            if !state.accepts(spawner) {
-                return Err(SpawnError::Closed);
-            }
+            state.check_right(spawner)?;
             let parent = spawner.task.and_then(|spawner| state.get(spawner)).cloned();
             let victims = state.reserve_slot(task, parent.as_deref(), &self.options)?;
             // Mark all victims while holding the lock, so that ending one of them cannot start another.
@@ -53,7 +54,11 @@ impl Registry {
 
     /// Like [`admit`](Self::admit), but waits for a free slot where there is none. Waiting spawns get slots in the
     /// order of their first polls.
-    pub(crate) async fn admit_when_free(&self, task: &mut Arc<TaskRecord>, spawner: Spawner) -> Result<(), SpawnError> {
+    pub(crate) async fn admit_when_free(
+        &self,
+        task: &mut Arc<TaskRecord>,
+        spawner: Spawner<'_>,
+    ) -> Result<(), SpawnError> {
         let admitted = async {
             // A spawn that is given up releases this lock. The next one then looks for a slot itself, so a notification
             // that the first one had received is not lost.
@@ -76,17 +81,24 @@ impl Registry {
         let refused = async {
             loop {
                 let phase_changed = self.phase_changed.notified();
-                if !self.lock().accepts(spawner) {
-                    return;
+                let run_ended = async {
+                    match spawner.run {
+                        Some(run) => run.ended().await,
+                        None => pending().await,
+                    }
+                };
+                self.lock().check_right(spawner)?;
+                tokio::select! {
+                    () = guard_waker(phase_changed) => {}
+                    () = run_ended => {}
                 }
-                guard_waker(phase_changed).await;
             }
         };
         tokio::select! {
             biased;
             admitted = admitted => admitted,
             // A close refuses all waiting spawns at once, not only the first in the queue.
-            () = refused => Err(SpawnError::Closed),
+            refused = refused => refused,
         }
     }
 
@@ -97,12 +109,20 @@ impl Registry {
 }
 
 impl State {
-    /// Returns whether the manager's phase accepts this spawn.
-    fn accepts(&self, spawner: Spawner) -> bool {
-        match self.phase {
-            ManagerPhase::Open => true,
-            ManagerPhase::Draining => spawner.is_run || spawner.task.is_some_and(|task| self.get(task).is_some()),
-            ManagerPhase::Closed => false,
+    /// Checks that the spawner has the right to spawn, which depends on what it stands for and not on its handle: the
+    /// manager of a node spawns while its run lives, and a task's children are accepted while it lives.
+    fn check_right(&self, spawner: Spawner<'_>) -> Result<(), SpawnError> {
+        if self.phase == ManagerPhase::Closed {
+            return Err(SpawnError::Closed);
+        }
+        if spawner.task.is_some_and(|task| self.get(task).is_some()) {
+            return Ok(());
+        }
+        match spawner.run {
+            Some(run) if run.is_live() => Ok(()),
+            Some(_) => Err(SpawnError::RunEnded),
+            None if self.phase == ManagerPhase::Open => Ok(()),
+            None => Err(SpawnError::Closed),
         }
     }
 

@@ -412,3 +412,93 @@ fn a_handle_outlives_its_runtime() {
     assert!(matches!(waiting.now_or_never(), Some(Err(TaskError::Aborted))));
     assert!(matches!(cancelled.now_or_never(), Some(Err(TaskError::Cancelled))));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_watcher_ever_counts_more_running_tasks_than_may_run() {
+    const TASKS: usize = 2_000;
+    let options = TaskManagerOptions::new().max_running(1).event_buffer(4 * TASKS);
+    let tasks = BackgroundTaskManager::with_options(options);
+    let mut watchers = [tasks.events(), tasks.events()];
+    for _ in 0..TASKS {
+        tasks.create_task(async {}).spawn().unwrap();
+    }
+    tasks.close(None).await;
+    let mut seen = Vec::new();
+    for watcher in &mut watchers {
+        let (mut running, mut kinds) = (0, Vec::new());
+        while let Some(event) = watcher.next().await {
+            kinds.push(match event {
+                TaskEvent::Spawned(task) => ("spawned", task.id()),
+                TaskEvent::Started(task) => {
+                    running += 1;
+                    ("started", task.id())
+                }
+                TaskEvent::Ended(end) => {
+                    running -= 1;
+                    ("ended", end.id())
+                }
+                other => panic!("{other:?}"),
+            });
+            assert!((0..=1).contains(&running));
+            assert_eq!(watcher.sequence(), kinds.len() as u64);
+        }
+        assert_eq!(kinds.len(), 3 * TASKS);
+        seen.push(kinds);
+    }
+    assert_eq!(seen[0], seen[1], "all watchers see one order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_events_of_all_ends_are_there_when_a_wait_is_over() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.events();
+    for _ in 0..3 {
+        tasks.create_task(async {}).spawn().unwrap();
+    }
+    tasks.wait_for_all(None).await.unwrap();
+    let mut ended = 0;
+    while let Some(Some(event)) = events.next().now_or_never() {
+        ended += u32::from(matches!(event, TaskEvent::Ended(_)));
+    }
+    assert_eq!(ended, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_falls_behind_knows_where_it_is() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().event_buffer(2));
+    let (mut slow, mut quick) = (tasks.events(), tasks.events());
+    tasks.create_task(async {}).spawn().unwrap();
+    let mut sequences = Vec::new();
+    for _ in 0..3 {
+        quick.next().await.unwrap();
+        sequences.push(quick.sequence());
+    }
+    assert!(matches!(slow.next().await, Some(TaskEvent::Missed(1))));
+    sequences.push(slow.sequence());
+    slow.next().await.unwrap();
+    sequences.push(slow.sequence());
+    assert_eq!(sequences, [1, 2, 3, 1, 2]);
+    // The numbers go on after a time without watchers.
+    drop((slow, quick));
+    tasks.create_task(async {}).spawn().unwrap().await.unwrap();
+    let mut late = tasks.events();
+    assert_eq!(late.sequence(), 0);
+    tasks.create_task(async {}).spawn().unwrap();
+    late.next().await.unwrap();
+    assert_eq!(late.sequence(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_progress_is_reported_after_the_end() {
+    let tasks = BackgroundTaskManager::new();
+    let mut events = tasks.events();
+    let context = tasks.create_task_with_context(|task| async move { Ok::<_, Infallible>(task) }).spawn().unwrap();
+    let context = context.await.unwrap();
+    context.progress(0.5, "late");
+    tasks.close(None).await;
+    let mut last = None;
+    while let Some(event) = events.next().await {
+        last = Some(event);
+    }
+    assert!(matches!(last, Some(TaskEvent::Ended(_))));
+}

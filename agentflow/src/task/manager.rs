@@ -385,11 +385,10 @@ impl BackgroundTaskManager {
     /// [`event_buffer`](TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with the number of
     /// missed events, and goes on with the oldest that is retained. While there is no stream, events cost nothing.
     ///
-    /// [`wait_for_all`](Self::wait_for_all) and [`close`](Self::close) don't wait for the events: the last
-    /// [`Ended`] may arrive a moment after they have returned.
+    /// The events come in the order in which they became true. When [`wait_for_all`](Self::wait_for_all) or
+    /// [`close`](Self::close) has returned, the stream has the events of all ends.
     ///
     /// [`TaskEvent::Missed`]: crate::task::TaskEvent::Missed
-    /// [`Ended`]: crate::task::TaskEvent::Ended
     ///
     /// ```
     /// use agentflow::task::TaskEvent;

@@ -9,7 +9,7 @@ mod eviction;
 mod run_queue;
 mod state;
 mod waiters;
-mod watchers;
+pub(super) mod watchers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -91,7 +91,7 @@ impl Registry {
         if let Some(tasks) = task.run_tasks() {
             tasks.add(task);
         }
-        self.emit(|| TaskEvent::Spawned(TaskInfo::new(task, Instant::now())));
+        self.emit(task, TaskEvent::Spawned);
         self.metrics.record(&task.spec.name, Change::Spawned);
     }
 
@@ -101,7 +101,7 @@ impl Registry {
         if task.spec.extras().idle_timeout.is_some() {
             task.beat(None);
         }
-        self.emit(|| TaskEvent::Started(TaskInfo::new(task, Instant::now())));
+        self.emit(task, TaskEvent::Started);
         if cfg!(feature = "metrics") {
             self.metrics.record(&task.spec.name, Change::Started { waited: task.spawned.elapsed() });
         }
@@ -120,10 +120,7 @@ impl Registry {
             task.beat_at(now.checked_add(retry_in).unwrap_or(now), None);
         }
         log::attempt_failed(task, attempt, &error, retry_in);
-        self.emit(|| {
-            let task = TaskInfo::new(task, Instant::now());
-            TaskEvent::AttemptFailed { task, attempt, error: Arc::clone(&error), retry_in }
-        });
+        self.emit(task, |task| TaskEvent::AttemptFailed { task, attempt, error, retry_in });
     }
 
     /// Begins another attempt of a task, and returns its number.
@@ -138,7 +135,7 @@ impl Registry {
 
     /// Reports the progress of a task to the watchers.
     pub(super) fn task_progressed(&self, task: &Arc<TaskRecord>, progress: Arc<TaskProgress>) {
-        self.emit(|| TaskEvent::Progress(TaskInfo::new(task, Instant::now()).with_progress(progress)));
+        self.emit(task, |task| TaskEvent::Progress(task.with_progress(progress)));
     }
 
     /// Removes a task that has ended, lets queued tasks run, and reports the end.
@@ -165,8 +162,8 @@ impl Registry {
         }
         let is_awaited = state.waiters.count > 0 && state.live() <= state.waiters.wake_at;
         let has_free_slot = state.has_free_slot(&self.options);
-        // Take the sender under the same lock: the stream must not close before this task's `Ended` event is sent.
-        let events = if state.is_over() { state.events.take() } else { state.events.clone() };
+        let ended = state.publish(|| FinishedTask::of(task).map(TaskEvent::Ended));
+        let over = state.end_events_if_over();
         drop(state);
 
         // Dropped outside the lock: the record may hold user data.
@@ -174,17 +171,13 @@ impl Registry {
         for task in next.into_iter().flatten() {
             task.wake();
         }
+        ended.deliver();
+        over.deliver();
         if let Some(origin) = &task.origin {
             catch_panic(|| origin.report_end(&task.spec.name, task.at.id, outcome));
         }
         if let Some(tasks) = task.run_tasks() {
             tasks.remove(task);
-        }
-        if let Some(events) = events
-            && let Some(end) = FinishedTask::of(task)
-        {
-            // Sending fails if the last watcher has gone meanwhile: then the event is for no one.
-            let _ = events.send(TaskEvent::Ended(end));
         }
         remains.finish();
         if is_awaited {

@@ -14,7 +14,9 @@ use std::{
 
 use agentflow::{
     BackgroundTaskManager, RetryPolicy, TaskContext,
-    task::{SpawnError, TaskError, TaskEvent, TaskEventStream, TaskHandle, TaskManagerOptions, TaskOutcome},
+    task::{
+        OnDuplicateKey, SpawnError, TaskError, TaskEvent, TaskEventStream, TaskHandle, TaskManagerOptions, TaskOutcome,
+    },
 };
 use futures::FutureExt;
 use tokio::{
@@ -501,4 +503,80 @@ async fn no_progress_is_reported_after_the_end() {
         last = Some(event);
     }
     assert!(matches!(last, Some(TaskEvent::Ended(_))));
+}
+
+#[test]
+fn a_spawn_on_a_runtime_that_has_shut_down_is_refused_and_nothing_else() {
+    let (log, _guard) = capture();
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let tasks = runtime.block_on(async { BackgroundTaskManager::new() });
+    drop(runtime);
+    let mut events = tasks.events();
+    let held = Arc::new(());
+    for _ in 0..2 {
+        let its = Arc::clone(&held);
+        let spawned = tasks.create_task(async move { drop(its) }).key("k", OnDuplicateKey::Skip).spawn();
+        assert_eq!(spawned.map(drop), Err(SpawnError::Closed));
+        let its = Arc::clone(&held);
+        let spawned = tasks.create_blocking_task(move |_| drop(its)).spawn();
+        assert_eq!(spawned.map(drop), Err(SpawnError::Closed));
+    }
+    let hostile = OnDrop(|| quiet_panic("dropped"));
+    assert_eq!(tasks.create_task(async move { drop(hostile) }).spawn().map(drop), Err(SpawnError::Closed));
+    assert_eq!(Arc::strong_count(&held), 1);
+    let stats = tasks.stats();
+    assert_eq!((stats.spawned, stats.active, stats.outcomes.total(), stats.rejected), (0, 0, 0, 5));
+    assert!(tasks.recently_finished().is_empty());
+    assert!(events.next().now_or_never().is_none());
+    let messages: Vec<_> = log.ends().iter().map(|line| line.field("message").to_owned()).collect();
+    assert_eq!(messages, ["background task rejected"; 5]);
+    drop(tasks);
+    assert!(matches!(events.next().now_or_never(), Some(None)));
+}
+
+#[test]
+fn while_a_runtime_shuts_down_each_spawn_is_accepted_and_ended_or_refused() {
+    for _ in 0..50 {
+        let runtime = Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let options = TaskManagerOptions::new().history(100_000).event_buffer(1 << 20);
+        let tasks = {
+            let _entered = runtime.enter();
+            BackgroundTaskManager::with_options(options)
+        };
+        let mut events = tasks.events();
+        let spawner = std::thread::spawn({
+            let tasks = tasks.clone();
+            move || {
+                let mut accepted = Vec::new();
+                loop {
+                    match tasks.create_task(async { tokio::task::yield_now().await }).spawn() {
+                        Ok(handle) => accepted.push(handle),
+                        Err(why) => {
+                            assert_eq!(why, SpawnError::Closed);
+                            return accepted;
+                        }
+                    }
+                }
+            }
+        });
+        while tasks.stats().spawned < 20 {
+            std::hint::spin_loop();
+        }
+        drop(runtime);
+        let accepted = spawner.join().unwrap();
+        let stats = tasks.stats();
+        assert_eq!((stats.spawned, stats.active, stats.rejected), (accepted.len() as u64, 0, 1));
+        assert_eq!(stats.outcomes.total(), stats.spawned);
+        drop(tasks);
+        let (mut begun, mut ended) = (0, 0);
+        while let Some(event) = events.next().now_or_never().unwrap() {
+            begun += u64::from(matches!(event, TaskEvent::Spawned(_)));
+            ended += u64::from(matches!(event, TaskEvent::Ended(_)));
+        }
+        assert_eq!((begun, ended), (stats.spawned, stats.spawned));
+        for handle in accepted {
+            let end = handle.now_or_never().expect("it has ended");
+            assert!(matches!(end, Ok(()) | Err(TaskError::Aborted)));
+        }
+    }
 }

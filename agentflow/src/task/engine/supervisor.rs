@@ -50,8 +50,10 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             let _entered = this.span.enter();
-            if this.supervised.phase != TaskPhase::Ended {
-                this.supervised.dropped_by_runtime(this.current);
+            match this.supervised.phase {
+                TaskPhase::Ended => {}
+                TaskPhase::New if this.current.task.refuse() => this.supervised.refused_by_runtime(this.current),
+                _ => this.supervised.dropped_by_runtime(this.current),
             }
         }
     }
@@ -117,7 +119,9 @@ impl Stop {
 type WorkResult<W> = Result<<W as Work>::Value, TaskError>;
 
 impl<W: Work> Supervisor<W> {
+    /// Creates the future of an admitted task, and its span. From here on the destructor ends the task.
     pub(crate) fn new(current: CurrentTask, work: W) -> Self {
+        let span = TaskSpan::new(&current.task);
         let supervised = Supervised {
             work: Some(work),
             current: Some(current.clone()),
@@ -126,13 +130,7 @@ impl<W: Work> Supervisor<W> {
             ending: None,
             sleep: None,
         };
-        Self { current, span: TaskSpan::default(), supervised }
-    }
-
-    /// Reports that the task was spawned, and creates its span.
-    pub(crate) fn announce(&mut self) {
-        self.current.registry.task_spawned(&self.current.task);
-        self.span = TaskSpan::new(&self.current.task);
+        Self { current, span, supervised }
     }
 }
 
@@ -142,6 +140,8 @@ impl<W: Work> Future for Supervisor<W> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
+        // The spawner reports the task as well; a poll may come first.
+        this.current.registry.task_accepted(&this.current.task);
         let _entered = this.span.enter();
         this.supervised.poll(cx, this.current)
     }
@@ -291,6 +291,15 @@ impl<W: Work> Supervised<W> {
             _ => TaskError::Aborted,
         };
         self.end(current, Err(error));
+    }
+
+    /// Takes back a task that the runtime dropped at once, because it has shut down.
+    fn refused_by_runtime(self: Pin<&mut Self>, current: &CurrentTask) {
+        let mut this = self.project();
+        *this.phase = TaskPhase::Ended;
+        // The task never was, so a panic of its destructor is not its outcome.
+        let _ = drop_work(this.work.as_mut(), this.current);
+        current.registry.task_refused(&current.task);
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<()> {

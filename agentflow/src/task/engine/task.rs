@@ -19,7 +19,7 @@ use super::{
         outcome::{TaskOutcome, TimeoutKind},
     },
     run_tasks::RunTasks,
-    sync::{AtomicBool, AtomicU8, AtomicU32, Mutex},
+    sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Once},
 };
 use crate::{error::catch_panic, run_id::RunId};
 
@@ -71,6 +71,10 @@ pub(crate) struct TaskRecord {
     stop_request: AtomicU8,
     /// A [`RunPermit`].
     permit: AtomicU8,
+    /// Completed when it is decided and reported whether the runtime has taken the task.
+    acceptance: Once,
+    /// Set if the runtime has not taken the task.
+    refused: AtomicBool,
     /// Set when a close cancels this task because its bound is over.
     unfinished: AtomicBool,
     /// Set when the task no longer counts towards `max_tasks`, though it has not ended.
@@ -217,6 +221,8 @@ impl TaskRecord {
             spawned: Instant::now(),
             stop_request: AtomicU8::new(StopRequest::None as u8),
             permit: AtomicU8::new(RunPermit::Pending as u8),
+            acceptance: Once::new(),
+            refused: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
             slot_released: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
@@ -292,6 +298,27 @@ impl TaskRecord {
             2 => StopRequest::Abort,
             _ => StopRequest::Evict,
         }
+    }
+
+    /// Decides that the runtime has taken the task, unless it is decided already, and calls `report`. When this returns,
+    /// the decision has been reported, by this call or by another one.
+    pub(crate) fn accept(&self, report: impl FnOnce()) {
+        if !self.acceptance.is_completed() {
+            self.acceptance.call_once(report);
+        }
+    }
+
+    /// Decides that the runtime has not taken the task; returns `false` if it has.
+    pub(crate) fn refuse(&self) -> bool {
+        // Relaxed: `acceptance` orders the store before each load that follows its completion.
+        self.acceptance.call_once(|| self.refused.store(true, Ordering::Relaxed));
+        self.is_refused()
+    }
+
+    /// Returns whether the runtime has refused the task; valid once that is decided.
+    pub(crate) fn is_refused(&self) -> bool {
+        // Relaxed: as in `refuse`.
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Sets the waker of the supervisor. A request made before this call is visible to loads after it; a later request

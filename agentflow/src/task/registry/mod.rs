@@ -16,6 +16,7 @@ use std::{sync::Arc, time::Duration};
 use state::ManagerPhase;
 pub(super) use state::State;
 use tokio::time::Instant;
+use watchers::Delivery;
 
 use super::{
     engine::{
@@ -30,6 +31,7 @@ use super::{
     id::TaskProgress,
     info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
+    outcome::TaskOutcome,
 };
 use crate::error::{AttemptTimedOut, catch_panic};
 
@@ -53,6 +55,15 @@ pub(super) struct Registry {
     metrics: Metrics,
     pub(super) runtime: Option<Handle>,
     pub(super) options: TaskManagerOptions,
+}
+
+/// The effects of the removal of a task on others.
+#[must_use = "`hand_on` wakes those that wait for it"]
+struct Freed {
+    next: Vec<Arc<TaskRecord>>,
+    over: Delivery,
+    is_awaited: bool,
+    has_free_slot: bool,
 }
 
 impl Registry {
@@ -82,8 +93,14 @@ impl Registry {
         why
     }
 
-    /// Reports that a task was admitted: to its run, to the watchers, and to the metrics.
-    pub(super) fn task_spawned(&self, task: &Arc<TaskRecord>) {
+    /// Reports that a task was spawned, unless that was reported already.
+    ///
+    /// A task is reported when the runtime has taken it: before, the spawn may still fail.
+    pub(super) fn task_accepted(&self, task: &Arc<TaskRecord>) {
+        task.accept(|| self.report_spawn(task));
+    }
+
+    fn report_spawn(&self, task: &Arc<TaskRecord>) {
         if let Some(origin) = &task.origin {
             // A run's watcher wakes the reader of its stream.
             catch_panic(|| origin.report_start(&task.spec.name, task.at.id));
@@ -160,30 +177,57 @@ impl Registry {
             }
             state.history.extend(removed);
         }
-        let is_awaited = state.waiters.count > 0 && state.live() <= state.waiters.wake_at;
-        let has_free_slot = state.has_free_slot(&self.options);
         let ended = state.publish(|| FinishedTask::of(task).map(TaskEvent::Ended));
-        let over = state.end_events_if_over();
+        let freed = self.freed(&mut state, next.unwrap_or_default());
         drop(state);
 
         // Dropped outside the lock: the record may hold user data.
         drop(forgotten);
-        for task in next.into_iter().flatten() {
+        ended.deliver();
+        self.hand_on(freed, || {
+            if let Some(origin) = &task.origin {
+                catch_panic(|| origin.report_end(&task.spec.name, task.at.id, outcome));
+            }
+            if let Some(tasks) = task.run_tasks() {
+                tasks.remove(task);
+            }
+            remains.finish();
+        });
+    }
+
+    /// Removes a task that the runtime has refused, as if it had never been admitted.
+    pub(super) fn task_refused(&self, task: &Arc<TaskRecord>) {
+        let mut state = self.lock();
+        // A caller that has found the task meanwhile does not wait for it.
+        let end = TaskEnd { outcome: TaskOutcome::Aborted, age: Duration::ZERO, error: None, limit: None };
+        let remains = task.set_end(end, None);
+        let next = state.remove(task.at).map(|(_, next)| next);
+        let freed = self.freed(&mut state, next.unwrap_or_default());
+        drop(state);
+        self.hand_on(freed, || remains.finish());
+    }
+
+    /// Returns what the removal of a task leaves to do outside the lock.
+    fn freed(&self, state: &mut State, next: Vec<Arc<TaskRecord>>) -> Freed {
+        Freed {
+            next,
+            over: state.end_events_if_over(),
+            is_awaited: state.waiters.count > 0 && state.live() <= state.waiters.wake_at,
+            has_free_slot: state.has_free_slot(&self.options),
+        }
+    }
+
+    /// Wakes the tasks and the callers that waited for the removal of a task, and calls `report` before the latter.
+    fn hand_on(&self, freed: Freed, report: impl FnOnce()) {
+        for task in freed.next {
             task.wake();
         }
-        ended.deliver();
-        over.deliver();
-        if let Some(origin) = &task.origin {
-            catch_panic(|| origin.report_end(&task.spec.name, task.at.id, outcome));
-        }
-        if let Some(tasks) = task.run_tasks() {
-            tasks.remove(task);
-        }
-        remains.finish();
-        if is_awaited {
+        freed.over.deliver();
+        report();
+        if freed.is_awaited {
             self.notify();
         }
-        if has_free_slot {
+        if freed.has_free_slot {
             self.slot_freed.notify_one();
         }
     }

@@ -42,6 +42,7 @@ mod task_progress;
 mod task_queue_model;
 mod task_retries;
 mod task_timeouts;
+mod task_told_and_true;
 mod task_waiting;
 mod task_watching;
 mod tracing_spans;

@@ -18,7 +18,7 @@ use super::{
     handle::TaskHandle,
     manager::BackgroundTaskManager,
     options::{OnDuplicateKey, OnRunEnd},
-    outcome::{TaskOutcome, TaskOutput},
+    outcome::TaskOutput,
 };
 use crate::RetryPolicy;
 
@@ -65,7 +65,7 @@ pub(super) struct WorkVtable<T, W> {
 }
 
 /// Hands an admitted task to the runtime.
-type Launch<T, W> = fn(W, &Handle, CurrentTask) -> Result<TaskHandle<T>, SpawnError>;
+type Launch<T, W> = fn(W, &Handle, CurrentTask) -> TaskHandle<T>;
 
 /// The work of [`create_retrying_task`](BackgroundTaskManager::create_retrying_task): a closure that makes the future
 /// of each attempt, and the retry policy.
@@ -429,8 +429,12 @@ impl<T, W> PendingTask<'_, T, W> {
     /// Hands the task to the runtime, once it is admitted.
     fn launch(self) -> Result<TaskHandle<T>, SpawnError> {
         let Self { manager, runtime, task, work, launch } = self;
-        let current = CurrentTask { registry: Arc::clone(&manager.registry), task };
-        launch(work, &runtime, current)
+        let registry = &manager.registry;
+        let current = CurrentTask { registry: Arc::clone(registry), task: Arc::clone(&task) };
+        let handle = launch(work, &runtime, current);
+        registry.task_accepted(&task);
+        // A runtime that has shut down drops the task at once, and with it the supervisor, which refuses it.
+        if task.is_refused() { Err(registry.reject(&task.spec.name, SpawnError::Closed)) } else { Ok(handle) }
     }
 }
 
@@ -506,21 +510,14 @@ where
 }
 
 /// Hands an admitted task to the runtime.
-fn launch<W>(work: W, runtime: &Handle, current: CurrentTask) -> Result<TaskHandle<W::Value>, SpawnError>
+fn launch<W>(work: W, runtime: &Handle, current: CurrentTask) -> TaskHandle<W::Value>
 where
     W: Work + Send + 'static,
-    W::Value: Send + 'static,
 {
     let task = Arc::clone(&current.task);
-    // From here on the supervisor's destructor ends the task, even if code that `announce` calls panics.
-    let mut supervisor = Supervisor::new(current, work);
-    supervisor.announce();
-    let join = runtime.spawn(supervisor);
-    // A runtime that has shut down drops the future at once.
-    if join.is_finished() && task.attempt() == 0 && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted) {
-        return Err(SpawnError::Closed);
-    }
-    Ok(TaskHandle::new(task, join))
+    // The handle finds the result in the task's record.
+    drop(runtime.spawn(Supervisor::new(current, work)));
+    TaskHandle::new(task)
 }
 
 /// Returns the last segment of a type's path, without its generics: `send` for `app::notify::send::{{closure}}`.

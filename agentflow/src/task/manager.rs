@@ -134,14 +134,14 @@ impl BackgroundTaskManager {
         Self { registry, role: ManagerRole::Owner(owner) }
     }
 
-    /// Returns the manager for a node of a run: its spawns carry the run and the node, and are reported to `watch` and
-    /// `tasks`. It doesn't keep the manager alive.
+    /// Returns the manager for a node of a run: its spawns carry the run and the node, are reported to `watch` and
+    /// `tasks`, and are accepted while the run lives. It doesn't keep the manager alive.
     pub(crate) fn labelled(
         &self,
         run: RunId,
         node: Arc<str>,
         watch: Option<Arc<dyn Watch>>,
-        tasks: Option<Arc<RunTasks>>,
+        tasks: Arc<RunTasks>,
     ) -> Self {
         let origin = Arc::new(TaskOrigin::new(run, node, watch, tasks));
         Self { registry: Arc::clone(&self.registry), role: ManagerRole::Run(origin) }
@@ -161,12 +161,16 @@ impl BackgroundTaskManager {
         }
     }
 
-    pub(super) fn spawner(&self) -> Spawner {
+    pub(super) fn spawner(&self) -> Spawner<'_> {
         let task = match &self.role {
             ManagerRole::Task(task) => Some(task.at),
             ManagerRole::Owner(_) | ManagerRole::Run(_) => CurrentTask::of_registry(&self.registry),
         };
-        Spawner { task, is_run: matches!(self.role, ManagerRole::Run(_)) }
+        let run = match &self.role {
+            ManagerRole::Run(origin) => Some(origin.run_tasks()),
+            ManagerRole::Owner(_) | ManagerRole::Task(_) => None,
+        };
+        Spawner { task, run }
     }
 
     /// Returns the tasks that would wait for themselves if a wait that is called here waited for them.
@@ -381,11 +385,10 @@ impl BackgroundTaskManager {
     /// [`event_buffer`](TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with the number of
     /// missed events, and goes on with the oldest that is retained. While there is no stream, events cost nothing.
     ///
-    /// [`wait_for_all`](Self::wait_for_all) and [`close`](Self::close) don't wait for the events: the last
-    /// [`Ended`] may arrive a moment after they have returned.
+    /// The events come in the order in which they became true. When [`wait_for_all`](Self::wait_for_all) or
+    /// [`close`](Self::close) has returned, the stream has the events of all ends.
     ///
     /// [`TaskEvent::Missed`]: crate::task::TaskEvent::Missed
-    /// [`Ended`]: crate::task::TaskEvent::Ended
     ///
     /// ```
     /// use agentflow::task::TaskEvent;
@@ -609,7 +612,7 @@ mod tests {
     async fn a_nodes_tasks_carry_its_run_and_its_name_and_so_do_their_children() {
         let tasks = BackgroundTaskManager::new();
         let run = RunId::new();
-        let node = tasks.labelled(run, "SEND".into(), None, None);
+        let node = tasks.labelled(run, "SEND".into(), None, Arc::default());
         let parent = |task: TaskContext| async move {
             task.manager().create_task(pending::<()>()).name("child").spawn()?;
             pending::<Result<(), SpawnError>>().await
@@ -626,7 +629,7 @@ mod tests {
     async fn what_an_ended_task_left_behind_still_carries_its_origin() {
         let tasks = BackgroundTaskManager::new();
         let run = RunId::new();
-        let node = tasks.labelled(run, "SEND".into(), None, None);
+        let node = tasks.labelled(run, "SEND".into(), None, Arc::default());
         let parent = |task: TaskContext| async { Ok::<_, SpawnError>(task) };
         let ended = node.create_task_with_context(parent).spawn().expect("the manager is open").await;
         spawn(ended.expect("it returned").manager()).expect("the manager is open");
@@ -636,7 +639,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_draining_runs_may_spawn_and_others_may_not() {
         let tasks = BackgroundTaskManager::new();
-        let node = tasks.labelled(RunId::new(), "SEND".into(), None, None);
+        let node = tasks.labelled(RunId::new(), "SEND".into(), None, Arc::default());
         tasks.drain();
         assert_eq!(spawn(&node), Ok(()));
         assert_eq!(spawn(&tasks), Err(SpawnError::Closed));
@@ -648,7 +651,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_nodes_manager_does_not_keep_the_manager_alive() {
         let tasks = BackgroundTaskManager::new();
-        let node = tasks.labelled(RunId::new(), "SEND".into(), None, None).clone();
+        let node = tasks.labelled(RunId::new(), "SEND".into(), None, Arc::default()).clone();
         let handle = node.create_task(pending::<()>()).spawn().expect("the manager is open");
         drop(tasks);
         assert_eq!(spawn(&node), Err(SpawnError::Closed));

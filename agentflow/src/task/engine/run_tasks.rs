@@ -1,4 +1,4 @@
-//! [`RunTasks`]: the live tasks that the end of a run concerns.
+//! [`RunTasks`]: a run as its tasks see it: whether it lives, and the live tasks that its end concerns.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,12 +7,14 @@ use super::{
     sync::{Mutex, Notify},
     task::{StopRequest, TaskRecord, TaskRef},
 };
+use crate::sync::guard_waker;
 
-/// The live tasks of a run that it cancels or waits for when it ends.
+/// Whether a run lives, and the live tasks that it cancels or waits for when it ends.
 #[derive(Debug, Default)]
 pub(crate) struct RunTasks {
     owned: Mutex<Owned>,
-    ended: Notify,
+    /// Notified when one of the tasks has ended, and when the run has.
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -22,6 +24,23 @@ struct Owned {
 }
 
 impl RunTasks {
+    /// Returns whether the run has not ended.
+    pub(crate) fn is_live(&self) -> bool {
+        !self.owned.lock().run_has_ended
+    }
+
+    /// Waits until the run has ended.
+    pub(crate) async fn ended(&self) {
+        loop {
+            // Created before the check, so that an end between the two is not missed.
+            let changed = self.changed.notified();
+            if !self.is_live() {
+                return;
+            }
+            guard_waker(changed).await;
+        }
+    }
+
     /// Adds a task that was admitted, or cancels it if the run has ended meanwhile. The caller must not hold the
     /// registry's lock.
     pub(crate) fn add(&self, task: &Arc<TaskRecord>) {
@@ -39,28 +58,30 @@ impl RunTasks {
     /// Removes a task that has ended.
     pub(crate) fn remove(&self, task: &TaskRecord) {
         self.owned.lock().tasks.remove(&task.at);
-        self.ended.notify_waiters();
+        self.changed.notify_waiters();
     }
 
     /// Waits until none of the tasks with [`OnRunEnd::Wait`] is left, those spawned meanwhile included.
     pub(crate) async fn wait(&self) {
         loop {
             // Created before the check, so that an end between the two is not missed.
-            let ended = self.ended.notified();
+            let changed = self.changed.notified();
             if !self.owned.lock().tasks.values().any(|task| task.spec.extras().on_run_end == OnRunEnd::Wait) {
                 return;
             }
-            ended.await;
+            guard_waker(changed).await;
         }
     }
 
-    /// Cancels the tasks with [`OnRunEnd::Cancel`], and lets go of the others: the run has ended.
+    /// Ends the run's right to spawn, cancels the tasks with [`OnRunEnd::Cancel`], and lets go of the others.
     pub(crate) fn run_ended(&self) {
         let left = {
             let mut owned = self.owned.lock();
             owned.run_has_ended = true;
             std::mem::take(&mut owned.tasks)
         };
+        // Spawns that wait for a free slot are refused now.
+        self.changed.notify_waiters();
         let mut cancelled: Vec<_> = left.into_values().collect();
         cancelled.retain(|task| task.spec.extras().on_run_end == OnRunEnd::Cancel);
         // Mark all of them first, so that ending one of them cannot start another.

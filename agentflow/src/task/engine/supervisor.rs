@@ -6,7 +6,6 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,7 +13,6 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
 
 use super::{
     super::{
@@ -23,12 +21,12 @@ use super::{
         outcome::{TaskOutcome, TimeoutKind},
     },
     current::CurrentTask,
-    log,
+    log::{self, TaskSpan},
     sync::{Sleep, sleep_until},
-    task::{StopRequest, TaskEnd, TaskRecord},
+    task::{StopRequest, TaskEnd, TaskRecord, TaskResult},
     work::Work,
 };
-use crate::error::panic_message;
+use crate::error::{catch_panic, panic_message};
 
 /// The resolution of tokio's timers: an end that is late by no more than this is no overrun.
 const TIMER_STEP: Duration = Duration::from_millis(1);
@@ -40,8 +38,7 @@ pin_project! {
         W: Work,
     {
         current: CurrentTask,
-        // In a box, and only if a subscriber enables it.
-        span: Option<Box<Span>>,
+        span: TaskSpan,
         #[pin]
         supervised: Supervised<W>,
     }
@@ -52,9 +49,11 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            let _entered = this.span.as_deref().map(Span::enter);
-            if this.supervised.phase != TaskPhase::Ended {
-                this.supervised.dropped_by_runtime(this.current);
+            let _entered = this.span.enter();
+            match this.supervised.phase {
+                TaskPhase::Ended => {}
+                TaskPhase::New if this.current.task.refuse() => this.supervised.refused_by_runtime(this.current),
+                _ => this.supervised.dropped_by_runtime(this.current),
             }
         }
     }
@@ -117,10 +116,12 @@ impl Stop {
     }
 }
 
-type TaskResult<W> = Result<<W as Work>::Value, TaskError>;
+type WorkResult<W> = Result<<W as Work>::Value, TaskError>;
 
 impl<W: Work> Supervisor<W> {
+    /// Creates the future of an admitted task, and its span. From here on the destructor ends the task.
     pub(crate) fn new(current: CurrentTask, work: W) -> Self {
+        let span = TaskSpan::new(&current.task);
         let supervised = Supervised {
             work: Some(work),
             current: Some(current.clone()),
@@ -129,23 +130,19 @@ impl<W: Work> Supervisor<W> {
             ending: None,
             sleep: None,
         };
-        Self { current, span: None, supervised }
-    }
-
-    /// Reports that the task was spawned, and creates its span.
-    pub(crate) fn announce(&mut self) {
-        self.current.registry.task_spawned(&self.current.task);
-        let span = log::span(&self.current.task);
-        self.span = (!span.is_disabled()).then(|| Box::new(span));
+        Self { current, span, supervised }
     }
 }
 
 impl<W: Work> Future for Supervisor<W> {
-    type Output = TaskResult<W>;
+    /// The result is in the task's record, where the handle finds it.
+    type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskResult<W>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let _entered = this.span.as_deref().map(Span::enter);
+        // The spawner reports the task as well; a poll may come first.
+        this.current.registry.task_accepted(&this.current.task);
+        let _entered = this.span.enter();
         this.supervised.poll(cx, this.current)
     }
 }
@@ -189,14 +186,15 @@ impl<W: Work> Supervised<W> {
     }
 
     /// Drops the work, or informs it through its token if it can't be dropped.
-    fn stop(mut self: Pin<&mut Self>, current: &CurrentTask, why: Stop) -> Poll<TaskResult<W>> {
+    fn stop(mut self: Pin<&mut Self>, current: &CurrentTask, why: Stop) -> Poll<()> {
         let this = self.as_mut().project();
         if this.work.as_ref().as_pin_ref().is_none_or(|work| work.is_droppable()) {
             // Code that the task handed its token to should stop as well.
             if let Some(token) = &current.task.spec.token {
                 token.cancel();
             }
-            return Poll::Ready(self.end(current, Err(why.error())));
+            self.end(current, Err(why.error()));
+            return Poll::Ready(());
         }
         this.ending.get_or_insert_default().informed.get_or_insert(why);
         *this.sleep = None;
@@ -205,7 +203,7 @@ impl<W: Work> Supervised<W> {
     }
 
     /// Polls the work; its panic is the task's end.
-    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<TaskResult<W>> {
+    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<WorkResult<W>> {
         let informed = self.informed();
         let mut this = self.project();
         let Some(work) = this.work.as_mut().as_pin_mut() else {
@@ -272,34 +270,39 @@ impl<W: Work> Supervised<W> {
     }
 
     /// Drops the work and records the end.
-    fn end(self: Pin<&mut Self>, current: &CurrentTask, result: TaskResult<W>) -> TaskResult<W> {
+    fn end(self: Pin<&mut Self>, current: &CurrentTask, result: WorkResult<W>) {
         let mut this = self.project();
         *this.phase = TaskPhase::Ended;
         let result = match (result, drop_work(this.work.as_mut(), this.current)) {
             (result @ Err(TaskError::Panicked { .. }), _) | (result, Ok(())) => result,
-            (_, Err(message)) => Err(TaskError::Panicked { message }),
+            (result, Err(message)) => {
+                // The result may have a destructor that panics as well.
+                catch_panic(|| drop(result));
+                Err(TaskError::Panicked { message })
+            }
         };
-        let (outcome, error, limit) = match &result {
-            Ok(_) => (TaskOutcome::Completed, None, None),
-            Err(error) => (error.outcome(), error.text(), error.limit()),
-        };
-        record_end(current, outcome, error, limit);
-        result
+        finish(current, result);
     }
 
     /// Records the end of a task that the runtime dropped because it shuts down.
     fn dropped_by_runtime(self: Pin<&mut Self>, current: &CurrentTask) {
-        let mut this = self.project();
-        *this.phase = TaskPhase::Ended;
-        let (outcome, error) = match drop_work(this.work.as_mut(), this.current) {
-            Err(message) => (TaskOutcome::Panicked, Some(message.into())),
-            Ok(()) if current.task.stop_request() == StopRequest::Cancel => (TaskOutcome::Cancelled, None),
-            Ok(()) => (TaskOutcome::Aborted, None),
+        let error = match current.task.stop_request() {
+            StopRequest::Cancel => TaskError::Cancelled,
+            _ => TaskError::Aborted,
         };
-        record_end(current, outcome, error, None);
+        self.end(current, Err(error));
     }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<TaskResult<W>> {
+    /// Takes back a task that the runtime dropped at once, because it has shut down.
+    fn refused_by_runtime(self: Pin<&mut Self>, current: &CurrentTask) {
+        let mut this = self.project();
+        *this.phase = TaskPhase::Ended;
+        // The task never was, so a panic of its destructor is not its outcome.
+        let _ = drop_work(this.work.as_mut(), this.current);
+        current.registry.task_refused(&current.task);
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<()> {
         let task = &*current.task;
         if self.phase == TaskPhase::New && task.spec.timeout == Some(Duration::ZERO) {
             return self.stop(current, Stop::TimedOut { limit: TimeoutKind::Total, after: Duration::ZERO });
@@ -312,9 +315,9 @@ impl<W: Work> Supervised<W> {
             }
             if self.informed().is_none()
                 && let Some(why) = self.requested(task)
-                && let Poll::Ready(result) = self.as_mut().stop(current, why)
+                && self.as_mut().stop(current, why).is_ready()
             {
-                return Poll::Ready(result);
+                return Poll::Ready(());
             }
             // Mark the task started only after the stop request was checked: a task that is stopped before its first
             // poll must not count as started.
@@ -325,7 +328,8 @@ impl<W: Work> Supervised<W> {
             if self.phase != TaskPhase::Queued
                 && let Poll::Ready(result) = self.as_mut().poll_work(cx, current)
             {
-                return Poll::Ready(self.end(current, result));
+                self.end(current, result);
+                return Poll::Ready(());
             }
             let this = self.as_mut().project();
             if *this.has_waker {
@@ -352,7 +356,10 @@ impl<W: Work> Supervised<W> {
                 self.stop(current, why)
             }
             // tokio panics if the runtime's timer is not enabled: that is the task's error.
-            Err(payload) => Poll::Ready(self.end(current, Err(panicked(payload)))),
+            Err(payload) => {
+                self.end(current, Err(panicked(payload)));
+                Poll::Ready(())
+            }
         }
     }
 }
@@ -366,34 +373,33 @@ fn panicked(payload: Box<dyn std::any::Any + Send>) -> TaskError {
     TaskError::Panicked { message: panic_message(payload).into() }
 }
 
-/// Logs the end, then counts it: a caller that waited for the task may end the process at once, and the line must be
-/// written by then.
-fn record_end(current: &CurrentTask, outcome: TaskOutcome, error: Option<Arc<str>>, limit: Option<TimeoutKind>) {
-    /// Removes the task from the registry when it is dropped, even if a subscriber panics.
-    struct RemoveOnDrop<'a> {
-        current: &'a CurrentTask,
-        end: Option<TaskEnd>,
-    }
-
-    impl Drop for RemoveOnDrop<'_> {
-        fn drop(&mut self) {
-            if let Some(end) = self.end.take() {
-                self.current.registry.task_ended(&self.current.task, end);
-            }
-        }
-    }
-
+/// Ends a task with its result, which its handle can take from then on.
+///
+/// The end is logged before it is recorded: a caller that waited for the task may end the process at once, and the line
+/// must be written by then.
+fn finish<T: Send + 'static>(current: &CurrentTask, result: Result<T, TaskError>) {
+    let (outcome, error, limit) = match &result {
+        Ok(_) => (TaskOutcome::Completed, None, None),
+        Err(error) => (error.outcome(), error.text(), error.limit()),
+    };
     let task = &current.task;
+    let result = if task.has_handle() {
+        Some(Box::new(result) as TaskResult)
+    } else {
+        catch_panic(|| drop(result));
+        None
+    };
     let now = Instant::now();
     let end = TaskEnd { outcome, age: task.age(now), error, limit };
     let overrun = matches!(outcome, TaskOutcome::Completed | TaskOutcome::Failed)
         .then(|| task.deadline().and_then(|deadline| now.checked_duration_since(deadline)))
         .flatten()
         .filter(|overrun| *overrun > TIMER_STEP);
-    let removal = RemoveOnDrop { current, end: Some(end) };
-    if let Some(end) = &removal.end {
-        log::ended(task, end, overrun);
+    log::ended(task, &end, overrun);
+    if !outcome.is_by_itself() {
+        current.registry.log_if_orphan(task);
     }
+    current.registry.task_ended(task, end, result);
 }
 
 /// Drops the work now, as the current task; returns the message of its destructor's panic as `Err`.

@@ -1,9 +1,10 @@
 //! [`TaskRecord`]: the shared state of one task, from its spawn until its last reader lets go of it.
 
 use std::{
+    any::Any,
     borrow::Cow,
     sync::{Arc, atomic::Ordering},
-    task::Waker,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -18,9 +19,9 @@ use super::{
         outcome::{TaskOutcome, TimeoutKind},
     },
     run_tasks::RunTasks,
-    sync::{AtomicBool, AtomicU8, AtomicU32, Mutex},
+    sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Once},
 };
-use crate::run_id::RunId;
+use crate::{error::catch_panic, run_id::RunId};
 
 /// A task's own fields for the logs, in the order in which they were set.
 pub(crate) type Fields = Box<[(Cow<'static, str>, Value)]>;
@@ -70,6 +71,10 @@ pub(crate) struct TaskRecord {
     stop_request: AtomicU8,
     /// A [`RunPermit`].
     permit: AtomicU8,
+    /// Completed when it is decided and reported whether the runtime has taken the task.
+    acceptance: Once,
+    /// Set if the runtime has not taken the task.
+    refused: AtomicBool,
     /// Set when a close cancels this task because its bound is over.
     unfinished: AtomicBool,
     /// Set when the task no longer counts towards `max_tasks`, though it has not ended.
@@ -85,8 +90,53 @@ enum TaskStatus {
         /// The waker of the supervisor, once it has been found waiting.
         waker: Option<Waker>,
         heartbeat: Option<Box<Heartbeat>>,
+        handle: HandleState,
     },
-    Ended(TaskEnd),
+    Ended {
+        end: TaskEnd,
+        /// The result, until the handle takes it; absent if there was no handle any more.
+        result: Option<TaskResult>,
+    },
+}
+
+/// A `Result<T, TaskError>`, whose `T` only the task's work and its handle know.
+///
+/// It is in a box, so that the record of a task that ended does not occupy the memory of its value.
+pub(crate) type TaskResult = Box<dyn Any + Send>;
+
+/// The handle of a live task.
+#[derive(Debug)]
+enum HandleState {
+    /// The handle was not polled yet.
+    Idle,
+    /// The handle was polled with this waker.
+    Waiting(Waker),
+    Dropped,
+}
+
+/// The rest of a task's life, which its end leaves to do outside of the registry's lock.
+#[derive(Debug)]
+#[must_use = "the handle is woken by `finish`"]
+pub(crate) struct Remains {
+    status: TaskStatus,
+    unread: Option<TaskResult>,
+}
+
+impl Remains {
+    /// Wakes the handle, and drops what the task does not need any more.
+    pub(crate) fn finish(self) {
+        let Self { status, unread } = self;
+        if let Some(result) = unread {
+            catch_panic(|| drop(result));
+        }
+        if let TaskStatus::Live { waker, handle, .. } = status {
+            // The waker may hold the last reference to the runtime's memory of the task.
+            catch_panic(|| drop(waker));
+            if let HandleState::Waiting(waker) = handle {
+                catch_panic(|| waker.wake());
+            }
+        }
+    }
 }
 
 /// The last heartbeat of a task, and the progress that it reported.
@@ -171,10 +221,12 @@ impl TaskRecord {
             spawned: Instant::now(),
             stop_request: AtomicU8::new(StopRequest::None as u8),
             permit: AtomicU8::new(RunPermit::Pending as u8),
+            acceptance: Once::new(),
+            refused: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
             slot_released: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
-            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None }),
+            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None, handle: HandleState::Idle }),
         }
     }
 
@@ -187,7 +239,7 @@ impl TaskRecord {
 
     /// Returns its run's list of tasks, if the run's end concerns this task.
     pub(crate) fn run_tasks(&self) -> Option<&RunTasks> {
-        let tasks = self.origin.as_ref()?.run_tasks()?;
+        let tasks = self.origin.as_ref()?.run_tasks();
         (self.spec.extras().on_run_end != OnRunEnd::Detach).then_some(tasks)
     }
 
@@ -213,7 +265,8 @@ impl TaskRecord {
         }
         self.mark_stop_requested(request);
         if let Some(token) = &self.spec.token {
-            token.cancel();
+            // The token wakes futures of the user, with wakers that may be the user's too.
+            catch_panic(|| token.cancel());
         }
         self.wake();
     }
@@ -230,10 +283,10 @@ impl TaskRecord {
     pub(crate) fn wake(&self) {
         let waker = match &*self.status.lock() {
             TaskStatus::Live { waker, .. } => waker.clone(),
-            TaskStatus::Ended(_) => None,
+            TaskStatus::Ended { .. } => None,
         };
         if let Some(waker) = waker {
-            waker.wake();
+            catch_panic(|| waker.wake());
         }
     }
 
@@ -245,6 +298,27 @@ impl TaskRecord {
             2 => StopRequest::Abort,
             _ => StopRequest::Evict,
         }
+    }
+
+    /// Decides that the runtime has taken the task, unless it is decided already, and calls `report`. When this returns,
+    /// the decision has been reported, by this call or by another one.
+    pub(crate) fn accept(&self, report: impl FnOnce()) {
+        if !self.acceptance.is_completed() {
+            self.acceptance.call_once(report);
+        }
+    }
+
+    /// Decides that the runtime has not taken the task; returns `false` if it has.
+    pub(crate) fn refuse(&self) -> bool {
+        // Relaxed: `acceptance` orders the store before each load that follows its completion.
+        self.acceptance.call_once(|| self.refused.store(true, Ordering::Relaxed));
+        self.is_refused()
+    }
+
+    /// Returns whether the runtime has refused the task; valid once that is decided.
+    pub(crate) fn is_refused(&self) -> bool {
+        // Relaxed: as in `refuse`.
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Sets the waker of the supervisor. A request made before this call is visible to loads after it; a later request
@@ -305,7 +379,7 @@ impl TaskRecord {
     /// Records a heartbeat of a moment, which may lie ahead: no other one is expected until then.
     pub(crate) fn beat_at(&self, last: Instant, progress: Option<Arc<TaskProgress>>) -> bool {
         match &mut *self.status.lock() {
-            TaskStatus::Ended(_) => return false,
+            TaskStatus::Ended { .. } => return false,
             TaskStatus::Live { heartbeat: Some(heartbeat), .. } => {
                 heartbeat.last = last;
                 heartbeat.progress = progress.or(heartbeat.progress.take());
@@ -319,14 +393,14 @@ impl TaskRecord {
     pub(crate) fn last_heartbeat(&self) -> Option<Instant> {
         match &*self.status.lock() {
             TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref().map(|heartbeat| heartbeat.last),
-            TaskStatus::Ended(_) => None,
+            TaskStatus::Ended { .. } => None,
         }
     }
 
     pub(crate) fn progress(&self) -> Option<Arc<TaskProgress>> {
         match &*self.status.lock() {
             TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref()?.progress.clone(),
-            TaskStatus::Ended(_) => None,
+            TaskStatus::Ended { .. } => None,
         }
     }
 
@@ -352,20 +426,67 @@ impl TaskRecord {
         self.unfinished.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_end(&self, end: TaskEnd) {
-        let status = std::mem::replace(&mut *self.status.lock(), TaskStatus::Ended(end));
-        // Dropped outside the lock: the waker may hold the last reference to the runtime's memory of the task.
-        drop(status);
+    /// Records the end, and leaves the result to the handle. From here on the handle is ready, so the caller holds the
+    /// registry's lock, under which the task leaves the live ones as well.
+    pub(crate) fn set_end(&self, end: TaskEnd, result: Option<TaskResult>) -> Remains {
+        let mut status = self.status.lock();
+        let (result, unread) = match *status {
+            TaskStatus::Live { handle: HandleState::Dropped, .. } => (None, result),
+            _ => (result, None),
+        };
+        let status = std::mem::replace(&mut *status, TaskStatus::Ended { end, result });
+        Remains { status, unread }
+    }
+
+    /// Returns whether there is a handle that may take the result.
+    pub(crate) fn has_handle(&self) -> bool {
+        !matches!(*self.status.lock(), TaskStatus::Live { handle: HandleState::Dropped, .. })
+    }
+
+    /// Takes the result for the handle when the task has ended; it is absent if it was taken before.
+    pub(crate) fn poll_result(&self, cx: &Context<'_>) -> Poll<Option<TaskResult>> {
+        if !self.has_ended() {
+            // Cloned outside the lock: a waker is user code.
+            let waiting = HandleState::Waiting(cx.waker().clone());
+            let replaced = match &mut *self.status.lock() {
+                TaskStatus::Live { handle, .. } => Some(std::mem::replace(handle, waiting)),
+                TaskStatus::Ended { .. } => None,
+            };
+            if let Some(replaced) = replaced {
+                catch_panic(|| drop(replaced));
+                return Poll::Pending;
+            }
+        }
+        match &mut *self.status.lock() {
+            TaskStatus::Ended { result, .. } => Poll::Ready(result.take()),
+            // Unreachable: an end is final.
+            TaskStatus::Live { .. } => Poll::Pending,
+        }
+    }
+
+    /// Records that there is no handle any more, and drops the result.
+    pub(crate) fn drop_handle(&self) {
+        let (replaced, result) = match &mut *self.status.lock() {
+            TaskStatus::Live { handle, .. } => (Some(std::mem::replace(handle, HandleState::Dropped)), None),
+            TaskStatus::Ended { result, .. } => (None, result.take()),
+        };
+        catch_panic(|| drop(replaced));
+        catch_panic(|| drop(result));
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(*self.status.lock(), TaskStatus::Ended(_))
+        matches!(*self.status.lock(), TaskStatus::Ended { .. })
+    }
+
+    /// Returns whether the task has ended, and was not cut off.
+    pub(crate) fn ended_by_itself(&self) -> bool {
+        self.end().is_some_and(|end| end.outcome.is_by_itself())
     }
 
     pub(crate) fn end(&self) -> Option<TaskEnd> {
         match &*self.status.lock() {
             TaskStatus::Live { .. } => None,
-            TaskStatus::Ended(end) => Some(end.clone()),
+            TaskStatus::Ended { end, .. } => Some(end.clone()),
         }
     }
 }

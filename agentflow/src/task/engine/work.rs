@@ -10,7 +10,6 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::{task::yield_now, time::sleep};
-use tracing::Span;
 
 use super::{
     super::{
@@ -19,18 +18,19 @@ use super::{
         outcome::{TaskOutput, TimeoutKind},
     },
     current::CurrentTask,
+    log::TaskSpan,
     sync::{Handle, JoinHandle},
     task::StopRequest,
 };
 use crate::{
     RetryPolicy,
     attempt::{AttemptFault, guarded},
-    error::{AttemptTimedOut, Panicked, panic_message},
+    error::{AttemptTimedOut, Panicked, catch_panic, panic_message},
 };
 
 /// The code that a task runs. It is polled within the task, where [`CurrentTask::get`] returns that task.
 pub(crate) trait Work {
-    type Value;
+    type Value: Send + 'static;
 
     /// Returns whether dropping the work ends it.
     fn is_droppable(&self) -> bool {
@@ -140,14 +140,15 @@ where
     C: FnOnce(TaskContext) -> O + Send + 'static,
     O: TaskOutput,
 {
-    let span = Span::current();
+    let span = TaskSpan::current();
     Handle::current().spawn_blocking(move || {
         // The task may have been stopped while it waited for a thread: then it must not begin.
         if current.task.stop_request() != StopRequest::None {
             return None;
         }
         let task = TaskContext::new(&current);
-        Some(span.in_scope(|| CurrentTask::scope(&mut Some(current), || run(task))))
+        let _entered = span.enter();
+        Some(CurrentTask::scope(&mut Some(current), || run(task)))
     })
 }
 
@@ -162,6 +163,7 @@ pin_project! {
 impl<F, T> Work for RetryingWork<F>
 where
     F: Future<Output = Result<T, TaskError>>,
+    T: Send + 'static,
 {
     type Value = T;
 
@@ -191,18 +193,29 @@ where
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let delay = match &error {
+        let delay = || match &error {
             TaskError::Failed(source) => delays.after(&**source),
             TaskError::Panicked { message } => delays.after(&Panicked { message: message.as_str().into() }),
             TaskError::TimedOut { after, .. } => delays.after(&AttemptTimedOut { after: *after }),
             _ => None,
+        };
+        // The policy's predicate is user code. Its panic is the task's, and is caught here because the error must not be
+        // dropped while the thread unwinds: a second panic then would abort the process.
+        let delay = match catch_unwind(AssertUnwindSafe(delay)) {
+            Ok(delay) => delay,
+            Err(payload) => {
+                catch_panic(|| drop(error));
+                return Err(TaskError::Panicked { message: panic_message(payload).into() });
+            }
         };
         // `get` returns the task, because this future is only polled within it.
         let (Some(delay), Some(CurrentTask { registry, task })) = (delay, CurrentTask::get()) else {
             return Err(error);
         };
         registry.attempt_failed(&task, number, &error, delay);
-        drop((registry, task, error));
+        drop((registry, task));
+        // The attempt is over: a panic of its error's destructor changes nothing any more.
+        catch_panic(|| drop(error));
         if delay.is_zero() {
             // Attempts that never wait must not starve the thread's other tasks, nor keep their own from being stopped.
             yield_now().await;

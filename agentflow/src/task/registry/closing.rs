@@ -52,12 +52,8 @@ impl Registry {
 
     /// Wakes the waiting spawns, which are refused now, and ends the watchers' streams if no task lives.
     pub(super) fn notify_closed(&self) {
-        let events = {
-            let mut state = self.lock();
-            state.is_over().then(|| state.events.take()).flatten()
-        };
-        // Dropped outside the lock: dropping the sender wakes the watchers.
-        drop(events);
+        let over = self.lock().end_events_if_over();
+        over.deliver();
         self.notify_phase_changed();
     }
 

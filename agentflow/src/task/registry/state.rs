@@ -3,12 +3,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use slab::Slab;
-use tokio::{sync::broadcast, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     super::{
         engine::task::{TaskRecord, TaskRef},
-        events::TaskEvent,
         info::FinishedTask,
         options::TaskManagerOptions,
         outcome::TaskOutcome,
@@ -16,6 +15,7 @@ use super::{
     },
     eviction::Evictable,
     run_queue::{QueueEntry, RunQueue},
+    watchers::EventBuffer,
 };
 
 /// The live tasks of a manager, its history, and its counters.
@@ -36,8 +36,13 @@ pub(crate) struct State {
     pub(super) rejected: u64,
     pub(super) history: VecDeque<Arc<TaskRecord>>,
     pub(super) closing: Option<Closing>,
+    /// The task in which the last owner of the manager was dropped.
+    pub(super) last_owner_dropped_in: Option<TaskRef>,
     pub(super) waiters: Waiters,
-    pub(super) events: Option<broadcast::Sender<TaskEvent>>,
+    /// The events for the watchers, if there were any when the last event was emitted.
+    pub(super) events: Option<Arc<EventBuffer>>,
+    /// The sequence number of the next event when there is no buffer.
+    pub(super) event_sequence: u64,
 }
 
 /// The work that a manager accepts.
@@ -116,8 +121,10 @@ impl State {
             rejected: 0,
             history: VecDeque::new(),
             closing: None,
+            last_owner_dropped_in: None,
             waiters: Waiters::default(),
             events: None,
+            event_sequence: 1,
         }
     }
 

@@ -132,7 +132,7 @@ fn a_spawn_is_counted_or_refused_and_after_a_close_nothing_lives() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         // A run may spawn until the manager is closed, others until it begins to close.
-        let node = tasks.labelled(RunId::new(), "NODE".into(), None, None);
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Arc::default());
         let spawners: Vec<_> = [tasks.clone(), node]
             .map(|tasks| {
                 go(async move {
@@ -483,7 +483,7 @@ fn any_number_may_close_and_each_gets_the_complete_report() {
         let tasks = manager(TaskManagerOptions::new());
         // Then all ends are counted that there are.
         tasks.drain();
-        let node = tasks.labelled(RunId::new(), "NODE".into(), None, None);
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Arc::default());
         let is_bounded = one_in(2);
         let parked =
             is_bounded.then(|| node.create_task_with_context(|_| pending::<()>()).cancel_last().spawn().unwrap());
@@ -526,17 +526,24 @@ fn the_end_of_a_run_reaches_each_of_its_tasks() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         let run = Arc::new(RunTasks::default());
-        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Some(Arc::clone(&run)));
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Arc::clone(&run));
         let spawner = go(async move {
-            let cancelled = node.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
-            let ends = node.create_task(steps(up_to(2))).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
+            let cancelled = node.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn();
+            let ends = node.create_task(steps(up_to(2))).on_run_end(OnRunEnd::Cancel).spawn();
             [cancelled, ends]
         });
         steps(up_to(2)).await;
         run.run_ended();
-        let [cancelled, ends] = spawner.await.unwrap();
-        let outcomes = [outcome(cancelled).await, outcome(ends).await];
-        assert_eq!(outcomes[0].1, TaskOutcome::Cancelled);
+        let mut outcomes = Vec::new();
+        for (spawned, is_pending) in spawner.await.unwrap().into_iter().zip([true, false]) {
+            match spawned {
+                Ok(handle) => {
+                    outcomes.push(outcome(handle).await);
+                    assert!(!is_pending || outcomes[0].1 == TaskOutcome::Cancelled);
+                }
+                Err(error) => assert_eq!(error, SpawnError::RunEnded),
+            }
+        }
         assert_over(&tasks, &outcomes);
     });
 }
@@ -546,7 +553,7 @@ fn a_run_waits_for_those_that_it_is_to_wait_for_and_for_no_longer() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         let run = Arc::new(RunTasks::default());
-        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Some(Arc::clone(&run)));
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Arc::clone(&run));
         let parent = |task: TaskContext| async move {
             steps(up_to(2)).await;
             task.manager().create_task(steps(1)).on_run_end(OnRunEnd::Wait).spawn().unwrap();

@@ -7,7 +7,7 @@ use std::{
     future::pending,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, mpsc},
     task::{Context, Wake, Waker},
     time::Duration,
 };
@@ -16,11 +16,13 @@ use agentflow::{
     BackgroundTaskManager, RetryPolicy, TaskContext,
     task::{
         OnDuplicateKey, SpawnError, TaskError, TaskEvent, TaskEventStream, TaskHandle, TaskManagerOptions, TaskOutcome,
+        TaskState, TimeoutKind,
     },
 };
 use futures::FutureExt;
 use tokio::{
     runtime::Builder,
+    sync::oneshot,
     time::{sleep, timeout},
 };
 use tracing::{
@@ -579,4 +581,163 @@ fn while_a_runtime_shuts_down_each_spawn_is_accepted_and_ended_or_refused() {
             assert!(matches!(end, Ok(()) | Err(TaskError::Aborted)));
         }
     }
+}
+
+/// Calls the test on a runtime whose only thread for blocking work is taken until the sender is used or dropped.
+fn with_a_taken_thread<F: Future<Output = ()>>(test: impl FnOnce(mpsc::Sender<()>) -> F) {
+    let runtime = Builder::new_current_thread().enable_time().start_paused(true).max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let (free, taken) = mpsc::channel();
+        tokio::task::spawn_blocking(move || taken.recv());
+        test(free).await;
+    });
+}
+
+/// Advances the paused clock, which stands still while a thread is blocked.
+async fn pass(time: Duration) {
+    settle().await;
+    tokio::time::advance(time).await;
+    settle().await;
+}
+
+#[test]
+fn a_blocking_task_without_a_thread_is_queued_and_ends_when_it_is_stopped() {
+    with_a_taken_thread(|free| async move {
+        let _taken = free;
+        let options = TaskManagerOptions::new().max_running(4);
+        let tasks = BackgroundTaskManager::with_options(options);
+        let mut events = tasks.events();
+        let held = Arc::new(());
+        let spawn = |name: &'static str| {
+            let its = Arc::clone(&held);
+            let panics = move |_: TaskContext| -> () { panic!("begun, with {its:?}") };
+            tasks.create_blocking_task(panics).name(name).key("k", OnDuplicateKey::Queue).idle_timeout(SECOND)
+        };
+        let cancelled = spawn("cancelled").spawn().unwrap();
+        settle().await;
+        let info = tasks.task_info().remove(0);
+        assert_eq!((info.state(), info.attempt(), tasks.stats().queued), (TaskState::Queued, 0, 1));
+        pass(2 * SECOND).await;
+        assert!(!cancelled.is_finished(), "there was no heartbeat to miss yet");
+        cancelled.cancel();
+        assert!(matches!(cancelled.await, Err(TaskError::Cancelled)));
+        assert_eq!(Arc::strong_count(&held), 1, "its captures are gone");
+
+        for (builder, limit) in [
+            (spawn("total").timeout(SECOND), TimeoutKind::Total),
+            (spawn("queue").queue_timeout(SECOND), TimeoutKind::Queue),
+        ] {
+            let mut handle = builder.spawn().unwrap();
+            pass(2 * SECOND).await;
+            let end = (&mut handle).now_or_never().expect("it has timed out");
+            assert!(matches!(end, Err(TaskError::TimedOut { limit: over, .. }) if over == limit));
+        }
+        let aborted = spawn("aborted").spawn().unwrap();
+        settle().await;
+        drop(aborted.abort_on_drop());
+        settle().await;
+        assert_eq!((Arc::strong_count(&held), tasks.task_count(), tasks.stats().queued), (1, 0, 0));
+        // The key was not held for nothing.
+        assert!(tasks.create_task(async {}).name("next").key("k", OnDuplicateKey::Skip).spawn().unwrap().await.is_ok());
+        let ends = tasks.stats().outcomes;
+        assert_eq!((ends.cancelled, ends.timed_out, ends.aborted, ends.completed), (1, 2, 1, 1));
+        let mut begun = Vec::new();
+        while let Some(Some(event)) = events.next().now_or_never() {
+            if let TaskEvent::Started(task) = event {
+                begun.push(task.name().to_owned());
+            }
+        }
+        assert_eq!(begun, ["next"]);
+        assert!(tasks.recently_finished()[..4].iter().all(|end| end.attempts() == 0));
+    });
+}
+
+#[test]
+fn a_close_does_not_wait_for_a_blocking_task_without_a_thread() {
+    with_a_taken_thread(|free| async move {
+        let _taken = free;
+        let tasks = BackgroundTaskManager::new();
+        let waits = tasks.create_blocking_task(|_| panic!("begun")).name("waits").spawn().unwrap();
+        settle().await;
+        let report = tasks.close(Some(Duration::ZERO)).await;
+        assert_eq!((report.still_running.len(), report.unfinished[0].name()), (0, "waits"));
+        let Err(error) = waits.await;
+        assert_eq!(error.outcome(), TaskOutcome::Cancelled);
+    });
+}
+
+#[test]
+fn a_blocking_task_begins_when_its_closure_is_called() {
+    with_a_taken_thread(|free| async move {
+        let tasks = BackgroundTaskManager::new();
+        let mut events = tasks.events();
+        let ((begun, mut has_begun), (go, may_go)) = (oneshot::channel(), mpsc::channel::<()>());
+        let work = move |_: TaskContext| {
+            begun.send(()).unwrap();
+            may_go.recv().unwrap();
+            Ok::<_, Infallible>(7)
+        };
+        let handle = tasks.create_blocking_task(work).idle_timeout(5 * SECOND).spawn().unwrap();
+        pass(3 * SECOND).await;
+        assert!(matches!(events.next().now_or_never(), Some(Some(TaskEvent::Spawned(_)))));
+        assert!(events.next().now_or_never().is_none());
+        free.send(()).unwrap();
+        (&mut has_begun).await.unwrap();
+        let info = tasks.task_info().remove(0);
+        assert_eq!((info.state(), info.attempt(), tasks.stats().queued), (TaskState::Running, 1, 0));
+        assert!(matches!(events.next().await, Some(TaskEvent::Started(task)) if task.age() == 3 * SECOND));
+        // The idle timeout counts from the beginning.
+        pass(4 * SECOND).await;
+        assert_eq!(tasks.task_info()[0].state(), TaskState::Running);
+        pass(2 * SECOND).await;
+        assert_eq!(tasks.task_info()[0].state(), TaskState::Cancelling);
+        go.send(()).unwrap();
+        assert_eq!(handle.await.ok(), Some(7));
+    });
+}
+
+#[test]
+fn a_blocking_closure_that_outlives_its_runtime_keeps_its_key_until_it_returns() {
+    let runtime = Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    let tasks = {
+        let _entered = runtime.enter();
+        BackgroundTaskManager::new()
+    };
+    let ((begun, has_begun), (go, may_go)) = (mpsc::channel(), mpsc::channel::<()>());
+    let work = move |_: TaskContext| {
+        begun.send(()).unwrap();
+        may_go.recv().unwrap();
+        Ok::<_, Infallible>(7)
+    };
+    let handle = tasks.create_blocking_task(work).key("k", OnDuplicateKey::Skip).spawn().unwrap();
+    has_begun.recv().unwrap();
+    runtime.shutdown_background();
+    // The worker drops the supervisor, which leaves the end to the thread of the closure.
+    while tasks.task_info()[0].state() != TaskState::Cancelling {
+        std::thread::yield_now();
+    }
+    let again = || tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn().map(drop);
+    assert_eq!((again(), handle.is_finished()), (Err(SpawnError::DuplicateKey), false));
+    go.send(()).unwrap();
+    assert_eq!(futures::executor::block_on(handle).ok(), Some(7));
+    assert_eq!(again(), Err(SpawnError::Closed), "the runtime is gone, and the key is free");
+    assert_eq!((tasks.stats().outcomes.completed, tasks.stats().active), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_that_of_the_current_attempt() {
+    let tasks = BackgroundTaskManager::new();
+    let attempts = |attempt| async move {
+        sleep(SECOND).await;
+        if attempt == 1 {
+            TaskContext::current().unwrap().progress(0.9, "nearly");
+            return Err("busy");
+        }
+        sleep(SECOND).await;
+        Ok(())
+    };
+    tasks.create_retrying_task(attempts).retry(RetryPolicy::new(2)).spawn().unwrap();
+    sleep(3 * SECOND / 2).await;
+    let info = tasks.task_info().remove(0);
+    assert_eq!((info.attempt(), info.progress()), (2, None));
 }

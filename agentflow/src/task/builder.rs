@@ -485,7 +485,7 @@ where
     O: TaskOutput,
 {
     WorkVtable {
-        launch: |run, runtime, current| launch(BlockingWork::Closure(Some(run)), runtime, current),
+        launch: |run, runtime, current| launch(BlockingWork::new(run), runtime, current),
         type_name: type_name::<C>,
         has_token: true,
         is_blocking: true,

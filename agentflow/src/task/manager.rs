@@ -210,8 +210,13 @@ impl BackgroundTaskManager {
     /// Creates a task that blocks its thread: it runs on the runtime's threads for blocking work, not on those for
     /// futures.
     ///
-    /// Nothing can end it from outside: when it is cancelled or times out, it is informed through its [`TaskContext`]
-    /// and goes on until it returns, and its result is the outcome. A task that has not begun by then never begins.
+    /// The task begins when a thread calls the closure. Until then it is [`Queued`](crate::task::TaskState::Queued), and
+    /// ends like any queued task when it is cancelled or times out: the closure is dropped at once, and never called. It
+    /// counts as running for [`max_running`](TaskManagerOptions::max_running) meanwhile.
+    ///
+    /// Nothing can end a closure from outside once it runs: when its task is cancelled or times out, it is informed
+    /// through its [`TaskContext`] and goes on until it returns, and its result is the outcome. That holds even if the
+    /// runtime shuts down meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -15,21 +15,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{
-        error::TaskError,
-        options::TaskManagerOptions,
-        outcome::{TaskOutcome, TimeoutKind},
-    },
+    super::{error::TaskError, options::TaskManagerOptions, outcome::TimeoutKind},
     current::CurrentTask,
-    log::{self, TaskSpan},
+    end::finish,
+    log::TaskSpan,
     sync::{Sleep, sleep_until},
-    task::{StopRequest, TaskEnd, TaskRecord, TaskResult},
+    task::{StopRequest, TaskRecord},
     work::Work,
 };
 use crate::error::{catch_panic, panic_message};
-
-/// The resolution of tokio's timers: an end that is late by no more than this is no overrun.
-const TIMER_STEP: Duration = Duration::from_millis(1);
 
 pin_project! {
     /// One task as tokio runs it: the work, and what is needed to end it.
@@ -154,7 +148,18 @@ impl<W: Work> Supervised<W> {
         *this.phase = TaskPhase::Running;
         // The timer, if there is one, was for the queue timeout.
         *this.sleep = None;
-        current.registry.task_started(&current.task);
+        if !W::BEGINS_ITSELF {
+            current.registry.task_started(&current.task);
+        }
+    }
+
+    /// Returns whether the work has begun.
+    fn has_begun(&self, task: &TaskRecord) -> bool {
+        match self.phase {
+            TaskPhase::New | TaskPhase::Queued => false,
+            TaskPhase::Running => !W::BEGINS_ITSELF || task.attempt() > 0,
+            TaskPhase::Ended => true,
+        }
     }
 
     /// Returns the reason for which the work was informed, if it can't be dropped.
@@ -176,22 +181,19 @@ impl<W: Work> Supervised<W> {
     /// Returns whether the task has a grace period when it is cancelled, or is dropped at once.
     fn has_grace(&self, task: &TaskRecord) -> bool {
         let is_cancelled_last = task.spec.extras().cancel_last && task.is_unfinished();
-        // A task that was queued and has not begun has nothing to finish.
-        let has_begun = match self.phase {
-            TaskPhase::New => !task.was_queued(),
-            TaskPhase::Queued => false,
-            TaskPhase::Running | TaskPhase::Ended => true,
-        };
-        is_cancelled_last || (has_begun && task.spec.token.is_some())
+        // A task that waited in a queue and has not begun has nothing to finish. One that is about to be polled for the
+        // first time finds its token cancelled.
+        let begins_now = self.phase == TaskPhase::New && !task.was_queued() && !W::BEGINS_ITSELF;
+        is_cancelled_last || ((begins_now || self.has_begun(task)) && task.spec.token.is_some())
     }
 
     /// Drops the work, or informs it through its token if it can't be dropped.
     fn stop(mut self: Pin<&mut Self>, current: &CurrentTask, why: Stop) -> Poll<()> {
-        let this = self.as_mut().project();
-        if this.work.as_ref().as_pin_ref().is_none_or(|work| work.is_droppable()) {
+        let mut this = self.as_mut().project();
+        if this.work.as_mut().as_pin_mut().is_none_or(Work::revoke) {
             // Code that the task handed its token to should stop as well.
             if let Some(token) = &current.task.spec.token {
-                token.cancel();
+                catch_panic(|| token.cancel());
             }
             self.end(current, Err(why.error()));
             return Poll::Ready(());
@@ -235,7 +237,7 @@ impl<W: Work> Supervised<W> {
         let total = timed_out(TimeoutKind::Total, task.spawned, task.spec.timeout);
         let other = match (&self.ending, self.phase) {
             (Some(ending), _) => ending.grace_over.map(|over| (over, Stop::Aborted)),
-            (None, TaskPhase::Queued) => {
+            (None, TaskPhase::Queued | TaskPhase::Running) if !self.has_begun(task) => {
                 let limit = extras.queue_timeout.or(options.queue_timeout);
                 timed_out(TimeoutKind::Queue, task.spawned, limit)
             }
@@ -243,7 +245,7 @@ impl<W: Work> Supervised<W> {
                 // The beginning of the task was its first heartbeat.
                 timed_out(TimeoutKind::Idle, task.last_heartbeat()?, Some(limit))
             }),
-            (None, TaskPhase::New | TaskPhase::Ended) => None,
+            (None, TaskPhase::New | TaskPhase::Queued | TaskPhase::Ended) => None,
         };
         // `min_by_key` returns the first of equals: the total timeout wins if both are over at once.
         [total, other].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -285,7 +287,18 @@ impl<W: Work> Supervised<W> {
     }
 
     /// Records the end of a task that the runtime dropped because it shuts down.
-    fn dropped_by_runtime(self: Pin<&mut Self>, current: &CurrentTask) {
+    ///
+    /// A closure that runs on a thread goes on, so its task lives until it returns: that is the end then.
+    fn dropped_by_runtime(mut self: Pin<&mut Self>, current: &CurrentTask) {
+        let mut this = self.as_mut().project();
+        match this.work.as_mut().as_pin_mut().map_or(Poll::Ready(None), Work::abandon) {
+            Poll::Ready(Some(result)) => return self.end(current, result),
+            Poll::Ready(None) => {}
+            Poll::Pending => {
+                *this.phase = TaskPhase::Ended;
+                return current.task.request_stop(StopRequest::Cancel);
+            }
+        }
         let error = match current.task.stop_request() {
             StopRequest::Cancel => TaskError::Cancelled,
             _ => TaskError::Aborted,
@@ -371,35 +384,6 @@ fn is_informed(task: &TaskRecord) -> bool {
 
 fn panicked(payload: Box<dyn std::any::Any + Send>) -> TaskError {
     TaskError::Panicked { message: panic_message(payload).into() }
-}
-
-/// Ends a task with its result, which its handle can take from then on.
-///
-/// The end is logged before it is recorded: a caller that waited for the task may end the process at once, and the line
-/// must be written by then.
-fn finish<T: Send + 'static>(current: &CurrentTask, result: Result<T, TaskError>) {
-    let (outcome, error, limit) = match &result {
-        Ok(_) => (TaskOutcome::Completed, None, None),
-        Err(error) => (error.outcome(), error.text(), error.limit()),
-    };
-    let task = &current.task;
-    let result = if task.has_handle() {
-        Some(Box::new(result) as TaskResult)
-    } else {
-        catch_panic(|| drop(result));
-        None
-    };
-    let now = Instant::now();
-    let end = TaskEnd { outcome, age: task.age(now), error, limit };
-    let overrun = matches!(outcome, TaskOutcome::Completed | TaskOutcome::Failed)
-        .then(|| task.deadline().and_then(|deadline| now.checked_duration_since(deadline)))
-        .flatten()
-        .filter(|overrun| *overrun > TIMER_STEP);
-    log::ended(task, &end, overrun);
-    if !outcome.is_by_itself() {
-        current.registry.log_if_orphan(task);
-    }
-    current.registry.task_ended(task, end, result);
 }
 
 /// Drops the work now, as the current task; returns the message of its destructor's panic as `Err`.

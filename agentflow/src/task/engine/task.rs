@@ -353,14 +353,34 @@ impl TaskRecord {
         self.permit.load(Ordering::Acquire) != RunPermit::AtOnce as u8
     }
 
+    /// Returns whether the task may still begin: it was not requested to stop, or has a grace period as one of those that
+    /// a close cancels last.
+    pub(crate) fn may_begin(&self) -> bool {
+        match self.stop_request() {
+            StopRequest::None => true,
+            StopRequest::Cancel => self.spec.extras().cancel_last && self.is_unfinished(),
+            StopRequest::Abort | StopRequest::Evict => false,
+        }
+    }
+
+    /// Returns whether the task may run and waits for one of the runtime's threads for blocking work. The caller holds
+    /// the registry's lock.
+    pub(crate) fn awaits_thread(&self) -> bool {
+        self.spec.extras().is_blocking && self.may_run() && self.attempt() == 0
+    }
+
     /// Begins the first attempt.
     pub(crate) fn begin(&self) {
         // Release: the number is a value of its own and guards nothing else; it pairs with the load in `attempt`.
         self.attempt.store(1, Ordering::Release);
     }
 
-    /// Begins another attempt, and returns its number.
+    /// Begins another attempt, and returns its number. The progress was that of the attempt before.
     pub(crate) fn begin_attempt(&self) -> u32 {
+        let mut status = self.status.lock();
+        if let TaskStatus::Live { heartbeat: Some(heartbeat), .. } = &mut *status {
+            heartbeat.progress = None;
+        }
         // AcqRel: as in `begin`. Only the task itself counts its attempts up.
         self.attempt.fetch_add(1, Ordering::AcqRel) + 1
     }
@@ -397,11 +417,15 @@ impl TaskRecord {
         }
     }
 
-    pub(crate) fn progress(&self) -> Option<Arc<TaskProgress>> {
-        match &*self.status.lock() {
-            TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref()?.progress.clone(),
+    /// Returns the number of the current attempt and the progress of that attempt, read at one moment.
+    pub(crate) fn attempt_and_progress(&self) -> (u32, Option<Arc<TaskProgress>>) {
+        // `begin_attempt` changes both under this lock.
+        let status = self.status.lock();
+        let progress = match &*status {
+            TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref().and_then(|heartbeat| heartbeat.progress.clone()),
             TaskStatus::Ended { .. } => None,
-        }
+        };
+        (self.attempt(), progress)
     }
 
     /// Releases the task's slot to another one; returns whether this call was the first.

@@ -177,6 +177,7 @@ impl State {
         if may_run {
             new.permit_at_once();
         }
+        self.awaiting_thread += usize::from(new.awaits_thread());
         self.cancel_last += usize::from(new.spec.extras().cancel_last);
         if options.max_tasks.is_some() && options.on_full == OnFull::DropOldest && new.spec.is_evictable() {
             self.evictable.insert(new.at, may_run);

@@ -114,9 +114,20 @@ impl Registry {
 
     /// Begins the first attempt of a task.
     pub(super) fn task_started(&self, task: &Arc<TaskRecord>) {
-        task.begin();
-        if task.spec.extras().idle_timeout.is_some() {
+        let extras = task.spec.extras();
+        if extras.is_blocking {
+            let mut state = self.lock();
+            state.awaiting_thread -= usize::from(task.awaits_thread());
+            task.begin();
+        } else {
+            task.begin();
+        }
+        if extras.idle_timeout.is_some() {
             task.beat(None);
+            // A thread has begun the closure of a blocking task: its supervisor has another timeout from now on.
+            if extras.is_blocking {
+                task.wake();
+            }
         }
         self.emit(task, TaskEvent::Started);
         if cfg!(feature = "metrics") {

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(super) leaving: usize,
     /// The number of live tasks that are cancelled last.
     pub(super) cancel_last: usize,
+    /// The number of blocking tasks that may run, and wait for a thread.
+    pub(super) awaiting_thread: usize,
     pub(super) outcomes: OutcomeCounts,
     pub(super) retries: u64,
     pub(super) rejected: u64,
@@ -116,6 +118,7 @@ impl State {
             evictable: Evictable::default(),
             leaving: 0,
             cancel_last: 0,
+            awaiting_thread: 0,
             outcomes: OutcomeCounts::default(),
             retries: 0,
             rejected: 0,
@@ -132,6 +135,7 @@ impl State {
     pub(super) fn remove(&mut self, at: TaskRef) -> Option<(Arc<TaskRecord>, Vec<Arc<TaskRecord>>)> {
         let task = self.live.try_remove(at.slot)?;
         self.cancel_last -= usize::from(task.spec.extras().cancel_last);
+        self.awaiting_thread -= usize::from(task.awaits_thread());
         self.leaving -= usize::from(task.slot_released());
         self.evictable.remove(task.at);
         let next = self.queue.leave(QueueEntry::of(&task), task.may_run());
@@ -139,6 +143,7 @@ impl State {
         for task in &next {
             self.evictable.begins(task.at);
             task.permit_after_queue();
+            self.awaiting_thread += usize::from(task.awaits_thread());
         }
         Some((task, next))
     }
@@ -201,7 +206,7 @@ impl State {
         TaskStats {
             spawned: active + self.outcomes.total(),
             active,
-            queued: self.queue.waiting() as u64,
+            queued: (self.queue.waiting() + self.awaiting_thread) as u64,
             outcomes: self.outcomes,
             retries: self.retries,
             rejected: self.rejected,

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, join, select};
+use futures_util::future::{Either, FutureExt, join, select};
 use shuttle::{
     Config, Runner,
     future::{JoinHandle, block_on, yield_now},
@@ -248,6 +248,7 @@ fn a_wait_ends_when_all_that_lived_have_ended_and_not_before() {
         });
         tasks.wait_for_all(None).await.unwrap();
         assert!(before.iter().all(TaskHandle::is_finished));
+        assert!(before.into_iter().all(|handle| handle.now_or_never().is_some()));
         spawner.await.unwrap();
         bounded.await.unwrap();
         tasks.wait_for_all(None).await.unwrap();
@@ -518,6 +519,38 @@ fn any_number_may_close_and_each_gets_the_complete_report() {
             assert_eq!(outcomes[1].1, TaskOutcome::Aborted);
         }
         assert_over(&tasks, &outcomes);
+    });
+}
+
+#[test]
+fn a_closure_is_called_or_dropped_and_never_both() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let (called, captured) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
+        let closure = {
+            let (called, captured) = (Arc::clone(&called), Arc::clone(&captured));
+            move |_: TaskContext| {
+                called.fetch_add(1, Ordering::SeqCst);
+                drop(captured);
+            }
+        };
+        let mut handle = tasks.create_blocking_task(closure).queue_timeout(HOUR).timeout(DAY).spawn().unwrap();
+        let id = handle.id();
+        let canceller = go({
+            let tasks = tasks.clone();
+            async move {
+                steps(up_to(2)).await;
+                tasks.cancel(id)
+            }
+        });
+        let outcome = (&mut handle).await.as_ref().map_or_else(TaskError::outcome, |()| TaskOutcome::Completed);
+        // Whatever ended it, its captures are gone, and the closure was called if that is the outcome.
+        let was_called = outcome == TaskOutcome::Completed;
+        assert_eq!((called.load(Ordering::SeqCst), Arc::strong_count(&captured)), (usize::from(was_called), 1));
+        assert!(handle.is_finished());
+        assert_eq!(tasks.recently_finished()[0].attempts(), u32::from(was_called));
+        canceller.await.unwrap();
+        assert_over(&tasks, &[(id, outcome)]);
     });
 }
 

@@ -741,3 +741,37 @@ async fn progress_is_that_of_the_current_attempt() {
     let info = tasks.task_info().remove(0);
     assert_eq!((info.attempt(), info.progress()), (2, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tasks_clock_is_that_of_its_runtime_wherever_it_is_used() {
+    let tasks = BackgroundTaskManager::new();
+    sleep(3_600 * SECOND).await;
+    // A plain thread has no paused clock.
+    let plain_thread = {
+        let tasks = tasks.clone();
+        move || {
+            let work = |task: TaskContext| async move {
+                sleep(5 * SECOND).await;
+                Ok::<_, Infallible>(task)
+            };
+            let handle = tasks.create_task_with_context(work).timeout(60 * SECOND).spawn().unwrap();
+            let info = tasks.task_info().remove(0);
+            assert_eq!((info.age(), info.remaining()), (Duration::ZERO, Some(60 * SECOND)));
+            handle
+        }
+    };
+    let handle = std::thread::spawn(plain_thread).join().unwrap();
+    assert!(handle.await.is_ok());
+    assert_eq!(tasks.recently_finished()[0].age(), 5 * SECOND);
+
+    // A heartbeat from a plain thread counts for the paused clock.
+    let beats = |task: TaskContext| async move {
+        for _ in 0..3 {
+            sleep(4 * SECOND).await;
+            let task = task.clone();
+            std::thread::spawn(move || task.heartbeat()).join().unwrap();
+        }
+    };
+    let beats = tasks.create_task_with_context(beats).idle_timeout(5 * SECOND).spawn().unwrap();
+    assert!(beats.await.is_ok());
+}

@@ -19,6 +19,7 @@ use super::{
     manager::BackgroundTaskManager,
     options::{OnDuplicateKey, OnRunEnd},
     outcome::TaskOutput,
+    registry::now_in,
 };
 use crate::RetryPolicy;
 
@@ -397,7 +398,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
             token: vtable.has_token.then(CancellationToken::new),
             extras,
         };
-        let task = Arc::new(TaskRecord::new(spec, manager.origin()));
+        let task = Arc::new(TaskRecord::new(spec, manager.origin(), now_in(&runtime)));
         Ok(PendingTask { manager, runtime, task, work, launch: vtable.launch })
     }
 }

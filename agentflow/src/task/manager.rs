@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
-
 use super::{
     builder::{self, Retrying, TaskBuilder},
     context::TaskContext,
@@ -21,7 +19,7 @@ use super::{
     report::{CancelReport, CloseReport, WaitTimeout},
     stats::TaskStats,
 };
-use crate::{run_id::RunId, sync::deadline};
+use crate::run_id::RunId;
 
 /// Runs work in the background, and keeps a record of it until it has ended: see the [methods](#implementations).
 ///
@@ -374,7 +372,7 @@ impl BackgroundTaskManager {
     ///
     /// Dropping the future only ends the waiting.
     pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), WaitTimeout> {
-        let deadline = deadline(bound);
+        let deadline = self.registry.deadline_of_caller(bound);
         let except = self.current_and_ancestors();
         if self.registry.wait_for_others(&except, deadline).await {
             return Ok(());
@@ -497,7 +495,7 @@ impl BackgroundTaskManager {
         let mut tasks = self.registry.cancel(|task| !except.contains(&task.at));
         tasks.sort_unstable_by_key(|task| task.at.id);
         let grace = self.registry.longest_grace(&tasks);
-        let deadline = deadline(grace.checked_add(ABORT_MARGIN));
+        let deadline = self.registry.deadline_of_caller(grace.checked_add(ABORT_MARGIN));
         // The tasks before `left` have not been seen to end yet, so that each end is checked once.
         let mut left = tasks.len();
         let all_ended = |_: &State| {
@@ -508,7 +506,7 @@ impl BackgroundTaskManager {
         };
         self.registry.wait_until(deadline, usize::MAX, all_ended).await;
 
-        let now = Instant::now();
+        let now = self.registry.now();
         let mut report = CancelReport::default();
         for task in &tasks {
             match FinishedTask::of(task) {
@@ -564,7 +562,7 @@ impl BackgroundTaskManager {
     /// the last owner of the manager is dropped.
     pub async fn close(&self, bound: Option<Duration>) -> CloseReport {
         let except = self.current_and_ancestors();
-        self.registry.begin_closing(deadline(bound));
+        self.registry.begin_closing(self.registry.deadline_of_caller(bound));
         self.registry.close(&except).await
     }
 

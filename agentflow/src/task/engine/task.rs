@@ -213,12 +213,12 @@ impl TaskSpec {
 impl TaskRecord {
     /// Creates the record of a task that is not in the registry yet; admission assigns its slot. Its age counts from
     /// now.
-    pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>) -> Self {
+    pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>, now: Instant) -> Self {
         Self {
             at: TaskRef { id: TaskId(0), slot: usize::MAX },
             spec,
             origin,
-            spawned: Instant::now(),
+            spawned: now,
             stop_request: AtomicU8::new(StopRequest::None as u8),
             permit: AtomicU8::new(RunPermit::Pending as u8),
             acceptance: Once::new(),
@@ -231,9 +231,9 @@ impl TaskRecord {
     }
 
     /// Counts the task's age from now, because it had to wait for a slot. Has no effect once the registry has the task.
-    pub(crate) fn reset_age(self: &mut Arc<Self>) {
+    pub(crate) fn reset_age(self: &mut Arc<Self>, now: Instant) {
         if let Some(task) = Arc::get_mut(self) {
-            task.spawned = Instant::now();
+            task.spawned = now;
         }
     }
 
@@ -391,13 +391,9 @@ impl TaskRecord {
         self.attempt.load(Ordering::Acquire)
     }
 
-    /// Records a heartbeat, with or without progress; returns `false` if the task has ended.
-    pub(crate) fn beat(&self, progress: Option<Arc<TaskProgress>>) -> bool {
-        self.beat_at(Instant::now(), progress)
-    }
-
-    /// Records a heartbeat of a moment, which may lie ahead: no other one is expected until then.
-    pub(crate) fn beat_at(&self, last: Instant, progress: Option<Arc<TaskProgress>>) -> bool {
+    /// Records a heartbeat of a moment, with or without progress; returns `false` if the task has ended. The moment may
+    /// lie ahead: no other heartbeat is expected until then.
+    pub(crate) fn beat(&self, last: Instant, progress: Option<Arc<TaskProgress>>) -> bool {
         match &mut *self.status.lock() {
             TaskStatus::Ended { .. } => return false,
             TaskStatus::Live { heartbeat: Some(heartbeat), .. } => {

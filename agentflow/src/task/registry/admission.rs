@@ -71,7 +71,7 @@ impl Registry {
                 let mut slot_freed = pin!(self.slot_freed.notified());
                 slot_freed.as_mut().enable();
                 // The task is spawned now or later, and its age counts from then.
-                task.reset_age();
+                task.reset_age(self.now());
                 match self.admit(task, spawner) {
                     Err(SpawnError::Full) => guard_waker(slot_freed).await,
                     admitted => return admitted,

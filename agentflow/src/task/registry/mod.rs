@@ -81,6 +81,26 @@ impl Registry {
         }
     }
 
+    /// Returns the time on the clock of the tasks: that of the manager's runtime, if it has one, wherever this is called.
+    pub(super) fn now(&self) -> Instant {
+        self.runtime.as_ref().map_or_else(Instant::now, now_in)
+    }
+
+    /// Returns the time on the clock of a caller that waits, whose timers are those of its own runtime, or else of the
+    /// manager's.
+    pub(super) fn now_of_caller(&self) -> Instant {
+        match (Handle::try_current(), &self.runtime) {
+            (Err(_), Some(runtime)) => now_in(runtime),
+            _ => Instant::now(),
+        }
+    }
+
+    /// Returns the moment at which `bound` is over for a caller that waits; `None` if there is no bound, or if it lies
+    /// beyond the clock's range.
+    pub(super) fn deadline_of_caller(&self, bound: Option<Duration>) -> Option<Instant> {
+        bound.and_then(|bound| self.now_of_caller().checked_add(bound))
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -123,7 +143,7 @@ impl Registry {
             task.begin();
         }
         if extras.idle_timeout.is_some() {
-            task.beat(None);
+            task.beat(self.now(), None);
             // A thread has begun the closure of a blocking task: its supervisor has another timeout from now on.
             if extras.is_blocking {
                 task.wake();
@@ -131,7 +151,7 @@ impl Registry {
         }
         self.emit(task, TaskEvent::Started);
         if cfg!(feature = "metrics") {
-            self.metrics.record(&task.spec.name, Change::Started { waited: task.spawned.elapsed() });
+            self.metrics.record(&task.spec.name, Change::Started { waited: task.age(self.now()) });
         }
     }
 
@@ -144,8 +164,8 @@ impl Registry {
         };
         if task.spec.extras().idle_timeout.is_some() {
             // The task can't send a heartbeat during the pause, so the pause counts as one.
-            let now = Instant::now();
-            task.beat_at(now.checked_add(retry_in).unwrap_or(now), None);
+            let now = self.now();
+            task.beat(now.checked_add(retry_in).unwrap_or(now), None);
         }
         log::attempt_failed(task, attempt, &error, retry_in);
         self.emit(task, |task| TaskEvent::AttemptFailed { task, attempt, error, retry_in });
@@ -156,7 +176,7 @@ impl Registry {
         self.lock().retries += 1;
         self.metrics.record(&task.spec.name, Change::Retried);
         if task.spec.extras().idle_timeout.is_some() {
-            task.beat(None);
+            task.beat(self.now(), None);
         }
         task.begin_attempt()
     }
@@ -246,7 +266,7 @@ impl Registry {
     /// Returns the live tasks that match, oldest first. The lock is held only to find them.
     pub(super) fn infos(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<TaskInfo> {
         let tasks = self.lock().tasks().filter(|task| matches(task)).cloned().collect();
-        infos(tasks)
+        infos(tasks, self.now())
     }
 
     /// Cancels the live tasks that match, and returns them.
@@ -301,10 +321,15 @@ impl Registry {
     }
 }
 
+/// Returns the time on the clock of a runtime. A paused clock is visible only within its runtime.
+pub(super) fn now_in(runtime: &Handle) -> Instant {
+    let _entered = runtime.enter();
+    Instant::now()
+}
+
 /// Returns snapshots of these tasks, oldest first.
-fn infos(mut tasks: Vec<Arc<TaskRecord>>) -> Vec<TaskInfo> {
+fn infos(mut tasks: Vec<Arc<TaskRecord>>, now: Instant) -> Vec<TaskInfo> {
     tasks.sort_unstable_by_key(|task| task.at);
-    let now = Instant::now();
     tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 

@@ -55,7 +55,7 @@ impl Registry {
             guard_waker(changed).await;
             return true;
         };
-        if deadline <= Instant::now() {
+        if deadline <= self.now_of_caller() {
             return false;
         }
         let Some(sleep) = self.timer(deadline) else {

@@ -10,7 +10,6 @@ use std::{
 };
 
 use slab::Slab;
-use tokio::time::Instant;
 
 use super::{
     super::{
@@ -233,7 +232,7 @@ impl Registry {
         if !self.is_watched.load(Ordering::Acquire) {
             return;
         }
-        let now = Instant::now();
+        let now = self.now();
         let (delivery, unwatched) = {
             let mut state = self.lock();
             if state.events.as_ref().is_some_and(|events| events.has_readers()) {

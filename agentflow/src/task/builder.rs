@@ -1,6 +1,12 @@
 //! [`TaskBuilder`]: the settings of a task before it is spawned.
 
-use std::{any::type_name, borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    any::type_name,
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +17,7 @@ use super::{
         current::CurrentTask,
         supervisor::Supervisor,
         sync::Handle,
-        task::{TaskExtras, TaskRecord, TaskSpec},
+        task::{KeySetting, TaskExtras, TaskKey, TaskRecord, TaskSpec},
         work::{BlockingWork, ContextWork, FutureWork, Retries, RetryingWork, Work, retrying},
     },
     error::SpawnError,
@@ -223,8 +229,9 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self.with(|extras| extras.on_run_end = on_run_end)
     }
 
-    /// Sets the task's key. At most one task per key runs at a time; `on_duplicate` is the effect of this spawn on a
-    /// live task with the same key, or of that task on this spawn.
+    /// Sets the task's key. At most one task of a name and a key runs at a time; `on_duplicate` is the effect of this
+    /// spawn on a live task with the same name and key, or of that task on this spawn. The key `user-7` of tasks named
+    /// `index` has nothing to do with the key `user-7` of tasks named `mail`: see [`key_in`](Self::key_in).
     ///
     /// ```
     /// use agentflow::task::{OnDuplicateKey, SpawnError};
@@ -240,7 +247,36 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// # }
     /// ```
     pub fn key(self, key: impl Into<Arc<str>>, on_duplicate: OnDuplicateKey) -> Self {
-        self.with(|extras| extras.key = Some((key.into(), on_duplicate)))
+        self.keyed(TaskKey { scope: None, key: key.into() }, on_duplicate)
+    }
+
+    /// Sets the task's key in a scope that tasks of several names share: at most one task of a scope and a key runs at
+    /// a time. [`key`](Self::key) is the same with the task's name as its scope.
+    ///
+    /// ```
+    /// use agentflow::task::{OnDuplicateKey, SpawnError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let task = |name| tasks.create_task(async {}).name(name).key_in("account", "user-7", OnDuplicateKey::Skip);
+    /// task("export").spawn()?;
+    /// assert_eq!(task("delete").spawn().unwrap_err(), SpawnError::DuplicateKey);
+    /// # tasks.wait_for_all(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn key_in(
+        self,
+        scope: impl Into<Cow<'static, str>>,
+        key: impl Into<Arc<str>>,
+        on_duplicate: OnDuplicateKey,
+    ) -> Self {
+        self.keyed(TaskKey { scope: Some(scope.into()), key: key.into() }, on_duplicate)
+    }
+
+    fn keyed(self, key: TaskKey, on_duplicate: OnDuplicateKey) -> Self {
+        self.with(|extras| extras.key = Some(KeySetting { key, on_duplicate, replaced_by: OnceLock::new() }))
     }
 
     fn with(mut self, set: impl FnOnce(&mut TaskExtras)) -> Self {
@@ -342,6 +378,35 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         }
     }
 
+    /// Spawns the task, or returns `None` if its key is taken and it was to be
+    /// [skipped](OnDuplicateKey::Skip): another task does the work already.
+    ///
+    /// ```
+    /// use agentflow::task::OnDuplicateKey;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let index = || tasks.create_task(async {}).name("index").key("user-7", OnDuplicateKey::Skip);
+    /// assert!(index().spawn_if_free()?.is_some());
+    /// assert!(index().spawn_if_free()?.is_none());
+    /// # tasks.wait_for_all(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`spawn`](Self::spawn), but never [`SpawnError::DuplicateKey`]. Such a spawn counts as
+    /// [rejected](crate::task::TaskStats::rejected) all the same.
+    pub fn spawn_if_free(self) -> Result<Option<TaskHandle<T>>, SpawnError> {
+        match self.spawn() {
+            Ok(handle) => Ok(Some(handle)),
+            Err(SpawnError::DuplicateKey) => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+
     /// Spawns the task as soon as there is a free slot: where [`spawn`](Self::spawn) would return
     /// [`SpawnError::Full`], this waits, for as long as it takes.
     ///
@@ -390,6 +455,9 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         };
         if vtable.is_blocking {
             extras.get_or_insert_default().is_blocking = true;
+        }
+        if let Some(setting) = extras.as_deref_mut().and_then(|extras| extras.key.as_mut()) {
+            setting.key.scope.get_or_insert_with(|| name.clone());
         }
         let spec = TaskSpec {
             name,

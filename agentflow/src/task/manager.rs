@@ -68,7 +68,7 @@ use crate::run_id::RunId;
 ///
 /// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,
 /// `context`, `error`, `timeout`, [`limit`](crate::task::TimeoutKind::as_str), `attempts` if there was more than one,
-/// `key`, `overrun` if the task ended by itself after its timeout). `context` is one JSON object of the fields that
+/// `key`, `replaced_by` with the name and id of the task that took its key, `overrun` if the task ended by itself after its timeout). `context` is one JSON object of the fields that
 /// [`context`](TaskBuilder::context) added.
 ///
 /// Each task runs in a span `agentflow.task` at level info, with the fields `name` and `id`. It has no parent, and

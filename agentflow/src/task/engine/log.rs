@@ -106,6 +106,7 @@ fn log_end(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>) {
                 limit = end.limit.map(TimeoutKind::as_str),
                 attempts = (task.attempt() > 1).then(|| task.attempt()),
                 key = task.spec.key().map(|key| field::display(Arc::clone(key))),
+                replaced_by = task.spec.replaced_by().map(|by| field::display(Arc::clone(by))),
                 overrun = overrun.map(field::debug),
                 $($message)+
             )

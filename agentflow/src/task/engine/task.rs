@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     borrow::Cow,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -41,7 +41,7 @@ pub(crate) struct TaskSpec {
 /// The settings that few tasks have.
 #[derive(Debug, Default)]
 pub(crate) struct TaskExtras {
-    pub(crate) key: Option<(Arc<str>, OnDuplicateKey)>,
+    pub(crate) key: Option<KeySetting>,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) grace_period: Option<Duration>,
@@ -51,6 +51,24 @@ pub(crate) struct TaskExtras {
     pub(crate) on_run_end: OnRunEnd,
     /// The tasks that spawned this one, directly or not, and were still alive when it was spawned.
     pub(crate) ancestors: Vec<TaskRef>,
+}
+
+/// The key of a task that has one.
+#[derive(Debug)]
+pub(crate) struct KeySetting {
+    pub(crate) key: TaskKey,
+    pub(crate) on_duplicate: OnDuplicateKey,
+    /// The task that replaced this one, such as `reindex #12`.
+    pub(crate) replaced_by: OnceLock<Arc<str>>,
+}
+
+/// A key within its scope.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TaskKey {
+    /// The scope; that of [`TaskBuilder::key`](crate::task::TaskBuilder::key) is set to the task's name at its spawn,
+    /// when the name is known.
+    pub(crate) scope: Option<Cow<'static, str>>,
+    pub(crate) key: Arc<str>,
 }
 
 /// A task by its slot in the registry. A slot is reused, an id is not. The older task is the lesser.
@@ -195,7 +213,16 @@ impl TaskSpec {
     }
 
     pub(crate) fn key(&self) -> Option<&Arc<str>> {
-        self.extras().key.as_ref().map(|(key, _)| key)
+        self.scoped_key().map(|scoped| &scoped.key)
+    }
+
+    pub(crate) fn scoped_key(&self) -> Option<&TaskKey> {
+        self.extras().key.as_ref().map(|setting| &setting.key)
+    }
+
+    /// Returns the task that replaced this one, such as `reindex #12`.
+    pub(crate) fn replaced_by(&self) -> Option<&Arc<str>> {
+        self.extras().key.as_ref()?.replaced_by.get()
     }
 
     /// Returns whether the task may be dropped to make room for another one.

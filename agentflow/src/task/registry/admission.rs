@@ -6,7 +6,7 @@ use super::{
     super::{
         engine::{
             run_tasks::RunTasks,
-            task::{StopRequest, TaskRecord, TaskRef},
+            task::{KeySetting, StopRequest, TaskRecord, TaskRef},
         },
         error::SpawnError,
         id::TaskId,
@@ -139,8 +139,10 @@ impl State {
             return Err(SpawnError::Closed);
         };
         let replaced_key = match &new.spec.extras().key {
-            Some((key, OnDuplicateKey::Skip)) if self.queue.has_key(key) => return Err(SpawnError::DuplicateKey),
-            Some((key, OnDuplicateKey::Replace)) => Some(key),
+            Some(KeySetting { key, on_duplicate: OnDuplicateKey::Skip, .. }) if self.queue.has_key(key) => {
+                return Err(SpawnError::DuplicateKey);
+            }
+            Some(KeySetting { key, on_duplicate: OnDuplicateKey::Replace, .. }) => Some(key),
             _ => None,
         };
         // Ancestors that have ended are left out: the list would grow for ever in a chain of tasks that each spawn the
@@ -161,14 +163,20 @@ impl State {
         if let Some(key) = replaced_key {
             self.queue.mark_replaced(key);
         }
+        self.last_id += 1;
+        let id = TaskId(self.last_id);
+        let replaced_by: Option<Arc<str>> = (!replaced.is_empty()).then(|| format!("{} #{id}", new.spec.name).into());
         for other in replaced {
+            if let (Some(setting), Some(by)) = (&other.spec.extras().key, &replaced_by) {
+                // It is not set yet: a task is replaced once only.
+                let _ = setting.replaced_by.set(Arc::clone(by));
+            }
             self.evictable.remove(other.at);
             self.leaving += usize::from(other.release_slot());
             victims.push((other, StopRequest::Cancel));
         }
 
-        self.last_id += 1;
-        new.at = TaskRef { id: TaskId(self.last_id), slot: self.live.vacant_key() };
+        new.at = TaskRef { id, slot: self.live.vacant_key() };
         if let Some(parent) = parent {
             new.spec.extras.get_or_insert_default().ancestors = ancestors;
             new.origin = new.origin.take().or_else(|| parent.origin.clone());

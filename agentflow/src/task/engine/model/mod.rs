@@ -444,7 +444,9 @@ fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
             [OnDuplicateKey::Queue, OnDuplicateKey::Replace, OnDuplicateKey::Skip, OnDuplicateKey::Queue]
                 .map(|on_duplicate| {
                     let (tasks, crowd) = (tasks.clone(), crowd.clone());
-                    go(async move { tasks.create_task(crowd.join(1, up_to(3))).key("key", on_duplicate).spawn() })
+                    go(async move {
+                        tasks.create_task(crowd.join(1, up_to(3))).key_in("shared", "key", on_duplicate).spawn()
+                    })
                 })
                 .into_iter()
                 .collect();
@@ -457,7 +459,7 @@ fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
         }
         assert!(outcomes.len() >= 3);
         assert_over(&tasks, &outcomes);
-        let alone = tasks.create_task(steps(0)).key("key", OnDuplicateKey::Skip).spawn().unwrap();
+        let alone = tasks.create_task(steps(0)).key_in("shared", "key", OnDuplicateKey::Skip).spawn().unwrap();
         assert_eq!(tasks.stats().queued, 0);
         alone.await.unwrap();
     });

@@ -9,8 +9,9 @@ use syn::spanned::Spanned;
 
 use super::{
     hints::editor_hints,
-    model::{Exit, Model, Step, Target, Work},
+    model::{Edge, Model, Step, Work},
     syntax::{Arm, Binding, Decision, Graph, Reference, Setting, Source},
+    topology::Next,
 };
 use crate::{errors::Errors, printing::parenthesized};
 
@@ -59,7 +60,7 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &Tok
     let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
     let steps = model.steps.iter().map(|step| expand_step(graph, model, step, has_errors));
     let entry = model.entry.map(|entry| {
-        let entry = Literal::string(&model.steps[entry].name);
+        let entry = Literal::string(&model.step(entry).name);
         quote!(#g.set_entry_point(#entry);)
     });
     quote_spanned! {Span::mixed_site()=>
@@ -159,10 +160,10 @@ fn mistakes(graph: &Graph, model: &Model<'_>) -> Option<TokenStream> {
             }}
         }
     });
-    let mistakes = model.mistakes.iter().map(|(place, text)| {
+    let mistakes = model.mistakes.iter().map(|(tokens, text)| {
         // rustc reports a call at the span from its first to its last token.
-        let function = parenthesized(place.span(), quote!(__af::mistake));
-        let arguments = parenthesized(place.span(), Literal::string(text));
+        let function = parenthesized(tokens.span(), quote!(__af::mistake));
+        let arguments = parenthesized(tokens.span(), Literal::string(text));
         quote!(const _: () = { __NAMES; #function #arguments };)
     });
     Some(quote! {
@@ -185,17 +186,17 @@ fn mention(graph: &Graph, reference: &Reference) -> TokenStream {
 fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bool) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
-    let exits = step.exits.iter().map(|exit| match exit {
-        Exit::Edge { to, .. } => {
+    let edges = step.edges.iter().map(|edge| match edge {
+        Edge::Direct { to, .. } => {
             let to = match to {
-                Target::Step(to) => Literal::string(&model.steps[*to].name).to_token_stream(),
-                Target::End => quote!(__af::END),
+                Next::Step(to) => Literal::string(&model.step(*to).name).to_token_stream(),
+                Next::End => quote!(__af::END),
             };
             quote!(#g.add_edge(#name, #to);)
         }
         // The node returns the route, and is added together with the decision.
-        Exit::Decision { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
-        Exit::Decision { decision, targets } => {
+        Edge::Routed { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
+        Edge::Routed { decision, targets } => {
             let router = router(decision, &[]);
             let arms = arms(model, decision, targets);
             quote!(#g.__route(#name, #router, &[#(#arms),*]);)
@@ -204,7 +205,7 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bo
     let (added, options) = match &step.work {
         Work::Group { branches, .. } => {
             let branches = branches.iter().map(|branch| {
-                let members = branch.iter().map(|member| Literal::string(&model.steps[*member].name));
+                let members = branch.iter().map(|member| Literal::string(&model.step(*member).name));
                 quote!(&[#(#members),*])
             });
             (quote!(#g.__group(#name, &[#(#branches),*]);), None)
@@ -215,7 +216,7 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bo
             (add_node(model, step, first_mention, value.as_ref(), has_errors), options)
         }
     };
-    quote!(#added #options #(#exits)*)
+    quote!(#added #options #(#edges)*)
 }
 
 /// The call that adds a node: by its type, or with its value.
@@ -230,8 +231,8 @@ fn add_node(
     let name = Literal::string(&step.name);
     // rustc reports here that the node's route does not fit the edge that follows.
     let fit = Ident::new("_", reference.name.span());
-    let returned = step.exits.iter().find_map(|exit| match exit {
-        Exit::Decision { decision, targets } if decision.router.is_none() => Some((decision, targets)),
+    let returned = step.edges.iter().find_map(|edge| match edge {
+        Edge::Routed { decision, targets } if decision.router.is_none() => Some((decision, targets)),
         _ => None,
     });
     let call = match (returned, step.group, value) {
@@ -262,7 +263,7 @@ fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_error
     let name = Literal::string(&step.name);
     let settings = binding.options.iter().map(|setting| option(setting, has_errors));
     let on_error = step.on_error.map(|step| {
-        let step = Literal::string(&model.steps[step].name);
+        let step = Literal::string(&model.step(step).name);
         quote!(.on_error(#step))
     });
     Some(quote!(#g.set_node_options(#name, __af::NodeOptions::new() #(#settings)* #on_error);))
@@ -308,15 +309,15 @@ pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
 }
 
 /// The arms' patterns and targets, as the runtime takes them.
-fn arms(model: &Model<'_>, decision: &Decision, targets: &[Target]) -> Vec<TokenStream> {
-    let arm = |(arm, target): (&Arm, &Target)| {
+fn arms(model: &Model<'_>, decision: &Decision, targets: &[Next]) -> Vec<TokenStream> {
+    let arm = |(arm, target): (&Arm, &Next)| {
         let label = Literal::string(&pattern_text(&arm.pattern));
         let target = match target {
-            Target::Step(step) => {
-                let name = Literal::string(&model.steps[*step].name);
+            Next::Step(step) => {
+                let name = Literal::string(&model.step(*step).name);
                 quote!(::core::option::Option::Some(#name))
             }
-            Target::End => quote!(::core::option::Option::None),
+            Next::End => quote!(::core::option::Option::None),
         };
         quote!((#label, #target))
     };

@@ -11,11 +11,11 @@ use super::{
 };
 use crate::printing::parenthesized;
 
-/// The handle type and its impls.
-pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
+/// The handle type and its impls. Those of a function with mistakes fit everywhere, so that its uses report nothing more.
+pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature, has_errors: bool) -> TokenStream {
     let names = Names::new(args, function);
     let struct_ = names.struct_(function);
-    let impls = impls(&names, function, signature);
+    let impls = if has_errors { stub_impls(&names, signature) } else { impls(&names, function, signature) };
     let NodeArgs { root, .. } = args;
     let cfgs = cfgs(function);
     quote! {
@@ -25,46 +25,6 @@ pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature
         const _: () = {
             use #root::__private as __af;
             #impls
-        };
-    }
-}
-
-/// A handle that fits everywhere, for a function whose mistakes are already reported.
-pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
-    let names = Names::new(args, function);
-    let (parameter, state) = match state_type(signature) {
-        None => (quote!(__S: __af::State,), quote!(__S)),
-        Some(State::InPlace(ty) | State::Reads(ty) | State::Owns(ty)) => (TokenStream::new(), quote!(#ty)),
-    };
-    let struct_ = names.struct_(function);
-    let NodeArgs { root, .. } = args;
-    let Names { handle, value, .. } = &names;
-    let parameters = names.parameters();
-    let arguments = &names.arguments;
-    let cfgs = cfgs(function);
-    quote! {
-        #struct_
-        #cfgs
-        const _: () = {
-            use #root::__private as __af;
-            #[automatically_derived]
-            impl<#(#parameters,)* #parameter __C: __af::Context> __af::Node<#state, __C> for #handle #arguments
-            where
-                Self: ::core::marker::Send + ::core::marker::Sync + 'static
-            {
-                type Output = ();
-                async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> ::core::result::Result<(), __af::NodeError> {
-                    ::core::result::Result::Ok(())
-                }
-            }
-            #[automatically_derived]
-            impl<#(#parameters,)* #parameter __C: __af::Context> __af::Handle<#state, __C, ()> for #handle #arguments
-            where
-                Self: ::core::marker::Send + ::core::marker::Sync + 'static
-            {
-                type This = Self;
-                const HANDLE: Self = #value;
-            }
         };
     }
 }
@@ -113,6 +73,24 @@ impl<'a> Names<'a> {
                 parameter => name(parameter),
             })
             .collect()
+    }
+
+    /// The impl by which a graph makes the handle from its type.
+    fn handle_impl(
+        &self,
+        generics: &TokenStream,
+        state: &TokenStream,
+        route: &TokenStream,
+        bounds: &TokenStream,
+    ) -> TokenStream {
+        let Self { handle, value, arguments, .. } = self;
+        quote! {
+            #[automatically_derived]
+            impl<#generics> __af::Handle<#state, __C, #route> for #handle #arguments #bounds {
+                type This = Self;
+                const HANDLE: Self = #value;
+            }
+        }
     }
 
     /// A braced struct lives in the type namespace only, so that it and the function share a name.
@@ -178,12 +156,13 @@ fn cfgs(function: &Function) -> TokenStream {
 
 fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> TokenStream {
     let sig = &function.sig;
-    let Names { handle, value, arguments, .. } = names;
-    let mut generics = sig.generics.params.clone();
+    let Names { handle, arguments, .. } = names;
     let state = state_type(signature);
+    let mut parameters = sig.generics.params.clone();
     if state.is_none() {
-        generics.push(syn::parse_quote!(__S: __af::State));
+        parameters.push(syn::parse_quote!(__S: __af::State));
     }
+    let mut generics = parameters.clone();
     generics.push(syn::parse_quote!(__C: __af::Context));
     let services = signature.parameters.iter().filter_map(|parameter| match parameter {
         Parameter::Inject(service) => Some(quote!(__C: __af::Provide<#service>,)),
@@ -202,10 +181,6 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let bounds = quote!(where #(#predicates,)* #(#services)*);
     let where_clause = &sig.generics.where_clause;
-    let mut parameters = sig.generics.params.clone();
-    if state_type(signature).is_none() {
-        parameters.push(syn::parse_quote!(__S: __af::State));
-    }
     let call = call(function, signature, arguments);
     // The values are bound before the call borrows the state.
     let known = signature.parameters.iter().filter_map(|parameter| match parameter {
@@ -243,6 +218,8 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             }
         }
     });
+    let bounds_of_handle = quote!(#bounds #result: __af::Returns<__af::#form<#state, __C>, Route = __R>);
+    let handle_impl = names.handle_impl(&quote!(#generics, __R), &state, &quote!(__R), &bounds_of_handle);
     // The impls assume that the node may return its result, and `__result` checks it: rustc would otherwise report a
     // wrong result in each impl.
     quote! {
@@ -258,17 +235,34 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             }
         }
         #parallel
-        #[automatically_derived]
-        impl<#generics, __R> __af::Handle<#state, __C, __R> for #handle #arguments #bounds
-            #result: __af::Returns<__af::#form<#state, __C>, Route = __R>
-        {
-            type This = Self;
-            const HANDLE: Self = #value;
-        }
+        #handle_impl
         #[allow(dead_code)]
         fn __result<#parameters>() #where_clause {
             __af::result::<#result, __af::#form<#state, ()>>();
         }
+    }
+}
+
+/// The impls of a function with mistakes.
+fn stub_impls(names: &Names<'_>, signature: &Signature) -> TokenStream {
+    let (state_parameter, state) = match state_type(signature) {
+        None => (Some(quote!(__S: __af::State,)), quote!(__S)),
+        Some(State::InPlace(ty) | State::Reads(ty) | State::Owns(ty)) => (None, quote!(#ty)),
+    };
+    let Names { handle, arguments, .. } = names;
+    let parameters = names.parameters();
+    let generics = quote!(#(#parameters,)* #state_parameter __C: __af::Context);
+    let bounds = quote!(where Self: ::core::marker::Send + ::core::marker::Sync + 'static);
+    let handle_impl = names.handle_impl(&generics, &state, &quote!(()), &bounds);
+    quote! {
+        #[automatically_derived]
+        impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds {
+            type Output = ();
+            async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> ::core::result::Result<(), __af::NodeError> {
+                ::core::result::Result::Ok(())
+            }
+        }
+        #handle_impl
     }
 }
 

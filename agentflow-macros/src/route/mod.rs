@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Attribute, Data, DeriveInput};
+use syn::{Data, DeriveInput};
 
 use crate::{errors::Errors, root::Root};
 
@@ -33,7 +33,7 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
         errors.spanning(lifetime, "a route outlives the node that returns it: it must own its data");
         return errors.into_tokens();
     }
-    let root = root(&input.attrs, &mut errors);
+    let root = Root::from_attributes(&input.attrs, "route", &mut errors);
     let errors = errors.into_tokens();
     let DeriveInput { ident, mut generics, .. } = input;
     for parameter in generics.type_params_mut() {
@@ -73,16 +73,4 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
             )*
         };
     }
-}
-
-/// `#[route(crate = path)]`
-fn root(attrs: &[Attribute], errors: &mut Errors) -> Root {
-    let mut root = Root::default();
-    for attr in attrs.iter().filter(|attr| attr.path().is_ident("route")) {
-        match attr.parse_args_with(Root::parse) {
-            Ok(parsed) => root = parsed,
-            Err(error) => errors.push(error),
-        }
-    }
-    root
 }

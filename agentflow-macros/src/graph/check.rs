@@ -1,4 +1,4 @@
-//! The rules of a graph that rustc cannot check; it checks names, types, patterns and options.
+//! The rules of a graph that rustc cannot check. rustc checks names, types, patterns and options.
 //!
 //! A misspelt name can break the shape of the whole graph. The expansion therefore reports mistakes of shape only where
 //! all names resolve.
@@ -112,7 +112,7 @@ fn no_outgoing_edge(step: &Step<'_>) -> Mistake {
     let text = step.text();
     let text = match step.work {
         Work::Node { .. } => format!("node `{text}` has no outgoing edge; end the graph with `{text} -> END`"),
-        Work::Group { .. } => "nothing follows this group; end the graph with `{ .. } -> END`".to_owned(),
+        Work::Group { .. } => "this group has no outgoing edge; end the graph with `{ .. } -> END`".to_owned(),
     };
     (step.written(), text)
 }

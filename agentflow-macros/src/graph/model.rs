@@ -47,7 +47,7 @@ pub(crate) enum Work<'a> {
     },
 }
 
-/// What follows a step.
+/// The outgoing edge of a step.
 pub(crate) enum Edge<'a> {
     Direct {
         to: Next,

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::printing::parenthesized;
 
-/// The handle type and its impls. Those of a function with mistakes fit everywhere, so that its uses report nothing more.
+/// The handle type and its impls. Those of a function with mistakes fit everywhere, so that its uses report nothing
+/// more.
 pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature, has_errors: bool) -> TokenStream {
     let names = Names::new(args, function);
     let struct_ = names.struct_(function);
@@ -35,9 +36,9 @@ struct Names<'a> {
     generics: Vec<&'a GenericParam>,
     /// `<L, N>`, or nothing.
     arguments: TokenStream,
-    /// An expression that makes a handle.
+    /// The expression that makes a handle.
     value: TokenStream,
-    /// `#[node(MAIN)]` gives a unit struct, which is a value too.
+    /// True for `#[node(MAIN)]`, which makes a unit struct: no function has the name, so it can also be a value.
     is_renamed: bool,
 }
 
@@ -61,7 +62,7 @@ impl<'a> Names<'a> {
         Self { handle, generics, arguments, value, is_renamed }
     }
 
-    /// The generic parameters without bounds or defaults.
+    /// Returns the generic parameters without bounds or defaults.
     fn parameters(&self) -> Vec<TokenStream> {
         self.generics
             .iter()
@@ -75,7 +76,7 @@ impl<'a> Names<'a> {
             .collect()
     }
 
-    /// The impl by which a graph makes the handle from its type.
+    /// Returns the impl by which a graph makes the handle from its type.
     fn handle_impl(
         &self,
         generics: &TokenStream,
@@ -93,7 +94,8 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// A braced struct lives in the type namespace only, so that it and the function share a name.
+    /// Returns the struct. It has braces unless it is renamed: a braced struct is in the type namespace only, so it can
+    /// have the function's name.
     fn struct_(&self, function: &Function) -> TokenStream {
         let Self { handle, value, .. } = self;
         let vis = function.vis();
@@ -149,7 +151,7 @@ fn name(parameter: &GenericParam) -> TokenStream {
     }
 }
 
-/// The `#[cfg]`s of the function, which its handle and impls share.
+/// Returns the `#[cfg]`s of the function, which its handle and impls share.
 fn cfgs(function: &Function) -> TokenStream {
     function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).map(Attribute::to_token_stream).collect()
 }
@@ -182,7 +184,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     let bounds = quote!(where #(#predicates,)* #(#services)*);
     let where_clause = &sig.generics.where_clause;
     let call = call(function, signature, arguments);
-    // The values are bound before the call borrows the state.
+    // The values are bound first, because the call then borrows the state from the same context.
     let known = signature.parameters.iter().filter_map(|parameter| match parameter {
         Parameter::Known(known, _) => Some(*known),
         _ => None,
@@ -201,7 +203,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     // rustc reports a future that is not `Send` at this span.
     let output = parenthesized(sig.ident.span(), quote!(::core::result::Result<Self::Output, __af::NodeError>));
     let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
-        // A node whose result is not an update cannot run in a group, which is not an error here.
+        // A node whose result is not an update has no such impl. That is an error only if a group uses the node.
         let update =
             quote!(::core::result::Result<::core::option::Option<<#state as __af::State>::Update>, __af::NodeError>);
         quote! {
@@ -243,7 +245,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     }
 }
 
-/// The impls of a function with mistakes.
+/// Returns the impls of a function with mistakes.
 fn stub_impls(names: &Names<'_>, signature: &Signature) -> TokenStream {
     let (state_parameter, state) = match state_type(signature) {
         None => (Some(quote!(__S: __af::State,)), quote!(__S)),
@@ -273,7 +275,8 @@ fn state_type(signature: &Signature) -> Option<&State> {
     })
 }
 
-/// The call of the user's function, awaited. A user's type stands in it at most once.
+/// Returns the call of the user's function, awaited. Each of the user's types occurs at most once in it, so that rustc
+/// reports an unknown type once.
 fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> TokenStream {
     let name = &function.sig.ident;
     let arguments = signature.parameters.iter().map(|parameter| match parameter {

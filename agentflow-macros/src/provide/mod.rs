@@ -55,7 +55,7 @@ struct Service {
     member: Member,
     /// The type by which nodes ask for it.
     ty: Type,
-    /// Whether the field is an `Arc`, a `Box` or another pointer to it.
+    /// True if the field is an `Arc`, a `Box` or another pointer to the service.
     is_behind_pointer: bool,
 }
 

@@ -1,4 +1,4 @@
-//! `#[derive(Route)]`: an enum that a node returns, for a decision to follow.
+//! `#[derive(Route)]`: an enum that a node returns and a decision matches.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -6,8 +6,8 @@ use syn::{Data, DeriveInput};
 
 use crate::{errors::Errors, root::Root};
 
-/// Writes the impls even for invalid input if they compile: otherwise rustc would report the route wherever a node returns
-/// it.
+/// Emits the impls even for invalid input if they compile. Without them rustc would also report every node that returns
+/// the route.
 pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(input) {
         Ok(input) => input,
@@ -45,7 +45,7 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     returning.params.push(syn::parse_quote!(__S));
     returning.params.push(syn::parse_quote!(__C));
     let returning = returning.split_for_impl().0;
-    // A node that takes the state returns it, alone or beside a route.
+    // The third form, `Owns`, is missing: a node that takes the state by value must return it too.
     let forms = [quote!(InPlace), quote!(Reads)];
     quote! {
         #errors

@@ -72,6 +72,10 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// Shuts the app down gracefully: refuses new runs and tasks, waits up to `shutdown_timeout` for outstanding ones,
     /// cancels the rest, and reports the outcome.
     ///
+    /// While it waits, the app accepts what outstanding work starts: the children of live tasks, the tasks of live runs,
+    /// and the runs that a live task of the app starts with [`invoke`](Self::invoke) or [`stream`](Self::stream). A queue
+    /// of tasks that invoke the app is therefore worked off.
+    ///
     /// The future resolves within `shutdown_timeout` plus the longest grace period plus 100 ms, whatever runs and tasks
     /// do. The longest grace period is the manager's [own](crate::task::TaskManagerOptions::grace_period) or that of a
     /// task with a longer [`grace_period`](crate::task::TaskBuilder::grace_period). If there are tasks with

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     builder::{self, Retrying, TaskBuilder},
     context::TaskContext,
@@ -569,6 +571,23 @@ impl BackgroundTaskManager {
     /// Enters the draining phase at once: for a shutdown that waits for runs before it closes the manager.
     pub(crate) fn drain(&self) {
         self.registry.begin_closing(None);
+    }
+
+    /// Waits until no task lives, apart from the one in which it is called and its ancestors, or until the deadline.
+    /// Returns whether none lives.
+    pub(crate) async fn wait_until_idle(&self, deadline: Option<Instant>) -> bool {
+        let except = self.current_and_ancestors();
+        self.registry.wait_for_others(&except, deadline).await
+    }
+
+    /// Returns the task of this manager that runs on this thread.
+    pub(crate) fn current_task(&self) -> Option<TaskRef> {
+        CurrentTask::of_registry(&self.registry)
+    }
+
+    /// Returns whether the task has not ended.
+    pub(crate) fn is_live(&self, task: TaskRef) -> bool {
+        self.registry.lock().get(task).is_some()
     }
 
     /// Returns the grace period of tasks that have none of their own.

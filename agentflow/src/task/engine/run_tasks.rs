@@ -13,7 +13,7 @@ use crate::sync::guard_waker;
 #[derive(Debug, Default)]
 pub(crate) struct RunTasks {
     owned: Mutex<Owned>,
-    /// Notified when one of the tasks has ended, and when the run has.
+    /// Notified when the last task that the run waits for has ended, and when the run has.
     changed: Notify,
 }
 
@@ -21,6 +21,8 @@ pub(crate) struct RunTasks {
 struct Owned {
     run_has_ended: bool,
     tasks: BTreeMap<TaskRef, Arc<TaskRecord>>,
+    /// The number of tasks with [`OnRunEnd::Wait`] among them.
+    waited_for: usize,
 }
 
 impl RunTasks {
@@ -47,6 +49,7 @@ impl RunTasks {
         let mut owned = self.owned.lock();
         if !owned.run_has_ended {
             owned.tasks.insert(task.at, Arc::clone(task));
+            owned.waited_for += usize::from(is_waited_for(task));
             return;
         }
         drop(owned);
@@ -57,8 +60,15 @@ impl RunTasks {
 
     /// Removes a task that has ended.
     pub(crate) fn remove(&self, task: &TaskRecord) {
-        self.owned.lock().tasks.remove(&task.at);
-        self.changed.notify_waiters();
+        let was_last = {
+            let mut owned = self.owned.lock();
+            let is_waited_for = owned.tasks.remove(&task.at).is_some() && is_waited_for(task);
+            owned.waited_for -= usize::from(is_waited_for);
+            is_waited_for && owned.waited_for == 0
+        };
+        if was_last {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Waits until none of the tasks with [`OnRunEnd::Wait`] is left, those spawned meanwhile included.
@@ -66,7 +76,7 @@ impl RunTasks {
         loop {
             // Created before the check, so that an end between the two is not missed.
             let changed = self.changed.notified();
-            if !self.owned.lock().tasks.values().any(|task| task.spec.extras().on_run_end == OnRunEnd::Wait) {
+            if self.owned.lock().waited_for == 0 {
                 return;
             }
             guard_waker(changed).await;
@@ -78,6 +88,7 @@ impl RunTasks {
         let left = {
             let mut owned = self.owned.lock();
             owned.run_has_ended = true;
+            owned.waited_for = 0;
             std::mem::take(&mut owned.tasks)
         };
         // Spawns that wait for a free slot are refused now.
@@ -92,4 +103,8 @@ impl RunTasks {
             task.request_stop(StopRequest::Cancel);
         }
     }
+}
+
+fn is_waited_for(task: &TaskRecord) -> bool {
+    task.spec.extras().on_run_end == OnRunEnd::Wait
 }

@@ -159,7 +159,7 @@ impl State {
         self.cancel_last - except.iter().filter(excepted).count()
     }
 
-    pub(super) fn get(&self, task: TaskRef) -> Option<&Arc<TaskRecord>> {
+    pub(crate) fn get(&self, task: TaskRef) -> Option<&Arc<TaskRecord>> {
         self.live.get(task.slot).filter(|live| live.at == task)
     }
 

@@ -17,6 +17,7 @@ mod node_options;
 mod nodes;
 mod pictures;
 mod promises;
+mod random_graphs;
 mod readme;
 mod run_config;
 mod run_errors;

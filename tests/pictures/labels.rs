@@ -31,7 +31,7 @@ const HOSTILE: [&str; 29] = [
     "a -->|b| c",
     "A[\"x\"] --> B((y))",
     "::: %% ; { } ( ) [ ] | \\ / $$x^2$$",
-    "\u{0}\u{1}\u{1f}\u{7f}",
+    "\u{0}\u{1}\u{1f}\u{7f}\u{fffe}\u{ffff}",
     "日本語 ñ 🦉 \u{202e}rtl",
     "fa:fa-car",
     "@{ shape: rect }",

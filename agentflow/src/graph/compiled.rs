@@ -124,6 +124,33 @@ impl<S: State, C> CompiledGraph<S, C> {
         dot::digraph(&self.app.outline)
     }
 
+    /// Returns a picture of the graph as an SVG document, which depends on no other file. Needs the feature `svg`.
+    ///
+    /// The document can be put into a page as it is, and a page can find its parts: the `<g>` of a node has the
+    /// attribute `data-node` and that of an edge has `data-from` and `data-to`, with the names that
+    /// [events](crate::run::EventKind) have, such as `SUB/A` for a node of a nested graph. The picture of a graph is
+    /// always the same. A graph of some thousand nodes takes seconds; a larger one becomes a plain list of its nodes.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, graph, node};
+    ///
+    /// #[node]
+    /// async fn plan(_state: &mut AgentState) {}
+    ///
+    /// #[node]
+    /// async fn write(_state: &mut AgentState) {}
+    ///
+    /// let app = graph! { plan -> write -> END };
+    /// let svg = app.svg();
+    /// assert!(svg.starts_with("<svg "));
+    /// assert!(svg.contains("<g data-from=\"plan\" data-to=\"write\">"));
+    /// ```
+    #[cfg(feature = "svg")]
+    #[must_use]
+    pub fn svg(&self) -> String {
+        super::svg::document(&self.app.outline)
+    }
+
     /// Returns the name of the graph.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -296,8 +296,8 @@ proptest! {
 }
 
 #[test]
-fn a_graph_that_is_too_large_for_the_layout_is_a_list() {
-    let nodes = (0..3000).map(|_| (vec![], None)).collect();
+fn a_graph_of_many_nodes_is_drawn() {
+    let nodes = (0..1000).map(|_| (vec![], None)).collect();
     let shape = Shape { nodes, nested: vec![], label: "x".to_owned() };
     let (mut names, mut edges) = (vec![], vec![]);
     let picture = read(&shape.build("", &mut names, &mut edges).svg());

@@ -19,7 +19,7 @@ const PORT_INSET: f64 = 12.0;
 const STUB: f64 = 10.0;
 
 /// The limit of the work for one layout, in units of the layout crate. Graphs of some thousand nodes stay below it.
-const MAX_WORK: usize = 50_000_000;
+const MAX_WORK: usize = 10_000_000;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Size {
@@ -95,14 +95,12 @@ impl Layout {
     pub(super) fn new(boxes: &[Size], links: &[Link]) -> Self {
         let mut layout = None;
         // The layout crate is young, and its panic must not become one of the caller.
-        catch_panic(|| layout = layered(boxes, links));
-        let mut layout = layout.unwrap_or_else(|| column(boxes, links));
-        layout.crop(boxes, links);
-        layout
+        catch_panic(|| layout = layered(boxes, links, MAX_WORK));
+        layout.unwrap_or_else(|| column(boxes, links)).cropped(boxes, links)
     }
 
     /// Moves everything so that it begins at the origin, and sets the size.
-    fn crop(&mut self, boxes: &[Size], links: &[Link]) {
+    fn cropped(mut self, boxes: &[Size], links: &[Link]) -> Self {
         let mut min = Point { x: f64::INFINITY, y: f64::INFINITY };
         let mut max = Point { x: f64::NEG_INFINITY, y: f64::NEG_INFINITY };
         let mut include = |centre: Point, size: Size| {
@@ -120,11 +118,12 @@ impl Layout {
             *point = Point { x: point.x - min.x, y: point.y - min.y };
         }
         self.size = Size { width: max.x - min.x, height: max.y - min.y };
+        self
     }
 }
 
-/// Puts the boxes in ranks, so that most edges lead down. Returns `None` if that fails or takes too much work.
-fn layered(boxes: &[Size], links: &[Link]) -> Option<Layout> {
+/// Puts the boxes in ranks, so that most edges lead down. Returns `None` if that fails or takes more work.
+fn layered(boxes: &[Size], links: &[Link], max_work: usize) -> Option<Layout> {
     let mut graph = Graph::new(GraphOptions { multigraph: true, compound: false, directed: true });
     graph.set_graph(GraphLabel { nodesep: NODE_GAP, edgesep: EDGE_GAP, ranksep: RANK_GAP, ..GraphLabel::default() });
     let id = |index: usize| format!("box{index}");
@@ -135,7 +134,7 @@ fn layered(boxes: &[Size], links: &[Link]) -> Option<Layout> {
         let label = EdgeLabel { width: *width, height: *height, weight: 1.0, ..EdgeLabel::default() };
         graph.set_edge_named(id(*from), id(*to), Some(index.to_string()), Some(label));
     }
-    dugong::layout_controlled(&mut graph, &mut Budget(MAX_WORK)).ok()?;
+    dugong::layout_controlled(&mut graph, &mut Budget(max_work)).ok()?;
 
     let point = |x: f64, y: f64| (x.is_finite() && y.is_finite()).then_some(Point { x, y });
     let place = |index| graph.node(&id(index)).and_then(|node| point(node.x?, node.y?));
@@ -218,4 +217,58 @@ fn column(boxes: &[Size], links: &[Link]) -> Layout {
 /// Returns a point of the right side of a box: the fraction of its height below the middle.
 fn side((centre, size): (Point, Size), fraction: f64) -> Point {
     Point { x: centre.x + size.width / 2.0, y: centre.y + size.height * fraction }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Layout, Link, MAX_WORK, Size, column, layered};
+
+    fn boxes(count: usize) -> Vec<Size> {
+        let widths = [40.0, 90.0, 300.0].into_iter().cycle();
+        widths.take(count).map(|width| Size { width, height: 36.0 }).collect()
+    }
+
+    /// Edges from each box to the first, to itself and to the next.
+    fn links(count: usize) -> Vec<Link> {
+        let label = Size { width: 50.0, height: 26.0 };
+        let plain = (1..count).map(|to| Link { from: to - 1, to, label: Size::default() });
+        let labelled = (0..count).flat_map(|from| [0, from].map(|to| Link { from, to, label }));
+        plain.chain(labelled).collect()
+    }
+
+    fn check(layout: &Layout, boxes: &[Size], links: &[Link]) {
+        assert_eq!(layout.boxes.len(), boxes.len());
+        assert_eq!(layout.routes.len(), links.len());
+        let placed: Vec<_> = layout.boxes.iter().zip(boxes).collect();
+        for (index, (centre, size)) in placed.iter().enumerate() {
+            for (other, other_size) in &placed[..index] {
+                let beside = (centre.x - other.x).abs() >= f64::midpoint(size.width, other_size.width);
+                let below = (centre.y - other.y).abs() >= f64::midpoint(size.height, other_size.height);
+                assert!(beside || below, "{centre:?} and {other:?}");
+            }
+        }
+        for route in &layout.routes {
+            assert!(!route.curves.is_empty());
+            for point in route.points() {
+                assert!((0.0..=layout.size.width).contains(&point.x), "{point:?}");
+                assert!((0.0..=layout.size.height).contains(&point.y), "{point:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn layers_and_columns_place_all_boxes_and_routes() {
+        for count in 1..12 {
+            let (boxes, links) = (boxes(count), links(count));
+            for layout in [layered(&boxes, &links, MAX_WORK).expect("it has a layout"), column(&boxes, &links)] {
+                check(&layout.cropped(&boxes, &links), &boxes, &links);
+            }
+        }
+    }
+
+    #[test]
+    fn a_layout_that_takes_too_much_work_is_refused() {
+        let (boxes, links) = (boxes(5), links(5));
+        assert!(layered(&boxes, &links, 100).is_none());
+    }
 }

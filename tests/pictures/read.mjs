@@ -63,6 +63,7 @@ for (const { label: raw, mermaid: flowchart, dot } of lines) {
   // Graphviz writes no text for an empty line, and cuts the spaces at the ends of a line.
   const lined = (text) => text.split("\n").filter((line) => line.trim() !== "").map((line) => line.trim()).join("\n");
   check("graphviz", "node", lined(label), lined(shown("n0", "node")));
+  check("graphviz", "edge", lined(label), lined(shown("n1__end->cluster_n1_loop", "edge")));
   check("graphviz", "title", lined(label), lined(shown("cluster_n1", "cluster")));
 }
 console.log(`${lines.length} labels read back by Mermaid and Graphviz, ${failed} of them wrong`);

@@ -124,12 +124,14 @@ impl<S: State, C> CompiledGraph<S, C> {
         dot::digraph(&self.app.outline)
     }
 
-    /// Returns a picture of the graph as an SVG document, which depends on no other file. Needs the feature `svg`.
+    /// Returns a picture of the graph as a self-contained SVG document. Needs the feature `svg`.
     ///
-    /// The document can be put into a page as it is, and a page can find its parts: the `<g>` of a node has the
-    /// attribute `data-node` and that of an edge has `data-from` and `data-to`, with the names that
-    /// [events](crate::run::EventKind) have, such as `SUB/A` for a node of a nested graph. The picture of a graph is
-    /// always the same. A graph of some thousand nodes takes seconds; a larger one becomes a plain list of its nodes.
+    /// A page can include the document as it is and find its parts: the `<g>` of a node has the attribute `data-node`, and
+    /// that of an edge has `data-from` and `data-to`. The names are those of [events](crate::run::EventKind), such as
+    /// `SUB/A` for a node of a nested graph.
+    ///
+    /// The same graph has the same picture. The layout takes milliseconds for tens of nodes; when it would take more than
+    /// about a second, the nodes are drawn in one column.
     ///
     /// ```
     /// use agentflow::{AgentState, graph, node};

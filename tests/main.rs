@@ -27,6 +27,7 @@ mod shutdown;
 mod state_updates;
 mod streams;
 mod subgraphs;
+mod svg;
 mod task_cancellation;
 mod task_capacity;
 mod task_close;

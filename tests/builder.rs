@@ -280,3 +280,62 @@ async fn the_builder_accepts_every_graph_of_the_macro() {
         1: graph! { ; node START_HERE = speak; START -> START_HERE; START_HERE -> END; compile {} },
     }
 }
+
+mod refused {
+    use agentflow::{AgentState, CompileOptions, END, NodeOptions, StateGraph, graph::BuildProblemKind, node};
+
+    #[node]
+    async fn step(_state: &mut AgentState) {}
+
+    #[node]
+    async fn look(_state: &AgentState) {}
+
+    fn problems(graph: StateGraph<AgentState>) -> Vec<String> {
+        let error = graph.compile(CompileOptions::new()).unwrap_err();
+        error.problems().iter().map(|problem| problem.kind.to_string()).collect()
+    }
+
+    #[test]
+    fn names_that_the_macro_refuses_are_refused() {
+        for name in ["START", "END", "", " ", "\n", "a\0", "a/b"] {
+            let mut graph = StateGraph::new();
+            graph.add_node(name, step {}).set_entry_point(name).add_edge(name, END);
+            let error = graph.compile(CompileOptions::new()).unwrap_err();
+            let kinds: Vec<_> = error.problems().iter().map(|problem| &problem.kind).collect();
+            assert!(
+                matches!(&kinds[..], [BuildProblemKind::BadName { .. } | BuildProblemKind::ReservedName { .. }]),
+                "{name:?}: {kinds:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_decision_without_arms_counts_as_a_decision() {
+        let router = |_: &AgentState| true;
+        let mut graph = StateGraph::new();
+        graph.add_node("A", step {}).set_entry_point("A");
+        graph.add_route("A", router, []).add_route("A", router, [(true, "A".into()), (false, END.into())]);
+        let problems_of_two = problems(graph);
+        assert_eq!(problems_of_two.len(), 1);
+        assert!(problems_of_two[0].starts_with("`A` has two outgoing edges"), "{problems_of_two:?}");
+
+        let mut graph = StateGraph::new();
+        graph.add_parallel_node("B", look {}).add_group("G", [["B"]]).add_edge("G", END);
+        graph.add_edge(agentflow::START, "G").add_route("B", router, []);
+        assert_eq!(
+            problems(graph),
+            ["node `B` runs in group `G`, so it has no edges of its own; add them to the group"]
+        );
+    }
+
+    #[test]
+    fn a_node_is_not_its_own_fallback() {
+        let mut graph = StateGraph::new();
+        graph.add_node("A", step {}).set_entry_point("A").add_edge("A", END);
+        graph.set_node_options("A", NodeOptions::new().on_error("A"));
+        assert_eq!(
+            problems(graph),
+            ["`A` cannot be its own fallback: name another node in `on_error`, or run it again with `retry`"]
+        );
+    }
+}

@@ -94,6 +94,7 @@ macro_rules! pictures {
             let app = super::$graph();
             super::check(&app.mermaid(), concat!("pictures/", stringify!($graph), ".mmd"));
             super::check(&app.dot(), concat!("pictures/", stringify!($graph), ".dot"));
+            super::check(&app.svg(), concat!("pictures/", stringify!($graph), ".svg"));
         }
     )*};
 }

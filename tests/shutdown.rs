@@ -11,7 +11,7 @@ use agentflow::{
     RunId, ShutdownReport, TaskContext, graph, node,
     run::{LastState, RunErrorKind},
     shutdown::RunsReport,
-    task::{SpawnError, TaskManagerOptions},
+    task::{OnDuplicateKey, SpawnError, TaskManagerOptions},
 };
 use futures::future::BoxFuture;
 use tokio::{
@@ -100,6 +100,104 @@ async fn a_draining_app_accepts_tasks_of_live_runs_only() {
     run.await.unwrap().unwrap();
     assert_eq!(app.task_manager().task_info()[0].name(), "upload");
     assert_eq!(closing.await.unwrap().tasks.outcomes.completed, 1);
+}
+
+/// Spawns tasks that each run the app, one after the other.
+fn spawn_consumers(app: &CompiledGraph<AgentState>, streamed: bool, count: usize) {
+    for _ in 0..count {
+        let inner = app.clone();
+        let job = async move {
+            let (state, config) = (AgentState::default(), RunConfig::new());
+            let ended =
+                if streamed { inner.stream(state, config).finish().await } else { inner.invoke(state, config).await };
+            ended.map(drop)
+        };
+        app.task_manager().create_task(job).name("consumer").key("customer", OnDuplicateKey::Queue).spawn().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_live_tasks_start_while_the_app_drains_are_accepted_and_awaited() {
+    for streamed in [false, true] {
+        let app = worker();
+        spawn_consumers(&app, streamed, 3);
+        let began = Instant::now();
+        let report = app.aclose().await;
+        assert_eq!(began.elapsed(), 9 * SECOND, "three runs, one after the other, and the task of the last");
+        assert_eq!((report.runs.ended, report.tasks.outcomes.completed), (3, 6));
+        assert!(report.runs.unfinished.is_empty() && report.tasks.is_clean());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_a_task_started_before_it_ended_is_outside_work() {
+    let app = worker();
+    let (_, live) = start(&app);
+    let (sender, mut streams) = mpsc::unbounded_channel();
+    let inner = app.clone();
+    let job = async move { sender.send(inner.stream(AgentState::default(), RunConfig::new())).map_err(drop).unwrap() };
+    drop(app.task_manager().create_task(job).spawn().unwrap().await);
+    let closing = closing(&app).await;
+    let error = streams.recv().await.unwrap().finish().await.unwrap_err();
+    assert!(matches!(error.kind(), RunErrorKind::Closed));
+    live.await.unwrap().unwrap();
+    drop(closing.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_that_start_runs_forever_are_stopped_at_the_bound() {
+    let app = graph! {
+        node WORK = (step(|_| async {
+            sleep(SECOND).await;
+            Ok(())
+        }));
+        WORK -> END;
+        compile { shutdown_timeout: 5s }
+    };
+    let inner = app.clone();
+    let (sender, mut errors) = mpsc::unbounded_channel();
+    let job = async move {
+        for _ in 0..2 {
+            let error = loop {
+                if let Err(error) = inner.invoke(AgentState::default(), RunConfig::new()).await {
+                    break error;
+                }
+            };
+            sender.send(error).unwrap();
+        }
+    };
+    app.task_manager().create_task(job).cancel_last().spawn().unwrap();
+    settle().await;
+    let began = Instant::now();
+    drop(app.aclose().await);
+    assert!(began.elapsed() <= 5 * SECOND + 2 * GRACE);
+    while let Some(error) = errors.recv().await {
+        assert!(matches!(error.kind(), RunErrorKind::ShutDown { .. } | RunErrorKind::Closed), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_run_of_many_is_reported_once() {
+    const RUNS: usize = 1_000;
+    let app = stuck();
+    let mut runs: Vec<_> = (0..RUNS).map(|_| start(&app)).collect();
+    settle().await;
+    // Polled no more: these stay active.
+    let mut held = Vec::new();
+    for _ in 0..RUNS {
+        let mut run = Box::pin(app.invoke(AgentState::default(), RunConfig::new()));
+        assert!(futures::poll!(run.as_mut()).is_pending());
+        held.push(run);
+    }
+    let report = app.aclose().await;
+    let ids = |ids: &[RunId]| ids.iter().copied().collect::<std::collections::BTreeSet<_>>();
+    let started = runs.iter().map(|(id, _)| *id).collect();
+    assert_eq!((report.runs.ended, report.runs.unfinished.len()), (0, RUNS));
+    assert_eq!(ids(&report.runs.unfinished), started);
+    assert_eq!((report.runs.still_running.len(), ids(&report.runs.still_running).len()), (RUNS, RUNS));
+    for (_, run) in runs.drain(..) {
+        run.await.unwrap().unwrap_err();
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -385,7 +385,7 @@ fn tasks_cancelled_together_never_start_in_freed_slots() {
         |tasks| drop(tasks.cancel_all().now_or_never()),
         |tasks| drop(tasks.close(Some(Duration::ZERO)).now_or_never()),
         |tasks| {
-            tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
+            tasks.create_task(pending::<()>()).name("mail").key("k", OnDuplicateKey::Replace).spawn().unwrap();
         },
     ];
     for cancel in ways {

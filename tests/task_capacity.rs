@@ -279,7 +279,7 @@ async fn a_refused_spawn_wait_passes_its_slot_on() {
     let (go_two, two) = until_released();
     let one = tasks.create_task(one).spawn().unwrap();
     let two = tasks.create_task(two).spawn().unwrap();
-    let singleton = || tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Skip).spawn_wait();
+    let singleton = || tasks.create_task(pending::<()>()).key_in("shared", "k", OnDuplicateKey::Skip).spawn_wait();
     let mut first = Box::pin(singleton());
     let mut second = Box::pin(singleton());
     let mut third = Box::pin(tasks.create_task(pending::<()>()).name("third").spawn_wait());

@@ -41,7 +41,7 @@ fn spawn(
         sleep(SECOND).await;
         journal.add(format!("{name} ends"));
     };
-    tasks.create_task(work).name(name).key("k", when_busy).spawn().unwrap()
+    tasks.create_task(work).name(name).key_in("shared", "k", when_busy).spawn().unwrap()
 }
 
 // ---- Queue.
@@ -68,7 +68,7 @@ async fn tasks_with_other_keys_or_none_are_not_delayed() {
     let tasks = BackgroundTaskManager::new();
     let began = Instant::now();
     for key in ["a", "a", "b", "b"] {
-        tasks.create_task(async { sleep(SECOND).await }).key(key, OnDuplicateKey::Queue).spawn().unwrap();
+        tasks.create_task(async { sleep(SECOND).await }).key_in("shared", key, OnDuplicateKey::Queue).spawn().unwrap();
     }
     tasks.create_task(async {}).spawn().unwrap().await.unwrap();
     assert_eq!(began.elapsed(), Duration::ZERO);
@@ -82,8 +82,12 @@ async fn a_task_that_leaves_the_queue_of_its_key_lets_the_others_advance() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
     spawn(&tasks, &journal, "a", OnDuplicateKey::Queue);
     spawn(&tasks, &journal, "b", OnDuplicateKey::Queue).cancel();
-    let late =
-        tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Queue).queue_timeout(SECOND / 2).spawn().unwrap();
+    let late = tasks
+        .create_task(pending::<()>())
+        .key_in("shared", "k", OnDuplicateKey::Queue)
+        .queue_timeout(SECOND / 2)
+        .spawn()
+        .unwrap();
     spawn(&tasks, &journal, "c", OnDuplicateKey::Queue);
     let error = late.await.unwrap_err();
     assert!(matches!(error, TaskError::TimedOut { limit: TimeoutKind::Queue, .. }), "{error:?}");
@@ -103,7 +107,7 @@ async fn the_next_task_of_a_key_starts_however_the_previous_one_ends() {
                 _ => pending().await,
             }
         };
-        tasks.create_task(work).key("k", OnDuplicateKey::Queue)
+        tasks.create_task(work).key_in("shared", "k", OnDuplicateKey::Queue)
     };
     keyed(TaskOutcome::Completed).spawn().unwrap();
     keyed(TaskOutcome::Failed).spawn().unwrap();
@@ -137,9 +141,11 @@ async fn skip_refuses_a_second_task_until_the_first_has_ended() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();
     let (send, receive) = oneshot::channel::<()>();
-    let first = tasks.create_task(async { sleep(SECOND).await }).key("k", OnDuplicateKey::Skip).spawn().unwrap();
+    let first =
+        tasks.create_task(async { sleep(SECOND).await }).key_in("shared", "k", OnDuplicateKey::Skip).spawn().unwrap();
     let work = async move { send.send(()).unwrap() };
-    let refused = tasks.create_task(work).name("second").key("k", OnDuplicateKey::Skip).spawn().unwrap_err();
+    let refused =
+        tasks.create_task(work).name("second").key_in("shared", "k", OnDuplicateKey::Skip).spawn().unwrap_err();
     assert_eq!((refused, refused.as_str()), (SpawnError::DuplicateKey, "duplicate_key"));
     receive.await.unwrap_err();
     assert_eq!((tasks.stats().spawned, tasks.stats().rejected), (1, 1));
@@ -147,24 +153,29 @@ async fn skip_refuses_a_second_task_until_the_first_has_ended() {
     assert_eq!((line.level, line.field("name")), (Level::DEBUG, "second"));
     assert_eq!(line.field("reason"), SpawnError::DuplicateKey.to_string());
     // `spawn_wait` waits for a slot, not for the key.
-    let refused = tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn_wait().await.unwrap_err();
+    let refused =
+        tasks.create_task(async {}).key_in("shared", "k", OnDuplicateKey::Skip).spawn_wait().await.unwrap_err();
     assert_eq!(refused, SpawnError::DuplicateKey);
-    tasks.create_task(async {}).key("other", OnDuplicateKey::Skip).spawn().unwrap();
+    tasks.create_task(async {}).key_in("shared", "other", OnDuplicateKey::Skip).spawn().unwrap();
 
     first.await.unwrap();
-    tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn().unwrap();
+    tasks.create_task(async {}).key_in("shared", "k", OnDuplicateKey::Skip).spawn().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn skip_refuses_while_a_cancelled_task_ends_and_while_one_is_queued() {
     let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1).grace_period(2 * SECOND));
-    let skip = || tasks.create_task(async {}).key("k", OnDuplicateKey::Skip).spawn();
-    let stubborn = tasks.create_task_with_context(|_| pending::<()>()).key("k", OnDuplicateKey::Queue).spawn().unwrap();
+    let skip = || tasks.create_task(async {}).key_in("shared", "k", OnDuplicateKey::Skip).spawn();
+    let stubborn = tasks
+        .create_task_with_context(|_| pending::<()>())
+        .key_in("shared", "k", OnDuplicateKey::Queue)
+        .spawn()
+        .unwrap();
     stubborn.cancel();
     settle().await;
     assert_eq!(skip().unwrap_err(), SpawnError::DuplicateKey);
-    let queued = tasks.create_task(async {}).key("other", OnDuplicateKey::Queue).spawn().unwrap();
-    let refused = tasks.create_task(async {}).key("other", OnDuplicateKey::Skip).spawn().unwrap_err();
+    let queued = tasks.create_task(async {}).key_in("shared", "other", OnDuplicateKey::Queue).spawn().unwrap();
+    let refused = tasks.create_task(async {}).key_in("shared", "other", OnDuplicateKey::Skip).spawn().unwrap_err();
     assert_eq!(refused, SpawnError::DuplicateKey, "one that waits is there already");
     stubborn.await.unwrap_err();
     queued.await.unwrap();
@@ -186,7 +197,7 @@ async fn a_replaced_task_has_its_grace_period_before_the_new_one_starts() {
             journal.add("old ends");
         }
     };
-    let old = tasks.create_task_with_context(saves).key("k", OnDuplicateKey::Replace).spawn().unwrap();
+    let old = tasks.create_task_with_context(saves).key_in("shared", "k", OnDuplicateKey::Replace).spawn().unwrap();
     settle().await;
     let began = Instant::now();
     let new = spawn(&tasks, &journal, "new", OnDuplicateKey::Replace);
@@ -199,15 +210,18 @@ async fn a_replaced_task_has_its_grace_period_before_the_new_one_starts() {
     old.await.unwrap();
 
     // A task without a token is dropped at once, one that ignores its token after its grace period.
-    let plain = tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
+    let plain = tasks.create_task(pending::<()>()).key_in("shared", "k", OnDuplicateKey::Replace).spawn().unwrap();
     settle().await;
     let began = Instant::now();
-    let stubborn =
-        tasks.create_task_with_context(|_| pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
+    let stubborn = tasks
+        .create_task_with_context(|_| pending::<()>())
+        .key_in("shared", "k", OnDuplicateKey::Replace)
+        .spawn()
+        .unwrap();
     assert_eq!(plain.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
     settle().await;
     assert_eq!(began.elapsed(), Duration::ZERO);
-    tasks.create_task(async {}).key("k", OnDuplicateKey::Replace).spawn().unwrap().await.unwrap();
+    tasks.create_task(async {}).key_in("shared", "k", OnDuplicateKey::Replace).spawn().unwrap().await.unwrap();
     assert_eq!(began.elapsed(), 5 * SECOND);
     assert_eq!(stubborn.await.unwrap_err().outcome(), TaskOutcome::Aborted);
 }
@@ -230,7 +244,10 @@ async fn only_the_last_of_many_replacing_tasks_runs() {
                     pending::<()>().await;
                 }
             };
-            let builder = tasks.create_task_with_context(work).key("k", OnDuplicateKey::Replace).grace_period(SECOND);
+            let builder = tasks
+                .create_task_with_context(work)
+                .key_in("shared", "k", OnDuplicateKey::Replace)
+                .grace_period(SECOND);
             handles.push(builder.spawn().unwrap());
             if settles || number == 0 {
                 settle().await;
@@ -248,7 +265,11 @@ async fn only_the_last_of_many_replacing_tasks_runs() {
 #[tokio::test(start_paused = true)]
 async fn replace_also_replaces_queued_tasks_and_leaves_other_keys() {
     let (tasks, journal) = (BackgroundTaskManager::new(), Journal::default());
-    let other = tasks.create_task(async { sleep(SECOND).await }).key("other", OnDuplicateKey::Replace).spawn().unwrap();
+    let other = tasks
+        .create_task(async { sleep(SECOND).await })
+        .key_in("shared", "other", OnDuplicateKey::Replace)
+        .spawn()
+        .unwrap();
     let without = tasks.create_task(async { sleep(SECOND).await }).spawn().unwrap();
     let old = ["a", "b"].map(|name| spawn(&tasks, &journal, name, OnDuplicateKey::Queue));
     settle().await;
@@ -267,10 +288,10 @@ async fn replace_also_replaces_queued_tasks_and_leaves_other_keys() {
 async fn a_replacing_task_takes_over_the_slot() {
     for spawn_wait in [false, true] {
         let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
-        let old = tasks.create_task(pending::<()>()).key("k", OnDuplicateKey::Replace).spawn().unwrap();
+        let old = tasks.create_task(pending::<()>()).key_in("shared", "k", OnDuplicateKey::Replace).spawn().unwrap();
         let other = || tasks.create_task(async {}).spawn();
         assert_eq!(other().unwrap_err(), SpawnError::Full);
-        let new = tasks.create_task(async { Ok::<_, Infallible>(7) }).key("k", OnDuplicateKey::Replace);
+        let new = tasks.create_task(async { Ok::<_, Infallible>(7) }).key_in("shared", "k", OnDuplicateKey::Replace);
         let new = if spawn_wait { new.spawn_wait().await } else { new.spawn() };
         // The slot passed to the new task and is not free.
         assert_eq!(other().unwrap_err(), SpawnError::Full);
@@ -287,7 +308,7 @@ async fn the_last_of_a_burst_of_replacing_tasks_runs_in_a_full_manager() {
     for number in 0..500 {
         let journal = journal.clone();
         let work = async move { journal.add(number.to_string()) };
-        tasks.create_task(work).key("k", OnDuplicateKey::Replace).spawn().unwrap();
+        tasks.create_task(work).key_in("shared", "k", OnDuplicateKey::Replace).spawn().unwrap();
     }
     tasks.wait_for_all(None).await.unwrap();
     assert_eq!(journal.entries(), ["499"]);
@@ -324,11 +345,15 @@ async fn a_blocking_task_that_is_replaced_is_waited_for() {
             journal.add("old ends");
         }
     };
-    tasks.create_blocking_task(old).key("k", OnDuplicateKey::Replace).spawn().unwrap();
+    tasks.create_blocking_task(old).key_in("shared", "k", OnDuplicateKey::Replace).spawn().unwrap();
     has_begun.await.unwrap();
     let new = {
         let journal = journal.clone();
-        tasks.create_blocking_task(move |_| journal.add("new")).key("k", OnDuplicateKey::Replace).spawn().unwrap()
+        tasks
+            .create_blocking_task(move |_| journal.add("new"))
+            .key_in("shared", "k", OnDuplicateKey::Replace)
+            .spawn()
+            .unwrap()
     };
     settle().await;
     assert_eq!(tasks.stats().queued, 1);
@@ -352,7 +377,7 @@ async fn keys_names_and_limits_hold_together() {
         };
         let builder = tasks.create_task(work).name(name);
         match key {
-            Some(key) => builder.key(key, OnDuplicateKey::Queue).spawn().unwrap(),
+            Some(key) => builder.key_in("shared", key, OnDuplicateKey::Queue).spawn().unwrap(),
             None => builder.spawn().unwrap(),
         };
     };
@@ -407,9 +432,9 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
                 };
                 // Half of the tasks end where they are cancelled, the other half by themselves.
                 let spawned = if number % 2 == 0 {
-                    tasks.create_task(work).key(KEYS[key], when_busy).spawn()
+                    tasks.create_task(work).key_in("shared", KEYS[key], when_busy).spawn()
                 } else {
-                    tasks.create_task_with_context(|_| work).key(KEYS[key], when_busy).spawn()
+                    tasks.create_task_with_context(|_| work).key_in("shared", KEYS[key], when_busy).spawn()
                 };
                 if spawned.is_err() {
                     refused.fetch_add(1, Ordering::SeqCst);
@@ -431,6 +456,75 @@ async fn no_two_tasks_of_one_key_ever_run_at_once() {
     assert!(ran.load(Ordering::SeqCst) as u64 >= stats.outcomes.completed);
     // All keys are free again.
     for key in KEYS {
-        tasks.create_task(async {}).key(key, OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();
+        tasks.create_task(async {}).key_in("shared", key, OnDuplicateKey::Skip).spawn().unwrap().await.unwrap();
+    }
+}
+
+// ---- Scopes.
+
+#[tokio::test(start_paused = true)]
+async fn a_key_belongs_to_the_name_of_its_tasks() {
+    let tasks = BackgroundTaskManager::new();
+    let spawn =
+        |name: String, on_duplicate| tasks.create_task(pending::<()>()).name(name).key("k", on_duplicate).spawn();
+    let mail = spawn("mail".to_owned(), OnDuplicateKey::Skip).unwrap();
+    let index = spawn("index".to_owned(), OnDuplicateKey::Skip).unwrap();
+    assert_eq!(spawn("mail".to_owned(), OnDuplicateKey::Skip).unwrap_err(), SpawnError::DuplicateKey);
+    settle().await;
+    assert!(tasks.task_info().iter().all(|task| task.state() == TaskState::Running), "neither waits for the other");
+
+    spawn("mail".to_owned(), OnDuplicateKey::Replace).unwrap();
+    assert!(matches!(mail.await, Err(TaskError::Cancelled)));
+    settle().await;
+    assert!(!index.is_finished(), "the key of another name is untouched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn key_in_shares_a_key_among_names_and_the_order_of_calls_does_not_matter() {
+    let tasks = BackgroundTaskManager::new();
+    let task = || tasks.create_task(pending::<()>());
+    task().key_in("account", "k", OnDuplicateKey::Skip).name("export").spawn().unwrap();
+    let refused = task().name("delete").key_in("account", "k", OnDuplicateKey::Skip).spawn().unwrap_err();
+    assert_eq!(refused, SpawnError::DuplicateKey);
+    // The scope of `key` is the name that the task has at its spawn.
+    task().key("k", OnDuplicateKey::Skip).name("mail").spawn().unwrap();
+    let refused = task().name("mail").key("k", OnDuplicateKey::Skip).spawn().unwrap_err();
+    assert_eq!(refused, SpawnError::DuplicateKey);
+    assert_eq!(tasks.task_info()[0].key(), Some("k"), "the key is shown without its scope");
+}
+
+#[tokio::test(start_paused = true)]
+async fn spawn_if_free_returns_none_for_a_taken_key_and_other_errors_as_they_are() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
+    let task = |key: &'static str| tasks.create_task(pending::<()>()).name("t").key(key, OnDuplicateKey::Skip);
+    assert!(task("k").spawn_if_free().unwrap().is_some());
+    assert!(task("k").spawn_if_free().unwrap().is_none());
+    assert_eq!(task("other").spawn_if_free().unwrap_err(), SpawnError::Full);
+    tasks.close(Some(Duration::ZERO)).await;
+    assert_eq!(task("k").spawn_if_free().unwrap_err(), SpawnError::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_line_of_a_replaced_task_names_the_task_that_replaced_it() {
+    let (log, _guard) = capture();
+    let tasks = BackgroundTaskManager::new();
+    let spawn = |name: &'static str| {
+        let task = tasks.create_task(pending::<()>()).name(name);
+        task.key_in("account", "k", OnDuplicateKey::Replace).spawn().unwrap()
+    };
+    let (export, index, mail) = (spawn("export"), spawn("index"), spawn("mail"));
+    settle().await;
+    mail.cancel();
+    for task in [export, index, mail] {
+        task.await.unwrap_err();
+    }
+    let by: Vec<_> = log
+        .events("background task cancelled")
+        .iter()
+        .map(|line| (line.field("name").to_owned(), line.fields.get("replaced_by").cloned()))
+        .collect();
+    assert_eq!(by.len(), 3);
+    for replaced in [("export", Some("index #2")), ("index", Some("mail #3")), ("mail", None)] {
+        assert!(by.contains(&(replaced.0.to_owned(), replaced.1.map(str::to_owned))), "{replaced:?} in {by:?}");
     }
 }

@@ -184,6 +184,16 @@ fn a_spawn_without_a_runtime_is_counted_too() {
     assert_eq!(lines(&recorded(&metrics_seen)), ["agentflow_tasks_rejected_total{name=t,reason=no_runtime} 1"]);
 }
 
+#[test]
+fn a_spawn_on_a_runtime_that_has_shut_down_is_counted_as_refused_only() {
+    let (metrics_seen, _guard) = record_metrics();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let tasks = runtime.block_on(async { BackgroundTaskManager::new() });
+    drop(runtime);
+    tasks.create_task(async {}).name("t").spawn().unwrap_err();
+    assert_eq!(lines(&recorded(&metrics_seen)), ["agentflow_tasks_rejected_total{name=t,reason=closed} 1"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_spawn_that_waits_for_room_is_not_counted_as_refused() {
     let (metrics_seen, _guard) = record_metrics();

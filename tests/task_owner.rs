@@ -1,12 +1,16 @@
 //! Tasks whose run ends: `OnRunEnd`.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use agentflow::{
     BackgroundTaskManager, CancellationToken, CompiledGraph, NodeError, RunConfig, RunError, RunId, TaskContext, graph,
     graph::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{EventKind, RunErrorKind},
-    task::{FinishedTask, OnDuplicateKey, OnRunEnd, TaskInfo, TaskOutcome},
+    task::{FinishedTask, OnDuplicateKey, OnRunEnd, SpawnError, TaskInfo, TaskManagerOptions, TaskOutcome},
 };
 use tokio::{
     sync::oneshot,
@@ -316,25 +320,6 @@ async fn a_run_that_has_ended_does_not_wait_for_children_of_detached_tasks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_task_spawned_for_an_ended_run_is_cancelled_or_not_awaited() {
-    let (send, receive) = oneshot::channel();
-    let send = std::sync::Mutex::new(Some(send));
-    let app = graph! {
-        type State = Trip;
-        node KEEP = (step(move |given| {
-            let send = send.lock().unwrap().take().unwrap();
-            async move { send.send(given.tasks).map_err(|_| "nobody wants it".into()) }
-        }));
-        KEEP -> END
-    };
-    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
-    let kept = receive.await.unwrap();
-    let late = kept.create_task(sleep(60 * SECOND)).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
-    assert_eq!(late.await.unwrap_err().outcome(), TaskOutcome::Cancelled);
-    kept.create_task(sleep(SECOND)).on_run_end(OnRunEnd::Wait).spawn().unwrap().await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_task_with_a_token_is_cancelled_cooperatively_at_the_end_of_its_run() {
     let app = graph! {
         type State = Trip;
@@ -576,4 +561,104 @@ fn tasks_cancelled_with_their_run_never_start_in_freed_slots() {
             assert!(begun <= 1, "round {round}: {begun}");
         });
     }
+}
+
+/// Runs a graph whose node leaves its task manager behind, and returns the app and that manager.
+async fn leave_behind() -> (CompiledGraph<Trip>, BackgroundTaskManager) {
+    let left = Arc::new(Mutex::new(None));
+    let leave = {
+        let left = Arc::clone(&left);
+        step(move |given| {
+            *left.lock().unwrap() = Some(given.tasks);
+            std::future::ready(Ok(()))
+        })
+    };
+    let app: CompiledGraph<Trip> = graph! { node LEAVE = (leave); LEAVE -> END };
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    let left = left.lock().unwrap().take().unwrap();
+    (app, left)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_nodes_manager_spawns_nothing_once_its_run_has_ended() {
+    let (app, left) = leave_behind().await;
+    let spawn = || left.create_task(async {}).spawn().map(drop);
+    assert_eq!(spawn(), Err(SpawnError::RunEnded));
+    assert_eq!(left.create_task(async {}).spawn_wait().await.map(drop), Err(SpawnError::RunEnded));
+    assert_eq!(SpawnError::RunEnded.as_str(), "run_ended");
+    // The app's own manager, and a task of it, still spawn.
+    assert!(app.task_manager().create_task(async {}).spawn().is_ok());
+    let closing = tokio::spawn({
+        let app = app.clone();
+        async move { app.aclose().await }
+    });
+    let keeps_open = app.task_manager().create_task(sleep(SECOND)).spawn().unwrap();
+    settle().await;
+    assert_eq!(spawn(), Err(SpawnError::RunEnded), "while the manager drains");
+    keeps_open.await.unwrap();
+    assert!(closing.await.unwrap().tasks.is_clean());
+    assert_eq!(spawn(), Err(SpawnError::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_outlives_its_run_does_not_hold_up_a_close() {
+    let (app, left) = leave_behind().await;
+    tokio::spawn(async move {
+        while left.create_task(sleep(2 * SECOND)).spawn().is_ok() {
+            sleep(SECOND).await;
+        }
+    });
+    settle().await;
+    let began = Instant::now();
+    assert!(app.aclose().await.tasks.is_clean());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_task_of_an_ended_run_still_spawns_children() {
+    let spawn = step(|given| async move {
+        let nodes = given.tasks.clone();
+        let parent = |task: TaskContext| async move {
+            sleep(SECOND).await;
+            // Through its own manager, and through that of the node.
+            task.manager().create_task(sleep(SECOND)).name("child").spawn()?;
+            nodes.create_task(sleep(SECOND)).name("child").spawn()?;
+            Ok::<_, SpawnError>(())
+        };
+        given.tasks.create_task_with_context(parent).name("parent").spawn()?;
+        Ok(())
+    });
+    let app: CompiledGraph<Trip> = graph! { node SPAWN = (spawn); SPAWN -> END; compile { shutdown_timeout: 30s } };
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    assert!(app.aclose().await.tasks.is_clean());
+    let ends = app.task_manager().recently_finished();
+    let ends: Vec<_> = ends.iter().map(|end| (end.name(), end.outcome())).collect();
+    let completed = TaskOutcome::Completed;
+    assert_eq!(ends, [("parent", completed), ("child", completed), ("child", completed)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spawn_that_waits_for_room_is_refused_when_its_run_ends() {
+    let refused = Arc::new(Mutex::new(None));
+    let waits = {
+        let refused = Arc::clone(&refused);
+        step(move |given| {
+            let refused = Arc::clone(&refused);
+            async move {
+                let tasks = given.tasks;
+                tokio::spawn(async move {
+                    *refused.lock().unwrap() = tasks.create_task(async {}).spawn_wait().await.err();
+                });
+                settle().await;
+                Ok(())
+            }
+        })
+    };
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_tasks(1));
+    let full = tasks.create_task(pending::<()>()).spawn().unwrap();
+    let app: CompiledGraph<Trip> = graph! { node WAITS = (waits); WAITS -> END; compile { task_manager: tasks } };
+    app.invoke(Trip::default(), RunConfig::new()).await.unwrap();
+    settle().await;
+    assert_eq!(*refused.lock().unwrap(), Some(SpawnError::RunEnded));
+    full.cancel();
 }

@@ -304,7 +304,7 @@ impl Program {
         };
         let mut builder = self.tasks.create_task(work).name(job.name);
         if let Some((key, when_busy)) = job.key {
-            builder = builder.key(key, when_busy);
+            builder = builder.key_in("shared", key, when_busy);
         }
         if let Some(timeout) = job.timeout {
             builder = builder.timeout(millis(timeout));

@@ -427,7 +427,7 @@ fn an_end_delivered_slowly_arrives_before_the_end_of_the_stream() {
         .iter()
         .filter_map(|event| if let TaskEvent::Ended(end) = event { Some(end.name().to_owned()) } else { None })
         .collect();
-    assert_eq!(ends, ["quick", "slow"]);
+    assert_eq!(ends, ["slow", "quick"]);
 }
 
 /// Many threads spawn tasks that report progress, and the manager is closed meanwhile.

@@ -1,6 +1,6 @@
-//! What rustc prints for each mistake; the rules are in README.md.
+//! Tests of rustc's output for each mistake; the rules are in README.md.
 
-/// `fail/*.rs` must print what stands beside it in `.stderr`; `pass/*.rs` must compile and run.
+/// Asserts that rustc's output for each `fail/*.rs` equals its `.stderr`, and that each `pass/*.rs` compiles and runs.
 fn check(folder: &str) {
     let cases = trybuild::TestCases::new();
     cases.compile_fail(format!("{folder}/fail/*.rs"));
@@ -27,7 +27,7 @@ fn graph() {
     check("graph");
 }
 
-/// What README.md shows; `tests/readme.rs` sees to it that it shows just that.
+/// The examples of README.md; `tests/readme.rs` asserts that README.md shows the same output.
 #[test]
 fn readme() {
     check("readme");

@@ -5,7 +5,8 @@ use quote::ToTokens;
 
 /// Collects mistakes; [`Errors::into_tokens`] turns them into `compile_error!`s.
 ///
-/// A stage runs only while `is_empty()`: one mistake must not surface again as another one's consequence.
+/// A stage runs only if `is_empty()` returns true, so that no mistake is reported again in the form of its
+/// consequences.
 #[must_use = "dropped errors are never reported"]
 #[derive(Debug, Default)]
 pub(crate) struct Errors {
@@ -17,17 +18,17 @@ impl Errors {
         Self::default()
     }
 
-    /// A mistake at one place.
+    /// Adds a mistake at a span.
     pub(crate) fn at(&mut self, span: Span, message: impl std::fmt::Display) {
         self.list.push(syn::Error::new(span, message));
     }
 
-    /// A mistake in everything that `tokens` covers.
+    /// Adds a mistake at all of the tokens.
     pub(crate) fn spanning(&mut self, tokens: impl ToTokens, message: impl std::fmt::Display) {
         self.list.push(syn::Error::new_spanned(tokens, message));
     }
 
-    /// A mistake that syn found.
+    /// Adds an error of syn.
     pub(crate) fn push(&mut self, error: syn::Error) {
         self.list.push(error);
     }
@@ -40,7 +41,7 @@ impl Errors {
         self.count() == 0
     }
 
-    /// One `compile_error!` item per mistake, in the order in which they were found.
+    /// Returns one `compile_error!` item per mistake, in the order in which they were added.
     pub(crate) fn into_tokens(self) -> TokenStream {
         self.list.iter().map(syn::Error::to_compile_error).collect()
     }

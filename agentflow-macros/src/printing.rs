@@ -3,15 +3,15 @@
 use proc_macro2::{Delimiter, Group, Span};
 use quote::ToTokens;
 
-/// `(tokens)`, with the parentheses at `span`: rustc shows what is wrong with the whole there, and the editor sees no
-/// identifier of ours in a user's place.
+/// Wraps tokens in parentheses at `span`. rustc reports errors about the whole expression at the parentheses, while the
+/// generated identifiers inside keep their own span, so that the editor does not mistake them for the user's.
 pub(crate) fn parenthesized(span: Span, tokens: impl ToTokens) -> Group {
     let mut parentheses = Group::new(Delimiter::Parenthesis, tokens.to_token_stream());
     parentheses.set_span(span);
     parentheses
 }
 
-/// The tokens as text, without the spaces that printing puts around everything but words.
+/// Prints the tokens, with spaces only between words.
 pub(crate) fn text(tokens: &impl ToTokens) -> String {
     let printed = tokens.to_token_stream().to_string();
     let mut words = printed.split(' ').filter(|word| !word.is_empty());

@@ -2,7 +2,9 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote};
-use syn::{Path, Token, parse::ParseStream};
+use syn::{Attribute, Path, Token, parse::ParseStream};
+
+use crate::errors::Errors;
 
 /// `::agentflow`, unless the caller writes `crate = path` because it re-exports the runtime.
 #[derive(Clone, Default)]
@@ -11,15 +13,25 @@ pub(crate) struct Root(pub(crate) Option<Path>);
 impl Root {
     /// Parses `crate = path`.
     pub(crate) fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        const EXPECTED: &str = "expected a path: `crate = my_crate::agentflow`";
         let keyword = input.parse::<Token![crate]>()?;
-        let equals = input.parse::<Option<Token![=]>>()?;
-        match input.call(Path::parse_mod_style) {
-            Ok(path) if equals.is_some() => Ok(Self(Some(path))),
-            _ => {
-                let text = "expected a path: `crate = my_crate::agentflow`";
-                Err(syn::Error::new_spanned(quote!(#keyword #equals), text))
+        // At the end of the input, `input.error` would put "unexpected end of input" before the text.
+        let equals = input.span();
+        let equals = input.parse::<Token![=]>().map_err(|_| syn::Error::new(equals, EXPECTED))?;
+        let path = input.call(Path::parse_mod_style);
+        path.map(|path| Self(Some(path))).map_err(|_| syn::Error::new_spanned(quote!(#keyword #equals), EXPECTED))
+    }
+
+    /// Parses `#[NAME(crate = path)]`, the only option of a derived item.
+    pub(crate) fn from_attributes(attrs: &[Attribute], name: &str, errors: &mut Errors) -> Self {
+        let mut root = Self::default();
+        for attr in attrs.iter().filter(|attr| attr.path().is_ident(name)) {
+            match attr.parse_args_with(Self::parse) {
+                Ok(parsed) => root = parsed,
+                Err(error) => errors.push(error),
             }
         }
+        root
     }
 }
 

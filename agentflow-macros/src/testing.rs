@@ -1,9 +1,9 @@
-//! What the tests of all macros look at an expansion with.
+//! Helpers for the tests of all macros.
 
 use proc_macro2::{TokenStream, TokenTree};
 use proptest::prelude::*;
 
-/// The texts of all mistakes: of the `compile_error!`s, and of those that rustc says only where all names resolve.
+/// Returns the texts of all mistakes: of the `compile_error!`s, and of those that depend on the graph's names.
 pub(crate) fn mistakes(output: TokenStream) -> Vec<String> {
     fn collect(tokens: TokenStream, texts: &mut Vec<String>) {
         let mut tokens = tokens.into_iter();
@@ -28,33 +28,33 @@ pub(crate) fn mistakes(output: TokenStream) -> Vec<String> {
     texts
 }
 
-/// Items, as rustfmt would set them.
+/// Formats items.
 pub(crate) fn pretty_items(output: TokenStream) -> String {
     prettyplease::unparse(&syn::parse2(output).expect("the output is items"))
 }
 
-/// An expression, as rustfmt would set it.
+/// Formats an expression.
 pub(crate) fn pretty_expression(output: &TokenStream) -> String {
     let expression: syn::Expr = syn::parse2(output.clone()).expect("the output is an expression");
     pretty_items(quote::quote! { fn expression() { #expression } })
 }
 
-/// Whether the text is tokens: some, such as `#` before `"`, are others when they are printed side by side.
+/// Returns true if the printed tokens lex again. Some do not: a printed `#` before `"` begins a raw string.
 pub(crate) fn lexes(tokens: &TokenStream) -> bool {
     tokens.to_string().parse::<TokenStream>().is_ok()
 }
 
-/// The text without its spaces, which depend on how the tokens were made.
+/// Removes the spaces, which depend on how the tokens were made.
 pub(crate) fn unspaced(tokens: &impl ToString) -> String {
     tokens.to_string().replace([' ', '\n'], "")
 }
 
-/// Whether `part` stands in `whole`, whatever the spaces.
+/// Returns true if `whole` contains `part`, without regard to spaces.
 pub(crate) fn contains(whole: &TokenStream, part: &str) -> bool {
     unspaced(whole).contains(&unspaced(&part))
 }
 
-/// One change of a text's tokens; the numbers are taken modulo what there is to choose from.
+/// One change of a text's tokens. Each index is reduced modulo the number of tokens or words.
 #[derive(Clone, Debug)]
 enum Change {
     Delete(usize),
@@ -65,20 +65,20 @@ enum Change {
     Cut(usize),
 }
 
-/// Texts near `valid`: some of their tokens are gone, doubled, swapped or replaced by others of `vocabulary`. Brackets
-/// stay in pairs: with others no macro is called.
+/// Generates texts near `valid`, in which some tokens are deleted, duplicated, swapped or replaced by words of
+/// `vocabulary`. Brackets stay in pairs, because rustc calls no macro with unpaired ones.
 pub(crate) fn soup(
     valid: &'static [&'static str],
     vocabulary: &'static [&'static str],
 ) -> impl Strategy<Value = TokenStream> {
-    let at = 0..10_000_usize;
+    let index = 0..10_000_usize;
     let change = prop_oneof![
-        at.clone().prop_map(Change::Delete),
-        at.clone().prop_map(Change::Duplicate),
-        (at.clone(), at.clone()).prop_map(|(one, two)| Change::Swap(one, two)),
-        (at.clone(), at.clone()).prop_map(|(place, word)| Change::Insert(place, word)),
-        (at.clone(), at.clone()).prop_map(|(place, word)| Change::Replace(place, word)),
-        at.prop_map(Change::Cut),
+        index.clone().prop_map(Change::Delete),
+        index.clone().prop_map(Change::Duplicate),
+        (index.clone(), index.clone()).prop_map(|(one, two)| Change::Swap(one, two)),
+        (index.clone(), index.clone()).prop_map(|(at, word)| Change::Insert(at, word)),
+        (index.clone(), index.clone()).prop_map(|(at, word)| Change::Replace(at, word)),
+        index.prop_map(Change::Cut),
     ];
     let changes = proptest::collection::vec(change, 0..6);
     (0..valid.len(), changes).prop_map(move |(text, changes)| {
@@ -96,40 +96,40 @@ fn changed(tokens: TokenStream, change: &Change, vocabulary: &[&str]) -> TokenSt
     if count == 0 {
         return word(vocabulary, 0);
     }
-    let (Change::Delete(place)
-    | Change::Duplicate(place)
-    | Change::Swap(place, _)
-    | Change::Insert(place, _)
-    | Change::Replace(place, _)
-    | Change::Cut(place)) = *change;
-    // Every other change of a group's place is one within the group.
-    if let TokenTree::Group(group) = &list[place % count]
-        && place % 2 == 0
+    let (Change::Delete(at)
+    | Change::Duplicate(at)
+    | Change::Swap(at, _)
+    | Change::Insert(at, _)
+    | Change::Replace(at, _)
+    | Change::Cut(at)) = *change;
+    // Half of the changes at a group are made inside the group.
+    if let TokenTree::Group(group) = &list[at % count]
+        && at % 2 == 0
     {
         let content = changed(group.stream(), &deeper(change), vocabulary);
-        list[place % count] = proc_macro2::Group::new(group.delimiter(), content).into();
+        list[at % count] = proc_macro2::Group::new(group.delimiter(), content).into();
         return list.into_iter().collect();
     }
-    let place = place % count;
+    let at = at % count;
     match *change {
-        Change::Delete(_) => drop(list.remove(place)),
-        Change::Duplicate(_) => list.insert(place, list[place].clone()),
-        Change::Swap(_, other) => list.swap(place, other % count),
-        Change::Insert(_, index) => drop(list.splice(place..place, word(vocabulary, index))),
-        Change::Replace(_, index) => drop(list.splice(place..=place, word(vocabulary, index))),
-        Change::Cut(_) => list.truncate(place),
+        Change::Delete(_) => drop(list.remove(at)),
+        Change::Duplicate(_) => list.insert(at, list[at].clone()),
+        Change::Swap(_, other) => list.swap(at, other % count),
+        Change::Insert(_, index) => drop(list.splice(at..at, word(vocabulary, index))),
+        Change::Replace(_, index) => drop(list.splice(at..=at, word(vocabulary, index))),
+        Change::Cut(_) => list.truncate(at),
     }
     list.into_iter().collect()
 }
 
 fn deeper(change: &Change) -> Change {
     match *change {
-        Change::Delete(place) => Change::Delete(place / 7),
-        Change::Duplicate(place) => Change::Duplicate(place / 7),
+        Change::Delete(at) => Change::Delete(at / 7),
+        Change::Duplicate(at) => Change::Duplicate(at / 7),
         Change::Swap(one, two) => Change::Swap(one / 7, two),
-        Change::Insert(place, word) => Change::Insert(place / 7, word),
-        Change::Replace(place, word) => Change::Replace(place / 7, word),
-        Change::Cut(place) => Change::Cut(place / 7),
+        Change::Insert(at, word) => Change::Insert(at / 7, word),
+        Change::Replace(at, word) => Change::Replace(at / 7, word),
+        Change::Cut(at) => Change::Cut(at / 7),
     }
 }
 
@@ -137,7 +137,7 @@ fn word(vocabulary: &[&str], index: usize) -> TokenStream {
     vocabulary[index % vocabulary.len()].parse().expect("tokens")
 }
 
-/// Enough to find what a few changes break, in less than a second or two.
+/// Returns a configuration with enough cases to find mistakes of a few changes within one or two seconds.
 pub(crate) fn quick() -> ProptestConfig {
     ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() }
 }

@@ -123,8 +123,15 @@ pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
 
 /// Returns the text of an error. The error may belong to the user and panic when it is formatted.
 pub(crate) fn text_of(error: &impl fmt::Display) -> String {
-    let text = catch_unwind(AssertUnwindSafe(|| error.to_string()));
-    text.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned())
+    guarded_text(|| error.to_string())
+}
+
+/// Returns the text that user code formats, or a note that it panicked.
+pub(crate) fn guarded_text(format: impl FnOnce() -> String) -> String {
+    catch_unwind(AssertUnwindSafe(format)).unwrap_or_else(|payload| {
+        discard(payload);
+        "the error panicked when it was formatted".to_owned()
+    })
 }
 
 /// Runs user code whose result is not needed, such as a destructor, and swallows its panic, so that it cannot replace

@@ -61,7 +61,10 @@
 //!
 //! # Features
 //!
-//! `metrics` (off by default) counts and measures background tasks; see the [names](BackgroundTaskManager#metrics).
+//! Both are off by default.
+//!
+//! - `metrics` counts and measures background tasks; see the [names](BackgroundTaskManager#metrics).
+//! - `svg` draws graphs without other programs: `CompiledGraph::svg`.
 
 mod attempt;
 mod config;

@@ -94,12 +94,12 @@ impl fmt::Display for ShutdownReport {
 
 /// Shuts an app down. Every caller runs the same steps on shared state, so that no caller depends on another one.
 pub(crate) async fn shut_down(runs: &RunTracker, manager: &BackgroundTaskManager, bound: Duration) -> ShutdownReport {
-    let started = runs.close();
+    let started = runs.drain();
     manager.drain();
     let deadline = Instant::now().checked_add(bound);
     let drained = tokio::select! {
         biased;
-        idle = runs.wait_until_idle(deadline) => idle,
+        idle = drain(runs, manager, deadline) => idle,
         // Another caller has stopped the runs. A run that is not polled does not end, so there is no use in waiting.
         () = runs.shutdown().wait() => false,
     };
@@ -111,4 +111,20 @@ pub(crate) async fn shut_down(runs: &RunTracker, manager: &BackgroundTaskManager
     let grace = Instant::now().checked_add(manager.grace());
     let (tasks, _) = tokio::join!(manager.close(left), runs.wait_until_idle(grace));
     ShutdownReport { elapsed: runs.time_to_down(started), runs: runs.report(), tasks }
+}
+
+/// Waits until neither a run nor a task is left, or until the deadline. Returns whether none is left; the app then accepts
+/// no more runs.
+async fn drain(runs: &RunTracker, manager: &BackgroundTaskManager, deadline: Option<Instant>) -> bool {
+    loop {
+        let Some(idle) = runs.wait_until_idle(deadline).await else { return false };
+        if !manager.wait_until_idle(deadline).await {
+            return false;
+        }
+        // One of the tasks may have started a run meanwhile, and the run another task. If none did, nothing is left that
+        // could start anything.
+        if runs.close_if_idle_since(idle) {
+            return true;
+        }
+    }
 }

@@ -31,7 +31,7 @@ const HOSTILE: [&str; 29] = [
     "a -->|b| c",
     "A[\"x\"] --> B((y))",
     "::: %% ; { } ( ) [ ] | \\ / $$x^2$$",
-    "\u{0}\u{1}\u{1f}\u{7f}",
+    "\u{0}\u{1}\u{1f}\u{7f}\u{fffe}\u{ffff}",
     "日本語 ñ 🦉 \u{202e}rtl",
     "fa:fa-car",
     "@{ shape: rect }",
@@ -92,12 +92,13 @@ impl fmt::Debug for Named {
     }
 }
 
-/// Makes a graph with the label at a node, at an edge, and as the title of a graph inside it that leads to itself.
+/// Makes a graph with the label as its name, at a node, at an edge, and as the title of a graph inside it that leads to itself.
 fn app(label: &str) -> CompiledGraph<AgentState> {
     let mut inner = StateGraph::new();
     inner.add_node("B", step {}).add_edge("B", END).set_entry_point("B");
     let inner = inner.compile(CompileOptions::new()).expect("the inner graph is valid");
     let mut graph = StateGraph::<AgentState>::new();
+    graph.set_name(label);
     graph.add_node("A", step {}).set_node_options("A", NodeOptions::new().label(label));
     graph.add_node("SUB", inner).set_node_options("SUB", NodeOptions::new().label(label));
     graph.add_edge("A", "SUB").set_entry_point("A");

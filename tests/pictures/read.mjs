@@ -10,11 +10,14 @@ globalThis.document = window.document;
 const { default: mermaid } = await import("mermaid");
 mermaid.initialize({ startOnLoad: false });
 
-// The text as a picture shows it: line breaks are one, and control characters are symbols.
-const visible = (text) =>
-  [...text.replace(/\r\n?/g, "\n")]
-    .map((c) => (c === "\n" || c >= " ") && c !== "\x7f" ? c : c === "\x7f" ? "\u2421" : String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .join("");
+// The text as a picture shows it: line breaks are one, and characters that XML forbids are symbols.
+const symbol = (c) => {
+  if (c === "\n") return c;
+  if (c === "\x7f") return "\u2421";
+  if (c === "\ufffe" || c === "\uffff") return "\ufffd";
+  return c < " " ? String.fromCharCode(0x2400 + c.charCodeAt(0)) : c;
+};
+const visible = (text) => [...text.replace(/\r\n?/g, "\n")].map(symbol).join("");
 
 // Mermaid stores an entity as `ﬂ°°NN¶ß` and writes it as `&#NN;` when it renders.
 const decoded = (text) =>
@@ -60,6 +63,7 @@ for (const { label: raw, mermaid: flowchart, dot } of lines) {
   // Graphviz writes no text for an empty line, and cuts the spaces at the ends of a line.
   const lined = (text) => text.split("\n").filter((line) => line.trim() !== "").map((line) => line.trim()).join("\n");
   check("graphviz", "node", lined(label), lined(shown("n0", "node")));
+  check("graphviz", "edge", lined(label), lined(shown("n1__end->cluster_n1_loop", "edge")));
   check("graphviz", "title", lined(label), lined(shown("cluster_n1", "cluster")));
 }
 console.log(`${lines.length} labels read back by Mermaid and Graphviz, ${failed} of them wrong`);

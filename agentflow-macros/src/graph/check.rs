@@ -1,4 +1,4 @@
-//! The rules of a graph that rustc cannot check; it checks names, types, patterns and options.
+//! The rules of a graph that rustc cannot check. rustc checks names, types, patterns and options.
 //!
 //! A misspelt name can break the shape of the whole graph. The expansion therefore reports mistakes of shape only where
 //! all names resolve.
@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use proc_macro2::TokenStream;
 
 use super::{
-    model::{Exit, Model, Step, Target, Work},
-    topology::{Next, StepEdges, StepId, Topology, Violation},
+    model::{Edge, Model, Step, Work},
+    topology::{Next, StepEdges, Topology, Violation},
 };
 use crate::errors::Errors;
 
@@ -46,19 +46,19 @@ fn two_nodes_with_one_name(model: &Model<'_>, errors: &mut Errors) {
 
 fn second_outgoing_edge(model: &Model<'_>, errors: &mut Errors) {
     for step in &model.steps {
-        let Some((first, others)) = step.exits.split_first() else {
+        let Some((first, others)) = step.edges.split_first() else {
             continue;
         };
         for other in others {
             let from = step.text();
             match (first, other) {
-                (Exit::Edge { to: one, at: first }, Exit::Edge { to: two, at: second }) if one == two => {
+                (Edge::Direct { to: one, at: first }, Edge::Direct { to: two, at: second }) if one == two => {
                     let text = format!("duplicate edge `{from} -> {}`", text_of(model, *two));
                     errors.spanning(second, format!("{text} (2/2)"));
                     errors.spanning(first, format!("{text} (1/2)"));
                 }
-                (Exit::Edge { to: one, .. }, Exit::Edge { to: two, at }) => {
-                    let to_end = [one, two].into_iter().any(|to| *to == Target::End);
+                (Edge::Direct { to: one, .. }, Edge::Direct { to: two, at }) => {
+                    let to_end = [one, two].into_iter().any(|to| *to == Next::End);
                     let (one, two) = (text_of(model, *one), text_of(model, *two));
                     let in_parallel = format!("run both in parallel with `{from} -> {{ {one}, {two} }} -> ..`, or ");
                     let in_parallel = if to_end { "" } else { &in_parallel };
@@ -70,16 +70,16 @@ fn second_outgoing_edge(model: &Model<'_>, errors: &mut Errors) {
                         ),
                     );
                 }
-                (Exit::Edge { to, .. }, Exit::Decision { decision, .. }) => {
+                (Edge::Direct { to, .. }, Edge::Routed { decision, .. }) => {
                     let to = text_of(model, *to);
                     let text = format!("`{from}` leads to `{to}` already; make that an arm of this `match`");
                     errors.spanning(&decision.keyword, text);
                 }
-                (Exit::Decision { .. }, Exit::Decision { decision, .. }) => errors.spanning(
+                (Edge::Routed { .. }, Edge::Routed { decision, .. }) => errors.spanning(
                     &decision.keyword,
                     format!("`{from}` has a decision already; put these arms into that one"),
                 ),
-                (Exit::Decision { .. }, Exit::Edge { at, .. }) => {
+                (Edge::Routed { .. }, Edge::Direct { at, .. }) => {
                     errors.spanning(at, format!("`{from}` has a decision already; make this an arm of it"));
                 }
             }
@@ -87,16 +87,16 @@ fn second_outgoing_edge(model: &Model<'_>, errors: &mut Errors) {
     }
 }
 
-/// Returns what is wrong with the graph's shape, with the texts for it.
+/// Returns the mistakes in the graph's shape.
 fn shape(model: &Model<'_>) -> Vec<Mistake> {
     let Some(entry) = model.entry else { return Vec::new() };
-    let topology = Topology { entry: StepId::new(entry), steps: model.steps.iter().map(edges_of).collect() };
-    let entry = model.steps[entry].text();
+    let topology = Topology { entry, steps: model.steps.iter().map(edges_of).collect() };
+    let entry = model.step(entry).text();
     let mistake = |violation| match violation {
-        Violation::NoOutgoingEdge(step) => no_outgoing_edge(&model.steps[step.index()]),
-        Violation::Unreachable(step) => unreachable(&model.steps[step.index()], &entry),
+        Violation::NoOutgoingEdge(step) => no_outgoing_edge(model.step(step)),
+        Violation::Unreachable(step) => unreachable(model.step(step), &entry),
         Violation::EndlessLoop(steps) => {
-            let steps: Vec<_> = steps.into_iter().map(|step| &model.steps[step.index()]).collect();
+            let steps: Vec<_> = steps.into_iter().map(|step| model.step(step)).collect();
             endless_loop(&steps)
         }
     };
@@ -104,20 +104,17 @@ fn shape(model: &Model<'_>) -> Vec<Mistake> {
 }
 
 fn edges_of(step: &Step<'_>) -> StepEdges {
-    let next = step.targets().map(|target| match target {
-        Target::Step(step) => Next::Step(StepId::new(step)),
-        Target::End => Next::End,
-    });
-    StepEdges { is_in_group: step.group.is_some(), next: next.collect(), on_error: step.on_error.map(StepId::new) }
+    let next = step.edges.iter().flat_map(Edge::targets).copied().collect();
+    StepEdges { is_in_group: step.group.is_some(), next, on_error: step.on_error }
 }
 
 fn no_outgoing_edge(step: &Step<'_>) -> Mistake {
     let text = step.text();
     let text = match step.work {
         Work::Node { .. } => format!("node `{text}` has no outgoing edge; end the graph with `{text} -> END`"),
-        Work::Group { .. } => "nothing follows this group; end the graph with `{ .. } -> END`".to_owned(),
+        Work::Group { .. } => "this group has no outgoing edge; end the graph with `{ .. } -> END`".to_owned(),
     };
-    (step.place(), text)
+    (step.written(), text)
 }
 
 fn unreachable(step: &Step<'_>, entry: &str) -> Mistake {
@@ -125,7 +122,7 @@ fn unreachable(step: &Step<'_>, entry: &str) -> Mistake {
         Work::Node { .. } => format!("node `{}` can never run: no path leads to it from `{entry}`", step.text()),
         Work::Group { .. } => format!("this group can never run: no path leads to it from `{entry}`"),
     };
-    (step.place(), text)
+    (step.written(), text)
 }
 
 fn endless_loop(steps: &[&Step<'_>]) -> Mistake {
@@ -134,13 +131,13 @@ fn endless_loop(steps: &[&Step<'_>]) -> Mistake {
         [name] => (format!("node {name} loops"), "it"),
         names => (format!("nodes {} loop", names.join(", ")), "them"),
     };
-    let place = steps.first().map(|step| step.place()).unwrap_or_default();
-    (place, format!("{subject} forever: no path leads from {pronoun} to `END`"))
+    let first = steps.first().map(|step| step.written()).unwrap_or_default();
+    (first, format!("{subject} forever: no path leads from {pronoun} to `END`"))
 }
 
-fn text_of(model: &Model<'_>, target: Target) -> String {
+fn text_of(model: &Model<'_>, target: Next) -> String {
     match target {
-        Target::Step(step) => model.steps[step].text(),
-        Target::End => "END".to_owned(),
+        Next::Step(step) => model.step(step).text(),
+        Next::End => "END".to_owned(),
     }
 }

@@ -1,7 +1,7 @@
 //! Graph → tokens: an expression of type `CompiledGraph<S, C>`, even for invalid input.
 //!
-//! Of the generated tokens only punctuation and keywords carry a user's span: the editor would show a generated
-//! identifier in place of the user's.
+//! Only generated punctuation and keywords carry a user's span. At the span of a generated identifier the editor would
+//! show that one instead of the user's.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -9,8 +9,9 @@ use syn::spanned::Spanned;
 
 use super::{
     hints::editor_hints,
-    model::{Exit, Model, Step, Target, Work},
+    model::{Edge, Model, Step, Work},
     syntax::{Arm, Binding, Decision, Graph, Reference, Setting, Source},
+    topology::Next,
 };
 use crate::{errors::Errors, printing::parenthesized};
 
@@ -39,12 +40,12 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     }
 }
 
-/// The variable that holds the builder. The user's expressions cannot name it.
+/// Returns the variable that holds the builder. The user's expressions cannot name it.
 fn builder_ident() -> Ident {
     Ident::new("__g", Span::mixed_site())
 }
 
-/// The statements that make the builder, without the one that compiles it.
+/// Returns the statements that fill the builder. The caller compiles it.
 fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &TokenStream) -> TokenStream {
     let names = names(graph, model, has_errors);
     let g = builder_ident();
@@ -53,13 +54,13 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &Tok
         _ if graph.is_inner => quote!(#g.__inside()),
         (Some(state), _) => empty(state),
         (None, false) => quote!(__af::StateGraph::<_, _>::new()),
-        // Nothing to infer the state from.
+        // Without nodes rustc has nothing to infer the state from.
         (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
     };
     let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
     let steps = model.steps.iter().map(|step| expand_step(graph, model, step, has_errors));
     let entry = model.entry.map(|entry| {
-        let entry = Literal::string(&model.steps[entry].name);
+        let entry = Literal::string(&model.step(entry).name);
         quote!(#g.set_entry_point(#entry);)
     });
     quote_spanned! {Span::mixed_site()=>
@@ -74,8 +75,8 @@ fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &Tok
     }
 }
 
-/// An empty graph with this state. rustc reports a type that is not a state at the span from the call's first to its last
-/// token.
+/// Returns the call that makes an empty graph with this state. rustc reports a type that is not a state at the span
+/// from the call's first to its last token, which are both at the user's type.
 fn empty(state: &TokenStream) -> TokenStream {
     let span = state.span();
     let open = quote_spanned!(span=> <);
@@ -84,7 +85,7 @@ fn empty(state: &TokenStream) -> TokenStream {
     quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
 }
 
-/// All names of the graph: its bindings and its mentions.
+/// Returns all names of the graph: its bindings and its mentions.
 pub(super) fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> TokenStream {
     let bindings = graph.bindings.iter().enumerate().filter_map(|(index, binding)| {
         // A second binding of a name is already reported; its item would be a duplicate.
@@ -95,7 +96,7 @@ pub(super) fn names(graph: &Graph, model: &Model<'_>, has_errors: bool) -> Token
     quote!(#(#bindings)* #(#mentions)*)
 }
 
-/// `node MAIN = my_node;` makes `MAIN` a type of this block: references resolve to it, and the editor finds it.
+/// Declares the name of `node MAIN = my_node;` as a type in the block, so that rustc and the editor resolve it.
 fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenStream {
     let Binding { name, source, .. } = binding;
     let allow = quote!(#[allow(non_camel_case_types, clippy::upper_case_acronyms, dead_code)]);
@@ -103,7 +104,7 @@ fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenS
         // `node a = a;` names the node itself.
         Source::Handle(handle) if handle.is_plain && handle.name == *name => TokenStream::new(),
         Source::Handle(handle) => quote!(#allow type #name = #handle;),
-        // A value of a node that is in the graph is evaluated where the node is added.
+        // The value of a node in the graph is evaluated when the node is added.
         Source::Value(value) if !is_added && !value.is_empty() => quote! {
             #allow
             enum #name {}
@@ -118,8 +119,8 @@ fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenS
     }
 }
 
-/// The expression that makes a bound node; `None` if its type suffices. These are the user's own tokens, so that rustc
-/// reports a value that is not a node there.
+/// Returns the expression that makes a bound node, or `None` if its type suffices. The expression has the user's
+/// tokens, so that rustc reports there a value that is not a node.
 fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> Option<TokenStream> {
     match &graph.bindings[binding].source {
         Source::Handle(_) => None,
@@ -134,15 +135,16 @@ fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> 
     }
 }
 
-/// `KEY: VALUE` as a call. Its parentheses have the key's span, so that rustc reports errors of the whole call there.
+/// Returns the call for `KEY: VALUE`. Its parentheses have the key's span, so that rustc reports errors of the call
+/// there.
 pub(super) fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
     let value = if value.is_empty() && has_errors { quote!(__af::missing()) } else { value.clone() };
     let arguments = parenthesized(key.span(), value);
     quote!(.#key #arguments)
 }
 
-/// The mistakes that rustc reports only if every name in the graph resolves. Each constant depends on `__NAMES`, so
-/// that rustc skips it after a name error; the names are listed once, so that the output grows linearly.
+/// Returns the mistakes that rustc reports only if every name in the graph resolves. Each constant depends on
+/// `__NAMES`, so rustc skips it after a name error. The names are listed once, so that the output grows linearly.
 fn mistakes(graph: &Graph, model: &Model<'_>) -> Option<TokenStream> {
     if model.mistakes.is_empty() {
         return None;
@@ -159,10 +161,10 @@ fn mistakes(graph: &Graph, model: &Model<'_>) -> Option<TokenStream> {
             }}
         }
     });
-    let mistakes = model.mistakes.iter().map(|(place, text)| {
+    let mistakes = model.mistakes.iter().map(|(tokens, text)| {
         // rustc reports a call at the span from its first to its last token.
-        let function = parenthesized(place.span(), quote!(__af::mistake));
-        let arguments = parenthesized(place.span(), Literal::string(text));
+        let function = parenthesized(tokens.span(), quote!(__af::mistake));
+        let arguments = parenthesized(tokens.span(), Literal::string(text));
         quote!(const _: () = { __NAMES; #function #arguments };)
     });
     Some(quote! {
@@ -171,7 +173,8 @@ fn mistakes(graph: &Graph, model: &Model<'_>) -> Option<TokenStream> {
     })
 }
 
-/// The reference in a place where it resolves. The parentheses keep a function's name from being read as a constant.
+/// Returns a statement in which rustc and the editor resolve the reference. Parentheses mark the name as a type, since
+/// it is also the name of a function.
 fn mention(graph: &Graph, reference: &Reference) -> TokenStream {
     let root = &graph.root;
     if reference.is_start() || reference.is_end() {
@@ -181,21 +184,21 @@ fn mention(graph: &Graph, reference: &Reference) -> TokenStream {
     quote!(let _: (#reference);)
 }
 
-/// The calls that add a step and what follows it.
+/// Returns the calls that add a step, its options and its edges.
 fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bool) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
-    let exits = step.exits.iter().map(|exit| match exit {
-        Exit::Edge { to, .. } => {
+    let edges = step.edges.iter().map(|edge| match edge {
+        Edge::Direct { to, .. } => {
             let to = match to {
-                Target::Step(to) => Literal::string(&model.steps[*to].name).to_token_stream(),
-                Target::End => quote!(__af::END),
+                Next::Step(to) => Literal::string(&model.step(*to).name).to_token_stream(),
+                Next::End => quote!(__af::END),
             };
             quote!(#g.add_edge(#name, #to);)
         }
-        // The node returns the route, and is added together with the decision.
-        Exit::Decision { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
-        Exit::Decision { decision, targets } => {
+        // A node that returns its route is added together with the decision.
+        Edge::Routed { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
+        Edge::Routed { decision, targets } => {
             let router = router(decision, &[]);
             let arms = arms(model, decision, targets);
             quote!(#g.__route(#name, #router, &[#(#arms),*]);)
@@ -204,7 +207,7 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bo
     let (added, options) = match &step.work {
         Work::Group { branches, .. } => {
             let branches = branches.iter().map(|branch| {
-                let members = branch.iter().map(|member| Literal::string(&model.steps[*member].name));
+                let members = branch.iter().map(|member| Literal::string(&model.step(*member).name));
                 quote!(&[#(#members),*])
             });
             (quote!(#g.__group(#name, &[#(#branches),*]);), None)
@@ -215,10 +218,10 @@ fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bo
             (add_node(model, step, first_mention, value.as_ref(), has_errors), options)
         }
     };
-    quote!(#added #options #(#exits)*)
+    quote!(#added #options #(#edges)*)
 }
 
-/// The call that adds a node: by its type, or with its value.
+/// Returns the call that adds a node, either by its type or with its value.
 fn add_node(
     model: &Model<'_>,
     step: &Step<'_>,
@@ -228,10 +231,10 @@ fn add_node(
 ) -> TokenStream {
     let g = builder_ident();
     let name = Literal::string(&step.name);
-    // rustc reports here that the node's route does not fit the edge that follows.
+    // If the node's route does not fit its outgoing edge, rustc reports it at this token.
     let fit = Ident::new("_", reference.name.span());
-    let returned = step.exits.iter().find_map(|exit| match exit {
-        Exit::Decision { decision, targets } if decision.router.is_none() => Some((decision, targets)),
+    let returned = step.edges.iter().find_map(|edge| match edge {
+        Edge::Routed { decision, targets } if decision.router.is_none() => Some((decision, targets)),
         _ => None,
     });
     let call = match (returned, step.group, value) {
@@ -245,7 +248,7 @@ fn add_node(
                 quote!(__deciding::<(#reference), #fit, _>(#name, #router, &[#(#arms),*]))
             }
         }
-        // A graph with mistakes may have an inner graph here, which is already reported.
+        // After a mistake an inner graph, which cannot run in a group, may come this far. It is already reported.
         (None, Some(_), Some(value)) if !has_errors => quote!(add_parallel_node(#name, #value)),
         (None, Some(_), None) => quote!(__branch::<(#reference), #fit, #fit>(#name)),
         (None, _, Some(value)) => quote!(add_node(#name, #value)),
@@ -262,13 +265,13 @@ fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_error
     let name = Literal::string(&step.name);
     let settings = binding.options.iter().map(|setting| option(setting, has_errors));
     let on_error = step.on_error.map(|step| {
-        let step = Literal::string(&model.steps[step].name);
+        let step = Literal::string(&model.step(step).name);
         quote!(.on_error(#step))
     });
     Some(quote!(#g.set_node_options(#name, __af::NodeOptions::new() #(#settings)* #on_error);))
 }
 
-/// The router closure: a plain `match` whose arms return the indexes of the outgoing edges.
+/// Returns the router closure: a plain `match` whose arms return the indexes of the outgoing edges.
 pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
     let state = Ident::new("__state", Span::mixed_site());
     // rustc reports patterns that are not exhaustive at the span from the call's first to its last token.
@@ -278,14 +281,14 @@ pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
     };
     let scrutinee = match (&decision.router, returned) {
         (Some(router), _) => {
-            // In the same way, rustc reports at the argument that the router takes another state.
+            // rustc reports a router of another state at the span of the argument.
             let borrowed = parenthesized(router.span(), quote!(&#state));
             at(router.span(), router.clone(), quote_spanned!(router.span()=> *#borrowed))
         }
         (None, [returned, ..]) => at(decision.keyword.span(), quote!(__af::itself), returned.to_token_stream()),
         (None, []) => TokenStream::new(),
     };
-    // An arm without a pattern is already reported.
+    // The parser has already reported an arm without a pattern.
     let arms = decision.arms.iter().enumerate().filter(|(_, arm)| !arm.pattern.is_empty());
     let arms = arms.map(|(index, Arm { pattern, chain })| {
         let index = parenthesized(chain.end().unwrap_or_else(Span::call_site), Literal::usize_suffixed(index));
@@ -307,23 +310,23 @@ pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
     quote!(#allow move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms)
 }
 
-/// The arms' patterns and targets, as the runtime takes them.
-fn arms(model: &Model<'_>, decision: &Decision, targets: &[Target]) -> Vec<TokenStream> {
-    let arm = |(arm, target): (&Arm, &Target)| {
+/// Returns the arms' patterns and targets in the runtime's form.
+fn arms(model: &Model<'_>, decision: &Decision, targets: &[Next]) -> Vec<TokenStream> {
+    let arm = |(arm, target): (&Arm, &Next)| {
         let label = Literal::string(&pattern_text(&arm.pattern));
         let target = match target {
-            Target::Step(step) => {
-                let name = Literal::string(&model.steps[*step].name);
+            Next::Step(step) => {
+                let name = Literal::string(&model.step(*step).name);
                 quote!(::core::option::Option::Some(#name))
             }
-            Target::End => quote!(::core::option::Option::None),
+            Next::End => quote!(::core::option::Option::None),
         };
         quote!((#label, #target))
     };
     decision.arms.iter().zip(targets).map(arm).collect()
 }
 
-/// The pattern as it is written (`Step::Tools`): printing tokens puts spaces around everything.
+/// Returns the pattern as text, without the spaces that printing puts around each token (`Step::Tools`).
 fn pattern_text(pattern: &TokenStream) -> String {
     pattern
         .to_string()

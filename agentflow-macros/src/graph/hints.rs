@@ -9,11 +9,11 @@ use super::{
     syntax::{Arm, Chain, Decision, Graph, Source, Stage},
 };
 
-/// Code that only rust-analyzer sees: it completes `START` and `END`, resolves a node's name to its function too, and
-/// keeps options, patterns and routers available while the code around them is wrong.
+/// Returns code that only rust-analyzer sees. With it, the editor completes `START` and `END`, resolves a node's name
+/// to its function too, and completes options, patterns and routers while the code around them is wrong.
 ///
-/// rust-analyzer expands the text as it is and the text with a marker at the cursor, and looks in the first expansion at
-/// the marker's position in the second. So the hints come first, and their form does not depend on mistakes.
+/// rust-analyzer expands the text twice, as it is and with a marker at the cursor, and looks up the marker's position
+/// in the expansion without it. The hints therefore come first, and mistakes do not change their form.
 pub(super) fn editor_hints(graph: &Graph) -> TokenStream {
     let hints = hints(graph);
     quote! {
@@ -58,8 +58,8 @@ fn hints(graph: &Graph) -> TokenStream {
     }
 }
 
-/// The decision without the `::` that ends a half-typed path, because rustc parses the hints too. The wildcard arm keeps
-/// patterns that are not covered from being reported here as well.
+/// Returns the decision without the `::` that ends a half-typed path, because rustc parses the hints too. A wildcard
+/// arm is added, so that missing patterns are reported only once.
 fn whole(decision: &Decision) -> Decision {
     let cut = |tokens: &TokenStream| {
         let mut list: Vec<_> = tokens.clone().into_iter().collect();

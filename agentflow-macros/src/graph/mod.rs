@@ -1,8 +1,9 @@
 //! `graph!`: a workflow drawn with arrows becomes a compiled graph.
 //!
-//! Tokens → AST (`syntax`) → graph (`model`) → rules (`check`) → tokens (`expand`). A stage runs only where the one
-//! before found no mistake, so that one mistake makes one error. Whatever is wrong, the expansion mentions every node
-//! that was written and has the type of the graph: the editor can complete, and the code behind goes on compiling.
+//! Tokens → AST (`syntax`) → graph (`model`) → rules (`check`) → tokens (`expand`). A stage runs only if the stage
+//! before it found no mistake, so that one mistake makes one error. Even for invalid input the expansion names every
+//! node that was written, so that the editor can complete, and has the graph's type, so that the code after the macro
+//! type-checks.
 
 mod check;
 mod expand;

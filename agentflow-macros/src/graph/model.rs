@@ -1,17 +1,20 @@
-//! AST → graph: names resolved to nodes, with the places where they stand.
+//! AST → graph: names become steps, and each step keeps the tokens that its mistakes are reported at.
 
 use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
 
-use super::syntax::{Binding, Branches, Chain, Decision, Graph, Reference, Source, Stage};
+use super::{
+    syntax::{Binding, Branches, Chain, Decision, Graph, Reference, Source, Stage},
+    topology::{Next, StepId},
+};
 use crate::errors::Errors;
 
 #[derive(Default)]
 pub(crate) struct Model<'a> {
     pub(crate) steps: Vec<Step<'a>>,
-    pub(crate) entry: Option<usize>,
+    pub(crate) entry: Option<StepId>,
     /// The models of the graphs that are written inside this one, by their binding.
     pub(crate) inner: BTreeMap<usize, Model<'a>>,
     /// Mistakes that a misspelt name may have caused, with their tokens. rustc reports them only if all names in the
@@ -25,10 +28,10 @@ pub(crate) struct Step<'a> {
     pub(crate) name: String,
     pub(crate) work: Work<'a>,
     /// The outgoing edges; more than one is a mistake.
-    pub(crate) exits: Vec<Exit<'a>>,
-    pub(crate) on_error: Option<usize>,
-    /// The group that it is in.
-    pub(crate) group: Option<usize>,
+    pub(crate) edges: Vec<Edge<'a>>,
+    pub(crate) on_error: Option<StepId>,
+    /// The group that contains the step.
+    pub(crate) group: Option<StepId>,
 }
 
 pub(crate) enum Work<'a> {
@@ -40,60 +43,55 @@ pub(crate) enum Work<'a> {
     },
     Group {
         written: &'a Branches,
-        branches: Vec<Vec<usize>>,
+        branches: Vec<Vec<StepId>>,
     },
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    Step(usize),
-    End,
-}
-
-pub(crate) enum Exit<'a> {
-    Edge {
-        to: Target,
+/// The outgoing edge of a step.
+pub(crate) enum Edge<'a> {
+    Direct {
+        to: Next,
         /// The target as it is written.
         at: &'a Stage,
     },
-    Decision {
+    Routed {
         decision: &'a Decision,
-        targets: Vec<Target>,
+        targets: Vec<Next>,
     },
 }
 
-impl Exit<'_> {
-    pub(crate) fn targets(&self) -> &[Target] {
+impl Edge<'_> {
+    pub(crate) fn targets(&self) -> &[Next] {
         match self {
-            Self::Edge { to, .. } => std::slice::from_ref(to),
-            Self::Decision { targets, .. } => targets,
+            Self::Direct { to, .. } => std::slice::from_ref(to),
+            Self::Routed { targets, .. } => targets,
         }
     }
 }
 
 impl Step<'_> {
     /// Returns the tokens at which mistakes of the step are reported.
-    pub(crate) fn place(&self) -> TokenStream {
+    pub(crate) fn written(&self) -> TokenStream {
         match &self.work {
             Work::Node { first_mention, .. } => first_mention.to_token_stream(),
             Work::Group { written, .. } => written.braces.to_token_stream(),
         }
     }
 
-    /// Returns the step as it is written, for messages.
+    /// Returns the step's name for messages.
     pub(crate) fn text(&self) -> String {
         match &self.work {
             Work::Node { first_mention, .. } => first_mention.text(),
             Work::Group { .. } => self.name.clone(),
         }
     }
-
-    pub(crate) fn targets(&self) -> impl Iterator<Item = Target> {
-        self.exits.iter().flat_map(Exit::targets).copied()
-    }
 }
 
 impl<'a> Model<'a> {
+    pub(crate) fn step(&self, id: StepId) -> &Step<'a> {
+        &self.steps[id.index()]
+    }
+
     /// Returns true if a node of this binding is in the graph.
     pub(crate) fn is_added(&self, index: usize) -> bool {
         self.steps.iter().any(|step| matches!(step.work, Work::Node { binding: Some(binding), .. } if binding == index))
@@ -107,9 +105,9 @@ impl<'a> Model<'a> {
         Self::build_in(graph, &[], errors)
     }
 
-    /// `around` are the bindings of the graphs that this one is in.
+    /// Builds a graph inside others; `around` holds the bindings of those.
     fn build_in(graph: &'a Graph, around: &[&'a Binding], errors: &mut Errors) -> Self {
-        if not_from_around(graph, around, errors) {
+        if reports_outer_names(graph, around, errors) {
             return Self::default();
         }
         let mut builder = Builder::new(graph, errors);
@@ -139,8 +137,9 @@ impl<'a> Model<'a> {
     }
 }
 
-/// Reports names that an outer graph binds, and returns true if there are any: they would lose their options.
-fn not_from_around(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> bool {
+/// Reports names that an outer graph binds, and returns true if there are any. Such a name would mean the node without
+/// the options of its binding.
+fn reports_outer_names(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> bool {
     let before = errors.count();
     for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_start() && !mention.is_end())
     {
@@ -165,7 +164,7 @@ enum ChainPosition {
 enum Before {
     Nothing,
     Start,
-    Step(usize),
+    Step(StepId),
     End,
 }
 
@@ -173,7 +172,7 @@ struct Builder<'a, 'e> {
     model: Model<'a>,
     graph: &'a Graph,
     bindings: HashMap<String, Bound<'a>>,
-    nodes: HashMap<String, usize>,
+    nodes: HashMap<String, StepId>,
     /// The stage that `START` leads to.
     start: Option<&'a Stage>,
     errors: &'e mut Errors,
@@ -200,15 +199,15 @@ impl<'a, 'e> Builder<'a, 'e> {
                     let text = format!("`node {}` is already defined: give this one another name", first.key());
                     errors.at(ident.span(), text);
                 }
-                Entry::Vacant(place) => {
-                    place.insert(Bound { index, name: ident, is_used: false });
+                Entry::Vacant(entry) => {
+                    entry.insert(Bound { index, name: ident, is_used: false });
                 }
             }
         }
         Self { model: Model::default(), graph, bindings, nodes: HashMap::new(), start: None, errors }
     }
 
-    /// A chain that is a statement of its own.
+    /// Adds a chain that is a statement of its own.
     fn statement(&mut self, chain: &'a Chain) {
         let is_first = self.model.steps.is_empty() && self.start.is_none();
         match chain.stages.first() {
@@ -222,8 +221,8 @@ impl<'a, 'e> Builder<'a, 'e> {
         }
     }
 
-    /// Returns the first target of the chain.
-    fn chain(&mut self, chain: &'a Chain, position: ChainPosition) -> Option<Target> {
+    /// Adds the chain, and returns its first target.
+    fn chain(&mut self, chain: &'a Chain, position: ChainPosition) -> Option<Next> {
         let mut first = None;
         let mut before = Before::Nothing;
         for stage in &chain.stages {
@@ -247,12 +246,12 @@ impl<'a, 'e> Builder<'a, 'e> {
                 self.errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
                 return None;
             }
-            let target = if is_reserved(Reference::is_end) { Target::End } else { Target::Step(self.step(stage)) };
+            let target = if is_reserved(Reference::is_end) { Next::End } else { Next::Step(self.step(stage)) };
             first.get_or_insert(target);
             self.link(&before, target, stage);
             before = match target {
-                Target::End => Before::End,
-                Target::Step(step) => Before::Step(step),
+                Next::End => Before::End,
+                Next::Step(step) => Before::Step(step),
             };
         }
         match (&chain.decision, before) {
@@ -272,42 +271,42 @@ impl<'a, 'e> Builder<'a, 'e> {
     }
 
     /// Records that `target` follows `before`.
-    fn link(&mut self, before: &Before, target: Target, stage: &'a Stage) {
+    fn link(&mut self, before: &Before, target: Next, stage: &'a Stage) {
         match (before, target) {
-            (Before::Step(from), to) => self.model.steps[*from].exits.push(Exit::Edge { to, at: stage }),
-            (Before::Start, Target::Step(entry)) if self.start.is_none() => {
+            (Before::Step(from), to) => self.model.steps[from.index()].edges.push(Edge::Direct { to, at: stage }),
+            (Before::Start, Next::Step(entry)) if self.start.is_none() => {
                 (self.start, self.model.entry) = (Some(stage), Some(entry));
             }
-            (Before::Start, Target::Step(_)) => {
-                let first = self.model.entry.map(|entry| self.model.steps[entry].text()).unwrap_or_default();
+            (Before::Start, Next::Step(_)) => {
+                let first = self.model.entry.map(|entry| self.model.step(entry).text()).unwrap_or_default();
                 self.errors.spanning(stage, format!("the graph starts at `{first}` already"));
             }
-            (Before::Start, Target::End) => {
+            (Before::Start, Next::End) => {
                 self.errors.spanning(stage, "a graph needs a node between `START` and `END`: `START -> MAIN -> END`");
             }
             (Before::Nothing | Before::End, _) => {}
         }
     }
 
-    fn decision(&mut self, from: usize, decision: &'a Decision) {
+    fn decision(&mut self, from: StepId, decision: &'a Decision) {
         if decision.arms.is_empty() {
             let text = "a decision needs arms: `match router { Route::A => A, Route::B => END }`";
             self.errors.spanning(&decision.keyword, text);
         }
-        if let (None, Work::Group { .. }) = (&decision.router, &self.model.steps[from].work) {
+        if let (None, Work::Group { .. }) = (&decision.router, &self.model.step(from).work) {
             let text = "a group returns no route to match: name a function of the state, `match router { .. }`";
             self.errors.spanning(&decision.keyword, text);
         }
         let targets = decision.arms.iter().filter_map(|arm| self.chain(&arm.chain, ChainPosition::Arm)).collect();
-        self.model.steps[from].exits.push(Exit::Decision { decision, targets });
+        self.model.steps[from.index()].edges.push(Edge::Routed { decision, targets });
     }
 
-    fn step(&mut self, stage: &'a Stage) -> usize {
+    fn step(&mut self, stage: &'a Stage) -> StepId {
         match stage {
             Stage::Node(reference) => {
                 let node = self.node(reference);
-                if self.model.steps[node].group.is_some() {
-                    self.two_places(reference);
+                if self.model.step(node).group.is_some() {
+                    self.report_second_use(reference);
                 }
                 node
             }
@@ -315,7 +314,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         }
     }
 
-    fn node(&mut self, reference: &'a Reference) -> usize {
+    fn node(&mut self, reference: &'a Reference) -> StepId {
         let text = reference.text();
         if let Some(node) = self.nodes.get(&text) {
             return *node;
@@ -330,29 +329,29 @@ impl<'a, 'e> Builder<'a, 'e> {
         node
     }
 
-    fn push(&mut self, name: String, work: Work<'a>) -> usize {
-        self.model.steps.push(Step { name, work, exits: Vec::new(), on_error: None, group: None });
-        self.model.steps.len() - 1
+    fn push(&mut self, name: String, work: Work<'a>) -> StepId {
+        self.model.steps.push(Step { name, work, edges: Vec::new(), on_error: None, group: None });
+        StepId::new(self.model.steps.len() - 1)
     }
 
-    fn group(&mut self, written: &'a Branches) -> usize {
+    fn group(&mut self, written: &'a Branches) -> StepId {
         if written.chains.is_empty() {
             self.errors.spanning(&written.braces, "a group needs branches: `{ B, C }`");
         }
-        let branches: Vec<Vec<usize>> = written.chains.iter().map(|chain| self.branch(chain)).collect();
+        let branches: Vec<Vec<StepId>> = written.chains.iter().map(|chain| self.branch(chain)).collect();
         let firsts = branches.iter().filter_map(|branch| branch.first());
-        let firsts: Vec<_> = firsts.map(|step| self.model.steps[*step].name.as_str()).collect();
+        let firsts: Vec<_> = firsts.map(|step| self.model.step(*step).name.as_str()).collect();
         let name = format!("{{{}}}", firsts.join(", "));
         let members: Vec<_> = branches.iter().flatten().copied().collect();
         let group = self.push(name, Work::Group { written, branches });
         for member in members {
-            self.model.steps[member].group = Some(group);
+            self.model.steps[member.index()].group = Some(group);
         }
         group
     }
 
-    /// A branch runs its steps one after the other and is joined by what follows the group.
-    fn branch(&mut self, chain: &'a Chain) -> Vec<usize> {
+    /// Adds the steps of a branch, which run one after the other. They have no edges: the group has.
+    fn branch(&mut self, chain: &'a Chain) -> Vec<StepId> {
         let mut steps = Vec::new();
         for stage in &chain.stages {
             match stage {
@@ -365,10 +364,10 @@ impl<'a, 'e> Builder<'a, 'e> {
                 }
                 Stage::Node(reference) => {
                     if self.nodes.contains_key(&reference.text()) {
-                        self.two_places(reference);
+                        self.report_second_use(reference);
                     }
                     let node = self.node(reference);
-                    self.no_graph_in_place(node, reference);
+                    self.reject_inner_graph(node, reference);
                     steps.push(node);
                 }
                 Stage::Group(group) => steps.push(self.group(group)),
@@ -382,9 +381,9 @@ impl<'a, 'e> Builder<'a, 'e> {
         steps
     }
 
-    /// A graph written in place changes the state that it shares.
-    fn no_graph_in_place(&mut self, node: usize, reference: &Reference) {
-        if let Work::Node { binding: Some(binding), .. } = self.model.steps[node].work
+    /// Reports an inner graph in a branch: it mutates the state, which the branches share.
+    fn reject_inner_graph(&mut self, node: StepId, reference: &Reference) {
+        if let Work::Node { binding: Some(binding), .. } = self.model.step(node).work
             && let Source::Graph(_) = self.graph.bindings[binding].source
         {
             let text = "a graph written in place shares the state and cannot run in a group; \
@@ -393,7 +392,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         }
     }
 
-    fn two_places(&mut self, reference: &Reference) {
+    fn report_second_use(&mut self, reference: &Reference) {
         let text = reference.text();
         self.errors.spanning(
             reference,
@@ -404,7 +403,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         );
     }
 
-    /// `on_error: NODE` of the bindings whose nodes are in the graph.
+    /// Resolves `on_error: NODE` of the bindings whose nodes are in the graph.
     fn fallbacks(&mut self) {
         for index in 0..self.model.steps.len() {
             let Work::Node { binding: Some(binding), .. } = self.model.steps[index].work else {
@@ -424,8 +423,16 @@ impl<'a, 'e> Builder<'a, 'e> {
             } else {
                 // If the node is named only here, `check` reports that it has no outgoing edge.
                 let node = self.node(fallback);
-                if self.model.steps[node].group.is_some() {
-                    self.two_places(fallback);
+                if node == StepId::new(index) {
+                    let name = fallback.text();
+                    let text = format!(
+                        "`{name}` cannot be its own fallback: name another node, or run it again with `retry: 3`"
+                    );
+                    self.errors.spanning(fallback, text);
+                    continue;
+                }
+                if self.model.step(node).group.is_some() {
+                    self.report_second_use(fallback);
                 }
                 self.model.steps[index].on_error = Some(node);
             }
@@ -438,7 +445,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         }
         // Without `START` the graph starts at the first node of the first chain.
         if self.model.entry.is_none() && !self.model.steps.is_empty() {
-            self.model.entry = Some(0);
+            self.model.entry = Some(StepId::new(0));
         }
     }
 

@@ -20,12 +20,12 @@ pub(crate) struct Graph {
     pub(crate) bindings: Vec<Binding>,
     pub(crate) chains: Vec<Chain>,
     pub(crate) compile: Vec<Setting>,
-    /// Every place where a node is named, in the order of the text, also where the graph around it is wrong.
+    /// Every use of a node's name, in the order of the text, even if the graph around it is wrong.
     pub(crate) mentions: Vec<Reference>,
-    /// `mentions`, and between them the beginnings of paths such as `other::`. For the editor only: a module in a node's
-    /// place is an error more.
+    /// `mentions`, and between them the beginnings of paths such as `other::`. Only the editor sees these, because
+    /// rustc would report that a module is not a type.
     pub(crate) written: Vec<Reference>,
-    /// Whether this is a part of another graph.
+    /// True if another graph contains this one.
     pub(crate) is_inner: bool,
 }
 
@@ -47,7 +47,7 @@ impl Binding {
 pub(crate) enum Source {
     /// The handle that `#[node]` made.
     Handle(Reference),
-    /// A value that implements `Node`; nothing yet, where it is being typed.
+    /// A value that implements `Node`; empty while it is being typed.
     Value(TokenStream),
     /// A graph written in place.
     Graph(Graph),
@@ -92,7 +92,7 @@ impl ToTokens for Stage {
 
 /// `{ B, C -> D }`
 pub(crate) struct Branches {
-    /// As it was written.
+    /// The group's tokens.
     pub(crate) braces: Group,
     pub(crate) chains: Vec<Chain>,
 }
@@ -100,27 +100,27 @@ pub(crate) struct Branches {
 /// `match router { PATTERN => chain, .. }`
 pub(crate) struct Decision {
     pub(crate) keyword: Ident,
-    /// A function of the state; without it, what the node before returned is matched.
+    /// A function of the state. Without it, the decision matches the value that the node before it returned.
     pub(crate) router: Option<TokenStream>,
     pub(crate) arms: Vec<Arm>,
-    /// The place of the braces, into which rustc writes the arms that are missing.
+    /// The span of the braces: rustc suggests missing arms there.
     pub(crate) braces: Span,
 }
 
 pub(crate) struct Arm {
-    /// With its guard. Not parsed: patterns are rustc's.
+    /// The pattern and its guard, unparsed: rustc parses and checks them.
     pub(crate) pattern: TokenStream,
     pub(crate) chain: Chain,
 }
 
-/// A node's path as it was written, or `START` or `END`.
+/// The path of a node, or `START` or `END`.
 #[derive(Clone)]
 pub(crate) struct Reference {
     /// A path in type position, without a `::` at its end.
     path: TokenStream,
     /// The last segment.
     pub(crate) name: Ident,
-    /// One segment without generic arguments: it may stand for a binding, `START` or `END`.
+    /// True for one segment without generic arguments, which may name a binding, `START` or `END`.
     pub(crate) is_plain: bool,
 }
 
@@ -129,7 +129,7 @@ impl Reference {
         self.is_plain && self.name == "START"
     }
 
-    /// The path with type parameters in the place of its generic arguments, if it has any.
+    /// Returns new type parameters and the path with these as its generic arguments, or `None` if it has none.
     pub(crate) fn with_own_generics(&self) -> Option<(Vec<Ident>, TokenStream)> {
         let mut parameters = Vec::new();
         let mut path = TokenStream::new();
@@ -142,7 +142,7 @@ impl Reference {
             let inside: Vec<_> = tokens.generic_arguments().0.into_iter().collect();
             let inside = inside[1..inside.len() - 1].iter().cloned().collect();
             let arguments = Tokens::new(inside).split(',').into_iter().map(|argument| {
-                // A constant is written as a literal or a block, or may be taken for a type.
+                // A literal or a block can only be a constant, which no type parameter replaces.
                 if let Some(TokenTree::Literal(_) | TokenTree::Group(_)) = argument.peek() {
                     return argument.all();
                 }
@@ -159,7 +159,7 @@ impl Reference {
         self.is_plain && self.name == "END"
     }
 
-    /// Two references with one text are one node.
+    /// Returns the path as text; references with the same text name the same node.
     pub(crate) fn text(&self) -> String {
         text(&self.path).replace(',', ", ")
     }
@@ -171,13 +171,13 @@ impl ToTokens for Reference {
     }
 }
 
-/// The place of a chain, which determines the token that ends it.
+/// The construct that contains a chain, which determines the token that ends the chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Context {
     Statement,
-    /// In a branch of a group: up to the next comma.
+    /// A branch of a group: the next comma ends it.
     Branch,
-    /// In an arm of a decision: up to the next comma.
+    /// An arm of a decision: the next comma ends it.
     Arm,
 }
 
@@ -194,7 +194,8 @@ impl Context {
     }
 }
 
-const PLACE: &str = "a node, `{ .. }`, `match` or `END`";
+/// The tokens that can begin a stage, for messages.
+const STAGE: &str = "a node, `{ .. }`, `match` or `END`";
 
 impl Graph {
     pub(crate) fn parse(input: TokenStream, errors: &mut Errors) -> Self {
@@ -249,7 +250,7 @@ impl Graph {
             inner.statements(Tokens::new(braces.stream()), errors);
         }
         let Some(name) = name else {
-            // Without a name it is no node, and what it names is mentioned all the same.
+            // A graph without a name is no node, but the names inside it must still resolve.
             self.mentions.append(&mut inner.mentions);
             self.written.append(&mut inner.written);
             return;
@@ -326,9 +327,9 @@ impl Graph {
         let Some(name) = tokens.ident() else { return };
         let equals = tokens.punct('=');
         if equals.is_none() || tokens.is_empty() {
-            let place = tokens.peek().cloned().or(equals.map(TokenTree::from)).or(keyword);
-            errors.spanning(place, format!("expected a node: `node {name} = my_node;`"));
-            // The name is known all the same.
+            let wrong = tokens.peek().cloned().or(equals.map(TokenTree::from)).or(keyword);
+            errors.spanning(wrong, format!("expected a node: `node {name} = my_node;`"));
+            // The binding is kept, so that chains can use its name.
             self.bindings.push(Binding::new(name, Source::Value(TokenStream::new())));
             return;
         }
@@ -339,7 +340,7 @@ impl Graph {
                 tokens = as_path;
                 Source::Handle(reference)
             }
-            // `f A -> B`: a path, and something behind it that no expression goes on with.
+            // In `f A -> B` no expression continues after the path, so a `;` is missing there.
             Some((reference, dangling)) if as_path.ident_at(0).is_some() || as_path.peek_arrow() => {
                 self.mention(&reference, dangling, errors);
                 errors.spanning(as_path.peek(), "expected `;`");
@@ -361,8 +362,8 @@ impl Graph {
         let mut tokens = Tokens::new(setting.value.clone());
         let found = reference(&mut tokens).filter(|_| tokens.is_empty());
         let Some((reference, dangling)) = found else {
-            let place = if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
-            errors.spanning(place, "expected the node to go on with: `on_error: RECOVER`");
+            let wrong = if setting.value.is_empty() { setting.key.to_token_stream() } else { setting.value.clone() };
+            errors.spanning(wrong, "expected a node that handles the error: `on_error: RECOVER`");
             return None;
         };
         self.mention(&reference, dangling, errors);
@@ -378,7 +379,7 @@ impl Graph {
                 if let Some(arrow) = arrow {
                     errors.spanning(
                         TokenStream::from_iter::<[TokenTree; 2]>(arrow),
-                        format!("expected {PLACE} after `->`"),
+                        format!("expected {STAGE} after `->`"),
                     );
                 }
                 return chain;
@@ -426,9 +427,9 @@ impl Graph {
         }
         if tokens.peek_arrow() {
             let arrow = tokens.clone().arrow().map(TokenStream::from_iter::<[TokenTree; 2]>);
-            errors.spanning(arrow, format!("expected {PLACE} before `->`"));
+            errors.spanning(arrow, format!("expected {STAGE} before `->`"));
         } else {
-            errors.spanning(tokens.next(), format!("expected {PLACE}"));
+            errors.spanning(tokens.next(), format!("expected {STAGE}"));
         }
         None
     }
@@ -465,8 +466,8 @@ impl Graph {
             let pattern = inside.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
             let Some(arrow) = inside.fat_arrow() else {
                 let comma = inside.punct(',');
-                let place = if pattern.is_empty() { comma.to_token_stream() } else { pattern.clone() };
-                errors.spanning(place, "expected `PATTERN => NODE`");
+                let wrong = if pattern.is_empty() { comma.to_token_stream() } else { pattern.clone() };
+                errors.spanning(wrong, "expected `PATTERN => NODE`");
                 // The unfinished pattern is kept for the editor's completion.
                 let pattern = Tokens::new(pattern).while_not(Tokens::peek_arrow);
                 arms.push(Arm { pattern, chain: Chain::default() });
@@ -489,8 +490,8 @@ impl Graph {
 
     fn mention(&mut self, reference: &Reference, dangling: Option<Dangling>, errors: &mut Errors) {
         self.written.push(reference.clone());
-        if let Some((place, expected)) = dangling {
-            errors.spanning(place, expected);
+        if let Some((last, expected)) = dangling {
+            errors.spanning(last, expected);
         } else {
             self.mentions.push(reference.clone());
         }
@@ -514,7 +515,8 @@ fn after_decision(tokens: &mut Tokens, context: Context, errors: &mut Errors) {
     }
 }
 
-/// `each`, `any` and `if` at the head of a stage; the first two may be nodes all the same.
+/// Returns `each`, `any` or `if` at the beginning of a stage. `each` and `any` are names of nodes unless an identifier
+/// or a brace follows.
 fn reserved(tokens: &Tokens) -> Option<Ident> {
     let ident = tokens.ident_at(0)?;
     let is_reserved = ident == "if"
@@ -523,7 +525,7 @@ fn reserved(tokens: &Tokens) -> Option<Ident> {
     is_reserved.then(|| ident.clone())
 }
 
-/// `{ KEY: VALUE, .. }`, which is no group.
+/// Takes `{ KEY: VALUE, .. }` after a stage. A group has no `KEY:`.
 fn options_of_a_stage(tokens: &mut Tokens) -> Option<Group> {
     let inside = match tokens.peek() {
         Some(TokenTree::Group(group)) if tokens.peek_group(0, Delimiter::Brace) => Tokens::new(group.stream()),
@@ -544,7 +546,7 @@ fn starts_options_or_ends(tokens: &Tokens) -> bool {
     tokens.is_empty() || tokens.peek_group(0, Delimiter::Brace) && tokens.nth(1).is_none()
 }
 
-/// Takes what can begin no stage, up to the next arrow.
+/// Skips tokens that cannot begin a stage, and the arrow after them.
 fn skip_to_stage(tokens: &mut Tokens, context: Context) {
     tokens.while_not(|tokens| {
         context.is_over(tokens)
@@ -558,7 +560,7 @@ fn skip_to_stage(tokens: &mut Tokens, context: Context) {
 /// The last token of a path that is still being typed, and the token expected there.
 type Dangling = (TokenTree, &'static str);
 
-/// A path in type position. A `::` at its end is left out, and a `<` that is not closed is closed.
+/// Takes a path in type position. It omits a `::` at the end, and closes a `<` that is not closed.
 fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Dangling>)> {
     let mut path = TokenStream::new();
     let mut is_plain = true;
@@ -571,7 +573,7 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Dangling>)> {
     let mut dangling = None;
     loop {
         if tokens.peek_punct(0, '<') {
-            // Written with `::` or without, it is one node; and as an expression it needs the `::`.
+            // `a<T>` and `a::<T>` are one node, and only the second form is also an expression.
             path.extend(quote!(::));
             let open = tokens.peek().cloned();
             let (arguments, is_closed) = tokens.generic_arguments();
@@ -625,7 +627,7 @@ fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
     settings
 }
 
-/// A duration such as `30s` becomes an expression; everything else is one already.
+/// Replaces a duration such as `30s` by an expression; other values are expressions.
 fn value(tokens: TokenStream) -> TokenStream {
     let mut tokens = Tokens::new(tokens);
     let duration = match (tokens.next(), tokens.is_empty()) {
@@ -635,7 +637,8 @@ fn value(tokens: TokenStream) -> TokenStream {
     duration.unwrap_or_else(|| tokens.all())
 }
 
-/// `30s`, `1.5s`, `200ms`, `5m`, `1h`: one token each, because Rust reads a suffix with its number.
+/// Converts `30s`, `1.5s`, `200ms`, `5m` or `1h` to an expression. Rust's lexer makes one token of a number and its
+/// suffix.
 fn duration(literal: &Literal) -> Option<TokenStream> {
     let text = literal.to_string();
     let start = text.find(|char: char| char.is_ascii_alphabetic())?;
@@ -650,14 +653,14 @@ fn duration(literal: &Literal) -> Option<TokenStream> {
     let number = number.replace('_', "");
     let (whole, fraction) = number.split_once('.').unwrap_or((&number, ""));
     let mut nanos = whole.parse::<u64>().ok()?.checked_mul(nanos_per_unit)?;
-    let mut place = nanos_per_unit;
+    let mut nanos_per_digit = nanos_per_unit;
     for digit in fraction.chars() {
-        place /= 10;
-        nanos = nanos.checked_add(u64::from(digit.to_digit(10)?) * place)?;
+        nanos_per_digit /= 10;
+        nanos = nanos.checked_add(u64::from(digit.to_digit(10)?) * nanos_per_digit)?;
     }
     let nanos = Literal::u64_suffixed(nanos);
-    // rustc takes an expression to stand where its first and last token do: what is wrong with it is shown at the
-    // literal. Parentheses alone don't count.
+    // rustc derives the span of an expression from its first and last token, and ignores parentheses there. With a `*`
+    // in front, errors about the expression are reported at the literal.
     let expression = parenthesized(literal.span(), quote!(&::core::time::Duration::from_nanos(#nanos)));
     Some(quote_spanned!(literal.span()=> *#expression))
 }

@@ -1,5 +1,5 @@
-//! What the expansion looks like, that every mention and the type are in it whatever was written, and what is said about
-//! each mistake. How rustc shows it is in `ui-tests`.
+//! Snapshots of the expansion, which has every mention and the graph's type even for invalid input, and the text of
+//! each mistake. `ui-tests` has rustc's output.
 
 use proc_macro2::TokenStream;
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ fn mistakes(input: TokenStream) -> Vec<String> {
     testing::mistakes(expand(input))
 }
 
-/// Whatever is wrong: an expression with each of `mentions` in it once, and a value with the graph's type.
+/// Asserts that the expansion of invalid input is an expression with each of `mentions` and with the graph's type.
 #[track_caller]
 fn survives(input: &str, mentions: &[&str]) -> TokenStream {
     let output = keeps(input, mentions);
@@ -24,7 +24,7 @@ fn survives(input: &str, mentions: &[&str]) -> TokenStream {
     output
 }
 
-/// The same where half an expression of the user's is in it, which is handed on as it is.
+/// Asserts the same for input with an unfinished expression, which the macro copies, so that the output does not parse.
 #[track_caller]
 fn keeps(input: &str, mentions: &[&str]) -> TokenStream {
     let output = expand(input.parse().expect("tokens"));
@@ -122,7 +122,7 @@ fn options_of_nodes() {
     }));
 }
 
-/// What may follow from a misspelt name is said where all names resolve, those of the graph it is in.
+/// A mistake that a misspelt name may have caused depends on the names of its own graph.
 #[test]
 fn mistakes_that_may_follow_from_others() {
     insta::assert_snapshot!(pretty(quote! {
@@ -165,7 +165,7 @@ fn a_renamed_crate_is_named_nowhere_by_its_old_name() {
         quote!(),
     ] {
         let output = expand(quote! { crate = crate::flow; #rest });
-        // The text of a mistake may name whom it likes.
+        // The text of a mistake may contain the old name, but no path may.
         let output = output.to_string();
         assert!(!output.contains(":: agentflow"), "{output}");
         assert!(!output.contains("agentflow ::"), "{output}");
@@ -270,7 +270,7 @@ fn what_is_missing_or_too_much_in_a_group() {
             quote!({ a, b } -> END),
             "a graph that begins with a group needs an entry point: `START -> { .. }`".to_owned(),
         ),
-        (quote!(a -> { b, c }), "nothing follows this group; end the graph with `{ .. } -> END`".to_owned()),
+        (quote!(a -> { b, c }), "this group has no outgoing edge; end the graph with `{ .. } -> END`".to_owned()),
         (quote!(a -> { b -> c, b } -> END), place("b")),
         (quote!(b -> { b, c } -> END), place("b")),
         (quote!(a -> { b, c } -> c -> END), place("c")),
@@ -320,7 +320,7 @@ fn what_is_missing_or_too_much_in_a_graph_inside() {
 
 #[test]
 fn options_of_nodes_that_are_half_written() {
-    let fallback = "expected the node to go on with: `on_error: RECOVER`";
+    let fallback = "expected a node that handles the error: `on_error: RECOVER`";
     let cases = [
         (quote!(retry:), "expected a value after `retry:`"),
         (quote!(retry = 3), "expected `:` and a value after `retry`"),
@@ -395,7 +395,7 @@ fn topology() {
     let cases: [(_, &[&str]); 17] = [
         (quote!(a -> b), &["node `b` has no outgoing edge; end the graph with `b -> END`"]),
         (quote!(a), &["node `a` has no outgoing edge; end the graph with `a -> END`"]),
-        // Only what leads to the rest of it.
+        // Of an unreachable chain only the first node is reported.
         (
             quote!(a -> END; c -> d; d -> match r { A => c, B => END }; b -> c),
             &["node `b` can never run: no path leads to it from `a`"],
@@ -456,7 +456,7 @@ fn bindings_are_used_and_have_names_of_their_own() {
         mistakes(quote!(node X = a; node X = b; X -> END)),
         ["`node X` is already defined: give this one another name"]
     );
-    // The second one is in no block beside the first, which rustc would complain about too.
+    // The second binding is not expanded: rustc would report a duplicate type too.
     let output = expand(quote!(node X = a; node X = b; X -> END));
     assert_eq!(unspaced(&output).matches("typeX=").count(), 1, "{output}");
     assert_eq!(
@@ -474,7 +474,7 @@ fn bindings_are_used_and_have_names_of_their_own() {
 
 #[test]
 fn syntax_comes_before_topology() {
-    // `b` has no way on, and `c` can't be reached: nobody wants to know before the chains are what was meant.
+    // `b` has no outgoing edge and `c` is unreachable, but the chains are not yet as the user meant them.
     assert_eq!(mistakes(quote!(a b; c -> END)), ["expected `->` or `;`"]);
     assert_eq!(mistakes(quote!(a -> START; m::b -> n::b -> END)), ["`START` can only begin a chain"]);
     assert_eq!(mistakes(quote!(a -> START; m::b -> END; m::b -> END)), ["`START` can only begin a chain"]);
@@ -513,7 +513,7 @@ fn half_typed_graphs_keep_their_mentions_and_their_type() {
     survives("node X = other::", &["other"]);
 }
 
-/// Whether these tokens are there for the editor, which alone sees them.
+/// Asserts that the part for the editor contains these tokens.
 #[track_caller]
 fn hints(output: &TokenStream, hints: &[&str]) {
     let output = unspaced(output);
@@ -525,7 +525,7 @@ fn hints(output: &TokenStream, hints: &[&str]) {
 
 #[test]
 fn half_typed_decisions_keep_their_mentions_routers_and_patterns() {
-    // What the arms leave out is said where the decision stands, and not here once more.
+    // The wildcard keeps rustc from reporting missing arms here, in addition to the decision itself.
     let rest = |arms: &str| format!("_ => ({}usize),", arms.matches("=>").count());
     let match_ = |router: &str, arms: &str| format!("match ({router}) (* (& __state)) {{ {arms} {} }}", rest(arms));
     hints(&survives("A -> match ", &["A"]), &["match (__af::itself) (__returned) { _ => (0usize), }"]);
@@ -551,7 +551,7 @@ fn half_typed_decisions_keep_their_mentions_routers_and_patterns() {
         &survives("A -> B; graph X { c -> match r { D:: } }", &["A", "B", "c"]),
         &[&match_("r", "D { .. } => (0usize),")],
     );
-    // The same where only the topology is wrong.
+    // The hints are the same if only the topology is wrong.
     hints(&survives("A -> match r { Step::A => b }", &["A", "b"]), &[&match_("r", "Step::A => (0usize),")]);
 }
 
@@ -591,8 +591,8 @@ fn half_typed_headers_and_options_keep_what_is_there() {
     assert!(contains(&output, ".services(services.)"), "{output}");
 }
 
-/// rust-analyzer looks for its marker in the expansion of the text that has one, and gives up where that lies beyond the
-/// end of the expansion of the text that has none.
+/// rust-analyzer finds its marker in the expansion of the marked text, and gives up if that position is beyond the end
+/// of the expansion without the marker.
 #[test]
 fn the_editors_marker_is_found_before_the_end_of_the_expansion_without_it() {
     let text = |input: &str| expand(input.parse().expect("tokens")).to_string();
@@ -707,7 +707,7 @@ proptest! {
         let finish = if is_wrong { "__af :: poisoned (__g , __options)" } else { "__af :: compiled (__g , __options)" };
         prop_assert!(contains(&output, finish), "{}\n{}", input, output);
         prop_assert!(!lexes(&input) || lexes(&output), "{}\n{}", input, output);
-        // One block: an expression, whatever the user's own expressions in it are.
+        // One block is an expression, even if the user's expressions inside do not parse.
         let trees: Vec<_> = output.into_iter().collect();
         prop_assert!(matches!(&trees[..], [proc_macro2::TokenTree::Group(_)]));
     }
@@ -731,11 +731,11 @@ proptest! {
     }
 }
 
-/// The names are mentioned a fixed number of times each, however many mistakes depend on them.
+/// Each name is mentioned a fixed number of times, independent of the number of mistakes that depend on it.
 #[test]
 fn the_expansion_grows_linearly_with_nodes_and_mistakes() {
     let mentions = |nodes: usize| {
-        // Nothing leads to any node but the first.
+        // All nodes except the first are unreachable.
         let input = (0..nodes).map(|node| format!("N{node} -> END;")).collect::<Vec<_>>().concat();
         let output = expand(input.parse().expect("tokens"));
         assert_eq!(testing::mistakes(output.clone()).len(), nodes - 1);

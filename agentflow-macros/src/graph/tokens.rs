@@ -1,7 +1,7 @@
 //! [`Tokens`]: a cursor over token trees, for a parser that recovers from errors.
 //!
-//! syn's parsers stop at the first token they don't expect; a graph that is being typed is wrong most of the time and
-//! must be read to its end all the same.
+//! syn's parsers stop at the first unexpected token. A graph that is being typed is invalid most of the time, and this
+//! parser must read all of it.
 
 use proc_macro2::{Delimiter, Group, Ident, Punct, Spacing, TokenStream, TokenTree};
 use quote::quote;
@@ -45,7 +45,7 @@ impl Tokens {
         self.while_not(|_| false)
     }
 
-    /// The tokens before the first place where `is_end` holds; all that is left where it never does.
+    /// Takes tokens until `is_end` returns true, or all remaining ones.
     pub(crate) fn while_not(&mut self, is_end: impl Fn(&Self) -> bool) -> TokenStream {
         let mut taken = TokenStream::new();
         while !self.is_empty() && !is_end(self) {
@@ -156,8 +156,8 @@ impl Tokens {
         }
     }
 
-    /// Takes `<A, B<C>>` and returns true if it was closed. A list that is not closed ends at the graph's next arrow, and the
-    /// missing `>` are added.
+    /// Takes `<A, B<C>>` and returns true if it was closed. A list that is not closed ends at the graph's next arrow,
+    /// and the missing `>` are added.
     pub(crate) fn generic_arguments(&mut self) -> (TokenStream, bool) {
         let mut arguments = TokenStream::new();
         let mut depth = 0_usize;
@@ -182,8 +182,7 @@ impl Tokens {
         (arguments, false)
     }
 
-    /// The tokens up to `end`, which is taken too; all that is left where it doesn't come. The commas of `::<A, B>` end
-    /// nothing.
+    /// Takes the tokens up to `end`, or all remaining ones, and skips `end`. A comma inside `::<A, B>` is no end.
     pub(crate) fn until(&mut self, end: char) -> Self {
         let mut taken = TokenStream::new();
         while !self.is_empty() && !self.peek_punct(0, end) {

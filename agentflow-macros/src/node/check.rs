@@ -1,4 +1,4 @@
-//! [`Function`] → [`Signature`]: the rules of a node's signature, all applied, so that all mistakes show at once.
+//! [`Function`] → [`Signature`]: the rules of a node's signature. All are applied, so that all mistakes show at once.
 
 use std::collections::HashSet;
 
@@ -11,10 +11,10 @@ use super::{
 };
 use crate::errors::Errors;
 
-/// What the signature asks of the runtime.
+/// The part of a function's signature that its impls depend on.
 #[derive(Default)]
 pub(crate) struct Signature {
-    /// In the order in which the function takes them.
+    /// The parameters, in the function's order.
     pub(crate) parameters: Vec<Parameter>,
     pub(crate) is_method: bool,
 }
@@ -56,7 +56,7 @@ fn qualifiers(function: &Function, errors: &mut Errors) {
     let sig = &function.sig;
     let asynchronous = format!("write `async fn {}`", sig.ident);
     if let (Some(token), None) = (&sig.constness, &sig.asyncness) {
-        // One mistake, not two.
+        // A `const fn` cannot be `async`, so both are one mistake.
         errors.spanning(token, format!("a node is asynchronous, not `const`: {asynchronous}"));
     } else if sig.asyncness.is_none() {
         errors.at(sig.fn_token.span, format!("a node is asynchronous: {asynchronous}"));
@@ -83,8 +83,8 @@ fn generics(function: &Function, errors: &mut Errors) {
 
 fn result(function: &Function, errors: &mut Errors) {
     if let ReturnType::Type(_, ty) = &function.sig.output
-        && let Some(place) = impl_trait(ty.to_token_stream())
+        && let Some(keyword) = impl_trait(ty.to_token_stream())
     {
-        errors.spanning(place, "a node cannot return `impl Trait`: name the type");
+        errors.spanning(keyword, "a node cannot return `impl Trait`: name the type");
     }
 }

@@ -11,11 +11,12 @@ use super::{
 };
 use crate::printing::parenthesized;
 
-/// The handle type and its impls.
-pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
+/// The handle type and its impls. Those of a function with mistakes fit everywhere, so that its uses report nothing
+/// more.
+pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature, has_errors: bool) -> TokenStream {
     let names = Names::new(args, function);
     let struct_ = names.struct_(function);
-    let impls = impls(&names, function, signature);
+    let impls = if has_errors { stub_impls(&names, signature) } else { impls(&names, function, signature) };
     let NodeArgs { root, .. } = args;
     let cfgs = cfgs(function);
     quote! {
@@ -29,55 +30,15 @@ pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature
     }
 }
 
-/// A handle that fits everywhere, for a function whose mistakes are already reported.
-pub(crate) fn stub(args: &NodeArgs, function: &Function, signature: &Signature) -> TokenStream {
-    let names = Names::new(args, function);
-    let (parameter, state) = match state_type(signature) {
-        None => (quote!(__S: __af::State,), quote!(__S)),
-        Some(State::InPlace(ty) | State::Reads(ty) | State::Owns(ty)) => (TokenStream::new(), quote!(#ty)),
-    };
-    let struct_ = names.struct_(function);
-    let NodeArgs { root, .. } = args;
-    let Names { handle, value, .. } = &names;
-    let parameters = names.parameters();
-    let arguments = &names.arguments;
-    let cfgs = cfgs(function);
-    quote! {
-        #struct_
-        #cfgs
-        const _: () = {
-            use #root::__private as __af;
-            #[automatically_derived]
-            impl<#(#parameters,)* #parameter __C: __af::Context> __af::Node<#state, __C> for #handle #arguments
-            where
-                Self: ::core::marker::Send + ::core::marker::Sync + 'static
-            {
-                type Output = ();
-                async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> ::core::result::Result<(), __af::NodeError> {
-                    ::core::result::Result::Ok(())
-                }
-            }
-            #[automatically_derived]
-            impl<#(#parameters,)* #parameter __C: __af::Context> __af::Handle<#state, __C, ()> for #handle #arguments
-            where
-                Self: ::core::marker::Send + ::core::marker::Sync + 'static
-            {
-                type This = Self;
-                const HANDLE: Self = #value;
-            }
-        };
-    }
-}
-
 /// The handle's name and generics, in the forms that the expansion needs.
 struct Names<'a> {
     handle: &'a Ident,
     generics: Vec<&'a GenericParam>,
     /// `<L, N>`, or nothing.
     arguments: TokenStream,
-    /// An expression that makes a handle.
+    /// The expression that makes a handle.
     value: TokenStream,
-    /// `#[node(MAIN)]` gives a unit struct, which is a value too.
+    /// True for `#[node(MAIN)]`, which makes a unit struct: no function has the name, so it can also be a value.
     is_renamed: bool,
 }
 
@@ -101,7 +62,7 @@ impl<'a> Names<'a> {
         Self { handle, generics, arguments, value, is_renamed }
     }
 
-    /// The generic parameters without bounds or defaults.
+    /// Returns the generic parameters without bounds or defaults.
     fn parameters(&self) -> Vec<TokenStream> {
         self.generics
             .iter()
@@ -115,7 +76,26 @@ impl<'a> Names<'a> {
             .collect()
     }
 
-    /// A braced struct lives in the type namespace only, so that it and the function share a name.
+    /// Returns the impl by which a graph makes the handle from its type.
+    fn handle_impl(
+        &self,
+        generics: &TokenStream,
+        state: &TokenStream,
+        route: &TokenStream,
+        bounds: &TokenStream,
+    ) -> TokenStream {
+        let Self { handle, value, arguments, .. } = self;
+        quote! {
+            #[automatically_derived]
+            impl<#generics> __af::Handle<#state, __C, #route> for #handle #arguments #bounds {
+                type This = Self;
+                const HANDLE: Self = #value;
+            }
+        }
+    }
+
+    /// Returns the struct. It has braces unless it is renamed: a braced struct is in the type namespace only, so it can
+    /// have the function's name.
     fn struct_(&self, function: &Function) -> TokenStream {
         let Self { handle, value, .. } = self;
         let vis = function.vis();
@@ -171,19 +151,20 @@ fn name(parameter: &GenericParam) -> TokenStream {
     }
 }
 
-/// The `#[cfg]`s of the function, which its handle and impls share.
+/// Returns the `#[cfg]`s of the function, which its handle and impls share.
 fn cfgs(function: &Function) -> TokenStream {
     function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).map(Attribute::to_token_stream).collect()
 }
 
 fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> TokenStream {
     let sig = &function.sig;
-    let Names { handle, value, arguments, .. } = names;
-    let mut generics = sig.generics.params.clone();
+    let Names { handle, arguments, .. } = names;
     let state = state_type(signature);
+    let mut parameters = sig.generics.params.clone();
     if state.is_none() {
-        generics.push(syn::parse_quote!(__S: __af::State));
+        parameters.push(syn::parse_quote!(__S: __af::State));
     }
+    let mut generics = parameters.clone();
     generics.push(syn::parse_quote!(__C: __af::Context));
     let services = signature.parameters.iter().filter_map(|parameter| match parameter {
         Parameter::Inject(service) => Some(quote!(__C: __af::Provide<#service>,)),
@@ -202,12 +183,8 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let bounds = quote!(where #(#predicates,)* #(#services)*);
     let where_clause = &sig.generics.where_clause;
-    let mut parameters = sig.generics.params.clone();
-    if state_type(signature).is_none() {
-        parameters.push(syn::parse_quote!(__S: __af::State));
-    }
     let call = call(function, signature, arguments);
-    // The values are bound before the call borrows the state.
+    // The values are bound first, because the call then borrows the state from the same context.
     let known = signature.parameters.iter().filter_map(|parameter| match parameter {
         Parameter::Known(known, _) => Some(*known),
         _ => None,
@@ -226,7 +203,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     // rustc reports a future that is not `Send` at this span.
     let output = parenthesized(sig.ident.span(), quote!(::core::result::Result<Self::Output, __af::NodeError>));
     let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
-        // A node whose result is not an update cannot run in a group, which is not an error here.
+        // A node whose result is not an update has no such impl. That is an error only if a group uses the node.
         let update =
             quote!(::core::result::Result<::core::option::Option<<#state as __af::State>::Update>, __af::NodeError>);
         quote! {
@@ -243,6 +220,8 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             }
         }
     });
+    let bounds_of_handle = quote!(#bounds #result: __af::Returns<__af::#form<#state, __C>, Route = __R>);
+    let handle_impl = names.handle_impl(&quote!(#generics, __R), &state, &quote!(__R), &bounds_of_handle);
     // The impls assume that the node may return its result, and `__result` checks it: rustc would otherwise report a
     // wrong result in each impl.
     quote! {
@@ -258,17 +237,34 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             }
         }
         #parallel
-        #[automatically_derived]
-        impl<#generics, __R> __af::Handle<#state, __C, __R> for #handle #arguments #bounds
-            #result: __af::Returns<__af::#form<#state, __C>, Route = __R>
-        {
-            type This = Self;
-            const HANDLE: Self = #value;
-        }
+        #handle_impl
         #[allow(dead_code)]
         fn __result<#parameters>() #where_clause {
             __af::result::<#result, __af::#form<#state, ()>>();
         }
+    }
+}
+
+/// Returns the impls of a function with mistakes.
+fn stub_impls(names: &Names<'_>, signature: &Signature) -> TokenStream {
+    let (state_parameter, state) = match state_type(signature) {
+        None => (Some(quote!(__S: __af::State,)), quote!(__S)),
+        Some(State::InPlace(ty) | State::Reads(ty) | State::Owns(ty)) => (None, quote!(#ty)),
+    };
+    let Names { handle, arguments, .. } = names;
+    let parameters = names.parameters();
+    let generics = quote!(#(#parameters,)* #state_parameter __C: __af::Context);
+    let bounds = quote!(where Self: ::core::marker::Send + ::core::marker::Sync + 'static);
+    let handle_impl = names.handle_impl(&generics, &state, &quote!(()), &bounds);
+    quote! {
+        #[automatically_derived]
+        impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds {
+            type Output = ();
+            async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> ::core::result::Result<(), __af::NodeError> {
+                ::core::result::Result::Ok(())
+            }
+        }
+        #handle_impl
     }
 }
 
@@ -279,7 +275,8 @@ fn state_type(signature: &Signature) -> Option<&State> {
     })
 }
 
-/// The call of the user's function, awaited. A user's type stands in it at most once.
+/// Returns the call of the user's function, awaited. Each of the user's types occurs at most once in it, so that rustc
+/// reports an unknown type once.
 fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> TokenStream {
     let name = &function.sig.ident;
     let arguments = signature.parameters.iter().map(|parameter| match parameter {

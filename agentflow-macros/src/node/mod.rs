@@ -12,7 +12,7 @@ use quote::quote;
 
 use crate::errors::Errors;
 
-/// Always gives back the user's function, whatever is wrong with it: the rest of the file goes on compiling.
+/// Returns the user's function even if it has mistakes, so that they cause no errors where the function is called.
 pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::new();
     let args = syntax::NodeArgs::parse(args, &mut errors);
@@ -26,14 +26,10 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     };
     let signature = check::check(&function, &mut errors);
     let item = syntax::without_helper_attributes(item);
-    // That a node is asynchronous is a rule of ours: clippy is not to blame the user for it.
+    // A node must be `async` even if it awaits nothing, so clippy must not warn about that.
     let item = quote!(#[allow(clippy::unused_async)] #item);
-    if errors.is_empty() {
-        let handle = expand::handle(&args, &function, &signature);
-        return quote!(#item #handle);
-    }
-    // Inside an `impl` nothing but the method itself may stand.
-    let stub = (!signature.is_method).then(|| expand::stub(&args, &function, &signature));
+    // An `impl` cannot contain a struct.
+    let handle = (!signature.is_method).then(|| expand::handle(&args, &function, &signature, !errors.is_empty()));
     let errors = errors.into_tokens();
-    quote!(#item #errors #stub)
+    quote!(#item #errors #handle)
 }

@@ -1,4 +1,4 @@
-//! The parameters of a node: the names that it may use, and the rules of each.
+//! The parameters of a node: their names, and the rules of each.
 
 use proc_macro2::{TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
@@ -9,7 +9,7 @@ use crate::{errors::Errors, printing::text, suggest::closest};
 
 pub(crate) enum Parameter {
     State(State),
-    /// One of the parameters that are known by name, with the type that the user wrote.
+    /// A parameter that is known by its name, with the user's type.
     Known(&'static Known, Type),
     /// `#[inject] db: &Db`, with `Db`.
     Inject(Type),
@@ -62,9 +62,9 @@ pub(crate) fn parameter(input: &PatType, errors: &mut Errors) -> Option<(String,
     if let Some(cfg) = input.attrs.iter().find(|attr| attr.path().is_ident("cfg")) {
         errors.spanning(cfg, "a node's parameter cannot be conditional: put `#[cfg]` on the whole function");
     }
-    if let Some(place) = impl_trait(input.ty.to_token_stream()) {
+    if let Some(keyword) = impl_trait(input.ty.to_token_stream()) {
         errors.spanning(
-            place,
+            keyword,
             "a node cannot take `impl Trait`: name the type, or make it a type parameter: `async fn node<T: Trait>(..)`",
         );
         return None;
@@ -128,7 +128,7 @@ fn injected(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Type> {
     }
 }
 
-/// Where `impl` stands in a type, if it does.
+/// Returns the first `impl` in a type.
 pub(crate) fn impl_trait(ty: TokenStream) -> Option<Ident> {
     ty.into_iter().find_map(|token| match token {
         TokenTree::Ident(ident) if ident == "impl" => Some(ident),

@@ -11,7 +11,7 @@ use crate::{errors::Errors, printing::parenthesized, root::Root};
 /// `#[node]`, `#[node(MAIN)]`, `#[node(MAIN, crate = path)]`.
 #[derive(Default)]
 pub(crate) struct NodeArgs {
-    /// The handle's name, where it is not the function's.
+    /// The handle's name, unless it is the function's.
     pub(crate) name: Option<Ident>,
     pub(crate) root: Root,
 }
@@ -66,8 +66,8 @@ impl Function {
     }
 }
 
-/// The function as it was written; only `#[inject]`, which rustc doesn't know, is gone. These are the user's own tokens:
-/// syn sorts some of them when it prints what it has read.
+/// Removes `#[inject]`, which rustc does not know, and keeps all other tokens of the function. syn would not print them
+/// in the user's order.
 pub(crate) fn without_helper_attributes(item: TokenStream) -> TokenStream {
     let mut is_signature = false;
     item.into_iter()

@@ -1,5 +1,5 @@
-//! What the expansion looks like, that the function is always in it, and what is said about each mistake. How rustc shows
-//! it is in `ui-tests`.
+//! Snapshots of the expansion, which always contains the function, and the text of each mistake. `ui-tests` has rustc's
+//! output.
 
 use proc_macro2::TokenStream;
 use proptest::prelude::*;
@@ -316,13 +316,13 @@ fn half_a_function_is_given_back_as_it_is() {
     }
 }
 
-/// Whether the function comes first, as it was written; clippy's lint is no part of it.
+/// Returns true if the output begins with the unchanged function, after the attribute for clippy.
 fn starts_with_item(output: &TokenStream, item: &TokenStream) -> bool {
     let allowed = quote!(#[allow(clippy::unused_async)]);
     unspaced(output).strip_prefix(&unspaced(&allowed)).is_some_and(|output| output.starts_with(&unspaced(item)))
 }
 
-/// syn would print the lifetime first, and nobody would hear what is wrong.
+/// syn would print the lifetime first, and so repair the mistake that rustc has to report.
 #[test]
 fn the_function_is_given_back_as_it_is() {
     let item = quote! {
@@ -397,7 +397,7 @@ const WORDS: &[&str] = &[
     "$",
 ];
 
-/// Without what is no token on its own.
+/// Returns the words that are tokens on their own.
 fn vocabulary() -> &'static [&'static str] {
     static WHOLE: std::sync::LazyLock<Vec<&'static str>> = std::sync::LazyLock::new(|| {
         let is_whole = |word: &&&str| word.parse::<TokenStream>().is_ok();
@@ -413,14 +413,14 @@ proptest! {
     fn whatever_is_written_the_item_stays(item in soup(FUNCTIONS, vocabulary()), args in soup(&["MAIN, crate = a::b"], vocabulary())) {
         let output = expand(args, item.clone());
         let found = testing::mistakes(output.clone());
-        // `#[inject]` is the only thing that may be taken away.
+        // Only `#[inject]` may be removed.
         let without = |tokens: &TokenStream| unspaced(tokens).replace("#[inject]", "");
         let allowed = unspaced(&quote!(#[allow(clippy::unused_async)]));
         let output_text = without(&output);
         let starts = output_text.strip_prefix(&allowed).unwrap_or(&output_text).starts_with(&without(&item));
         prop_assert!(starts, "{}\n{}", item, output);
         prop_assert!(!item.is_empty() || !found.is_empty());
-        // Items go in, items come out.
+        // If the input is an item, the output must be items.
         if syn::parse2::<syn::ItemFn>(item.clone()).is_ok() && !item.to_string().contains("self") {
             let error = syn::parse2::<syn::File>(output.clone()).err();
             prop_assert!(error.is_none(), "{}\n{}\n{:?}", item, output, error);

@@ -19,7 +19,7 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
         Err(error) => return error.to_compile_error(),
     };
     let mut errors = Errors::new();
-    let root = root(&input.attrs, &mut errors);
+    let root = Root::from_attributes(&input.attrs, "provide", &mut errors);
     let fields = match input.data {
         Data::Struct(data) => data.fields,
         Data::Enum(_) | Data::Union(_) => {
@@ -55,7 +55,7 @@ struct Service {
     member: Member,
     /// The type by which nodes ask for it.
     ty: Type,
-    /// Whether the field is an `Arc`, a `Box` or another pointer to it.
+    /// True if the field is an `Arc`, a `Box` or another pointer to the service.
     is_behind_pointer: bool,
 }
 
@@ -115,21 +115,4 @@ fn option(attrs: &[Attribute], errors: &mut Errors) -> Option<FieldOption> {
         }
     }
     option
-}
-
-/// Reads `#[provide(crate = path)]` of the struct.
-fn root(attrs: &[Attribute], errors: &mut Errors) -> Root {
-    let mut root = Root::default();
-    for attr in attrs.iter().filter(|attr| attr.path().is_ident("provide")) {
-        let parsed = attr.parse_args_with(|input: ParseStream<'_>| {
-            input.parse::<Token![crate]>()?;
-            input.parse::<Token![=]>()?;
-            input.call(syn::Path::parse_mod_style)
-        });
-        match parsed {
-            Ok(path) => root = Root(Some(path)),
-            Err(error) => errors.push(error),
-        }
-    }
-    root
 }

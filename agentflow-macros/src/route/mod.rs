@@ -1,13 +1,13 @@
-//! `#[derive(Route)]`: an enum that a node returns, for a decision to follow.
+//! `#[derive(Route)]`: an enum that a node returns and a decision matches.
 
 use proc_macro2::TokenStream;
 use quote::quote;
-use syn::{Attribute, Data, DeriveInput};
+use syn::{Data, DeriveInput};
 
 use crate::{errors::Errors, root::Root};
 
-/// Writes the impls even for invalid input if they compile: otherwise rustc would report the route wherever a node returns
-/// it.
+/// Emits the impls even for invalid input if they compile. Without them rustc would also report every node that returns
+/// the route.
 pub(crate) fn derive(input: TokenStream) -> TokenStream {
     let input: DeriveInput = match syn::parse2(input) {
         Ok(input) => input,
@@ -33,7 +33,7 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
         errors.spanning(lifetime, "a route outlives the node that returns it: it must own its data");
         return errors.into_tokens();
     }
-    let root = root(&input.attrs, &mut errors);
+    let root = Root::from_attributes(&input.attrs, "route", &mut errors);
     let errors = errors.into_tokens();
     let DeriveInput { ident, mut generics, .. } = input;
     for parameter in generics.type_params_mut() {
@@ -45,7 +45,7 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     returning.params.push(syn::parse_quote!(__S));
     returning.params.push(syn::parse_quote!(__C));
     let returning = returning.split_for_impl().0;
-    // A node that takes the state returns it, alone or beside a route.
+    // The third form, `Owns`, is missing: a node that takes the state by value must return it too.
     let forms = [quote!(InPlace), quote!(Reads)];
     quote! {
         #errors
@@ -73,16 +73,4 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
             )*
         };
     }
-}
-
-/// `#[route(crate = path)]`
-fn root(attrs: &[Attribute], errors: &mut Errors) -> Root {
-    let mut root = Root::default();
-    for attr in attrs.iter().filter(|attr| attr.path().is_ident("route")) {
-        match attr.parse_args_with(Root::parse) {
-            Ok(parsed) => root = parsed,
-            Err(error) => errors.push(error),
-        }
-    }
-    root
 }

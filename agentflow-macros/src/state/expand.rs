@@ -37,11 +37,11 @@ pub(crate) fn expand(state: &State) -> TokenStream {
         quote_spanned!(Span::mixed_site()=> (__state::FieldChange::new(#name, #replaces), update.#ident.is_set()))
     });
 
-    // "The trait `State` is implemented for `Other`" is no help to someone who forgot the derive. Where it holds under
-    // conditions, rustc has to be able to name them.
+    // After a forgotten derive, rustc would list other types that implement `State`, which does not help. An impl with
+    // conditions is exempt, because rustc must be able to name the condition that is not met.
     let quiet = generics.type_params().next().is_none().then(|| quote!(#[diagnostic::do_not_recommend]));
 
-    // Mixed-site: no local of ours can be seen by a path or a type of the user's.
+    // With mixed-site spans, the user's paths and types cannot refer to a local of this expansion.
     quote_spanned! {Span::mixed_site()=>
         #[doc = #doc]
         #[must_use = "an update does nothing unless the node returns it"]
@@ -114,12 +114,13 @@ pub(crate) fn expand(state: &State) -> TokenStream {
     }
 }
 
-/// The name is the user's to write, but no token of theirs: it keeps the macro's span.
+/// Returns the name of the update type. The user's code can use it, but none of the user's tokens is it, so it has the
+/// span of the macro call.
 pub(super) fn update_ident(state: &Ident) -> Ident {
     format_ident!("{}Update", state.unraw(), span = Span::call_site())
 }
 
-/// A generic state is a state when its parameters are fit to be in one, as with every derive.
+/// Adds the bounds of a state to each type parameter, as the derives of std do with theirs.
 pub(super) fn bounded(generics: &Generics) -> Generics {
     let mut generics = generics.clone();
     for param in generics.type_params_mut() {
@@ -132,7 +133,7 @@ pub(super) fn bounded(generics: &Generics) -> Generics {
 }
 
 impl StateField {
-    /// What the update holds for this field.
+    /// Returns the type of the update's field.
     fn storage(&self, root: &Root) -> TokenStream {
         let ty = &self.ty;
         let holder = match self.merge {
@@ -143,15 +144,15 @@ impl StateField {
         quote!(#root::__private::state::#holder<#ty>)
     }
 
-    /// What the field's type must be. Said of each field wherever it is needed, and always in the same words: so
-    /// rustc reports a type that isn't fit once, at the field, and takes it for granted from there on.
+    /// Returns the bounds of the field's type. Each impl repeats them with the same tokens, so that rustc reports an
+    /// unsuitable type once, at the field, and assumes the bounds everywhere else.
     fn bounds(&self) -> TokenStream {
         let (ty, field) = (&self.ty, self.at_type(quote!(__state::Field)));
         let merged = self.merge_bound().map(|merged| quote!(+ #merged));
         quote!(#ty: #field #merged,)
     }
 
-    /// The bound that the way of merging adds to the field's type.
+    /// Returns the bound that the merge rule adds to the field's type.
     fn merge_bound(&self) -> Option<Group> {
         match self.merge {
             Merge::Append => Some(self.at_type(quote!(__state::Collection))),
@@ -160,7 +161,7 @@ impl StateField {
         }
     }
 
-    /// In parentheses that make rustc look at the field's type.
+    /// Wraps a bound in parentheses at the span of the field's type, so that rustc reports the bound there.
     fn at_type(&self, tokens: TokenStream) -> Group {
         parenthesized(self.ty.span(), tokens)
     }
@@ -175,7 +176,7 @@ impl StateField {
         };
         let Argument { given, param, set } = self.argument(generics);
         let fit = self.merge_bound().map(|bound| quote!(where #ty: #bound));
-        // The user's words are the first paragraph, if there are any.
+        // The user's documentation comes first, in a paragraph of its own.
         let gap = carried.iter().any(|attr| attr.path().is_ident("doc")).then(|| quote!(#[doc = ""]));
         quote_spanned! {Span::mixed_site()=>
             #(#carried)*
@@ -188,7 +189,7 @@ impl StateField {
         }
     }
 
-    /// Returns what the setter takes: as much as converts into the field's type without ambiguity.
+    /// Returns the argument of the setter: everything that converts into the field's type without ambiguity.
     fn argument(&self, generics: &Generics) -> Argument {
         let ty = &self.ty;
         let plain = |param, set| Argument { given: None, param, set };
@@ -221,14 +222,14 @@ impl StateField {
 
 /// The argument of a setter.
 struct Argument {
-    /// The parameter that tells a value from an `Option`.
+    /// The type parameter that distinguishes a value from an `Option`.
     given: Option<TokenStream>,
     param: TokenStream,
     /// The method of the update's field that stores the argument.
     set: TokenStream,
 }
 
-/// Whether `T` or `Option<T>` could not be told apart by inference: a literal of a number has no type yet, and some types
+/// Returns true if inference cannot distinguish `T` from `Option<T>`: a number literal has no type yet, and some types
 /// convert from an `Option`.
 fn is_ambiguous(inner: &Type, generics: &Generics) -> bool {
     let Some(last) = last_segment(inner).map(|last| &last.ident) else {
@@ -237,32 +238,32 @@ fn is_ambiguous(inner: &Type, generics: &Generics) -> bool {
     is_number(inner) || last == "Value" || generics.type_params().any(|parameter| parameter.ident == *last)
 }
 
-/// What a setter takes for one value: anything that becomes one. A number is taken as it is, because a literal
-/// that may become many types has none.
+/// Returns the argument type for one value, which is anything that converts into it. A number is not converted, because
+/// a literal that converts into many types has no type of its own.
 fn one_of(ty: &Type) -> TokenStream {
     if is_number(ty) { quote!(#ty) } else { quote!(impl ::core::convert::Into<#ty>) }
 }
 
-/// What a setter takes for any number of items.
+/// Returns the argument type for any number of items.
 fn many_of(ty: &Type) -> TokenStream {
     let item = quote!(<#ty as ::core::iter::IntoIterator>::Item);
     let item = if holds_numbers(ty) { quote!(= #item) } else { quote!(: ::core::convert::Into<#item>) };
     quote!(impl ::core::iter::IntoIterator<Item #item>)
 }
 
-/// Whether it looks like a number. Only what a setter accepts beside the type itself depends on it.
+/// Returns true if the type has the name of a number. A wrong guess changes only the conversions that a setter accepts.
 fn is_number(ty: &Type) -> bool {
     const NUMBERS: [&str; 14] =
         ["u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16", "i32", "i64", "i128", "isize", "f32", "f64"];
     matches!(bare(ty), Type::Path(path) if NUMBERS.iter().any(|number| path.path.is_ident(number)))
 }
 
-/// `Vec<u32>`, `HashMap<String, f64>`.
+/// Returns true for collections of numbers, such as `Vec<u32>` and `HashMap<String, f64>`.
 fn holds_numbers(ty: &Type) -> bool {
     type_arguments(ty).iter().any(|ty| is_number(ty))
 }
 
-/// Whether it is written as a collection of the standard library.
+/// Returns true if the type has the name of a collection of std.
 fn is_std_collection(ty: &Type) -> bool {
     const COLLECTIONS: [&str; 8] =
         ["Vec", "VecDeque", "LinkedList", "BinaryHeap", "HashMap", "HashSet", "BTreeMap", "BTreeSet"];
@@ -270,7 +271,7 @@ fn is_std_collection(ty: &Type) -> bool {
         && !type_arguments(ty).is_empty()
 }
 
-/// The `T` of an `Option<T>`.
+/// Returns the `T` of an `Option<T>`.
 fn optional(ty: &Type) -> Option<&Type> {
     let is_option = last_segment(ty).is_some_and(|last| last.ident == "Option");
     if is_option { type_arguments(ty).first().copied() } else { None }
@@ -294,7 +295,7 @@ fn type_arguments(ty: &Type) -> Vec<&Type> {
     types.collect()
 }
 
-/// Without the group that a `$ty:ty` of a `macro_rules!` comes in.
+/// Removes the invisible group in which `macro_rules!` passes a `$ty:ty`.
 fn bare(ty: &Type) -> &Type {
     match ty {
         Type::Group(group) => bare(&group.elem),

@@ -1,5 +1,4 @@
-//! What stands in after a mistake: an update whose setters take anything, so that the code which uses the
-//! state has no errors but its own.
+//! [`State`] with mistakes → an update whose setters take anything, so that the uses of the state cause no more errors.
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
@@ -11,7 +10,7 @@ use super::syntax::State;
 pub(crate) fn fallback(state: &State) -> TokenStream {
     let State { root, vis, ident, generics, fields } = state;
     let update = update_ident(ident);
-    // The borrowed state is not a state; what can still be one is the state that borrows for ever.
+    // A state cannot borrow, which is already reported, but the same struct with `'static` lifetimes can be one.
     let all = generics.params.iter().map(|param| match param {
         GenericParam::Lifetime(_) => quote!('static),
         GenericParam::Type(param) => param.ident.to_token_stream(),

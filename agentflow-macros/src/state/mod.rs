@@ -1,4 +1,4 @@
-//! `#[derive(State)]`.
+//! `#[derive(State)]`: a struct becomes a state, with an update type whose setters record changes.
 
 mod expand;
 mod fallback;

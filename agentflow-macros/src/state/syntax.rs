@@ -1,4 +1,4 @@
-//! Tokens → [`Input`]: the struct and what its `#[state(..)]` attributes say, in order and unjudged.
+//! Tokens → [`State`]: the struct and the options in its `#[state(..)]` attributes.
 
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use syn::ext::IdentExt;
@@ -7,7 +7,7 @@ use syn::{Attribute, Data, DeriveInput, Fields, Generics, Path, Token, Type, Vis
 
 use crate::{errors::Errors, root::Root, suggest::closest};
 
-/// A struct that obeys the rules, or as much of it as does.
+/// The struct, without the parts that have mistakes.
 pub(crate) struct State {
     pub(crate) root: Root,
     pub(crate) vis: Visibility,
@@ -21,16 +21,16 @@ pub(crate) struct StateField {
     pub(crate) vis: Visibility,
     pub(crate) ident: Ident,
     pub(crate) ty: Type,
-    /// The attributes that its setter carries on.
+    /// The attributes that the setter inherits.
     pub(crate) carried: Vec<Attribute>,
     pub(crate) merge: Merge,
 }
 
-/// How an update changes a field.
+/// The rule by which an update changes a field.
 pub(crate) enum Merge {
     Replace,
     Append,
-    /// By the ids of the messages.
+    /// Merges messages by their ids.
     Messages,
     With(Path),
 }
@@ -42,7 +42,7 @@ pub(crate) struct Entry {
 }
 
 impl State {
-    /// Reads on after a mistake, so that all of them are found. `None` if there is not even a name.
+    /// Parses on after a mistake, so that all mistakes are found. Returns `None` if the item has no name.
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> Option<Self> {
         let input: DeriveInput = syn::parse2(tokens).map_err(|error| errors.push(error)).ok()?;
         owns_all(&input.generics, errors);
@@ -69,7 +69,7 @@ impl State {
     }
 }
 
-/// `None` for a field without a name, which a struct with named fields doesn't have.
+/// Parses a field. Returns `None` if it has no name, which cannot occur in a struct with named fields.
 fn field(field: syn::Field, errors: &mut Errors) -> Option<StateField> {
     let merge = merge(entries(&field.attrs, errors), errors);
     let carried = |attr: &Attribute| attr.path().is_ident("doc") || attr.path().is_ident("deprecated");
@@ -109,7 +109,7 @@ fn entries(attrs: &[Attribute], errors: &mut Errors) -> Vec<Entry> {
 
 impl Parse for Entry {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
-        // `crate` is a key too.
+        // `crate` is a key too, and `Ident::parse` rejects keywords.
         let key = Ident::parse_any(input)?;
         let path = if input.peek(Token![=]) && (key == "append" || key == "messages") {
             return Err(input.error(format!("`{key}` takes no value")));
@@ -133,12 +133,12 @@ fn path(input: ParseStream<'_>) -> syn::Result<Path> {
     }
     if input.peek(Token![|]) {
         let error = input.error("name a function here: a closure cannot stand in an attribute");
-        // All of it: it has commas of its own.
+        // The rest is skipped whole, because a closure may contain commas.
         input.parse::<TokenStream>()?;
         return Err(error);
     }
     if input.is_empty() || input.peek(Token![,]) {
-        // Not at the end of the input, whose error would begin with "unexpected end of input".
+        // At the end of the input, `input.error` would put "unexpected end of input" before the text.
         return Err(syn::Error::new(input.span(), "expected a path to a function after `=`"));
     }
     input.parse()
@@ -158,13 +158,13 @@ fn owns_all(generics: &Generics, errors: &mut Errors) {
     }
 }
 
-/// Whether the type is a reference without a lifetime, which rustc reports itself. The full expansion would repeat that
-/// error wherever the update mentions the type.
+/// Returns true for a reference without a lifetime. rustc reports it, and would report it again for each mention of the
+/// type in the full expansion.
 pub(crate) fn lacks_lifetime(ty: &Type) -> bool {
     matches!(ty, Type::Reference(reference) if reference.lifetime.is_none())
 }
 
-/// The struct's own keys: `crate = path`.
+/// Interprets the struct's keys: `crate = path`.
 fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
     let mut root = None;
     for Entry { key, path } in entries {
@@ -181,7 +181,7 @@ fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
     Root(root)
 }
 
-/// A field's keys: `append`, `messages` or `with = path`.
+/// Interprets a field's keys: `append`, `messages` or `with = path`.
 fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
     let mut merge = Merge::Replace;
     for Entry { key, path } in entries {

@@ -1,4 +1,4 @@
-//! What the expansion looks like, and what is said about each mistake. How rustc shows it is in `ui-tests`.
+//! Snapshots of the expansion, and the text of each mistake. `ui-tests` has rustc's output.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -18,7 +18,7 @@ fn report() -> TokenStream {
     quote! {
         #[derive(Clone, State)]
         pub struct Report {
-            /// What it is about.
+            /// The subject.
             pub title: String,
             pages: u32,
             #[state(append)]

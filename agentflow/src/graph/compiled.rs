@@ -72,6 +72,10 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// Shuts the app down gracefully: refuses new runs and tasks, waits up to `shutdown_timeout` for outstanding ones,
     /// cancels the rest, and reports the outcome.
     ///
+    /// While it waits, the app accepts what outstanding work starts: the children of live tasks, the tasks of live runs,
+    /// and the runs that a live task of the app starts with [`invoke`](Self::invoke) or [`stream`](Self::stream). A queue
+    /// of tasks that invoke the app is therefore worked off.
+    ///
     /// The future resolves within `shutdown_timeout` plus the longest grace period plus 100 ms, whatever runs and tasks
     /// do. The longest grace period is the manager's [own](crate::task::TaskManagerOptions::grace_period) or that of a
     /// task with a longer [`grace_period`](crate::task::TaskBuilder::grace_period). If there are tasks with
@@ -122,6 +126,35 @@ impl<S: State, C> CompiledGraph<S, C> {
     #[must_use]
     pub fn dot(&self) -> String {
         dot::digraph(&self.app.outline)
+    }
+
+    /// Returns a picture of the graph as a self-contained SVG document. Needs the feature `svg`.
+    ///
+    /// A page can include the document as it is and find its parts: the `<g>` of a node has the attribute `data-node`, and
+    /// that of an edge has `data-from` and `data-to`. The names are those of [events](crate::run::EventKind), such as
+    /// `SUB/A` for a node of a nested graph.
+    ///
+    /// The same graph has the same picture. The layout takes milliseconds for tens of nodes; when it would take more than
+    /// about a second, the nodes are drawn in one column.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, graph, node};
+    ///
+    /// #[node]
+    /// async fn plan(_state: &mut AgentState) {}
+    ///
+    /// #[node]
+    /// async fn write(_state: &mut AgentState) {}
+    ///
+    /// let app = graph! { plan -> write -> END };
+    /// let svg = app.svg();
+    /// assert!(svg.starts_with("<svg "));
+    /// assert!(svg.contains("<g data-from=\"plan\" data-to=\"write\">"));
+    /// ```
+    #[cfg(feature = "svg")]
+    #[must_use]
+    pub fn svg(&self) -> String {
+        super::svg::document(&self.app.outline)
     }
 
     /// Returns the name of the graph.

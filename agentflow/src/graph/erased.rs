@@ -170,6 +170,13 @@ impl<S: State> ErasedGraph<S> {
     pub fn dot(&self) -> String {
         dot::digraph(self.0.outline())
     }
+
+    /// Draws the graph as an SVG document; see [`CompiledGraph::svg`].
+    #[cfg(feature = "svg")]
+    #[must_use]
+    pub fn svg(&self) -> String {
+        super::svg::document(self.0.outline())
+    }
 }
 
 /// An erased graph is a node of every graph with its state, as the graph itself is.

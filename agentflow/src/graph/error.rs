@@ -54,11 +54,17 @@ pub enum BuildProblemKind {
     /// The graph has no nodes.
     #[error("a graph needs at least one node: `add_node(\"MAIN\", main_node {{}})`")]
     Empty,
-    /// A node's name is empty or contains a slash.
+    /// A node's name is blank, has a control character, or contains a slash.
     #[error(
-        "`{name}` is not a valid node name: a name has at least one character and no `/`, which separates a subgraph from its nodes"
+        "`{name}` is not a valid node name: a name has at least one character and no `/`, which separates a subgraph from its nodes", name = name.escape_debug()
     )]
     BadName {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// A node has the name of [`START`](super::START) or [`END`](super::END).
+    #[error("`{name}` is reserved: give the node another name")]
+    ReservedName {
         /// The name.
         name: Arc<str>,
     },
@@ -131,6 +137,12 @@ pub enum BuildProblemKind {
         from: Arc<str>,
         /// The route.
         route: Arc<str>,
+    },
+    /// A node is its own fallback.
+    #[error("`{node}` cannot be its own fallback: name another node in `on_error`, or run it again with `retry`")]
+    OwnFallback {
+        /// The node.
+        node: Arc<str>,
     },
     /// A group contains itself, directly or through other groups.
     #[error("group `{group}` is inside itself")]

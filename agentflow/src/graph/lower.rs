@@ -46,5 +46,5 @@ fn outline_of<S: State, C>(step: &Step<S, C>) -> OutlineStep {
         _ => Inside::Nothing,
     };
     let label = step.options.describe(&step.name, step.starts_tasks());
-    OutlineStep { label, inside, edges: step.edges.clone(), on_error: step.on_error }
+    OutlineStep { name: Arc::clone(&step.name), label, inside, edges: step.edges.clone(), on_error: step.on_error }
 }

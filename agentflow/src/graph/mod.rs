@@ -14,6 +14,8 @@ pub(crate) mod outline;
 pub(crate) mod plan;
 mod subgraph;
 mod suggest;
+#[cfg(feature = "svg")]
+mod svg;
 pub(crate) mod topology;
 mod validate;
 

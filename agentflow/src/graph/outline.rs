@@ -15,6 +15,9 @@ pub struct Outline {
 
 #[derive(Clone, Debug)]
 pub(super) struct OutlineStep {
+    /// The name in the events of a run.
+    #[cfg_attr(not(feature = "svg"), expect(dead_code, reason = "other pictures show the label only"))]
+    pub(super) name: Arc<str>,
     pub(super) label: String,
     pub(super) inside: Inside,
     pub(super) edges: Vec<Edge>,
@@ -71,8 +74,8 @@ impl Outline {
     }
 }
 
-/// Returns the characters of a label as a picture shows them: each kind of line break as `\n`, and other control
-/// characters, which are invalid in SVG, as their symbols.
+/// Returns the characters of a label as a picture shows them: each kind of line break as `\n`, and the
+/// other characters that are invalid in SVG as symbols.
 pub(super) fn visible(text: &str) -> impl Iterator<Item = char> {
     let mut characters = text.chars().peekable();
     std::iter::from_fn(move || {
@@ -83,6 +86,7 @@ pub(super) fn visible(text: &str) -> impl Iterator<Item = char> {
             }
             '\n' => '\n',
             '\u{7f}' => '\u{2421}',
+            '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
             // The symbols stand in the order of the characters.
             control @ ..' ' => char::from_u32(0x2400 + u32::from(control)).unwrap_or(control),
             character => character,

@@ -29,6 +29,8 @@ pub(super) struct CheckedStep {
     pub(super) branches: Vec<Vec<StepId>>,
     /// One edge, or the arms of one decision.
     pub(super) edges: Vec<CheckedEdge>,
+    /// Set once a decision was added, which may have no arms.
+    has_decision: bool,
     pub(super) options: NodeOptions,
     /// The step that runs after a failure.
     pub(super) on_error: Option<StepId>,
@@ -78,8 +80,12 @@ impl<S: State, C> Checker<'_, S, C> {
             self.report(self.graph.created, BuildProblemKind::Empty);
         }
         for (index, StepDeclaration { name, location, .. }) in self.graph.steps.iter().enumerate() {
-            if name.is_empty() || name.contains('/') {
+            if name.trim().is_empty() || name.contains('/') || name.contains(char::is_control) {
                 self.report(location, BuildProblemKind::BadName { name: Arc::clone(name) });
+            }
+            // The events and pictures of a run use these names for its ends.
+            if matches!(&**name, "START" | "END") {
+                self.report(location, BuildProblemKind::ReservedName { name: Arc::clone(name) });
             }
             if self.index.contains_key(name) {
                 self.report(location, BuildProblemKind::DuplicateNode { name: Arc::clone(name) });
@@ -92,6 +98,7 @@ impl<S: State, C> Checker<'_, S, C> {
                 group: None,
                 branches: Vec::new(),
                 edges: Vec::new(),
+                has_decision: false,
                 options: NodeOptions::new(),
                 on_error: None,
             });
@@ -187,11 +194,13 @@ impl<S: State, C> Checker<'_, S, C> {
                 }
             }
             let Some(step) = step else { continue };
-            match self.step(step).edges.first() {
+            // A decision counts even without arms.
+            let is_second = std::mem::replace(&mut self.step_mut(step).has_decision, true);
+            let first = self.step(step).edges.first().map(|first| self.target_name(first.edge.to));
+            match first.or_else(|| is_second.then(|| "a decision".into())) {
                 None => self.step_mut(step).edges = edges,
                 Some(first) => {
-                    let (from, first) = (self.name(step), self.target_name(first.edge.to));
-                    let second = "a decision".into();
+                    let (from, second) = (self.name(step), "a decision".into());
                     self.report(location, BuildProblemKind::SecondOutgoingEdge { from, first, second });
                 }
             }
@@ -208,6 +217,9 @@ impl<S: State, C> Checker<'_, S, C> {
             }
             let fallback = declared.options.on_error.as_ref();
             let on_error = fallback.and_then(|fallback| self.resolve(fallback, declared.location));
+            if on_error == Some(step) {
+                self.report(declared.location, BuildProblemKind::OwnFallback { node: self.name(step) });
+            }
             let step = self.step_mut(step);
             step.options = declared.options.clone();
             step.on_error = on_error;
@@ -266,6 +278,11 @@ impl<S: State, C> Checker<'_, S, C> {
             }
         }
         let known = |name: &Arc<str>| self.index.get(name).copied();
+        for RouteDeclaration { from, arms, location, .. } in &self.graph.routes {
+            if arms.is_empty() {
+                ends.extend(known(from).map(|from| (from, *location)));
+            }
+        }
         for edge in self.graph.edges.iter().filter(|edge| edge.from.is_start()) {
             if let Endpoint::Step(to) = &edge.to.0 {
                 ends.extend(known(to).map(|to| (to, edge.location)));

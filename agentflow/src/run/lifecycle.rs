@@ -23,15 +23,17 @@ use crate::{
     graph::app::App,
     run_id::RunId,
     state::State,
-    task::RunTasks,
+    task::{RunTasks, TaskRef},
 };
 
-/// Runs the graph inside the run's span, between its first and its last event.
+/// Runs the graph inside the run's span, between its first and its last event. While the app drains, the run is accepted
+/// only if its `starter`, a task of the app, still lives.
 pub(super) async fn run<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
     state: S,
     run_id: RunId,
     config: &RunConfig,
+    starter: Option<TaskRef>,
     sink: &Sink,
 ) -> Result<S, RunError> {
     let span = tracing::info_span!(
@@ -43,7 +45,7 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static>(
     );
     async {
         sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
-        let ended = admit(app, state, run_id, config, sink).await;
+        let ended = admit(app, state, run_id, config, starter, sink).await;
         if let Err(error) = &ended {
             // The text contains a node's error, which may panic when it is formatted.
             catch_panic(|| log(error));
@@ -65,15 +67,17 @@ fn log(error: &RunError) {
     }
 }
 
-/// Walks the graph, unless the app is shutting down.
+/// Walks the graph, unless the app is shutting down and the run is no part of the work that it waits for.
 async fn admit<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
     mut state: S,
     run_id: RunId,
     config: &RunConfig,
+    starter: Option<TaskRef>,
     sink: &Sink,
 ) -> Result<S, RunError> {
-    let Some(mut guard) = app.runs.start(run_id) else {
+    let is_inside = || starter.is_some_and(|task| app.manager.is_live(task));
+    let Some(mut guard) = app.runs.start(run_id, is_inside) else {
         return Err(RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state)));
     };
     let mut token = RunToken::new(config);

@@ -37,7 +37,8 @@ pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
     config: RunConfig,
 ) -> Result<S, RunError> {
     let (run_id, config) = with_run_id(config);
-    lifecycle::run(app, state, run_id, &config, &Sink::default()).await
+    let starter = app.manager.current_task();
+    lifecycle::run(app, state, run_id, &config, starter, &Sink::default()).await
 }
 
 /// Runs the graph once and returns a stream of its events, which drives the run.
@@ -48,7 +49,9 @@ pub(crate) fn stream<S: State, C: Send + Sync + 'static>(
 ) -> RunStream<S> {
     let (run_id, config) = with_run_id(config);
     let (sink, buffer) = Sink::buffered(run_id);
-    let run = Box::pin(async move { lifecycle::run(&app, state, run_id, &config, &sink).await });
+    // Taken here, because another task may read the stream.
+    let starter = app.manager.current_task();
+    let run = Box::pin(async move { lifecycle::run(&app, state, run_id, &config, starter, &sink).await });
     RunStream::new(buffer, run)
 }
 

@@ -148,6 +148,6 @@ impl<'a> PathScope<'a> {
     /// Returns the app's task manager, labelled with this run and the node `path`.
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
         let tasks = Arc::clone(self.run.tasks.get_or_init(Arc::default));
-        self.run.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), Some(tasks))
+        self.run.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), tasks)
     }
 }

@@ -1,6 +1,12 @@
 //! [`TaskBuilder`]: the settings of a task before it is spawned.
 
-use std::{any::type_name, borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    any::type_name,
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -11,14 +17,15 @@ use super::{
         current::CurrentTask,
         supervisor::Supervisor,
         sync::Handle,
-        task::{TaskExtras, TaskRecord, TaskSpec},
+        task::{KeySetting, TaskExtras, TaskKey, TaskRecord, TaskSpec},
         work::{BlockingWork, ContextWork, FutureWork, Retries, RetryingWork, Work, retrying},
     },
     error::SpawnError,
     handle::TaskHandle,
     manager::BackgroundTaskManager,
     options::{OnDuplicateKey, OnRunEnd},
-    outcome::{TaskOutcome, TaskOutput},
+    outcome::TaskOutput,
+    registry::now_in,
 };
 use crate::RetryPolicy;
 
@@ -65,7 +72,7 @@ pub(super) struct WorkVtable<T, W> {
 }
 
 /// Hands an admitted task to the runtime.
-type Launch<T, W> = fn(W, &Handle, CurrentTask) -> Result<TaskHandle<T>, SpawnError>;
+type Launch<T, W> = fn(W, &Handle, CurrentTask) -> TaskHandle<T>;
 
 /// The work of [`create_retrying_task`](BackgroundTaskManager::create_retrying_task): a closure that makes the future
 /// of each attempt, and the retry policy.
@@ -222,8 +229,9 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self.with(|extras| extras.on_run_end = on_run_end)
     }
 
-    /// Sets the task's key. At most one task per key runs at a time; `on_duplicate` is the effect of this spawn on a
-    /// live task with the same key, or of that task on this spawn.
+    /// Sets the task's key. At most one task of a name and a key runs at a time; `on_duplicate` is the effect of this
+    /// spawn on a live task with the same name and key, or of that task on this spawn. The key `user-7` of tasks named
+    /// `index` has nothing to do with the key `user-7` of tasks named `mail`: see [`key_in`](Self::key_in).
     ///
     /// ```
     /// use agentflow::task::{OnDuplicateKey, SpawnError};
@@ -239,7 +247,36 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// # }
     /// ```
     pub fn key(self, key: impl Into<Arc<str>>, on_duplicate: OnDuplicateKey) -> Self {
-        self.with(|extras| extras.key = Some((key.into(), on_duplicate)))
+        self.keyed(TaskKey { scope: None, key: key.into() }, on_duplicate)
+    }
+
+    /// Sets the task's key in a scope that tasks of several names share: at most one task of a scope and a key runs at
+    /// a time. [`key`](Self::key) is the same with the task's name as its scope.
+    ///
+    /// ```
+    /// use agentflow::task::{OnDuplicateKey, SpawnError};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let task = |name| tasks.create_task(async {}).name(name).key_in("account", "user-7", OnDuplicateKey::Skip);
+    /// task("export").spawn()?;
+    /// assert_eq!(task("delete").spawn().unwrap_err(), SpawnError::DuplicateKey);
+    /// # tasks.wait_for_all(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn key_in(
+        self,
+        scope: impl Into<Cow<'static, str>>,
+        key: impl Into<Arc<str>>,
+        on_duplicate: OnDuplicateKey,
+    ) -> Self {
+        self.keyed(TaskKey { scope: Some(scope.into()), key: key.into() }, on_duplicate)
+    }
+
+    fn keyed(self, key: TaskKey, on_duplicate: OnDuplicateKey) -> Self {
+        self.with(|extras| extras.key = Some(KeySetting { key, on_duplicate, replaced_by: OnceLock::new() }))
     }
 
     fn with(mut self, set: impl FnOnce(&mut TaskExtras)) -> Self {
@@ -341,6 +378,35 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         }
     }
 
+    /// Spawns the task, or returns `None` if its key is taken and it was to be
+    /// [skipped](OnDuplicateKey::Skip): another task does the work already.
+    ///
+    /// ```
+    /// use agentflow::task::OnDuplicateKey;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let index = || tasks.create_task(async {}).name("index").key("user-7", OnDuplicateKey::Skip);
+    /// assert!(index().spawn_if_free()?.is_some());
+    /// assert!(index().spawn_if_free()?.is_none());
+    /// # tasks.wait_for_all(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of [`spawn`](Self::spawn), but never [`SpawnError::DuplicateKey`]. Such a spawn counts as
+    /// [rejected](crate::task::TaskStats::rejected) all the same.
+    pub fn spawn_if_free(self) -> Result<Option<TaskHandle<T>>, SpawnError> {
+        match self.spawn() {
+            Ok(handle) => Ok(Some(handle)),
+            Err(SpawnError::DuplicateKey) => Ok(None),
+            Err(why) => Err(why),
+        }
+    }
+
     /// Spawns the task as soon as there is a free slot: where [`spawn`](Self::spawn) would return
     /// [`SpawnError::Full`], this waits, for as long as it takes.
     ///
@@ -390,6 +456,9 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         if vtable.is_blocking {
             extras.get_or_insert_default().is_blocking = true;
         }
+        if let Some(setting) = extras.as_deref_mut().and_then(|extras| extras.key.as_mut()) {
+            setting.key.scope.get_or_insert_with(|| name.clone());
+        }
         let spec = TaskSpec {
             name,
             timeout,
@@ -397,7 +466,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
             token: vtable.has_token.then(CancellationToken::new),
             extras,
         };
-        let task = Arc::new(TaskRecord::new(spec, manager.origin()));
+        let task = Arc::new(TaskRecord::new(spec, manager.origin(), now_in(&runtime)));
         Ok(PendingTask { manager, runtime, task, work, launch: vtable.launch })
     }
 }
@@ -429,8 +498,12 @@ impl<T, W> PendingTask<'_, T, W> {
     /// Hands the task to the runtime, once it is admitted.
     fn launch(self) -> Result<TaskHandle<T>, SpawnError> {
         let Self { manager, runtime, task, work, launch } = self;
-        let current = CurrentTask { registry: Arc::clone(&manager.registry), task };
-        launch(work, &runtime, current)
+        let registry = &manager.registry;
+        let current = CurrentTask { registry: Arc::clone(registry), task: Arc::clone(&task) };
+        let handle = launch(work, &runtime, current);
+        registry.task_accepted(&task);
+        // A runtime that has shut down drops the task at once, and with it the supervisor, which refuses it.
+        if task.is_refused() { Err(registry.reject(&task.spec.name, SpawnError::Closed)) } else { Ok(handle) }
     }
 }
 
@@ -481,7 +554,7 @@ where
     O: TaskOutput,
 {
     WorkVtable {
-        launch: |run, runtime, current| launch(BlockingWork::Closure(Some(run)), runtime, current),
+        launch: |run, runtime, current| launch(BlockingWork::new(run), runtime, current),
         type_name: type_name::<C>,
         has_token: true,
         is_blocking: true,
@@ -506,21 +579,14 @@ where
 }
 
 /// Hands an admitted task to the runtime.
-fn launch<W>(work: W, runtime: &Handle, current: CurrentTask) -> Result<TaskHandle<W::Value>, SpawnError>
+fn launch<W>(work: W, runtime: &Handle, current: CurrentTask) -> TaskHandle<W::Value>
 where
     W: Work + Send + 'static,
-    W::Value: Send + 'static,
 {
     let task = Arc::clone(&current.task);
-    // From here on the supervisor's destructor ends the task, even if code that `announce` calls panics.
-    let mut supervisor = Supervisor::new(current, work);
-    supervisor.announce();
-    let join = runtime.spawn(supervisor);
-    // A runtime that has shut down drops the future at once.
-    if join.is_finished() && task.attempt() == 0 && task.end().is_some_and(|end| end.outcome == TaskOutcome::Aborted) {
-        return Err(SpawnError::Closed);
-    }
-    Ok(TaskHandle::new(task, join))
+    // The handle finds the result in the task's record.
+    drop(runtime.spawn(Supervisor::new(current, work)));
+    TaskHandle::new(task)
 }
 
 /// Returns the last segment of a type's path, without its generics: `send` for `app::notify::send::{{closure}}`.

@@ -95,7 +95,7 @@ impl TaskContext {
     /// `fraction` is clamped to 0..=1.
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {
         let progress = Arc::new(TaskProgress::new(fraction, message.into()));
-        if self.task.beat(Some(Arc::clone(&progress))) {
+        if self.task.beat(self.manager.registry.now(), Some(Arc::clone(&progress))) {
             self.manager.registry.task_progressed(&self.task, progress);
         }
     }
@@ -121,7 +121,7 @@ impl TaskContext {
     /// # }
     /// ```
     pub fn heartbeat(&self) {
-        self.task.beat(None);
+        self.task.beat(self.manager.registry.now(), None);
     }
 
     /// Waits until the task is cancelled, for whatever reason, or its timeout is over.

@@ -1,14 +1,9 @@
 //! [`SpawnError`] and [`TaskError`]: why a task was not spawned, and why it did not complete.
 
-use std::{
-    error::Error,
-    fmt::Write,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
 
 use super::outcome::{TaskOutcome, TimeoutKind};
+use crate::error::guarded_text;
 
 /// The reason why a task was not spawned. Its future was dropped without being polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +13,10 @@ pub enum SpawnError {
     /// refuses spawns that don't belong to a live task or a live run.
     #[error("the task manager is closed")]
     Closed,
+    /// The run whose node received this manager has ended. A node's manager spawns while its run lives; what is to go on
+    /// afterwards uses the app's own manager, [`task_manager`](crate::CompiledGraph::task_manager).
+    #[error("the run of this task manager has ended: spawn with the app's own `task_manager()`")]
+    RunEnded,
     /// There is no runtime to run the task on: neither was the manager made within one, nor was the task spawned
     /// within one.
     #[error("there is no tokio runtime here: make the task manager, or spawn the task, within one")]
@@ -36,6 +35,7 @@ impl SpawnError {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
+            Self::RunEnded => "run_ended",
             Self::NoRuntime => "no_runtime",
             Self::Full => "full",
             Self::DuplicateKey => "duplicate_key",
@@ -109,8 +109,7 @@ impl TaskError {
             text
         };
         // The error's `Display` is user code: its panic must not change the task's outcome.
-        let chain = catch_unwind(AssertUnwindSafe(chain));
-        Some(chain.unwrap_or_else(|_| "the error panicked when it was formatted".to_owned()).into())
+        Some(guarded_text(chain).into())
     }
 
     /// Returns the timeout that was over, if one was.

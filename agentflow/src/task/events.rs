@@ -2,22 +2,27 @@
 
 use std::{
     fmt,
+    future::poll_fn,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures_core::Stream;
-use futures_util::stream::{self, StreamExt};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::task::coop;
 
-use super::info::{FinishedTask, TaskInfo};
+use super::{
+    info::{FinishedTask, TaskInfo},
+    registry::watchers::EventReader,
+};
 
 /// Something that happened to a task.
 ///
-/// The events of one task come in order: spawned, started, its attempts and its progress, ended. Only progress that
-/// another thread reports for the task at the moment of its end may come after that. Cheap to clone.
+/// All events of a manager come in the order in which they became true. Those of one task are: spawned, started, its
+/// attempts and its progress, ended. So counting by events never finds more running tasks than
+/// [`max_running`](crate::task::TaskManagerOptions::max_running) allows, and when a task's end arrives, its handle is
+/// ready and the counters contain it. Cheap to clone.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TaskEvent {
@@ -69,21 +74,16 @@ pub enum TaskEvent {
 /// # }
 /// ```
 #[must_use = "events are buffered for this stream until it is read or dropped"]
-pub struct TaskEventStream(Pin<Box<dyn Stream<Item = TaskEvent> + Send + Sync>>);
+pub struct TaskEventStream {
+    /// `None` when there are no more events.
+    reader: Option<EventReader>,
+    sequence: u64,
+}
 
 impl TaskEventStream {
-    /// Creates the stream of what is received; an empty one if there will be no events.
-    pub(super) fn new(receiver: Option<broadcast::Receiver<TaskEvent>>) -> Self {
-        let events = stream::unfold(receiver, |receiver| async {
-            let mut receiver = receiver?;
-            let event = match receiver.recv().await {
-                Ok(event) => event,
-                Err(RecvError::Lagged(missed)) => TaskEvent::Missed(missed),
-                Err(RecvError::Closed) => return None,
-            };
-            Some((event, Some(receiver)))
-        });
-        Self(Box::pin(events.fuse()))
+    /// Creates the stream of what is read; an empty one if there will be no events.
+    pub(super) fn new(reader: Option<EventReader>) -> Self {
+        Self { reader, sequence: 0 }
     }
 
     /// Waits for the next event; returns `None` when the manager is closed and its last task has ended.
@@ -92,7 +92,30 @@ impl TaskEventStream {
     ///
     /// Safe to drop: no event is lost.
     pub async fn next(&mut self) -> Option<TaskEvent> {
-        self.0.next().await
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// Returns the sequence number of the event that was returned last; 0 before the first one.
+    ///
+    /// The numbers count the manager's events in the order in which they became true, and are the same for all
+    /// streams. After [`Missed`](TaskEvent::Missed) it is the number of the last event that was missed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let (mut first, mut second) = (tasks.events(), tasks.events());
+    /// tasks.create_task(async {}).spawn()?;
+    /// first.next().await;
+    /// second.next().await;
+    /// assert_eq!((first.sequence(), second.sequence()), (1, 1));
+    /// # tasks.wait_for_all(None).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 }
 
@@ -100,7 +123,19 @@ impl Stream for TaskEventStream {
     type Item = TaskEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<TaskEvent>> {
-        self.0.as_mut().poll_next(cx)
+        let Some(reader) = &self.reader else {
+            return Poll::Ready(None);
+        };
+        // A reader that always finds an event must let the other tasks of its thread run as well.
+        let budget = ready!(coop::poll_proceed(cx));
+        let next = ready!(reader.poll_next(cx));
+        budget.made_progress();
+        let Some((sequence, event)) = next else {
+            self.reader = None;
+            return Poll::Ready(None);
+        };
+        self.sequence = sequence;
+        Poll::Ready(Some(event))
     }
 }
 

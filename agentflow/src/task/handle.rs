@@ -8,13 +8,9 @@ use std::{
 };
 
 use super::{
-    engine::{
-        sync::JoinHandle,
-        task::{StopRequest, TaskEnd, TaskRecord},
-    },
+    engine::task::{StopRequest, TaskRecord, TaskResult},
     error::TaskError,
     info::task_accessors,
-    outcome::TaskOutcome,
 };
 
 /// A handle of a spawned task: await it for the task's result, cancel the task with it, or drop it and let the task go
@@ -35,23 +31,33 @@ use super::{
 ///
 /// Awaiting it returns a [`TaskError`] if the task did not complete.
 ///
+/// # Panics
+///
+/// Polling it again after it has returned the result panics, as with most futures.
+///
 /// # Cancel safety
 ///
 /// Awaiting `&mut handle` is safe to drop: nothing is lost.
 pub struct TaskHandle<T> {
     task: Arc<TaskRecord>,
-    join: JoinHandle<Result<T, TaskError>>,
+    /// Returns the result with its type. A function pointer, so that the handle itself has no bounds on `T`.
+    downcast: fn(TaskResult) -> Option<Result<T, TaskError>>,
     abort_on_drop: bool,
 }
 
 impl<T> TaskHandle<T> {
     task_accessors!();
 
-    pub(super) fn new(task: Arc<TaskRecord>, join: JoinHandle<Result<T, TaskError>>) -> Self {
-        Self { task, join, abort_on_drop: false }
+    /// Creates the only handle of a task whose result is a `Result<T, TaskError>`.
+    pub(super) fn new(task: Arc<TaskRecord>) -> Self
+    where
+        T: 'static,
+    {
+        let downcast = |result: TaskResult| result.downcast().ok().map(|result| *result);
+        Self { task, downcast, abort_on_drop: false }
     }
 
-    /// Returns whether the task has ended.
+    /// Returns whether the task has ended. Then the handle is ready: awaiting it returns at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.task.has_ended()
@@ -77,18 +83,12 @@ impl<T> TaskHandle<T> {
 impl<T> Future for TaskHandle<T> {
     type Output = Result<T, TaskError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(match ready!(Pin::new(&mut self.join).poll(cx)) {
-            Ok(result) => result,
-            // The runtime dropped the task, and the supervisor's destructor recorded the reason.
-            Err(_) => Err(match self.task.end() {
-                Some(TaskEnd { outcome: TaskOutcome::Cancelled, .. }) => TaskError::Cancelled,
-                Some(TaskEnd { outcome: TaskOutcome::Panicked, error, .. }) => {
-                    TaskError::Panicked { message: error.as_deref().unwrap_or_default().to_owned() }
-                }
-                _ => TaskError::Aborted,
-            }),
-        })
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(result) = ready!(self.task.poll_result(cx)) else {
+            panic!("the handle of task #{} was awaited after it had returned the result", self.id());
+        };
+        // No task has a result of another type.
+        Poll::Ready((self.downcast)(result).unwrap_or(Err(TaskError::Aborted)))
     }
 }
 
@@ -97,6 +97,7 @@ impl<T> Drop for TaskHandle<T> {
         if self.abort_on_drop {
             self.task.request_stop(StopRequest::Abort);
         }
+        self.task.drop_handle();
     }
 }
 

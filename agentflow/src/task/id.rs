@@ -29,7 +29,7 @@ pub struct TaskOrigin {
     run: RunId,
     node: Arc<str>,
     watch: Option<Arc<dyn Watch>>,
-    tasks: Option<Arc<RunTasks>>,
+    tasks: Arc<RunTasks>,
 }
 
 /// Receives the starts and ends of one run's tasks, on the thread that spawns or ends them: it must be quick and never
@@ -40,13 +40,13 @@ pub(crate) trait Watch: fmt::Debug + Send + Sync {
 }
 
 impl TaskOrigin {
-    pub(super) fn new(run: RunId, node: Arc<str>, watch: Option<Arc<dyn Watch>>, tasks: Option<Arc<RunTasks>>) -> Self {
+    pub(super) fn new(run: RunId, node: Arc<str>, watch: Option<Arc<dyn Watch>>, tasks: Arc<RunTasks>) -> Self {
         Self { run, node, watch, tasks }
     }
 
-    /// Returns the run's own list of its tasks, if it keeps one.
-    pub(super) fn run_tasks(&self) -> Option<&RunTasks> {
-        self.tasks.as_deref()
+    /// Returns the run's own list of its tasks.
+    pub(super) fn run_tasks(&self) -> &RunTasks {
+        &self.tasks
     }
 
     /// Reports to the run that a task was spawned.

@@ -58,7 +58,8 @@ pub(super) use task_accessors;
 #[non_exhaustive]
 pub enum TaskState {
     /// The task waits to run: see [`TaskManagerOptions::max_running`](crate::task::TaskManagerOptions::max_running) and
-    /// [`TaskBuilder::key`](crate::task::TaskBuilder::key).
+    /// [`TaskBuilder::key`](crate::task::TaskBuilder::key). A
+    /// [blocking task](crate::BackgroundTaskManager::create_blocking_task) also waits for a thread.
     Queued,
     /// The task runs, and was not requested to stop.
     Running,
@@ -92,12 +93,15 @@ impl TaskInfo {
     task_accessors!();
 
     pub(super) fn new(task: &Arc<TaskRecord>, now: Instant) -> Self {
+        let (attempt, progress) = task.attempt_and_progress();
+        // Read after the attempt: a task that has begun is not queued, whatever it was when this began.
+        let is_queued = attempt == 0 && (!task.may_run() || task.spec.extras().is_blocking);
         let state = match task.stop_request() {
-            StopRequest::None if !task.may_run() => TaskState::Queued,
+            StopRequest::None if is_queued => TaskState::Queued,
             StopRequest::None => TaskState::Running,
             StopRequest::Cancel | StopRequest::Abort | StopRequest::Evict => TaskState::Cancelling,
         };
-        Self { task: Arc::clone(task), age: task.age(now), state, attempt: task.attempt(), progress: task.progress() }
+        Self { task: Arc::clone(task), age: task.age(now), state, attempt, progress }
     }
 
     /// Returns the same snapshot with this progress, whatever the task has reported since.

@@ -21,7 +21,7 @@ use super::{
     report::{CancelReport, CloseReport, WaitTimeout},
     stats::TaskStats,
 };
-use crate::{run_id::RunId, sync::deadline};
+use crate::run_id::RunId;
 
 /// Runs work in the background, and keeps a record of it until it has ended: see the [methods](#implementations).
 ///
@@ -70,7 +70,7 @@ use crate::{run_id::RunId, sync::deadline};
 ///
 /// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,
 /// `context`, `error`, `timeout`, [`limit`](crate::task::TimeoutKind::as_str), `attempts` if there was more than one,
-/// `key`, `overrun` if the task ended by itself after its timeout). `context` is one JSON object of the fields that
+/// `key`, `replaced_by` with the name and id of the task that took its key, `overrun` if the task ended by itself after its timeout). `context` is one JSON object of the fields that
 /// [`context`](TaskBuilder::context) added.
 ///
 /// Each task runs in a span `agentflow.task` at level info, with the fields `name` and `id`. It has no parent, and
@@ -134,14 +134,14 @@ impl BackgroundTaskManager {
         Self { registry, role: ManagerRole::Owner(owner) }
     }
 
-    /// Returns the manager for a node of a run: its spawns carry the run and the node, and are reported to `watch` and
-    /// `tasks`. It doesn't keep the manager alive.
+    /// Returns the manager for a node of a run: its spawns carry the run and the node, are reported to `watch` and
+    /// `tasks`, and are accepted while the run lives. It doesn't keep the manager alive.
     pub(crate) fn labelled(
         &self,
         run: RunId,
         node: Arc<str>,
         watch: Option<Arc<dyn Watch>>,
-        tasks: Option<Arc<RunTasks>>,
+        tasks: Arc<RunTasks>,
     ) -> Self {
         let origin = Arc::new(TaskOrigin::new(run, node, watch, tasks));
         Self { registry: Arc::clone(&self.registry), role: ManagerRole::Run(origin) }
@@ -161,12 +161,16 @@ impl BackgroundTaskManager {
         }
     }
 
-    pub(super) fn spawner(&self) -> Spawner {
+    pub(super) fn spawner(&self) -> Spawner<'_> {
         let task = match &self.role {
             ManagerRole::Task(task) => Some(task.at),
             ManagerRole::Owner(_) | ManagerRole::Run(_) => CurrentTask::of_registry(&self.registry),
         };
-        Spawner { task, is_run: matches!(self.role, ManagerRole::Run(_)) }
+        let run = match &self.role {
+            ManagerRole::Run(origin) => Some(origin.run_tasks()),
+            ManagerRole::Owner(_) | ManagerRole::Task(_) => None,
+        };
+        Spawner { task, run }
     }
 
     /// Returns the tasks that would wait for themselves if a wait that is called here waited for them.
@@ -206,8 +210,13 @@ impl BackgroundTaskManager {
     /// Creates a task that blocks its thread: it runs on the runtime's threads for blocking work, not on those for
     /// futures.
     ///
-    /// Nothing can end it from outside: when it is cancelled or times out, it is informed through its [`TaskContext`]
-    /// and goes on until it returns, and its result is the outcome. A task that has not begun by then never begins.
+    /// The task begins when a thread calls the closure. Until then it is [`Queued`](crate::task::TaskState::Queued), and
+    /// ends like any queued task when it is cancelled or times out: the closure is dropped at once, and never called. It
+    /// counts as running for [`max_running`](TaskManagerOptions::max_running) meanwhile.
+    ///
+    /// Nothing can end a closure from outside once it runs: when its task is cancelled or times out, it is informed
+    /// through its [`TaskContext`] and goes on until it returns, and its result is the outcome. That holds even if the
+    /// runtime shuts down meanwhile.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -365,7 +374,7 @@ impl BackgroundTaskManager {
     ///
     /// Dropping the future only ends the waiting.
     pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), WaitTimeout> {
-        let deadline = deadline(bound);
+        let deadline = self.registry.deadline_of_caller(bound);
         let except = self.current_and_ancestors();
         if self.registry.wait_for_others(&except, deadline).await {
             return Ok(());
@@ -381,11 +390,10 @@ impl BackgroundTaskManager {
     /// [`event_buffer`](TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with the number of
     /// missed events, and goes on with the oldest that is retained. While there is no stream, events cost nothing.
     ///
-    /// [`wait_for_all`](Self::wait_for_all) and [`close`](Self::close) don't wait for the events: the last
-    /// [`Ended`] may arrive a moment after they have returned.
+    /// The events come in the order in which they became true. When [`wait_for_all`](Self::wait_for_all) or
+    /// [`close`](Self::close) has returned, the stream has the events of all ends.
     ///
     /// [`TaskEvent::Missed`]: crate::task::TaskEvent::Missed
-    /// [`Ended`]: crate::task::TaskEvent::Ended
     ///
     /// ```
     /// use agentflow::task::TaskEvent;
@@ -489,7 +497,7 @@ impl BackgroundTaskManager {
         let mut tasks = self.registry.cancel(|task| !except.contains(&task.at));
         tasks.sort_unstable_by_key(|task| task.at.id);
         let grace = self.registry.longest_grace(&tasks);
-        let deadline = deadline(grace.checked_add(ABORT_MARGIN));
+        let deadline = self.registry.deadline_of_caller(grace.checked_add(ABORT_MARGIN));
         // The tasks before `left` have not been seen to end yet, so that each end is checked once.
         let mut left = tasks.len();
         let all_ended = |_: &State| {
@@ -500,7 +508,7 @@ impl BackgroundTaskManager {
         };
         self.registry.wait_until(deadline, usize::MAX, all_ended).await;
 
-        let now = Instant::now();
+        let now = self.registry.now();
         let mut report = CancelReport::default();
         for task in &tasks {
             match FinishedTask::of(task) {
@@ -556,13 +564,30 @@ impl BackgroundTaskManager {
     /// the last owner of the manager is dropped.
     pub async fn close(&self, bound: Option<Duration>) -> CloseReport {
         let except = self.current_and_ancestors();
-        self.registry.begin_closing(deadline(bound));
+        self.registry.begin_closing(self.registry.deadline_of_caller(bound));
         self.registry.close(&except).await
     }
 
     /// Enters the draining phase at once: for a shutdown that waits for runs before it closes the manager.
     pub(crate) fn drain(&self) {
         self.registry.begin_closing(None);
+    }
+
+    /// Waits until no task lives, apart from the one in which it is called and its ancestors, or until the deadline.
+    /// Returns whether none lives.
+    pub(crate) async fn wait_until_idle(&self, deadline: Option<Instant>) -> bool {
+        let except = self.current_and_ancestors();
+        self.registry.wait_for_others(&except, deadline).await
+    }
+
+    /// Returns the task of this manager that runs on this thread.
+    pub(crate) fn current_task(&self) -> Option<TaskRef> {
+        CurrentTask::of_registry(&self.registry)
+    }
+
+    /// Returns whether the task has not ended.
+    pub(crate) fn is_live(&self, task: TaskRef) -> bool {
+        self.registry.lock().get(task).is_some()
     }
 
     /// Returns the grace period of tasks that have none of their own.
@@ -609,7 +634,7 @@ mod tests {
     async fn a_nodes_tasks_carry_its_run_and_its_name_and_so_do_their_children() {
         let tasks = BackgroundTaskManager::new();
         let run = RunId::new();
-        let node = tasks.labelled(run, "SEND".into(), None, None);
+        let node = tasks.labelled(run, "SEND".into(), None, Arc::default());
         let parent = |task: TaskContext| async move {
             task.manager().create_task(pending::<()>()).name("child").spawn()?;
             pending::<Result<(), SpawnError>>().await
@@ -626,7 +651,7 @@ mod tests {
     async fn what_an_ended_task_left_behind_still_carries_its_origin() {
         let tasks = BackgroundTaskManager::new();
         let run = RunId::new();
-        let node = tasks.labelled(run, "SEND".into(), None, None);
+        let node = tasks.labelled(run, "SEND".into(), None, Arc::default());
         let parent = |task: TaskContext| async { Ok::<_, SpawnError>(task) };
         let ended = node.create_task_with_context(parent).spawn().expect("the manager is open").await;
         spawn(ended.expect("it returned").manager()).expect("the manager is open");
@@ -636,7 +661,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_draining_runs_may_spawn_and_others_may_not() {
         let tasks = BackgroundTaskManager::new();
-        let node = tasks.labelled(RunId::new(), "SEND".into(), None, None);
+        let node = tasks.labelled(RunId::new(), "SEND".into(), None, Arc::default());
         tasks.drain();
         assert_eq!(spawn(&node), Ok(()));
         assert_eq!(spawn(&tasks), Err(SpawnError::Closed));
@@ -648,7 +673,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_nodes_manager_does_not_keep_the_manager_alive() {
         let tasks = BackgroundTaskManager::new();
-        let node = tasks.labelled(RunId::new(), "SEND".into(), None, None).clone();
+        let node = tasks.labelled(RunId::new(), "SEND".into(), None, Arc::default()).clone();
         let handle = node.create_task(pending::<()>()).spawn().expect("the manager is open");
         drop(tasks);
         assert_eq!(spawn(&node), Err(SpawnError::Closed));

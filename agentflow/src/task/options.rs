@@ -200,8 +200,8 @@ impl TaskManagerOptions {
     }
 
     /// Sets how many events a [watcher](crate::BackgroundTaskManager::events) may be behind before it misses some;
-    /// 1,024 by default. The number is rounded up to a power of two, and is at most 1,048,576. The buffer is allocated
-    /// by the first call of `events`, and nothing is retained while there is no watcher.
+    /// 1,024 by default, 1,048,576 at most. An event is retained until the last watcher has read it, and nothing is
+    /// retained while there is no watcher.
     #[must_use]
     pub fn event_buffer(mut self, events: usize) -> Self {
         self.event_buffer = events.clamp(1, 1 << 20);

@@ -37,6 +37,11 @@ impl TaskOutcome {
             Self::Evicted => "evicted",
         }
     }
+
+    /// Returns whether the task ran to its end, and was not cut off.
+    pub(super) const fn is_by_itself(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed | Self::Panicked)
+    }
 }
 
 impl fmt::Display for TaskOutcome {

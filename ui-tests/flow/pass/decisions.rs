@@ -34,7 +34,7 @@ enum Step {
     Done,
 }
 
-/// A route that brings something along.
+/// A route with data.
 #[derive(Route)]
 enum Answer {
     Text(String),
@@ -130,7 +130,7 @@ async fn main() {
     assert_eq!(run(graph! { a -> b -> match Log::is_full { true => END, false => a } }).await, "a b");
     assert_eq!(run(graph! { a -> match routers::nested::<u8> { true => END, false => a } }).await, "a");
 
-    // Rust's patterns and guards, and what is around the graph.
+    // Rust's patterns and guards, and variables of the function around the graph.
     let limit = 2;
     let names = vec!["b".to_owned()];
     assert_eq!(run(graph! { a -> match count { 0..3 => a, _ => END } }).await, "a a a");
@@ -162,7 +162,7 @@ async fn main() {
     );
     assert_eq!(run(generic_app::<u8>()).await, "generic generic generic a");
 
-    // What the node returned.
+    // The value that the node returned.
     assert_eq!(run(graph! { decide -> match { Step::Tools => a -> decide, Step::Done => b -> END } }).await, "a a a b");
     assert_eq!(run(graph! { decide_in_place -> match { Step::Tools => decide_in_place, _ => a -> END } }).await, "a");
     assert_eq!(run(graph! { decide_and_update -> match { true => END, false => a -> decide_and_update } }).await, "a");

@@ -21,7 +21,7 @@ macro_rules! branches {
 }
 branches!(a b c d e f);
 
-/// Reads only: for a branch, and for any other place.
+/// Does not use the state, so it can run in a branch and outside of groups.
 #[node]
 async fn log() {}
 

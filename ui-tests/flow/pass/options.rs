@@ -61,7 +61,7 @@ async fn main() {
             .await,
         "a recovered"
     );
-    // The node behind may be one that is on the way anyhow.
+    // The fallback may also be the next step.
     assert_eq!(run(graph! { node A = fail { on_error: recover }; a -> A -> recover -> END }).await, "a recovered");
     assert_eq!(run(graph! { node A = a { on_error: recover }; A -> recover -> END }).await, "a fine");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Graphs inside graphs, written in place or compiled apart.
+//! Graphs inside graphs, written in place or compiled separately.
 #![deny(warnings)]
 
 use agentflow::{CompiledGraph, Provide, RunConfig, State, graph, node};

@@ -5,7 +5,7 @@ async fn a(state: &mut AgentState) {
     state.context.clear();
 }
 
-// The mistake is in the graph; what uses the app has none.
+// The mistake is in the graph; the uses of the app add none.
 async fn run() -> Result<(), RunError> {
     let app = graph! { a -> };
     let state: AgentState = app.invoke(AgentState::default(), RunConfig::new()).await?;

@@ -1,4 +1,4 @@
-//! Each statement of the language, in each way in which it can be written.
+//! Each statement of `graph!`, in each form.
 #![deny(warnings)]
 
 use std::time::Duration;
@@ -122,7 +122,7 @@ async fn main() {
     assert_eq!(run(app).await, "a a generic hello expression value b block");
     assert_eq!(value.0, "value");
 
-    // What a graph is called, and its state.
+    // The name of a graph, and its state.
     assert_eq!(named("x").name(), "named");
     assert_eq!(run(named("x")).await, "x");
     assert_eq!(run(of_any_state()).await, "");
@@ -142,7 +142,7 @@ async fn main() {
     let _ = graph! { a -> END; compile { shutdown_timeout: 0s } compile { recursion_limit: 1 } };
     let _ = graph! { a -> END; compile { shutdown_timeout: timeout * 2, task_manager: manager.clone() } };
 
-    // In the place of any expression.
+    // As a part of another expression.
     let app = graph! { a -> END }.clone();
     assert_eq!(run(app).await, "a");
 }

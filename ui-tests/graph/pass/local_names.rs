@@ -1,4 +1,4 @@
-//! The names of a graph's surroundings and those of its own do not meet.
+//! The names around a graph and the generated names in it do not collide.
 #![deny(warnings)]
 
 use agentflow::{AgentState, Message, NodeError, RunConfig, graph, graph::{Node, NodeContext}, node};
@@ -19,7 +19,7 @@ async fn a(state: &mut AgentState) {
     state.context.push(Message::assistant("a"));
 }
 
-// None of the prelude is needed, and none of what has its names is taken.
+// The expansion uses no name of the prelude, so local items may have these names.
 #[allow(dead_code, non_camel_case_types)]
 mod shadowed {
     struct Result;

@@ -10,7 +10,7 @@ unsafe fn greet<'a>(
     let _ = (state, confg, task_manager, db);
 }
 
-// The mistakes are above; what uses the node has none.
+// The mistakes are above; the uses of the node add none.
 fn main() {
     let _ = graph! { type State = AgentState; greet -> END };
 }

@@ -1,4 +1,4 @@
-//! A type that implements `Node` itself, alone and generic over what it runs on.
+//! A type that implements `Node` itself, with fixed and with generic types of state and services.
 #![deny(warnings)]
 
 use agentflow::{AgentState, Message, NodeError, RunConfig, State, graph, graph::{Node, NodeContext}};

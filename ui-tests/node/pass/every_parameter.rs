@@ -1,4 +1,4 @@
-//! Each parameter alone, all at once, and in any order; `_` before a name makes no other name of it.
+//! Each parameter alone, all at once, and in any order; a `_` before a name is ignored.
 #![deny(warnings)]
 
 use agentflow::{

@@ -1,4 +1,4 @@
-//! What each form of `state` may return.
+//! Each result that a node may return, for each form of `state`.
 #![deny(warnings)]
 
 use std::fmt;
@@ -10,7 +10,7 @@ struct Count {
     count: u32,
 }
 
-/// Not a `std::error::Error`, but it knows how to become a node's: as `anyhow::Error` does.
+/// Like `anyhow::Error`, this is no `std::error::Error` but converts into a node's error.
 struct Anyhow(Box<dyn std::error::Error + Send + Sync>);
 
 impl From<Anyhow> for Box<dyn std::error::Error + Send + Sync> {

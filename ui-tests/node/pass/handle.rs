@@ -1,4 +1,4 @@
-//! The handle: its name, visibility, documentation, and that the function is a function still.
+//! The handle: its name, visibility and documentation. The function can still be called.
 #![deny(warnings, missing_docs)]
 
 use agentflow::{AgentState, CompileOptions, END, Message, NodeError, RunConfig, StateGraph, graph, node};

@@ -1,4 +1,4 @@
-//! A crate that re-exports agentflow says where it is; the name `agentflow` leads nowhere then.
+//! A crate that re-exports agentflow gives its path; the name `agentflow` does not resolve there.
 #![deny(warnings)]
 
 mod framework {

@@ -1,4 +1,4 @@
-//! A node finds a service by its type: two of one type cannot be told apart.
+//! A node finds a service by its type: two of one type cannot be distinguished.
 
 use agentflow::Provide;
 

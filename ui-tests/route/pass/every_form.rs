@@ -1,4 +1,4 @@
-//! What can be a route.
+//! Each type that can be a route.
 #![deny(warnings)]
 
 use agentflow::{AgentState, CompiledGraph, Route, RunConfig, graph, node};

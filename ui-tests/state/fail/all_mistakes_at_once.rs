@@ -11,7 +11,7 @@ struct Report<T: Clone> {
     pages: Vec<T>,
 }
 
-// The mistakes are above; what uses the state has none.
+// The mistakes are above; the uses of the state add none.
 fn run<S: State>(_: S, _: S::Update) {}
 
 fn main() {

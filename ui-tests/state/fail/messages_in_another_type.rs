@@ -1,4 +1,4 @@
-//! `#[state(messages)]` merges messages, and nothing else has their ids.
+//! `#[state(messages)]` merges messages by their ids, which no other type has.
 
 use agentflow::State;
 

@@ -51,7 +51,7 @@ struct Empty {}
 #[derive(Clone, State)]
 struct Unit;
 
-// Changed in place: nobody asks for its update.
+// Mutated in place: the code never uses its update.
 #[derive(Clone, State)]
 struct InPlace {
     pages: u32,
@@ -70,7 +70,7 @@ where
     sizes: Vec<[usize; N]>,
 }
 
-// Types that come in invisible groups.
+// Types in invisible groups, as `macro_rules!` passes them.
 macro_rules! state {
     ($name:ident { $($field:ident: $ty:ty),* }) => {
         #[derive(Clone, Default, State)]
@@ -82,7 +82,7 @@ macro_rules! state {
 }
 state!(ByMacro { scores: Vec<f32> });
 
-// Names that a prelude has must not get in the way.
+// Local items may have names of the prelude.
 mod shadowed {
     #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! An attempt moves what the closure holds into its future: there is nothing left for the next one.
+//! An attempt moves the captures of the closure into its future, so the next attempt has none.
 
 use agentflow::BackgroundTaskManager;
 

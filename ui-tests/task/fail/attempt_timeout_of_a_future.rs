@@ -1,4 +1,4 @@
-//! A task made of one future is given a timeout for each of its attempts.
+//! A task made of one future has a timeout for each attempt.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A task's `Err` holds something that is no error.
+//! A task's `Err` holds a value that is no error.
 
 use agentflow::BackgroundTaskManager;
 

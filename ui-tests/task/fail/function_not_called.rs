@@ -1,4 +1,4 @@
-//! The function itself is given instead of its future.
+//! The task gets the function itself instead of its future.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A task made of one future is to be retried: a future that has failed can't be run again.
+//! A task made of one future has a retry policy: a future that has failed cannot run again.
 
 use agentflow::BackgroundTaskManager;
 

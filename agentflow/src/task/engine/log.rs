@@ -1,11 +1,14 @@
 //! The log lines of a manager, and the span around a task, through `tracing`. Nothing is formatted without a
 //! subscriber.
 //!
+//! A subscriber is user code, and so are the values that it formats: a panic of theirs is swallowed, because a line must
+//! not change what it reports.
+//!
 //! The table of all lines stands in the documentation of [`BackgroundTaskManager`](crate::BackgroundTaskManager).
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tracing::{Span, field};
+use tracing::{Span, field, span::Entered};
 
 use super::{
     super::{
@@ -15,19 +18,78 @@ use super::{
     },
     task::{TaskEnd, TaskRecord},
 };
+use crate::error::catch_panic;
 
-/// Creates the task's span. It is a root that follows from the spawner's span, because the task may outlive that one.
-pub(crate) fn span(task: &TaskRecord) -> Span {
-    let span = tracing::info_span!(parent: None, "agentflow.task", name = %task.spec.name, id = task.at.id.get());
-    if !span.is_disabled() {
-        span.follows_from(Span::current());
+/// A task's span; does nothing if no subscriber enables it.
+#[derive(Debug, Default)]
+pub(crate) struct TaskSpan(
+    // In a box, because most programs enable no span.
+    Option<Box<Span>>,
+);
+
+impl TaskSpan {
+    /// Creates the task's span. It is a root that follows from the spawner's span, because the task may outlive that
+    /// one.
+    pub(crate) fn new(task: &TaskRecord) -> Self {
+        let mut created = Self::default();
+        catch_panic(|| {
+            let name = &task.spec.name;
+            let span = tracing::info_span!(parent: None, "agentflow.task", %name, id = task.at.id.get());
+            if !span.is_disabled() {
+                // Stored first, so that a panic of the next call leaves the span to the guarded destructor.
+                created.0.insert(Box::new(span)).follows_from(Span::current());
+            }
+        });
+        created
     }
-    span
+
+    /// Returns the span of the task that runs on this thread.
+    pub(crate) fn current() -> Self {
+        let mut current = Self::default();
+        catch_panic(|| {
+            let span = Span::current();
+            current.0 = (!span.is_disabled()).then(|| Box::new(span));
+        });
+        current
+    }
+
+    /// Enters the span until the guard is dropped.
+    pub(crate) fn enter(&self) -> EnteredSpan<'_> {
+        let mut entered = None;
+        if let Some(span) = &self.0 {
+            catch_panic(|| entered = Some(span.enter()));
+        }
+        EnteredSpan(entered)
+    }
+}
+
+impl Drop for TaskSpan {
+    fn drop(&mut self) {
+        if let Some(span) = self.0.take() {
+            catch_panic(|| drop(span));
+        }
+    }
+}
+
+/// Leaves the span when it is dropped.
+#[derive(Debug)]
+pub(crate) struct EnteredSpan<'a>(Option<Entered<'a>>);
+
+impl Drop for EnteredSpan<'_> {
+    fn drop(&mut self) {
+        if let Some(entered) = self.0.take() {
+            catch_panic(|| drop(entered));
+        }
+    }
 }
 
 /// Logs the end of a task. `overrun` is the time by which a task that ended by itself was late, because it blocked its
 /// thread.
 pub(crate) fn ended(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>) {
+    catch_panic(|| log_end(task, end, overrun));
+}
+
+fn log_end(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>) {
     macro_rules! line {
         ($level:ident, $($message:tt)+) => {
             tracing::$level!(
@@ -44,6 +106,7 @@ pub(crate) fn ended(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>)
                 limit = end.limit.map(TimeoutKind::as_str),
                 attempts = (task.attempt() > 1).then(|| task.attempt()),
                 key = task.spec.key().map(|key| field::display(Arc::clone(key))),
+                replaced_by = task.spec.replaced_by().map(|by| field::display(Arc::clone(by))),
                 overrun = overrun.map(field::debug),
                 $($message)+
             )
@@ -73,28 +136,34 @@ pub(crate) fn ended(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>)
 
 /// Logs a failed attempt that will be followed by another one.
 pub(crate) fn attempt_failed(task: &TaskRecord, attempt: u32, error: &str, retry_in: Duration) {
-    tracing::warn!(
-        target: "agentflow::task",
-        name = %task.spec.name,
-        id = task.at.id.get(),
-        attempt,
-        retry_in = ?retry_in,
-        error,
-        run = task.origin.as_ref().map(|origin| field::display(origin.run())),
-        node = task.origin.as_ref().map(|origin| field::display(origin.node())),
-        context = (!task.spec.context.is_empty()).then(|| field::display(Json(&task.spec.context))),
-        key = task.spec.key().map(|key| field::display(Arc::clone(key))),
-        "background task failed, and will be tried again"
-    );
+    catch_panic(|| {
+        tracing::warn!(
+            target: "agentflow::task",
+            name = %task.spec.name,
+            id = task.at.id.get(),
+            attempt,
+            retry_in = ?retry_in,
+            error,
+            run = task.origin.as_ref().map(|origin| field::display(origin.run())),
+            node = task.origin.as_ref().map(|origin| field::display(origin.node())),
+            context = (!task.spec.context.is_empty()).then(|| field::display(Json(&task.spec.context))),
+            key = task.spec.key().map(|key| field::display(Arc::clone(key))),
+            "background task failed, and will be tried again"
+        );
+    });
 }
 
 /// Logs a refused spawn: at debug level, because the caller has the error.
 pub(crate) fn rejected(name: &str, why: SpawnError) {
-    tracing::debug!(target: "agentflow::task", name, reason = %why, "background task rejected");
+    catch_panic(|| tracing::debug!(target: "agentflow::task", name, reason = %why, "background task rejected"));
 }
 
 /// Logs the tasks that are cancelled because the last owner of their manager was dropped.
 pub(crate) fn orphaned(tasks: &[Arc<TaskRecord>]) {
+    catch_panic(|| log_orphans(tasks));
+}
+
+fn log_orphans(tasks: &[Arc<TaskRecord>]) {
     tracing::warn!(
         target: "agentflow::task",
         count = tasks.len(),

@@ -1,6 +1,7 @@
 //! One task: its record, its work, and the future that runs the work and decides how the task ends.
 
 pub(super) mod current;
+mod end;
 pub(super) mod log;
 pub(super) mod metrics;
 #[cfg(all(test, agentflow_model))]

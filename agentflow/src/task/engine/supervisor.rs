@@ -6,7 +6,6 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,24 +13,17 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::Span;
 
 use super::{
-    super::{
-        error::TaskError,
-        options::TaskManagerOptions,
-        outcome::{TaskOutcome, TimeoutKind},
-    },
+    super::{error::TaskError, options::TaskManagerOptions, outcome::TimeoutKind},
     current::CurrentTask,
-    log,
+    end::finish,
+    log::TaskSpan,
     sync::{Sleep, sleep_until},
-    task::{StopRequest, TaskEnd, TaskRecord},
+    task::{StopRequest, TaskRecord},
     work::Work,
 };
-use crate::error::panic_message;
-
-/// The resolution of tokio's timers: an end that is late by no more than this is no overrun.
-const TIMER_STEP: Duration = Duration::from_millis(1);
+use crate::error::{catch_panic, panic_message};
 
 pin_project! {
     /// One task as tokio runs it: the work, and what is needed to end it.
@@ -40,8 +32,7 @@ pin_project! {
         W: Work,
     {
         current: CurrentTask,
-        // In a box, and only if a subscriber enables it.
-        span: Option<Box<Span>>,
+        span: TaskSpan,
         #[pin]
         supervised: Supervised<W>,
     }
@@ -52,9 +43,11 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            let _entered = this.span.as_deref().map(Span::enter);
-            if this.supervised.phase != TaskPhase::Ended {
-                this.supervised.dropped_by_runtime(this.current);
+            let _entered = this.span.enter();
+            match this.supervised.phase {
+                TaskPhase::Ended => {}
+                TaskPhase::New if this.current.task.refuse() => this.supervised.refused_by_runtime(this.current),
+                _ => this.supervised.dropped_by_runtime(this.current),
             }
         }
     }
@@ -117,10 +110,12 @@ impl Stop {
     }
 }
 
-type TaskResult<W> = Result<<W as Work>::Value, TaskError>;
+type WorkResult<W> = Result<<W as Work>::Value, TaskError>;
 
 impl<W: Work> Supervisor<W> {
+    /// Creates the future of an admitted task, and its span. From here on the destructor ends the task.
     pub(crate) fn new(current: CurrentTask, work: W) -> Self {
+        let span = TaskSpan::new(&current.task);
         let supervised = Supervised {
             work: Some(work),
             current: Some(current.clone()),
@@ -129,23 +124,19 @@ impl<W: Work> Supervisor<W> {
             ending: None,
             sleep: None,
         };
-        Self { current, span: None, supervised }
-    }
-
-    /// Reports that the task was spawned, and creates its span.
-    pub(crate) fn announce(&mut self) {
-        self.current.registry.task_spawned(&self.current.task);
-        let span = log::span(&self.current.task);
-        self.span = (!span.is_disabled()).then(|| Box::new(span));
+        Self { current, span, supervised }
     }
 }
 
 impl<W: Work> Future for Supervisor<W> {
-    type Output = TaskResult<W>;
+    /// The result is in the task's record, where the handle finds it.
+    type Output = ();
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskResult<W>> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        let _entered = this.span.as_deref().map(Span::enter);
+        // The spawner reports the task as well; a poll may come first.
+        this.current.registry.task_accepted(&this.current.task);
+        let _entered = this.span.enter();
         this.supervised.poll(cx, this.current)
     }
 }
@@ -157,7 +148,18 @@ impl<W: Work> Supervised<W> {
         *this.phase = TaskPhase::Running;
         // The timer, if there is one, was for the queue timeout.
         *this.sleep = None;
-        current.registry.task_started(&current.task);
+        if !W::BEGINS_ITSELF {
+            current.registry.task_started(&current.task);
+        }
+    }
+
+    /// Returns whether the work has begun.
+    fn has_begun(&self, task: &TaskRecord) -> bool {
+        match self.phase {
+            TaskPhase::New | TaskPhase::Queued => false,
+            TaskPhase::Running => !W::BEGINS_ITSELF || task.attempt() > 0,
+            TaskPhase::Ended => true,
+        }
     }
 
     /// Returns the reason for which the work was informed, if it can't be dropped.
@@ -179,24 +181,22 @@ impl<W: Work> Supervised<W> {
     /// Returns whether the task has a grace period when it is cancelled, or is dropped at once.
     fn has_grace(&self, task: &TaskRecord) -> bool {
         let is_cancelled_last = task.spec.extras().cancel_last && task.is_unfinished();
-        // A task that was queued and has not begun has nothing to finish.
-        let has_begun = match self.phase {
-            TaskPhase::New => !task.was_queued(),
-            TaskPhase::Queued => false,
-            TaskPhase::Running | TaskPhase::Ended => true,
-        };
-        is_cancelled_last || (has_begun && task.spec.token.is_some())
+        // A task that waited in a queue and has not begun has nothing to finish. One that is about to be polled for the
+        // first time finds its token cancelled.
+        let begins_now = self.phase == TaskPhase::New && !task.was_queued() && !W::BEGINS_ITSELF;
+        is_cancelled_last || ((begins_now || self.has_begun(task)) && task.spec.token.is_some())
     }
 
     /// Drops the work, or informs it through its token if it can't be dropped.
-    fn stop(mut self: Pin<&mut Self>, current: &CurrentTask, why: Stop) -> Poll<TaskResult<W>> {
-        let this = self.as_mut().project();
-        if this.work.as_ref().as_pin_ref().is_none_or(|work| work.is_droppable()) {
+    fn stop(mut self: Pin<&mut Self>, current: &CurrentTask, why: Stop) -> Poll<()> {
+        let mut this = self.as_mut().project();
+        if this.work.as_mut().as_pin_mut().is_none_or(Work::revoke) {
             // Code that the task handed its token to should stop as well.
             if let Some(token) = &current.task.spec.token {
-                token.cancel();
+                catch_panic(|| token.cancel());
             }
-            return Poll::Ready(self.end(current, Err(why.error())));
+            self.end(current, Err(why.error()));
+            return Poll::Ready(());
         }
         this.ending.get_or_insert_default().informed.get_or_insert(why);
         *this.sleep = None;
@@ -205,7 +205,7 @@ impl<W: Work> Supervised<W> {
     }
 
     /// Polls the work; its panic is the task's end.
-    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<TaskResult<W>> {
+    fn poll_work(self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<WorkResult<W>> {
         let informed = self.informed();
         let mut this = self.project();
         let Some(work) = this.work.as_mut().as_pin_mut() else {
@@ -237,7 +237,7 @@ impl<W: Work> Supervised<W> {
         let total = timed_out(TimeoutKind::Total, task.spawned, task.spec.timeout);
         let other = match (&self.ending, self.phase) {
             (Some(ending), _) => ending.grace_over.map(|over| (over, Stop::Aborted)),
-            (None, TaskPhase::Queued) => {
+            (None, TaskPhase::Queued | TaskPhase::Running) if !self.has_begun(task) => {
                 let limit = extras.queue_timeout.or(options.queue_timeout);
                 timed_out(TimeoutKind::Queue, task.spawned, limit)
             }
@@ -245,7 +245,7 @@ impl<W: Work> Supervised<W> {
                 // The beginning of the task was its first heartbeat.
                 timed_out(TimeoutKind::Idle, task.last_heartbeat()?, Some(limit))
             }),
-            (None, TaskPhase::New | TaskPhase::Ended) => None,
+            (None, TaskPhase::New | TaskPhase::Queued | TaskPhase::Ended) => None,
         };
         // `min_by_key` returns the first of equals: the total timeout wins if both are over at once.
         [total, other].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -272,34 +272,50 @@ impl<W: Work> Supervised<W> {
     }
 
     /// Drops the work and records the end.
-    fn end(self: Pin<&mut Self>, current: &CurrentTask, result: TaskResult<W>) -> TaskResult<W> {
+    fn end(self: Pin<&mut Self>, current: &CurrentTask, result: WorkResult<W>) {
         let mut this = self.project();
         *this.phase = TaskPhase::Ended;
         let result = match (result, drop_work(this.work.as_mut(), this.current)) {
             (result @ Err(TaskError::Panicked { .. }), _) | (result, Ok(())) => result,
-            (_, Err(message)) => Err(TaskError::Panicked { message }),
+            (result, Err(message)) => {
+                // The result may have a destructor that panics as well.
+                catch_panic(|| drop(result));
+                Err(TaskError::Panicked { message })
+            }
         };
-        let (outcome, error, limit) = match &result {
-            Ok(_) => (TaskOutcome::Completed, None, None),
-            Err(error) => (error.outcome(), error.text(), error.limit()),
-        };
-        record_end(current, outcome, error, limit);
-        result
+        finish(current, result);
     }
 
     /// Records the end of a task that the runtime dropped because it shuts down.
-    fn dropped_by_runtime(self: Pin<&mut Self>, current: &CurrentTask) {
-        let mut this = self.project();
-        *this.phase = TaskPhase::Ended;
-        let (outcome, error) = match drop_work(this.work.as_mut(), this.current) {
-            Err(message) => (TaskOutcome::Panicked, Some(message.into())),
-            Ok(()) if current.task.stop_request() == StopRequest::Cancel => (TaskOutcome::Cancelled, None),
-            Ok(()) => (TaskOutcome::Aborted, None),
+    ///
+    /// A closure that runs on a thread goes on, so its task lives until it returns: that is the end then.
+    fn dropped_by_runtime(mut self: Pin<&mut Self>, current: &CurrentTask) {
+        let mut this = self.as_mut().project();
+        match this.work.as_mut().as_pin_mut().map_or(Poll::Ready(None), Work::abandon) {
+            Poll::Ready(Some(result)) => return self.end(current, result),
+            Poll::Ready(None) => {}
+            Poll::Pending => {
+                *this.phase = TaskPhase::Ended;
+                return current.task.request_stop(StopRequest::Cancel);
+            }
+        }
+        let error = match current.task.stop_request() {
+            StopRequest::Cancel => TaskError::Cancelled,
+            _ => TaskError::Aborted,
         };
-        record_end(current, outcome, error, None);
+        self.end(current, Err(error));
     }
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<TaskResult<W>> {
+    /// Takes back a task that the runtime dropped at once, because it has shut down.
+    fn refused_by_runtime(self: Pin<&mut Self>, current: &CurrentTask) {
+        let mut this = self.project();
+        *this.phase = TaskPhase::Ended;
+        // The task never was, so a panic of its destructor is not its outcome.
+        let _ = drop_work(this.work.as_mut(), this.current);
+        current.registry.task_refused(&current.task);
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<()> {
         let task = &*current.task;
         if self.phase == TaskPhase::New && task.spec.timeout == Some(Duration::ZERO) {
             return self.stop(current, Stop::TimedOut { limit: TimeoutKind::Total, after: Duration::ZERO });
@@ -312,9 +328,9 @@ impl<W: Work> Supervised<W> {
             }
             if self.informed().is_none()
                 && let Some(why) = self.requested(task)
-                && let Poll::Ready(result) = self.as_mut().stop(current, why)
+                && self.as_mut().stop(current, why).is_ready()
             {
-                return Poll::Ready(result);
+                return Poll::Ready(());
             }
             // Mark the task started only after the stop request was checked: a task that is stopped before its first
             // poll must not count as started.
@@ -325,7 +341,8 @@ impl<W: Work> Supervised<W> {
             if self.phase != TaskPhase::Queued
                 && let Poll::Ready(result) = self.as_mut().poll_work(cx, current)
             {
-                return Poll::Ready(self.end(current, result));
+                self.end(current, result);
+                return Poll::Ready(());
             }
             let this = self.as_mut().project();
             if *this.has_waker {
@@ -352,7 +369,10 @@ impl<W: Work> Supervised<W> {
                 self.stop(current, why)
             }
             // tokio panics if the runtime's timer is not enabled: that is the task's error.
-            Err(payload) => Poll::Ready(self.end(current, Err(panicked(payload)))),
+            Err(payload) => {
+                self.end(current, Err(panicked(payload)));
+                Poll::Ready(())
+            }
         }
     }
 }
@@ -364,36 +384,6 @@ fn is_informed(task: &TaskRecord) -> bool {
 
 fn panicked(payload: Box<dyn std::any::Any + Send>) -> TaskError {
     TaskError::Panicked { message: panic_message(payload).into() }
-}
-
-/// Logs the end, then counts it: a caller that waited for the task may end the process at once, and the line must be
-/// written by then.
-fn record_end(current: &CurrentTask, outcome: TaskOutcome, error: Option<Arc<str>>, limit: Option<TimeoutKind>) {
-    /// Removes the task from the registry when it is dropped, even if a subscriber panics.
-    struct RemoveOnDrop<'a> {
-        current: &'a CurrentTask,
-        end: Option<TaskEnd>,
-    }
-
-    impl Drop for RemoveOnDrop<'_> {
-        fn drop(&mut self) {
-            if let Some(end) = self.end.take() {
-                self.current.registry.task_ended(&self.current.task, end);
-            }
-        }
-    }
-
-    let task = &current.task;
-    let now = Instant::now();
-    let end = TaskEnd { outcome, age: task.age(now), error, limit };
-    let overrun = matches!(outcome, TaskOutcome::Completed | TaskOutcome::Failed)
-        .then(|| task.deadline().and_then(|deadline| now.checked_duration_since(deadline)))
-        .flatten()
-        .filter(|overrun| *overrun > TIMER_STEP);
-    let removal = RemoveOnDrop { current, end: Some(end) };
-    if let Some(end) = &removal.end {
-        log::ended(task, end, overrun);
-    }
 }
 
 /// Drops the work now, as the current task; returns the message of its destructor's panic as `Err`.

@@ -3,7 +3,7 @@
 #[cfg(not(all(test, agentflow_model)))]
 pub(crate) use std::{
     sync::{
-        MutexGuard,
+        MutexGuard, Once,
         atomic::{AtomicBool, AtomicU8, AtomicU32},
     },
     thread_local,

@@ -1,9 +1,10 @@
 //! [`TaskRecord`]: the shared state of one task, from its spawn until its last reader lets go of it.
 
 use std::{
+    any::Any,
     borrow::Cow,
-    sync::{Arc, atomic::Ordering},
-    task::Waker,
+    sync::{Arc, OnceLock, atomic::Ordering},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -18,9 +19,9 @@ use super::{
         outcome::{TaskOutcome, TimeoutKind},
     },
     run_tasks::RunTasks,
-    sync::{AtomicBool, AtomicU8, AtomicU32, Mutex},
+    sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Once},
 };
-use crate::run_id::RunId;
+use crate::{error::catch_panic, run_id::RunId};
 
 /// A task's own fields for the logs, in the order in which they were set.
 pub(crate) type Fields = Box<[(Cow<'static, str>, Value)]>;
@@ -40,7 +41,7 @@ pub(crate) struct TaskSpec {
 /// The settings that few tasks have.
 #[derive(Debug, Default)]
 pub(crate) struct TaskExtras {
-    pub(crate) key: Option<(Arc<str>, OnDuplicateKey)>,
+    pub(crate) key: Option<KeySetting>,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) grace_period: Option<Duration>,
@@ -50,6 +51,24 @@ pub(crate) struct TaskExtras {
     pub(crate) on_run_end: OnRunEnd,
     /// The tasks that spawned this one, directly or not, and were still alive when it was spawned.
     pub(crate) ancestors: Vec<TaskRef>,
+}
+
+/// The key of a task that has one.
+#[derive(Debug)]
+pub(crate) struct KeySetting {
+    pub(crate) key: TaskKey,
+    pub(crate) on_duplicate: OnDuplicateKey,
+    /// The task that replaced this one, such as `reindex #12`.
+    pub(crate) replaced_by: OnceLock<Arc<str>>,
+}
+
+/// A key within its scope.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TaskKey {
+    /// The scope; that of [`TaskBuilder::key`](crate::task::TaskBuilder::key) is set to the task's name at its spawn,
+    /// when the name is known.
+    pub(crate) scope: Option<Cow<'static, str>>,
+    pub(crate) key: Arc<str>,
 }
 
 /// A task by its slot in the registry. A slot is reused, an id is not. The older task is the lesser.
@@ -70,6 +89,10 @@ pub(crate) struct TaskRecord {
     stop_request: AtomicU8,
     /// A [`RunPermit`].
     permit: AtomicU8,
+    /// Completed when it is decided and reported whether the runtime has taken the task.
+    acceptance: Once,
+    /// Set if the runtime has not taken the task.
+    refused: AtomicBool,
     /// Set when a close cancels this task because its bound is over.
     unfinished: AtomicBool,
     /// Set when the task no longer counts towards `max_tasks`, though it has not ended.
@@ -85,8 +108,53 @@ enum TaskStatus {
         /// The waker of the supervisor, once it has been found waiting.
         waker: Option<Waker>,
         heartbeat: Option<Box<Heartbeat>>,
+        handle: HandleState,
     },
-    Ended(TaskEnd),
+    Ended {
+        end: TaskEnd,
+        /// The result, until the handle takes it; absent if there was no handle any more.
+        result: Option<TaskResult>,
+    },
+}
+
+/// A `Result<T, TaskError>`, whose `T` only the task's work and its handle know.
+///
+/// It is in a box, so that the record of a task that ended does not occupy the memory of its value.
+pub(crate) type TaskResult = Box<dyn Any + Send>;
+
+/// The handle of a live task.
+#[derive(Debug)]
+enum HandleState {
+    /// The handle was not polled yet.
+    Idle,
+    /// The handle was polled with this waker.
+    Waiting(Waker),
+    Dropped,
+}
+
+/// The rest of a task's life, which its end leaves to do outside of the registry's lock.
+#[derive(Debug)]
+#[must_use = "the handle is woken by `finish`"]
+pub(crate) struct Remains {
+    status: TaskStatus,
+    unread: Option<TaskResult>,
+}
+
+impl Remains {
+    /// Wakes the handle, and drops what the task does not need any more.
+    pub(crate) fn finish(self) {
+        let Self { status, unread } = self;
+        if let Some(result) = unread {
+            catch_panic(|| drop(result));
+        }
+        if let TaskStatus::Live { waker, handle, .. } = status {
+            // The waker may hold the last reference to the runtime's memory of the task.
+            catch_panic(|| drop(waker));
+            if let HandleState::Waiting(waker) = handle {
+                catch_panic(|| waker.wake());
+            }
+        }
+    }
 }
 
 /// The last heartbeat of a task, and the progress that it reported.
@@ -145,7 +213,16 @@ impl TaskSpec {
     }
 
     pub(crate) fn key(&self) -> Option<&Arc<str>> {
-        self.extras().key.as_ref().map(|(key, _)| key)
+        self.scoped_key().map(|scoped| &scoped.key)
+    }
+
+    pub(crate) fn scoped_key(&self) -> Option<&TaskKey> {
+        self.extras().key.as_ref().map(|setting| &setting.key)
+    }
+
+    /// Returns the task that replaced this one, such as `reindex #12`.
+    pub(crate) fn replaced_by(&self) -> Option<&Arc<str>> {
+        self.extras().key.as_ref()?.replaced_by.get()
     }
 
     /// Returns whether the task may be dropped to make room for another one.
@@ -163,31 +240,33 @@ impl TaskSpec {
 impl TaskRecord {
     /// Creates the record of a task that is not in the registry yet; admission assigns its slot. Its age counts from
     /// now.
-    pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>) -> Self {
+    pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>, now: Instant) -> Self {
         Self {
             at: TaskRef { id: TaskId(0), slot: usize::MAX },
             spec,
             origin,
-            spawned: Instant::now(),
+            spawned: now,
             stop_request: AtomicU8::new(StopRequest::None as u8),
             permit: AtomicU8::new(RunPermit::Pending as u8),
+            acceptance: Once::new(),
+            refused: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
             slot_released: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
-            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None }),
+            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None, handle: HandleState::Idle }),
         }
     }
 
     /// Counts the task's age from now, because it had to wait for a slot. Has no effect once the registry has the task.
-    pub(crate) fn reset_age(self: &mut Arc<Self>) {
+    pub(crate) fn reset_age(self: &mut Arc<Self>, now: Instant) {
         if let Some(task) = Arc::get_mut(self) {
-            task.spawned = Instant::now();
+            task.spawned = now;
         }
     }
 
     /// Returns its run's list of tasks, if the run's end concerns this task.
     pub(crate) fn run_tasks(&self) -> Option<&RunTasks> {
-        let tasks = self.origin.as_ref()?.run_tasks()?;
+        let tasks = self.origin.as_ref()?.run_tasks();
         (self.spec.extras().on_run_end != OnRunEnd::Detach).then_some(tasks)
     }
 
@@ -213,7 +292,8 @@ impl TaskRecord {
         }
         self.mark_stop_requested(request);
         if let Some(token) = &self.spec.token {
-            token.cancel();
+            // The token wakes futures of the user, with wakers that may be the user's too.
+            catch_panic(|| token.cancel());
         }
         self.wake();
     }
@@ -230,10 +310,10 @@ impl TaskRecord {
     pub(crate) fn wake(&self) {
         let waker = match &*self.status.lock() {
             TaskStatus::Live { waker, .. } => waker.clone(),
-            TaskStatus::Ended(_) => None,
+            TaskStatus::Ended { .. } => None,
         };
         if let Some(waker) = waker {
-            waker.wake();
+            catch_panic(|| waker.wake());
         }
     }
 
@@ -245,6 +325,27 @@ impl TaskRecord {
             2 => StopRequest::Abort,
             _ => StopRequest::Evict,
         }
+    }
+
+    /// Decides that the runtime has taken the task, unless it is decided already, and calls `report`. When this returns,
+    /// the decision has been reported, by this call or by another one.
+    pub(crate) fn accept(&self, report: impl FnOnce()) {
+        if !self.acceptance.is_completed() {
+            self.acceptance.call_once(report);
+        }
+    }
+
+    /// Decides that the runtime has not taken the task; returns `false` if it has.
+    pub(crate) fn refuse(&self) -> bool {
+        // Relaxed: `acceptance` orders the store before each load that follows its completion.
+        self.acceptance.call_once(|| self.refused.store(true, Ordering::Relaxed));
+        self.is_refused()
+    }
+
+    /// Returns whether the runtime has refused the task; valid once that is decided.
+    pub(crate) fn is_refused(&self) -> bool {
+        // Relaxed: as in `refuse`.
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Sets the waker of the supervisor. A request made before this call is visible to loads after it; a later request
@@ -279,14 +380,34 @@ impl TaskRecord {
         self.permit.load(Ordering::Acquire) != RunPermit::AtOnce as u8
     }
 
+    /// Returns whether the task may still begin: it was not requested to stop, or has a grace period as one of those that
+    /// a close cancels last.
+    pub(crate) fn may_begin(&self) -> bool {
+        match self.stop_request() {
+            StopRequest::None => true,
+            StopRequest::Cancel => self.spec.extras().cancel_last && self.is_unfinished(),
+            StopRequest::Abort | StopRequest::Evict => false,
+        }
+    }
+
+    /// Returns whether the task may run and waits for one of the runtime's threads for blocking work. The caller holds
+    /// the registry's lock.
+    pub(crate) fn awaits_thread(&self) -> bool {
+        self.spec.extras().is_blocking && self.may_run() && self.attempt() == 0
+    }
+
     /// Begins the first attempt.
     pub(crate) fn begin(&self) {
         // Release: the number is a value of its own and guards nothing else; it pairs with the load in `attempt`.
         self.attempt.store(1, Ordering::Release);
     }
 
-    /// Begins another attempt, and returns its number.
+    /// Begins another attempt, and returns its number. The progress was that of the attempt before.
     pub(crate) fn begin_attempt(&self) -> u32 {
+        let mut status = self.status.lock();
+        if let TaskStatus::Live { heartbeat: Some(heartbeat), .. } = &mut *status {
+            heartbeat.progress = None;
+        }
         // AcqRel: as in `begin`. Only the task itself counts its attempts up.
         self.attempt.fetch_add(1, Ordering::AcqRel) + 1
     }
@@ -297,15 +418,11 @@ impl TaskRecord {
         self.attempt.load(Ordering::Acquire)
     }
 
-    /// Records a heartbeat, with or without progress; returns `false` if the task has ended.
-    pub(crate) fn beat(&self, progress: Option<Arc<TaskProgress>>) -> bool {
-        self.beat_at(Instant::now(), progress)
-    }
-
-    /// Records a heartbeat of a moment, which may lie ahead: no other one is expected until then.
-    pub(crate) fn beat_at(&self, last: Instant, progress: Option<Arc<TaskProgress>>) -> bool {
+    /// Records a heartbeat of a moment, with or without progress; returns `false` if the task has ended. The moment may
+    /// lie ahead: no other heartbeat is expected until then.
+    pub(crate) fn beat(&self, last: Instant, progress: Option<Arc<TaskProgress>>) -> bool {
         match &mut *self.status.lock() {
-            TaskStatus::Ended(_) => return false,
+            TaskStatus::Ended { .. } => return false,
             TaskStatus::Live { heartbeat: Some(heartbeat), .. } => {
                 heartbeat.last = last;
                 heartbeat.progress = progress.or(heartbeat.progress.take());
@@ -319,15 +436,19 @@ impl TaskRecord {
     pub(crate) fn last_heartbeat(&self) -> Option<Instant> {
         match &*self.status.lock() {
             TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref().map(|heartbeat| heartbeat.last),
-            TaskStatus::Ended(_) => None,
+            TaskStatus::Ended { .. } => None,
         }
     }
 
-    pub(crate) fn progress(&self) -> Option<Arc<TaskProgress>> {
-        match &*self.status.lock() {
-            TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref()?.progress.clone(),
-            TaskStatus::Ended(_) => None,
-        }
+    /// Returns the number of the current attempt and the progress of that attempt, read at one moment.
+    pub(crate) fn attempt_and_progress(&self) -> (u32, Option<Arc<TaskProgress>>) {
+        // `begin_attempt` changes both under this lock.
+        let status = self.status.lock();
+        let progress = match &*status {
+            TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref().and_then(|heartbeat| heartbeat.progress.clone()),
+            TaskStatus::Ended { .. } => None,
+        };
+        (self.attempt(), progress)
     }
 
     /// Releases the task's slot to another one; returns whether this call was the first.
@@ -352,20 +473,67 @@ impl TaskRecord {
         self.unfinished.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set_end(&self, end: TaskEnd) {
-        let status = std::mem::replace(&mut *self.status.lock(), TaskStatus::Ended(end));
-        // Dropped outside the lock: the waker may hold the last reference to the runtime's memory of the task.
-        drop(status);
+    /// Records the end, and leaves the result to the handle. From here on the handle is ready, so the caller holds the
+    /// registry's lock, under which the task leaves the live ones as well.
+    pub(crate) fn set_end(&self, end: TaskEnd, result: Option<TaskResult>) -> Remains {
+        let mut status = self.status.lock();
+        let (result, unread) = match *status {
+            TaskStatus::Live { handle: HandleState::Dropped, .. } => (None, result),
+            _ => (result, None),
+        };
+        let status = std::mem::replace(&mut *status, TaskStatus::Ended { end, result });
+        Remains { status, unread }
+    }
+
+    /// Returns whether there is a handle that may take the result.
+    pub(crate) fn has_handle(&self) -> bool {
+        !matches!(*self.status.lock(), TaskStatus::Live { handle: HandleState::Dropped, .. })
+    }
+
+    /// Takes the result for the handle when the task has ended; it is absent if it was taken before.
+    pub(crate) fn poll_result(&self, cx: &Context<'_>) -> Poll<Option<TaskResult>> {
+        if !self.has_ended() {
+            // Cloned outside the lock: a waker is user code.
+            let waiting = HandleState::Waiting(cx.waker().clone());
+            let replaced = match &mut *self.status.lock() {
+                TaskStatus::Live { handle, .. } => Some(std::mem::replace(handle, waiting)),
+                TaskStatus::Ended { .. } => None,
+            };
+            if let Some(replaced) = replaced {
+                catch_panic(|| drop(replaced));
+                return Poll::Pending;
+            }
+        }
+        match &mut *self.status.lock() {
+            TaskStatus::Ended { result, .. } => Poll::Ready(result.take()),
+            // Unreachable: an end is final.
+            TaskStatus::Live { .. } => Poll::Pending,
+        }
+    }
+
+    /// Records that there is no handle any more, and drops the result.
+    pub(crate) fn drop_handle(&self) {
+        let (replaced, result) = match &mut *self.status.lock() {
+            TaskStatus::Live { handle, .. } => (Some(std::mem::replace(handle, HandleState::Dropped)), None),
+            TaskStatus::Ended { result, .. } => (None, result.take()),
+        };
+        catch_panic(|| drop(replaced));
+        catch_panic(|| drop(result));
     }
 
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(*self.status.lock(), TaskStatus::Ended(_))
+        matches!(*self.status.lock(), TaskStatus::Ended { .. })
+    }
+
+    /// Returns whether the task has ended, and was not cut off.
+    pub(crate) fn ended_by_itself(&self) -> bool {
+        self.end().is_some_and(|end| end.outcome.is_by_itself())
     }
 
     pub(crate) fn end(&self) -> Option<TaskEnd> {
         match &*self.status.lock() {
             TaskStatus::Live { .. } => None,
-            TaskStatus::Ended(end) => Some(end.clone()),
+            TaskStatus::Ended { end, .. } => Some(end.clone()),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Admission: a spawn is counted and queued, or refused, or another task gives up its slot for it.
 
-use std::{pin::pin, sync::Arc};
+use std::{future::pending, pin::pin, sync::Arc};
 
 use super::{
     super::{
-        engine::task::{StopRequest, TaskRecord, TaskRef},
+        engine::{
+            run_tasks::RunTasks,
+            task::{KeySetting, StopRequest, TaskRecord, TaskRef},
+        },
         error::SpawnError,
         id::TaskId,
         options::{OnDuplicateKey, OnFull, TaskManagerOptions},
@@ -13,29 +16,28 @@ use super::{
     run_queue::QueueEntry,
     state::{ManagerPhase, State},
 };
+use crate::sync::guard_waker;
 
 /// The number of tasks that may always have released their slot without having ended, however small `max_tasks` is.
 const MIN_LEAVING: usize = 1_000;
 
 /// The origin of a spawn.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Spawner {
+pub(crate) struct Spawner<'a> {
     /// The task that spawns a child.
     pub(crate) task: Option<TaskRef>,
-    /// Set if a node of a run spawns.
-    pub(crate) is_run: bool,
+    /// The run whose node's manager spawns.
+    pub(crate) run: Option<&'a RunTasks>,
 }
 
 impl Registry {
     /// Counts the task and reserves a slot for it, or returns why not; then the registry is unchanged.
     ///
     /// [`SpawnError::Full`] may be temporary: see [`admit_when_free`](Registry::admit_when_free).
-    pub(crate) fn admit(&self, task: &mut Arc<TaskRecord>, spawner: Spawner) -> Result<(), SpawnError> {
+    pub(crate) fn admit(&self, task: &mut Arc<TaskRecord>, spawner: Spawner<'_>) -> Result<(), SpawnError> {
         let victims = {
             let mut state = self.lock();
-            if !state.accepts(spawner) {
-                return Err(SpawnError::Closed);
-            }
+            state.check_right(spawner)?;
             let parent = spawner.task.and_then(|spawner| state.get(spawner)).cloned();
             let victims = state.reserve_slot(task, parent.as_deref(), &self.options)?;
             // Mark all victims while holding the lock, so that ending one of them cannot start another.
@@ -52,19 +54,26 @@ impl Registry {
 
     /// Like [`admit`](Self::admit), but waits for a free slot where there is none. Waiting spawns get slots in the
     /// order of their first polls.
-    pub(crate) async fn admit_when_free(&self, task: &mut Arc<TaskRecord>, spawner: Spawner) -> Result<(), SpawnError> {
+    pub(crate) async fn admit_when_free(
+        &self,
+        task: &mut Arc<TaskRecord>,
+        spawner: Spawner<'_>,
+    ) -> Result<(), SpawnError> {
         let admitted = async {
             // A spawn that is given up releases this lock. The next one then looks for a slot itself, so a notification
             // that the first one had received is not lost.
-            let _first = self.spawn_queue.lock().await;
+            let _first = match self.spawn_queue.try_lock() {
+                Ok(first) => first,
+                Err(_) => guard_waker(self.spawn_queue.lock()).await,
+            };
             loop {
                 // Enabled before the attempt, so that a slot that becomes free between the two is not missed.
                 let mut slot_freed = pin!(self.slot_freed.notified());
                 slot_freed.as_mut().enable();
                 // The task is spawned now or later, and its age counts from then.
-                task.reset_age();
+                task.reset_age(self.now());
                 match self.admit(task, spawner) {
-                    Err(SpawnError::Full) => slot_freed.await,
+                    Err(SpawnError::Full) => guard_waker(slot_freed).await,
                     admitted => return admitted,
                 }
             }
@@ -72,17 +81,24 @@ impl Registry {
         let refused = async {
             loop {
                 let phase_changed = self.phase_changed.notified();
-                if !self.lock().accepts(spawner) {
-                    return;
+                let run_ended = async {
+                    match spawner.run {
+                        Some(run) => run.ended().await,
+                        None => pending().await,
+                    }
+                };
+                self.lock().check_right(spawner)?;
+                tokio::select! {
+                    () = guard_waker(phase_changed) => {}
+                    () = run_ended => {}
                 }
-                phase_changed.await;
             }
         };
         tokio::select! {
             biased;
             admitted = admitted => admitted,
             // A close refuses all waiting spawns at once, not only the first in the queue.
-            () = refused => Err(SpawnError::Closed),
+            refused = refused => refused,
         }
     }
 
@@ -93,12 +109,20 @@ impl Registry {
 }
 
 impl State {
-    /// Returns whether the manager's phase accepts this spawn.
-    fn accepts(&self, spawner: Spawner) -> bool {
-        match self.phase {
-            ManagerPhase::Open => true,
-            ManagerPhase::Draining => spawner.is_run || spawner.task.is_some_and(|task| self.get(task).is_some()),
-            ManagerPhase::Closed => false,
+    /// Checks that the spawner has the right to spawn, which depends on what it stands for and not on its handle: the
+    /// manager of a node spawns while its run lives, and a task's children are accepted while it lives.
+    fn check_right(&self, spawner: Spawner<'_>) -> Result<(), SpawnError> {
+        if self.phase == ManagerPhase::Closed {
+            return Err(SpawnError::Closed);
+        }
+        if spawner.task.is_some_and(|task| self.get(task).is_some()) {
+            return Ok(());
+        }
+        match spawner.run {
+            Some(run) if run.is_live() => Ok(()),
+            Some(_) => Err(SpawnError::RunEnded),
+            None if self.phase == ManagerPhase::Open => Ok(()),
+            None => Err(SpawnError::Closed),
         }
     }
 
@@ -115,8 +139,10 @@ impl State {
             return Err(SpawnError::Closed);
         };
         let replaced_key = match &new.spec.extras().key {
-            Some((key, OnDuplicateKey::Skip)) if self.queue.has_key(key) => return Err(SpawnError::DuplicateKey),
-            Some((key, OnDuplicateKey::Replace)) => Some(key),
+            Some(KeySetting { key, on_duplicate: OnDuplicateKey::Skip, .. }) if self.queue.has_key(key) => {
+                return Err(SpawnError::DuplicateKey);
+            }
+            Some(KeySetting { key, on_duplicate: OnDuplicateKey::Replace, .. }) => Some(key),
             _ => None,
         };
         // Ancestors that have ended are left out: the list would grow for ever in a chain of tasks that each spawn the
@@ -137,14 +163,20 @@ impl State {
         if let Some(key) = replaced_key {
             self.queue.mark_replaced(key);
         }
+        self.last_id += 1;
+        let id = TaskId(self.last_id);
+        let replaced_by: Option<Arc<str>> = (!replaced.is_empty()).then(|| format!("{} #{id}", new.spec.name).into());
         for other in replaced {
+            if let (Some(setting), Some(by)) = (&other.spec.extras().key, &replaced_by) {
+                // It is not set yet: a task is replaced once only.
+                let _ = setting.replaced_by.set(Arc::clone(by));
+            }
             self.evictable.remove(other.at);
             self.leaving += usize::from(other.release_slot());
             victims.push((other, StopRequest::Cancel));
         }
 
-        self.last_id += 1;
-        new.at = TaskRef { id: TaskId(self.last_id), slot: self.live.vacant_key() };
+        new.at = TaskRef { id, slot: self.live.vacant_key() };
         if let Some(parent) = parent {
             new.spec.extras.get_or_insert_default().ancestors = ancestors;
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
@@ -153,6 +185,7 @@ impl State {
         if may_run {
             new.permit_at_once();
         }
+        self.awaiting_thread += usize::from(new.awaits_thread());
         self.cancel_last += usize::from(new.spec.extras().cancel_last);
         if options.max_tasks.is_some() && options.on_full == OnFull::DropOldest && new.spec.is_evictable() {
             self.evictable.insert(new.at, may_run);

@@ -16,17 +16,17 @@ use super::{
     ABORT_MARGIN, Registry, infos, mark_all,
     state::{Closing, ManagerPhase, ShutdownWave, State},
 };
-use crate::sync::deadline;
 
 impl Registry {
     /// Enters the draining phase, and lowers the deadline of draining to this one if it is earlier.
     pub(crate) fn begin_closing(&self, deadline: Option<Instant>) {
+        let now = self.now_of_caller();
         {
             let mut state = self.lock();
             state.phase = state.phase.max(ManagerPhase::Draining);
             let before = state.outcomes;
             let closing = state.closing.get_or_insert_with(|| Closing {
-                began: Instant::now(),
+                began: now,
                 before,
                 deadline: None,
                 grace_over: [None; 2],
@@ -52,12 +52,8 @@ impl Registry {
 
     /// Wakes the waiting spawns, which are refused now, and ends the watchers' streams if no task lives.
     pub(super) fn notify_closed(&self) {
-        let events = {
-            let mut state = self.lock();
-            state.is_over().then(|| state.events.take()).flatten()
-        };
-        // Dropped outside the lock: dropping the sender wakes the watchers.
-        drop(events);
+        let over = self.lock().end_events_if_over();
+        over.deliver();
         self.notify_phase_changed();
     }
 
@@ -102,6 +98,7 @@ impl Registry {
 
     /// Cancels the tasks of a wave, and returns when their grace period is over.
     fn cancel_wave(&self, except: &[TaskRef], wave: ShutdownWave) -> Option<Instant> {
+        let now = self.now_of_caller();
         let (cancelled, grace_over) = {
             let mut state = self.lock();
             let is_new = |task: &&Arc<TaskRecord>| ShutdownWave::of(task) == wave && task.mark_unfinished();
@@ -111,7 +108,7 @@ impl Registry {
             let grace_over = state.closing.as_mut().and_then(|closing| {
                 let over = &mut closing.grace_over[wave as usize];
                 if !cancelled.is_empty() {
-                    *over = deadline(Some(grace));
+                    *over = now.checked_add(grace);
                 }
                 *over
             });
@@ -137,21 +134,22 @@ impl Registry {
     }
 
     fn close_report(&self) -> CloseReport {
+        let now = self.now_of_caller();
         let (outcomes, unfinished, elapsed, live) = {
             let mut state = self.lock();
-            let now = state.outcomes;
+            let until_now = state.outcomes;
             // Read under the same lock as the outcomes, so that each task is in one of the two.
             let live = state.tasks().cloned().collect();
             let (outcomes, unfinished, elapsed) = match &mut state.closing {
                 Some(closing) => {
-                    let elapsed = *closing.elapsed.get_or_insert_with(|| closing.began.elapsed());
-                    (now - closing.before, closing.unfinished.clone(), elapsed)
+                    let elapsed = *closing.elapsed.get_or_insert_with(|| now.saturating_duration_since(closing.began));
+                    (until_now - closing.before, closing.unfinished.clone(), elapsed)
                 }
                 // Unreachable: `begin_closing` sets it.
                 None => (OutcomeCounts::default(), Vec::new(), Duration::ZERO),
             };
             (outcomes, unfinished, elapsed, live)
         };
-        CloseReport { outcomes, unfinished, still_running: infos(live), elapsed }
+        CloseReport { outcomes, unfinished, still_running: infos(live, self.now()), elapsed }
     }
 }

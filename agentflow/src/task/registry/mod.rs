@@ -9,28 +9,31 @@ mod eviction;
 mod run_queue;
 mod state;
 mod waiters;
-mod watchers;
+pub(super) mod watchers;
 
 use std::{sync::Arc, time::Duration};
 
 use state::ManagerPhase;
 pub(super) use state::State;
 use tokio::time::Instant;
+use watchers::Delivery;
 
 use super::{
     engine::{
+        current::CurrentTask,
         log,
         metrics::{Change, Metrics},
         sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify},
-        task::{StopRequest, TaskEnd, TaskRecord},
+        task::{StopRequest, TaskEnd, TaskRecord, TaskResult},
     },
     error::{SpawnError, TaskError},
     events::TaskEvent,
     id::TaskProgress,
     info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
+    outcome::TaskOutcome,
 };
-use crate::error::AttemptTimedOut;
+use crate::error::{AttemptTimedOut, catch_panic};
 
 /// The time that a wait goes on after the grace period. Tasks that ignored their cancellation are aborted when the
 /// grace period is over, and this is the time for them to be dropped.
@@ -54,6 +57,15 @@ pub(super) struct Registry {
     pub(super) options: TaskManagerOptions,
 }
 
+/// The effects of the removal of a task on others.
+#[must_use = "`hand_on` wakes those that wait for it"]
+struct Freed {
+    next: Vec<Arc<TaskRecord>>,
+    over: Delivery,
+    is_awaited: bool,
+    has_free_slot: bool,
+}
+
 impl Registry {
     pub(super) fn new(options: TaskManagerOptions) -> Self {
         Self {
@@ -69,6 +81,26 @@ impl Registry {
         }
     }
 
+    /// Returns the time on the clock of the tasks: that of the manager's runtime, if it has one, wherever this is called.
+    pub(super) fn now(&self) -> Instant {
+        self.runtime.as_ref().map_or_else(Instant::now, now_in)
+    }
+
+    /// Returns the time on the clock of a caller that waits, whose timers are those of its own runtime, or else of the
+    /// manager's.
+    pub(super) fn now_of_caller(&self) -> Instant {
+        match (Handle::try_current(), &self.runtime) {
+            (Err(_), Some(runtime)) => now_in(runtime),
+            _ => Instant::now(),
+        }
+    }
+
+    /// Returns the moment at which `bound` is over for a caller that waits; `None` if there is no bound, or if it lies
+    /// beyond the clock's range.
+    pub(super) fn deadline_of_caller(&self, bound: Option<Duration>) -> Option<Instant> {
+        bound.and_then(|bound| self.now_of_caller().checked_add(bound))
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -81,27 +113,45 @@ impl Registry {
         why
     }
 
-    /// Reports that a task was admitted: to its run, to the watchers, and to the metrics.
-    pub(super) fn task_spawned(&self, task: &Arc<TaskRecord>) {
+    /// Reports that a task was spawned, unless that was reported already.
+    ///
+    /// A task is reported when the runtime has taken it: before, the spawn may still fail.
+    pub(super) fn task_accepted(&self, task: &Arc<TaskRecord>) {
+        task.accept(|| self.report_spawn(task));
+    }
+
+    fn report_spawn(&self, task: &Arc<TaskRecord>) {
         if let Some(origin) = &task.origin {
-            origin.report_start(&task.spec.name, task.at.id);
+            // A run's watcher wakes the reader of its stream.
+            catch_panic(|| origin.report_start(&task.spec.name, task.at.id));
         }
         if let Some(tasks) = task.run_tasks() {
             tasks.add(task);
         }
-        self.emit(|| TaskEvent::Spawned(TaskInfo::new(task, Instant::now())));
+        self.emit(task, TaskEvent::Spawned);
         self.metrics.record(&task.spec.name, Change::Spawned);
     }
 
     /// Begins the first attempt of a task.
     pub(super) fn task_started(&self, task: &Arc<TaskRecord>) {
-        task.begin();
-        if task.spec.extras().idle_timeout.is_some() {
-            task.beat(None);
+        let extras = task.spec.extras();
+        if extras.is_blocking {
+            let mut state = self.lock();
+            state.awaiting_thread -= usize::from(task.awaits_thread());
+            task.begin();
+        } else {
+            task.begin();
         }
-        self.emit(|| TaskEvent::Started(TaskInfo::new(task, Instant::now())));
+        if extras.idle_timeout.is_some() {
+            task.beat(self.now(), None);
+            // A thread has begun the closure of a blocking task: its supervisor has another timeout from now on.
+            if extras.is_blocking {
+                task.wake();
+            }
+        }
+        self.emit(task, TaskEvent::Started);
         if cfg!(feature = "metrics") {
-            self.metrics.record(&task.spec.name, Change::Started { waited: task.spawned.elapsed() });
+            self.metrics.record(&task.spec.name, Change::Started { waited: task.age(self.now()) });
         }
     }
 
@@ -114,14 +164,11 @@ impl Registry {
         };
         if task.spec.extras().idle_timeout.is_some() {
             // The task can't send a heartbeat during the pause, so the pause counts as one.
-            let now = Instant::now();
-            task.beat_at(now.checked_add(retry_in).unwrap_or(now), None);
+            let now = self.now();
+            task.beat(now.checked_add(retry_in).unwrap_or(now), None);
         }
         log::attempt_failed(task, attempt, &error, retry_in);
-        self.emit(|| {
-            let task = TaskInfo::new(task, Instant::now());
-            TaskEvent::AttemptFailed { task, attempt, error: Arc::clone(&error), retry_in }
-        });
+        self.emit(task, |task| TaskEvent::AttemptFailed { task, attempt, error, retry_in });
     }
 
     /// Begins another attempt of a task, and returns its number.
@@ -129,22 +176,27 @@ impl Registry {
         self.lock().retries += 1;
         self.metrics.record(&task.spec.name, Change::Retried);
         if task.spec.extras().idle_timeout.is_some() {
-            task.beat(None);
+            task.beat(self.now(), None);
         }
         task.begin_attempt()
     }
 
     /// Reports the progress of a task to the watchers.
     pub(super) fn task_progressed(&self, task: &Arc<TaskRecord>, progress: Arc<TaskProgress>) {
-        self.emit(|| TaskEvent::Progress(TaskInfo::new(task, Instant::now()).with_progress(progress)));
+        self.emit(task, |task| TaskEvent::Progress(task.with_progress(progress)));
     }
 
     /// Removes a task that has ended, lets queued tasks run, and reports the end.
-    pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd) {
+    ///
+    /// The record, the counters and the handle change at one moment, under the lock: a caller that finds the task gone
+    /// finds its handle ready, and the other way round. The metrics are recorded before, like the log line, because a
+    /// caller that waited for the task may end the process at once.
+    pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd, result: Option<TaskResult>) {
         let TaskEnd { outcome, age, .. } = end;
-        task.set_end(end);
+        self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         let mut forgotten = None;
         let mut state = self.lock();
+        let remains = task.set_end(end, result);
         let (removed, next) = state.remove(task.at).unzip();
         state.outcomes.count(outcome);
         if let Some(closing) = &mut state.closing {
@@ -156,34 +208,57 @@ impl Registry {
             }
             state.history.extend(removed);
         }
-        let is_awaited = state.waiters.count > 0 && state.live() <= state.waiters.wake_at;
-        let has_free_slot = state.has_free_slot(&self.options);
-        // Take the sender under the same lock: the stream must not close before this task's `Ended` event is sent.
-        let events = if state.is_over() { state.events.take() } else { state.events.clone() };
+        let ended = state.publish(|| FinishedTask::of(task).map(TaskEvent::Ended));
+        let freed = self.freed(&mut state, next.unwrap_or_default());
         drop(state);
 
         // Dropped outside the lock: the record may hold user data.
         drop(forgotten);
-        for task in next.into_iter().flatten() {
+        ended.deliver();
+        self.hand_on(freed, || {
+            if let Some(origin) = &task.origin {
+                catch_panic(|| origin.report_end(&task.spec.name, task.at.id, outcome));
+            }
+            if let Some(tasks) = task.run_tasks() {
+                tasks.remove(task);
+            }
+            remains.finish();
+        });
+    }
+
+    /// Removes a task that the runtime has refused, as if it had never been admitted.
+    pub(super) fn task_refused(&self, task: &Arc<TaskRecord>) {
+        let mut state = self.lock();
+        // A caller that has found the task meanwhile does not wait for it.
+        let end = TaskEnd { outcome: TaskOutcome::Aborted, age: Duration::ZERO, error: None, limit: None };
+        let remains = task.set_end(end, None);
+        let next = state.remove(task.at).map(|(_, next)| next);
+        let freed = self.freed(&mut state, next.unwrap_or_default());
+        drop(state);
+        self.hand_on(freed, || remains.finish());
+    }
+
+    /// Returns what the removal of a task leaves to do outside the lock.
+    fn freed(&self, state: &mut State, next: Vec<Arc<TaskRecord>>) -> Freed {
+        Freed {
+            next,
+            over: state.end_events_if_over(),
+            is_awaited: state.waiters.count > 0 && state.live() <= state.waiters.wake_at,
+            has_free_slot: state.has_free_slot(&self.options),
+        }
+    }
+
+    /// Wakes the tasks and the callers that waited for the removal of a task, and calls `report` before the latter.
+    fn hand_on(&self, freed: Freed, report: impl FnOnce()) {
+        for task in freed.next {
             task.wake();
         }
-        if let Some(origin) = &task.origin {
-            origin.report_end(&task.spec.name, task.at.id, outcome);
-        }
-        if let Some(tasks) = task.run_tasks() {
-            tasks.remove(task);
-        }
-        if let Some(events) = events
-            && let Some(end) = FinishedTask::of(task)
-        {
-            // Sending fails if the last watcher has gone meanwhile: then the event is for no one.
-            let _ = events.send(TaskEvent::Ended(end));
-        }
-        self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
-        if is_awaited {
+        freed.over.deliver();
+        report();
+        if freed.is_awaited {
             self.notify();
         }
-        if has_free_slot {
+        if freed.has_free_slot {
             self.slot_freed.notify_one();
         }
     }
@@ -191,7 +266,7 @@ impl Registry {
     /// Returns the live tasks that match, oldest first. The lock is held only to find them.
     pub(super) fn infos(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<TaskInfo> {
         let tasks = self.lock().tasks().filter(|task| matches(task)).cloned().collect();
-        infos(tasks)
+        infos(tasks, self.now())
     }
 
     /// Cancels the live tasks that match, and returns them.
@@ -214,31 +289,47 @@ impl Registry {
     }
 
     /// Refuses all spawns and cancels all tasks: the last owner of the manager is gone.
-    pub(super) fn cancel_orphans(&self) {
-        let orphans: Vec<_> = {
+    pub(super) fn cancel_orphans(self: &Arc<Self>) {
+        let dropped_in = CurrentTask::of_registry(self);
+        let mut orphans: Vec<_> = {
             let mut state = self.lock();
             state.phase = ManagerPhase::Closed;
             // Tasks that were already requested to stop are not orphans: a close or a caller is responsible for them.
             let is_orphan = |task: &&Arc<TaskRecord>| task.stop_request() == StopRequest::None;
             let orphans: Vec<_> = state.tasks().filter(is_orphan).cloned().collect();
             mark_all(&orphans, StopRequest::Cancel);
+            state.last_owner_dropped_in = dropped_in;
             orphans
         };
         self.notify_closed();
-        if orphans.is_empty() {
-            return;
-        }
-        log::orphaned(&orphans);
-        for task in orphans {
+        for task in &orphans {
             task.request_stop(StopRequest::Cancel);
+        }
+        // The warning is about tasks that were cut off. A task that is informed through its token is; one that ended by
+        // itself meanwhile is not; and the task that runs here, and drops the last owner, may be about to return.
+        orphans.retain(|task| Some(task.at) != dropped_in && (task.spec.token.is_some() || !task.ended_by_itself()));
+        if !orphans.is_empty() {
+            log::orphaned(&orphans);
+        }
+    }
+
+    /// Logs the task as an orphan if the last owner was dropped in it, now that it was cut off by that.
+    pub(super) fn log_if_orphan(&self, task: &Arc<TaskRecord>) {
+        if self.lock().last_owner_dropped_in == Some(task.at) {
+            log::orphaned(std::slice::from_ref(task));
         }
     }
 }
 
+/// Returns the time on the clock of a runtime. A paused clock is visible only within its runtime.
+pub(super) fn now_in(runtime: &Handle) -> Instant {
+    let _entered = runtime.enter();
+    Instant::now()
+}
+
 /// Returns snapshots of these tasks, oldest first.
-fn infos(mut tasks: Vec<Arc<TaskRecord>>) -> Vec<TaskInfo> {
+fn infos(mut tasks: Vec<Arc<TaskRecord>>, now: Instant) -> Vec<TaskInfo> {
     tasks.sort_unstable_by_key(|task| task.at);
-    let now = Instant::now();
     tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 

@@ -8,10 +8,9 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound::{Excluded, Unbounded},
-    sync::Arc,
 };
 
-use super::super::engine::task::{TaskRecord, TaskRef};
+use super::super::engine::task::{TaskKey, TaskRecord, TaskRef};
 
 #[derive(Debug)]
 pub(super) struct RunQueue {
@@ -20,7 +19,7 @@ pub(super) struct RunQueue {
     /// The first lane is for all names that have no limit of their own.
     lanes: Vec<Lane>,
     names: HashMap<Cow<'static, str>, usize>,
-    keys: HashMap<Arc<str>, Keyed>,
+    keys: HashMap<TaskKey, Keyed>,
     waiting: usize,
 }
 
@@ -48,12 +47,12 @@ struct Keyed {
 pub(super) struct QueueEntry<'a> {
     task: TaskRef,
     name: &'a str,
-    key: Option<&'a Arc<str>>,
+    key: Option<&'a TaskKey>,
 }
 
 impl<'a> QueueEntry<'a> {
     pub(super) fn of(task: &'a TaskRecord) -> Self {
-        Self { task: task.at, name: &task.spec.name, key: task.spec.key() }
+        Self { task: task.at, name: &task.spec.name, key: task.spec.scoped_key() }
     }
 }
 
@@ -75,12 +74,12 @@ impl RunQueue {
     }
 
     /// Returns whether a task with this key lives.
-    pub(super) fn has_key(&self, key: &str) -> bool {
+    pub(super) fn has_key(&self, key: &TaskKey) -> bool {
         self.keys.contains_key(key)
     }
 
     /// Returns the tasks with this key that were not replaced yet, oldest first.
-    pub(super) fn unreplaced(&self, key: &str) -> Vec<TaskRef> {
+    pub(super) fn unreplaced(&self, key: &TaskKey) -> Vec<TaskRef> {
         let Some(keyed) = self.keys.get(key) else {
             return Vec::new();
         };
@@ -90,7 +89,7 @@ impl RunQueue {
     }
 
     /// Marks all present tasks with this key as replaced.
-    pub(super) fn mark_replaced(&mut self, key: &str) {
+    pub(super) fn mark_replaced(&mut self, key: &TaskKey) {
         if let Some(keyed) = self.keys.get_mut(key) {
             keyed.replaced = Some(keyed.waiting.last_key_value().map_or(keyed.first, |(task, _)| *task));
         }
@@ -108,7 +107,7 @@ impl RunQueue {
                 self.waiting += 1;
                 return false;
             }
-            self.keys.insert(Arc::clone(key), Keyed { first: entry.task, waiting: BTreeMap::new(), replaced: None });
+            self.keys.insert(key.clone(), Keyed { first: entry.task, waiting: BTreeMap::new(), replaced: None });
         }
         self.run_or_queue(entry.task, lane)
     }
@@ -194,7 +193,7 @@ mod tests {
     struct Queued {
         number: u64,
         name: usize,
-        key: Option<Arc<str>>,
+        key: Option<TaskKey>,
         runs: bool,
     }
 
@@ -230,7 +229,7 @@ mod tests {
             steps in prop::collection::vec((0..3_usize, prop::option::of(0..2_usize), any::<usize>(), 0..5_u8), 1..60)
         ) {
             let limits = [(Cow::Borrowed(NAMES[1]), 1), (Cow::Borrowed(NAMES[2]), 2)];
-            let keys: [Arc<str>; 2] = ["a".into(), "b".into()];
+            let keys = ["a", "b"].map(|scope| TaskKey { scope: Some(scope.into()), key: "k".into() });
             let mut queue = RunQueue::new(Some(4), &limits);
             let mut tasks: Vec<Queued> = Vec::new();
             for (number, (name, key, which, step)) in (1..).zip(steps) {
@@ -238,7 +237,7 @@ mod tests {
                     let left = tasks.remove(which % tasks.len());
                     prop_assert_eq!(queue.leave(left.entry(), left.runs), start(&mut tasks));
                 } else {
-                    tasks.push(Queued { number, name, key: key.map(|key| Arc::clone(&keys[key])), runs: false });
+                    tasks.push(Queued { number, name, key: key.map(|key| keys[key].clone()), runs: false });
                     let may_run = queue.enter(tasks[tasks.len() - 1].entry());
                     prop_assert_eq!(may_run, !start(&mut tasks).is_empty());
                 }

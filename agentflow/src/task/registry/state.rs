@@ -3,12 +3,11 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use slab::Slab;
-use tokio::{sync::broadcast, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     super::{
         engine::task::{TaskRecord, TaskRef},
-        events::TaskEvent,
         info::FinishedTask,
         options::TaskManagerOptions,
         outcome::TaskOutcome,
@@ -16,6 +15,7 @@ use super::{
     },
     eviction::Evictable,
     run_queue::{QueueEntry, RunQueue},
+    watchers::EventBuffer,
 };
 
 /// The live tasks of a manager, its history, and its counters.
@@ -31,13 +31,20 @@ pub(crate) struct State {
     pub(super) leaving: usize,
     /// The number of live tasks that are cancelled last.
     pub(super) cancel_last: usize,
+    /// The number of blocking tasks that may run, and wait for a thread.
+    pub(super) awaiting_thread: usize,
     pub(super) outcomes: OutcomeCounts,
     pub(super) retries: u64,
     pub(super) rejected: u64,
     pub(super) history: VecDeque<Arc<TaskRecord>>,
     pub(super) closing: Option<Closing>,
+    /// The task in which the last owner of the manager was dropped.
+    pub(super) last_owner_dropped_in: Option<TaskRef>,
     pub(super) waiters: Waiters,
-    pub(super) events: Option<broadcast::Sender<TaskEvent>>,
+    /// The events for the watchers, if there were any when the last event was emitted.
+    pub(super) events: Option<Arc<EventBuffer>>,
+    /// The sequence number of the next event when there is no buffer.
+    pub(super) event_sequence: u64,
 }
 
 /// The work that a manager accepts.
@@ -111,13 +118,16 @@ impl State {
             evictable: Evictable::default(),
             leaving: 0,
             cancel_last: 0,
+            awaiting_thread: 0,
             outcomes: OutcomeCounts::default(),
             retries: 0,
             rejected: 0,
             history: VecDeque::new(),
             closing: None,
+            last_owner_dropped_in: None,
             waiters: Waiters::default(),
             events: None,
+            event_sequence: 1,
         }
     }
 
@@ -125,6 +135,7 @@ impl State {
     pub(super) fn remove(&mut self, at: TaskRef) -> Option<(Arc<TaskRecord>, Vec<Arc<TaskRecord>>)> {
         let task = self.live.try_remove(at.slot)?;
         self.cancel_last -= usize::from(task.spec.extras().cancel_last);
+        self.awaiting_thread -= usize::from(task.awaits_thread());
         self.leaving -= usize::from(task.slot_released());
         self.evictable.remove(task.at);
         let next = self.queue.leave(QueueEntry::of(&task), task.may_run());
@@ -132,6 +143,7 @@ impl State {
         for task in &next {
             self.evictable.begins(task.at);
             task.permit_after_queue();
+            self.awaiting_thread += usize::from(task.awaits_thread());
         }
         Some((task, next))
     }
@@ -147,7 +159,7 @@ impl State {
         self.cancel_last - except.iter().filter(excepted).count()
     }
 
-    pub(super) fn get(&self, task: TaskRef) -> Option<&Arc<TaskRecord>> {
+    pub(crate) fn get(&self, task: TaskRef) -> Option<&Arc<TaskRecord>> {
         self.live.get(task.slot).filter(|live| live.at == task)
     }
 
@@ -194,7 +206,7 @@ impl State {
         TaskStats {
             spawned: active + self.outcomes.total(),
             active,
-            queued: self.queue.waiting() as u64,
+            queued: (self.queue.waiting() + self.awaiting_thread) as u64,
             outcomes: self.outcomes,
             retries: self.retries,
             rejected: self.rejected,

@@ -12,6 +12,7 @@ use super::{
     Registry,
     state::State,
 };
+use crate::sync::guard_waker;
 
 /// Registers a waiter for as long as it lives.
 pub(super) struct WaitGuard<'a>(&'a Registry);
@@ -51,10 +52,10 @@ impl Registry {
     /// if the manager was made within a runtime. Without either there is no timer, and the deadline counts as passed.
     pub(super) async fn changed_before(&self, changed: Notified<'_>, deadline: Option<Instant>) -> bool {
         let Some(deadline) = deadline else {
-            changed.await;
+            guard_waker(changed).await;
             return true;
         };
-        if deadline <= Instant::now() {
+        if deadline <= self.now_of_caller() {
             return false;
         }
         let Some(sleep) = self.timer(deadline) else {
@@ -62,7 +63,7 @@ impl Registry {
         };
         tokio::select! {
             biased;
-            () = changed => true,
+            () = guard_waker(changed) => true,
             () = sleep => false,
         }
     }

@@ -1,24 +1,221 @@
-//! Sending events to watchers.
+//! [`EventBuffer`]: the events for the watchers of a manager, in the order of the facts.
+//!
+//! An event is added under the registry's lock together with its fact, so all watchers see the events in the order in
+//! which the facts became true. The watchers are woken outside the lock.
 
-use std::sync::atomic::Ordering;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, Waker},
+};
 
-use tokio::sync::broadcast;
+use slab::Slab;
 
-use super::{super::events::TaskEvent, Registry};
+use super::{
+    super::{
+        engine::{sync::Mutex, task::TaskRecord},
+        events::TaskEvent,
+        info::TaskInfo,
+    },
+    Registry,
+    state::State,
+};
+use crate::error::catch_panic;
+
+/// The events that a watcher has not read yet, up to a number.
+#[derive(Debug)]
+pub(super) struct EventBuffer(Mutex<Buffer>);
+
+#[derive(Debug)]
+struct Buffer {
+    capacity: usize,
+    events: VecDeque<TaskEvent>,
+    /// The sequence number of the first event.
+    first: u64,
+    readers: Slab<Reader>,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Reader {
+    /// The sequence number of the event that it reads next.
+    next: u64,
+    /// The reader's waker while it waits.
+    waker: Option<Waker>,
+}
+
+/// The work that a new event leaves to do outside of the registry's lock.
+#[derive(Debug, Default)]
+#[must_use = "the watchers are woken by `deliver`"]
+pub(super) struct Delivery {
+    wakers: Vec<Waker>,
+    /// The oldest event, if the buffer was full. It holds a record, which may hold user data.
+    missed: Option<TaskEvent>,
+}
+
+impl Delivery {
+    /// Wakes the watchers.
+    pub(super) fn deliver(self) {
+        for waker in self.wakers {
+            catch_panic(|| waker.wake());
+        }
+        drop(self.missed);
+    }
+}
+
+impl EventBuffer {
+    fn new(capacity: usize, first: u64) -> Self {
+        let (events, readers) = (VecDeque::new(), Slab::new());
+        Self(Mutex::new(Buffer { capacity, events, first, readers, is_closed: false }))
+    }
+
+    fn push(&self, event: TaskEvent) -> Delivery {
+        let mut buffer = self.0.lock();
+        buffer.events.push_back(event);
+        let missed = if buffer.events.len() > buffer.capacity { buffer.pop() } else { None };
+        Delivery { wakers: buffer.wakers(), missed }
+    }
+
+    /// Ends the streams of the watchers, after the events that there are.
+    fn close(&self) -> Delivery {
+        let mut buffer = self.0.lock();
+        buffer.is_closed = true;
+        Delivery { wakers: buffer.wakers(), missed: None }
+    }
+
+    fn has_readers(&self) -> bool {
+        !self.0.lock().readers.is_empty()
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.0.lock().end()
+    }
+}
+
+impl Buffer {
+    /// Returns the sequence number of the next new event.
+    fn end(&self) -> u64 {
+        self.first + self.events.len() as u64
+    }
+
+    fn pop(&mut self) -> Option<TaskEvent> {
+        let event = self.events.pop_front()?;
+        self.first += 1;
+        Some(event)
+    }
+
+    fn wakers(&mut self) -> Vec<Waker> {
+        self.readers.iter_mut().filter_map(|(_, reader)| reader.waker.take()).collect()
+    }
+
+    /// Removes the events that no reader needs any more, for the caller to drop outside the lock.
+    fn take_read(&mut self) -> Vec<TaskEvent> {
+        let needed = self.readers.iter().map(|(_, reader)| reader.next).min().unwrap_or_else(|| self.end());
+        let read = needed.saturating_sub(self.first);
+        (0..read).map_while(|_| self.pop()).collect()
+    }
+
+    /// Returns the next event of a reader, with its sequence number.
+    fn read(&mut self, reader: usize) -> Option<(u64, TaskEvent)> {
+        let reader = self.readers.get_mut(reader)?;
+        let missed = self.first.saturating_sub(reader.next);
+        if missed > 0 {
+            reader.next = self.first;
+            return Some((self.first - 1, TaskEvent::Missed(missed)));
+        }
+        let sequence = reader.next;
+        let event = self.events.get(usize::try_from(sequence - self.first).ok()?)?.clone();
+        reader.next += 1;
+        Some((sequence, event))
+    }
+}
+
+/// One watcher's place in the buffer.
+#[derive(Debug)]
+pub(crate) struct EventReader {
+    buffer: Arc<EventBuffer>,
+    id: usize,
+}
+
+impl EventReader {
+    fn new(buffer: &Arc<EventBuffer>) -> Self {
+        let id = {
+            let mut state = buffer.0.lock();
+            let next = state.end();
+            state.readers.insert(Reader { next, waker: None })
+        };
+        Self { buffer: Arc::clone(buffer), id }
+    }
+
+    /// Returns the next event with its sequence number; `None` when there will be none.
+    pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<(u64, TaskEvent)>> {
+        // Cloned outside the lock, and only if the reader has to wait: a waker is user code.
+        let mut waker = None;
+        loop {
+            let mut buffer = self.buffer.0.lock();
+            if let Some(next) = buffer.read(self.id) {
+                let read = buffer.take_read();
+                drop(buffer);
+                drop(read);
+                return Poll::Ready(Some(next));
+            }
+            if buffer.is_closed {
+                return Poll::Ready(None);
+            }
+            if let Some(waker) = waker.take() {
+                let replaced = buffer.readers.get_mut(self.id).and_then(|reader| reader.waker.replace(waker));
+                drop(buffer);
+                catch_panic(|| drop(replaced));
+                return Poll::Pending;
+            }
+            drop(buffer);
+            waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+impl Drop for EventReader {
+    fn drop(&mut self) {
+        let (reader, read) = {
+            let mut buffer = self.buffer.0.lock();
+            (buffer.readers.try_remove(self.id), buffer.take_read())
+        };
+        catch_panic(|| drop((reader, read)));
+    }
+}
+
+impl State {
+    /// Adds an event for the watchers, if there are any.
+    pub(super) fn publish(&mut self, event: impl FnOnce() -> Option<TaskEvent>) -> Delivery {
+        match &self.events {
+            Some(events) if events.has_readers() => event().map(|event| events.push(event)).unwrap_or_default(),
+            _ => Delivery::default(),
+        }
+    }
+
+    /// Ends the watchers' streams if no task lives, and none will.
+    pub(super) fn end_events_if_over(&mut self) -> Delivery {
+        if self.is_over() {
+            self.events.take().map(|events| events.close()).unwrap_or_default()
+        } else {
+            Delivery::default()
+        }
+    }
+}
 
 impl Registry {
-    /// Returns a receiver of the events from now on; `None` if there will be none.
-    pub(crate) fn subscribe(&self) -> Option<broadcast::Receiver<TaskEvent>> {
+    /// Returns a reader of the events from now on; `None` if there will be none.
+    pub(crate) fn subscribe(&self) -> Option<EventReader> {
         let mut state = self.lock();
         if state.is_over() {
             return None;
         }
-        // Release: pairs with the load in `emit`. The sender itself is read under the lock, so the flag guards nothing:
+        // Release: pairs with the load in `emit`. The buffer itself is read under the lock, so the flag guards nothing:
         // an event that is emitted after this call sees it, whatever the ordering, if a lock or a channel orders the
         // two.
         self.is_watched.store(true, Ordering::Release);
-        let buffer = self.options.event_buffer;
-        Some(state.events.get_or_insert_with(|| broadcast::Sender::new(buffer)).subscribe())
+        let (capacity, first) = (self.options.event_buffer, state.event_sequence);
+        Some(EventReader::new(state.events.get_or_insert_with(|| Arc::new(EventBuffer::new(capacity, first)))))
     }
 
     /// Returns whether events are buffered for a watcher.
@@ -28,25 +225,30 @@ impl Registry {
         self.is_watched.load(Ordering::Acquire) && self.lock().events.is_some()
     }
 
-    /// Sends the event to the watchers, if there are any, and waits for none of them.
-    pub(super) fn emit(&self, event: impl FnOnce() -> TaskEvent) {
+    /// Adds an event of a live task for the watchers, if there are any, and waits for none of them.
+    pub(super) fn emit(&self, task: &Arc<TaskRecord>, event: impl FnOnce(TaskInfo) -> TaskEvent) {
         // Acquire: pairs with the stores below and in `subscribe`. A stale `true` is corrected under the lock; a stale
         // `false` is possible only for an event that is concurrent with the subscription, and may be missed.
         if !self.is_watched.load(Ordering::Acquire) {
             return;
         }
-        let (events, unwatched) = {
+        let now = self.now();
+        let (delivery, unwatched) = {
             let mut state = self.lock();
-            let is_watched = state.events.as_ref().is_some_and(|events| events.receiver_count() > 0);
-            // Release: the lock orders this store with that in `subscribe`.
-            self.is_watched.store(is_watched, Ordering::Release);
-            if is_watched { (state.events.clone(), None) } else { (None, state.events.take()) }
+            if state.events.as_ref().is_some_and(|events| events.has_readers()) {
+                // Nothing follows the end of a task, such as progress that another thread reports for it.
+                let event = || (!task.has_ended()).then(|| event(TaskInfo::new(task, now)));
+                (state.publish(event), None)
+            } else {
+                // Release: the lock orders this store with that in `subscribe`.
+                self.is_watched.store(false, Ordering::Release);
+                let unwatched = state.events.take();
+                state.event_sequence = unwatched.as_ref().map_or(state.event_sequence, |events| events.next_sequence());
+                (Delivery::default(), unwatched)
+            }
         };
         // Dropped outside the lock: the buffer holds records, which may hold user data.
         drop(unwatched);
-        if let Some(events) = events {
-            // Sending fails if the last watcher has gone meanwhile: then the event is for no one.
-            let _ = events.send(event());
-        }
+        delivery.deliver();
     }
 }

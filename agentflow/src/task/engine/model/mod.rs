@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::{Either, join, select};
+use futures_util::future::{Either, FutureExt, join, select};
 use shuttle::{
     Config, Runner,
     future::{JoinHandle, block_on, yield_now},
@@ -132,7 +132,7 @@ fn a_spawn_is_counted_or_refused_and_after_a_close_nothing_lives() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         // A run may spawn until the manager is closed, others until it begins to close.
-        let node = tasks.labelled(RunId::new(), "NODE".into(), None, None);
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Arc::default());
         let spawners: Vec<_> = [tasks.clone(), node]
             .map(|tasks| {
                 go(async move {
@@ -248,6 +248,7 @@ fn a_wait_ends_when_all_that_lived_have_ended_and_not_before() {
         });
         tasks.wait_for_all(None).await.unwrap();
         assert!(before.iter().all(TaskHandle::is_finished));
+        assert!(before.into_iter().all(|handle| handle.now_or_never().is_some()));
         spawner.await.unwrap();
         bounded.await.unwrap();
         tasks.wait_for_all(None).await.unwrap();
@@ -443,7 +444,9 @@ fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
             [OnDuplicateKey::Queue, OnDuplicateKey::Replace, OnDuplicateKey::Skip, OnDuplicateKey::Queue]
                 .map(|on_duplicate| {
                     let (tasks, crowd) = (tasks.clone(), crowd.clone());
-                    go(async move { tasks.create_task(crowd.join(1, up_to(3))).key("key", on_duplicate).spawn() })
+                    go(async move {
+                        tasks.create_task(crowd.join(1, up_to(3))).key_in("shared", "key", on_duplicate).spawn()
+                    })
                 })
                 .into_iter()
                 .collect();
@@ -456,7 +459,7 @@ fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
         }
         assert!(outcomes.len() >= 3);
         assert_over(&tasks, &outcomes);
-        let alone = tasks.create_task(steps(0)).key("key", OnDuplicateKey::Skip).spawn().unwrap();
+        let alone = tasks.create_task(steps(0)).key_in("shared", "key", OnDuplicateKey::Skip).spawn().unwrap();
         assert_eq!(tasks.stats().queued, 0);
         alone.await.unwrap();
     });
@@ -483,7 +486,7 @@ fn any_number_may_close_and_each_gets_the_complete_report() {
         let tasks = manager(TaskManagerOptions::new());
         // Then all ends are counted that there are.
         tasks.drain();
-        let node = tasks.labelled(RunId::new(), "NODE".into(), None, None);
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Arc::default());
         let is_bounded = one_in(2);
         let parked =
             is_bounded.then(|| node.create_task_with_context(|_| pending::<()>()).cancel_last().spawn().unwrap());
@@ -522,21 +525,60 @@ fn any_number_may_close_and_each_gets_the_complete_report() {
 }
 
 #[test]
+fn a_closure_is_called_or_dropped_and_never_both() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new());
+        let (called, captured) = (Arc::new(AtomicUsize::new(0)), Arc::new(()));
+        let closure = {
+            let (called, captured) = (Arc::clone(&called), Arc::clone(&captured));
+            move |_: TaskContext| {
+                called.fetch_add(1, Ordering::SeqCst);
+                drop(captured);
+            }
+        };
+        let mut handle = tasks.create_blocking_task(closure).queue_timeout(HOUR).timeout(DAY).spawn().unwrap();
+        let id = handle.id();
+        let canceller = go({
+            let tasks = tasks.clone();
+            async move {
+                steps(up_to(2)).await;
+                tasks.cancel(id)
+            }
+        });
+        let outcome = (&mut handle).await.as_ref().map_or_else(TaskError::outcome, |()| TaskOutcome::Completed);
+        // Whatever ended it, its captures are gone, and the closure was called if that is the outcome.
+        let was_called = outcome == TaskOutcome::Completed;
+        assert_eq!((called.load(Ordering::SeqCst), Arc::strong_count(&captured)), (usize::from(was_called), 1));
+        assert!(handle.is_finished());
+        assert_eq!(tasks.recently_finished()[0].attempts(), u32::from(was_called));
+        canceller.await.unwrap();
+        assert_over(&tasks, &[(id, outcome)]);
+    });
+}
+
+#[test]
 fn the_end_of_a_run_reaches_each_of_its_tasks() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         let run = Arc::new(RunTasks::default());
-        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Some(Arc::clone(&run)));
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Arc::clone(&run));
         let spawner = go(async move {
-            let cancelled = node.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
-            let ends = node.create_task(steps(up_to(2))).on_run_end(OnRunEnd::Cancel).spawn().unwrap();
+            let cancelled = node.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn();
+            let ends = node.create_task(steps(up_to(2))).on_run_end(OnRunEnd::Cancel).spawn();
             [cancelled, ends]
         });
         steps(up_to(2)).await;
         run.run_ended();
-        let [cancelled, ends] = spawner.await.unwrap();
-        let outcomes = [outcome(cancelled).await, outcome(ends).await];
-        assert_eq!(outcomes[0].1, TaskOutcome::Cancelled);
+        let mut outcomes = Vec::new();
+        for (spawned, is_pending) in spawner.await.unwrap().into_iter().zip([true, false]) {
+            match spawned {
+                Ok(handle) => {
+                    outcomes.push(outcome(handle).await);
+                    assert!(!is_pending || outcomes[0].1 == TaskOutcome::Cancelled);
+                }
+                Err(error) => assert_eq!(error, SpawnError::RunEnded),
+            }
+        }
         assert_over(&tasks, &outcomes);
     });
 }
@@ -546,7 +588,7 @@ fn a_run_waits_for_those_that_it_is_to_wait_for_and_for_no_longer() {
     check(4_000, || async {
         let tasks = manager(TaskManagerOptions::new());
         let run = Arc::new(RunTasks::default());
-        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Some(Arc::clone(&run)));
+        let node = tasks.labelled(RunId::new(), "NODE".into(), None, Arc::clone(&run));
         let parent = |task: TaskContext| async move {
             steps(up_to(2)).await;
             task.manager().create_task(steps(1)).on_run_end(OnRunEnd::Wait).spawn().unwrap();

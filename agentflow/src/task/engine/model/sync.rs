@@ -20,7 +20,7 @@ use shuttle::{
 };
 pub(crate) use shuttle::{
     sync::{
-        MutexGuard,
+        MutexGuard, Once,
         atomic::{AtomicBool, AtomicU8, AtomicU32},
     },
     thread_local,
@@ -133,12 +133,6 @@ impl Handle {
 
 #[derive(Debug)]
 pub(crate) struct JoinHandle<T>(shuttle::future::JoinHandle<Result<T, JoinError>>);
-
-impl<T> JoinHandle<T> {
-    pub(crate) fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-}
 
 impl<T> Future for JoinHandle<T> {
     type Output = Result<T, JoinError>;

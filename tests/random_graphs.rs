@@ -46,12 +46,6 @@ enum KnownFault {
     /// A node that reads the state, without a decision after it, has no copy of the state. If the reducer of its update
     /// panics, neither its retries nor its fallback run.
     PoisonedNodeIsNotRestored,
-    /// `compile` overlooks a decision without arms beside another decision of the step, or on a step in a group.
-    DecisionWithoutArms,
-    /// `compile` accepts the names `START` and `END`, and blank ones, which `graph!` refuses.
-    ReservedNames,
-    /// `compile` accepts an `on_error` that names its own node.
-    FallbackToItself,
 }
 
 /// The faults that are still present. The repair of a fault deletes its line here, and its variant.
@@ -61,9 +55,6 @@ const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault::BackoffNamesInnerNode,
     KnownFault::MaxTotalFromFirstEnd,
     KnownFault::PoisonedNodeIsNotRestored,
-    KnownFault::DecisionWithoutArms,
-    KnownFault::ReservedNames,
-    KnownFault::FallbackToItself,
 ];
 
 impl KnownFault {

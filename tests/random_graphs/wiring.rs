@@ -8,10 +8,7 @@ use agentflow::{
 };
 use proptest::{prelude::*, sample::select};
 
-use super::{
-    KnownFault,
-    program::{Branches, Decision, Graph, Next, ParallelWork, Target, Trace, TraceUpdate, Work},
-};
+use super::program::{Branches, Decision, Graph, Next, ParallelWork, Target, Trace, TraceUpdate, Work};
 
 /// The name of a step.
 pub(super) type Name = String;
@@ -88,13 +85,13 @@ pub(super) fn calls(graph: impl Strategy<Value = Graph>) -> impl Strategy<Value 
     let name = prop_oneof![
         8 => any::<usize>().prop_map(Rename::Step),
         2 => Just(Rename::End),
-        1 => select(vec!["", "A/B", "NOWHERE", "END", "START", " "]).prop_map(Rename::Text),
+        1 => select(vec!["", "A/B", "NOWHERE", "END", "START", " ", "A\0"]).prop_map(Rename::Text),
     ];
     let mistake = prop_oneof![
         2 => Just(Mistake::Remove),
         1 => Just(Mistake::Repeat),
         4 => (any::<usize>(), name).prop_map(|(position, name)| Mistake::Rename { position, name }),
-        1 => select(vec!["", "A/B", "END", "START", " "]).prop_map(Mistake::RenameStep),
+        1 => select(vec!["", "A/B", "END", "START", " ", "A\0"]).prop_map(Mistake::RenameStep),
         1 => Just(Mistake::ChangeKind),
         1 => Just(Mistake::AddDecision),
         1 => Just(Mistake::RemoveArms),
@@ -206,7 +203,6 @@ impl Mistake {
                 calls.push(calls[place].clone());
                 return;
             }
-            Self::AddDecision | Self::RemoveArms if KnownFault::DecisionWithoutArms.is_present() => return,
             Self::AddDecision => {
                 calls.extend(steps.get(place % steps.len().max(1)).map(|step| Call::Route(step.clone(), Vec::new())));
                 return;
@@ -349,12 +345,10 @@ impl<'c> Rules<'c> {
 
     fn names(&mut self) {
         let names: Vec<_> = self.names_of_steps().collect();
-        let is_reserved = |name: &str| matches!(name.trim(), "" | "START" | "END");
-        let is_bad = |name: &str| {
-            name.is_empty() || name.contains('/') || !KnownFault::ReservedNames.is_present() && is_reserved(name)
-        };
+        let is_bad = |name: &str| name.trim().is_empty() || name.contains('/') || name.contains('\0');
         self.broken_if("Empty", names.is_empty());
         self.broken_if("BadName", names.iter().any(|name| is_bad(name)));
+        self.broken_if("ReservedName", names.iter().any(|name| matches!(name.as_str(), "START" | "END")));
         self.broken_if("DuplicateNode", names.iter().collect::<BTreeSet<_>>().len() < names.len());
         let mut calls = self.calls.to_vec();
         let used = calls.iter_mut().flat_map(Call::names).filter_map(|place| match place {
@@ -460,8 +454,8 @@ impl<'c> Rules<'c> {
                 if self.find(node).is_some_and(|step| matches!(self.steps[step], Call::Group(..))) {
                     broken.push("OptionsOfGroup");
                 }
-                if node == fallback && !KnownFault::FallbackToItself.is_present() {
-                    broken.push("FallbackToItself");
+                if node == fallback {
+                    broken.push("OwnFallback");
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Programs as compiled graphs.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use agentflow::{
     CompileOptions, CompiledGraph, END, NodeOptions, RetryPolicy, StateGraph,
@@ -147,7 +147,7 @@ fn set_options(builder: &mut StateGraph<Trace>, name: &str, given: &Options, on_
         }
         policy = match retry.when {
             When::Always => policy,
-            When::Panics => policy.when(|error| error.is::<Panicked>()),
+            When::Panics => policy.when(<dyn Error>::is::<Panicked>),
             When::Faulty => policy.when(|_| panic_silently("faulty")),
         };
         options = options.retry(policy);

@@ -31,7 +31,7 @@ pub(super) fn cancel_instant(elapsed: u64, thousandths: u64) -> u64 {
     elapsed * thousandths / 1_000 / 4 * 4 + 1
 }
 
-fn graph(depth: u32) -> BoxedStrategy<Graph> {
+pub(super) fn graph(depth: u32) -> BoxedStrategy<Graph> {
     let steps = prop::collection::vec(step(depth), 1..6);
     (steps, option::weighted(0.15, 1..8_usize))
         .prop_map(|(steps, recursion_limit)| wire(steps, recursion_limit))
@@ -84,11 +84,11 @@ fn step(depth: u32) -> BoxedStrategy<Step> {
             6 => node,
             1 => graph(depth - 1).prop_map(Work::Graph),
             1 => mapped(depth - 1).prop_map(Work::Mapped),
-            2 => branches(depth - 1).prop_map(Work::Group),
+            3 => branches(depth - 1).prop_map(Work::Group),
         ]
         .boxed()
     };
-    (work, options(), option::weighted(0.3, target()), next())
+    (work, options(), option::weighted(0.4, target()), next())
         .prop_map(|(work, options, on_error, mut next)| {
             let is_group = matches!(work, Work::Group(_));
             let options = if is_group { Options::default() } else { options };
@@ -170,14 +170,14 @@ fn script(is_sequential: bool) -> impl Strategy<Value = Script> {
 fn act(is_sequential: bool) -> impl Strategy<Value = Act> {
     // The numbers that fill the channel of a stream.
     let events = prop_oneof![8 => Just(0), 2 => 1..4_u32, 1 => select(vec![61, 125])];
-    let wait = prop_oneof![2 => Just(0), 3 => even(2, 2_000)];
+    let wait = prop_oneof![2 => Just(0), 3 => even(2, 600)];
     let end = prop_oneof![
-        12 => Just(ActEnd::Succeeds),
+        24 => Just(ActEnd::Succeeds),
         3 => Just(ActEnd::Fails),
         1 => Just(ActEnd::Panics),
         1 => Just(ActEnd::Cancels),
     ];
-    (events, wait, 0..4_u32, prop::bool::weighted(0.1), prop::bool::weighted(0.03), end).prop_map(
+    (events, wait, 0..4_u32, prop::bool::weighted(0.12), prop::bool::weighted(0.02), end).prop_map(
         move |(events, wait, adds, sets_title, is_poisoned, end)| {
             let events = if is_sequential { events } else { events.min(3) };
             let end = if end == ActEnd::Cancels && !is_sequential { ActEnd::Succeeds } else { end };
@@ -202,8 +202,8 @@ fn options() -> impl Strategy<Value = Options> {
             max_total,
             when,
         });
-    let timeout = prop_oneof![1 => Just(0), 15 => even(2, 1_500)];
-    (option::weighted(0.3, retry), option::weighted(0.25, timeout))
+    let timeout = prop_oneof![1 => Just(0), 15 => even(2, 1_200)];
+    (option::weighted(0.3, retry), option::weighted(0.2, timeout))
         .prop_map(|(retry, timeout)| Options { retry, timeout })
 }
 

@@ -27,9 +27,9 @@ pub(super) struct Prediction {
     pub(super) lines: Lines,
     pub(super) elapsed: u64,
     pub(super) open_groups: usize,
-    /// Whether the events of an instant may come in another order.
+    /// `true` if the events of an instant may come in another order.
     pub(super) is_unordered: bool,
-    /// Whether the result depends on an order that is not defined.
+    /// `true` if the result depends on an order that is not defined.
     pub(super) is_undefined: bool,
 }
 
@@ -113,7 +113,7 @@ enum Stop {
     Dropped {
         /// The innermost running nodes.
         running: Vec<String>,
-        /// Whether the state is as the last successful node left it.
+        /// `true` if the state is as the last successful node left it.
         is_committed: bool,
     },
 }
@@ -162,7 +162,7 @@ trait Target {
 struct Held<'s> {
     state: &'s mut Trace,
     before: Option<Trace>,
-    /// Whether an attempt may have changed the state.
+    /// `true` if an attempt may have changed the state.
     is_exposed: bool,
 }
 
@@ -216,7 +216,7 @@ struct Machine {
     cut: u64,
     cancel_at: u64,
     run_timeout: Option<u64>,
-    /// Whether a node cancelled the run.
+    /// `true` if a node cancelled the run.
     is_cancelled: bool,
     lines: Lines,
     /// The number of groups that were dropped without an event.
@@ -336,18 +336,18 @@ impl Machine {
                     machine.node(*access, &visit, from_node, held)?
                 }
                 Work::Graph(inner) => {
-                    machine.nested(inner, scope, held.state, &path, seen).map_err(|stop| match stop {
+                    machine.nested(inner, scope, held.state, &path, seen).map_err(|reason| match reason {
                         Stop::Dropped { running, .. } if KnownFault::DroppedGraphIsUncommitted.is_present() => {
                             Fault::Stop(Stop::Dropped { running, is_committed: false })
                         }
-                        stop => Fault::Stop(stop),
+                        reason => Fault::Stop(reason),
                     })?;
                     Output { value: 0, fields: None }
                 }
                 Work::Mapped(inner) => {
                     let update = machine.mapped(inner, scope, held.state, &path, seen)?;
                     let fields = update.fields();
-                    held.apply(update)?;
+                    held.apply(&update)?;
                     Output { value: 0, fields: Some(fields.join(", ")) }
                 }
                 Work::Group(_) => unreachable!("a group has no attempts"),
@@ -468,7 +468,7 @@ impl Machine {
         let route = route.map_err(|message| Fault::Own(Cause::Panicked(message)))?;
         let update = if access == Access::Reading { act.read_update(visit) } else { act.change(visit) };
         let fields = (access == Access::Reading).then(|| update.fields().join(", "));
-        held.apply(update)?;
+        held.apply(&update)?;
         let value =
             decision.zip(route).map_or(Ok(0), |(decision, route)| decision.arm_of(route)).map_err(Fault::Own)?;
         Ok(Output { value, fields })
@@ -734,7 +734,7 @@ impl Update {
 }
 
 impl Held<'_> {
-    fn apply(&mut self, update: Update) -> Result<(), Fault> {
+    fn apply(&mut self, update: &Update) -> Result<(), Fault> {
         self.is_exposed = true;
         update.apply(self.state).map_err(|()| Fault::Own(Cause::Panicked("poison")))
     }
@@ -892,10 +892,10 @@ fn latest_loop(graph: &Graph, scope: &Scope, visited: &[usize]) -> Vec<String> {
     };
     let start = visited[..end].iter().rposition(|step| *step == visited[end]).unwrap();
     let round = &visited[start + 1..=end];
+    let is_latest = |index: &usize| !round[index + 1..].contains(&round[*index]);
     let mut names = Vec::new();
-    for (index, step) in round.iter().enumerate().filter(|(index, step)| !round[index + 1..].contains(step)) {
-        let _ = index;
-        match &graph.steps[*step] {
+    for index in (0..round.len()).filter(is_latest) {
+        match &graph.steps[round[index]] {
             Step { work: Work::Group(branches), .. } => add_names(branches, scope, &mut names),
             Step { name, .. } => names.push(scope.path(name)),
         }

@@ -60,7 +60,7 @@ impl<O: Output> Node<Trace> for InPlace<O> {
         cx.state.total += act.adds;
         act.wait(cx.events).await;
         if act.sets_title {
-            cx.state.title = cx.node_name().to_owned();
+            cx.node_name().clone_into(&mut cx.state.title);
         }
         act.end(cx.config)?;
         Ok(scripted.output(cx.state))

@@ -232,6 +232,16 @@ impl Graph {
         }
     }
 
+    /// Returns the names of the nodes that are no graphs, including those of nested graphs.
+    pub(super) fn node_names(&self) -> Vec<String> {
+        let names = self.steps.iter().flat_map(|step| match &step.work {
+            Work::Node(..) => vec![step.name.clone()],
+            Work::Graph(graph) | Work::Mapped(Mapped { graph, .. }) => graph.node_names(),
+            Work::Group(branches) => member_names(branches),
+        });
+        names.collect()
+    }
+
     /// Makes the wiring valid: removes the steps that no path leads to, and adds a path to `END` where there is none.
     pub(super) fn repair(mut self) -> Self {
         loop {
@@ -298,4 +308,13 @@ fn name_members(branches: &mut Branches, count: &mut usize) {
             name_members(branches, count);
         }
     }
+}
+
+fn member_names(branches: &Branches) -> Vec<String> {
+    let names = branches.iter().flatten().flat_map(|member| match &member.work {
+        ParallelWork::Node(_) => vec![member.name.clone()],
+        ParallelWork::Mapped(mapped) => mapped.graph.node_names(),
+        ParallelWork::Group(branches) => member_names(branches),
+    });
+    names.collect()
 }

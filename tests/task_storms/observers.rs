@@ -170,12 +170,18 @@ impl Reading {
                 }
                 return;
             }
-            TaskEvent::Spawned(task) => (task.id(), task.name().to_owned(), task.key().map(str::to_owned), Happened::Spawned),
-            TaskEvent::Started(task) => (task.id(), task.name().to_owned(), task.key().map(str::to_owned), Happened::Started),
+            TaskEvent::Spawned(task) => {
+                (task.id(), task.name().to_owned(), task.key().map(str::to_owned), Happened::Spawned)
+            }
+            TaskEvent::Started(task) => {
+                (task.id(), task.name().to_owned(), task.key().map(str::to_owned), Happened::Started)
+            }
             TaskEvent::AttemptFailed { task, attempt, .. } => {
                 (task.id(), task.name().to_owned(), task.key().map(str::to_owned), Happened::AttemptFailed(attempt))
             }
-            TaskEvent::Progress(task) => (task.id(), task.name().to_owned(), task.key().map(str::to_owned), Happened::Progress),
+            TaskEvent::Progress(task) => {
+                (task.id(), task.name().to_owned(), task.key().map(str::to_owned), Happened::Progress)
+            }
             TaskEvent::Ended(task) => {
                 (task.id(), task.name().to_owned(), task.key().map(str::to_owned), Happened::Ended(task.outcome()))
             }

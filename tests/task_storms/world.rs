@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::pending,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -251,10 +251,11 @@ impl World {
                     lock(&self.runs).push(id);
                     let trip = Trip { count: u32::try_from(length).unwrap(), ..Trip::default() };
                     let config = RunConfig::new().with_run_id(id).with_service(Jobs(jobs));
-                    let run = AssertUnwindSafe(app.invoke(trip, config)).catch_unwind();
+                    let mut run = Box::pin(AssertUnwindSafe(app.invoke(trip, config)).catch_unwind());
                     // A run that waits for its tasks may wait for ever.
-                    let ended = timeout(self.units(dropped_after.unwrap_or(LONGEST_RUN)), run).await;
-                    let is_whole = !RUNS_SURVIVE_SUBSCRIBERS || !matches!(ended, Ok(Err(_)));
+                    let ended = timeout(self.units(dropped_after.unwrap_or(LONGEST_RUN)), run.as_mut()).await;
+                    let dropped = catch_unwind(AssertUnwindSafe(|| drop(run)));
+                    let is_whole = !RUNS_SURVIVE_SUBSCRIBERS || (!matches!(ended, Ok(Err(_))) && dropped.is_ok());
                     self.ledger.check(is_whole, || "a run panicked".to_owned());
                 }
             }

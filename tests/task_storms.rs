@@ -44,7 +44,10 @@ mod observers;
 mod program;
 mod world;
 
-/// A subscriber that panics is no matter for a run, as it is none for a task. (Section 1, in runs.)
+/// A subscriber may panic in the spans of runs and nodes, and not only in those of tasks.
+///
+/// `tracing::Instrumented` leaks the pinned future that it owns if the subscriber panics in `enter` while it is dropped.
+/// A waiter of tokio in that future then stays in its list after its memory is free: the process ends by a signal.
 const RUNS_SURVIVE_SUBSCRIBERS: bool = false;
 
 /// A task without a token that a close cancels is cancelled, even if the manager's grace period is zero.
@@ -254,6 +257,9 @@ impl Closing<'_> {
         let most = world.units(bound) + 2 * (world.units(MAX_GRACE) + Duration::from_millis(100));
         let elapsed = began.elapsed();
         ledger.check(elapsed <= most, || format!("the close took {elapsed:?}, which is more than {most:?}"));
+        if !world.is_sequential {
+            return;
+        }
         let now = before.map_or(report.outcomes, |before| tasks.stats().outcomes - before);
         ledger.check(report.outcomes == now, || format!("{now:?} have ended: {report:?}"));
         let rows = ledger.rows();

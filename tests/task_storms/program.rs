@@ -152,7 +152,23 @@ pub(super) enum Ending {
     ShutDownRuntime,
 }
 
+impl Program {
+    /// Whether a task of it blocks a thread, and so is a thread of its own.
+    pub(super) fn blocks(&self) -> bool {
+        self.users.iter().flatten().any(|step| match step {
+            Step::Spawn(job, _) => job.blocks(),
+            Step::Run { jobs, .. } => jobs.iter().any(Job::blocks),
+            _ => false,
+        })
+    }
+}
+
 impl Job {
+    fn blocks(&self) -> bool {
+        let child_blocks = |act: &Act| matches!(act, Act::Child(job, _) if job.blocks());
+        matches!(self.kind, Kind::Blocking) || self.acts.iter().any(child_blocks)
+    }
+
     /// A task without options.
     pub(super) fn plain(acts: Vec<Act>) -> Self {
         Self {

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    NOT_TORN, RUNS_SURVIVE_SUBSCRIBERS, SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY,
+    NOT_TORN, SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY,
     ledger::{Answer, Capture, Inside, Ledger, quiet_panic},
     program::{Act, End, Ending, How, Job, Keep, Kind, NAMES, Program, Step, Target},
 };
@@ -61,8 +61,10 @@ pub(super) struct World {
     pub(super) ledger: Arc<Ledger>,
     /// The length of a unit of time.
     unit: Duration,
-    /// Whether nothing happens between two statements that don't await.
+    /// Whether the program runs on the paused clock of one thread, and that of its blocking tasks.
     pub(super) is_single_threaded: bool,
+    /// Whether nothing happens between two statements that don't await.
+    pub(super) is_sequential: bool,
     /// The handles that are kept, with their rows.
     handles: Mutex<Vec<(usize, TaskHandle<usize>)>>,
     ids: Mutex<Vec<(usize, TaskId)>>,
@@ -80,6 +82,7 @@ impl World {
             ledger: Arc::new(Ledger::new(program.limits)),
             unit,
             is_single_threaded,
+            is_sequential: is_single_threaded && !program.blocks(),
             handles: Mutex::default(),
             ids: Mutex::default(),
             runs: Mutex::default(),
@@ -147,7 +150,7 @@ impl World {
                 ledger.check(!is_torn, || format!("torn: {info:?}"));
             }
         }
-        if self.is_single_threaded {
+        if self.is_sequential {
             let counts = (infos.len() as u64, tasks.task_count() as u64);
             ledger.check(counts == (stats.active, stats.active), || format!("{counts:?} live: {stats}"));
             let ended = tasks.recently_finished().len() as u64;
@@ -184,7 +187,7 @@ impl World {
                 if let Some(run) = pick(&self.runs, any) {
                     let live = tasks.tasks_of_run(run).len();
                     let cancelled = tasks.cancel_tasks_of_run(run);
-                    let is_same = cancelled == live || !self.is_single_threaded;
+                    let is_same = cancelled == live || !self.is_sequential;
                     self.ledger.check(is_same, || format!("{live} of the run live, {cancelled} were cancelled"));
                 }
             }
@@ -194,7 +197,7 @@ impl World {
     async fn cancel_all(&self, tasks: &BackgroundTaskManager) {
         self.ledger.cancels().all = true;
         let report = tasks.cancel_all().await;
-        let is_possible = !self.is_single_threaded
+        let is_possible = !self.is_sequential
             || report.still_running.iter().all(|info| self.rows_job(info.context()).is_some_and(|job| blocks(&job)));
         self.ledger.check(is_possible, || format!("after cancel_all: {report}"));
     }
@@ -255,7 +258,7 @@ impl World {
                     // A run that waits for its tasks may wait for ever.
                     let ended = timeout(self.units(dropped_after.unwrap_or(LONGEST_RUN)), run.as_mut()).await;
                     let dropped = catch_unwind(AssertUnwindSafe(|| drop(run)));
-                    let is_whole = !RUNS_SURVIVE_SUBSCRIBERS || (!matches!(ended, Ok(Err(_))) && dropped.is_ok());
+                    let is_whole = !matches!(ended, Ok(Err(_))) && dropped.is_ok();
                     self.ledger.check(is_whole, || "a run panicked".to_owned());
                 }
             }
@@ -266,7 +269,7 @@ impl World {
     pub(super) async fn spawn(self: &Arc<Self>, tasks: &BackgroundTaskManager, job: &Job, how: How) {
         let row = self.spawn_row(tasks, job, how).await;
         if SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY
-            && self.is_single_threaded
+            && self.is_sequential
             && matches!(how, How::PolledOnce)
             && self.ledger.rows()[row].answer == Answer::None
         {

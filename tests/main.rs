@@ -43,6 +43,7 @@ mod task_owner;
 mod task_progress;
 mod task_queue_model;
 mod task_retries;
+mod task_storms;
 mod task_timeouts;
 mod task_told_and_true;
 mod task_waiting;

@@ -175,6 +175,7 @@ async fn retry_attempts<A: Attempt>(
     let Invocation { scope, path, .. } = invocation;
     let mut delays = options.retry.as_ref().map(RetryPolicy::delays);
     loop {
+        scope.run.last_node.forget();
         let delay = next_delay(node, failed, &invocation, delays.as_mut())?;
         if !delay.is_zero() {
             sleep(delay).await;

@@ -28,6 +28,12 @@ impl LastNode {
         RunningNode { last: self, path, has_ended: false }
     }
 
+    /// Forgets the nodes inside an attempt that failed, so that the node itself is named if it is stopped before the next
+    /// one.
+    pub(super) fn forget(&self) {
+        *self.0.lock() = None;
+    }
+
     /// Returns the innermost node that the run was at, in a step of its outermost graph.
     pub(super) fn within<S: State, C>(&self, plan: &Plan<S, C>, step: &Step<S, C>) -> Arc<str> {
         let last = self.0.lock().clone().filter(|last| contains(plan, step, last));

@@ -1,0 +1,244 @@
+//! The truth as the tasks and their spawners know it: what was accepted, what began, what it returned, and what still
+//! has its captures.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use agentflow::task::{OnDuplicateKey, SpawnError, TaskId, TaskOutcome};
+
+use super::program::{Job, Kind, LIMITED, Limits};
+
+/// Panics without a message on stderr, of which a storm would write thousands.
+pub(super) fn quiet_panic(message: &'static str) -> ! {
+    std::panic::resume_unwind(Box::new(message))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The spawner waits for a slot, or was dropped while it did.
+    None,
+    Accepted(TaskId),
+    Refused(SpawnError),
+}
+
+/// One spawn, and the task that came of it.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) job: Job,
+    pub(super) answer: Answer,
+    /// The number of attempts that began.
+    pub(super) began: u32,
+    /// How the last attempt ended by itself.
+    pub(super) returned: Option<TaskOutcome>,
+    /// The destructor of its captures panicked.
+    pub(super) burst: bool,
+    /// How many of its captures live.
+    pub(super) captures: usize,
+    pub(super) cancelled: bool,
+    pub(super) aborted: bool,
+    /// Its handle was dropped.
+    pub(super) dropped: bool,
+    /// The handle's result: the outcome, or else the row that its value names.
+    pub(super) result: Option<Result<usize, TaskOutcome>>,
+}
+
+/// Everything that may cancel tasks that it doesn't name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cancels {
+    pub(super) all: bool,
+    pub(super) names: [bool; 3],
+    pub(super) runs: bool,
+    pub(super) closing: bool,
+}
+
+/// How many tasks' code runs now.
+#[derive(Debug, Default)]
+struct Running {
+    all: usize,
+    limited: usize,
+    keys: HashMap<(usize, u8), usize>,
+}
+
+#[derive(Debug)]
+pub(super) struct Ledger {
+    limits: Limits,
+    rows: Mutex<Vec<Row>>,
+    running: Mutex<Running>,
+    cancels: Mutex<Cancels>,
+    violations: Mutex<Vec<String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ledger {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            rows: Mutex::default(),
+            running: Mutex::default(),
+            cancels: Mutex::default(),
+            violations: Mutex::default(),
+        }
+    }
+
+    pub(super) fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
+        lock(&self.rows)
+    }
+
+    pub(super) fn row(&self, row: usize, change: impl FnOnce(&mut Row)) {
+        change(&mut self.rows()[row]);
+    }
+
+    pub(super) fn cancels(&self) -> MutexGuard<'_, Cancels> {
+        lock(&self.cancels)
+    }
+
+    /// Notes a violation; a task must not fail for it, as that would change the program.
+    pub(super) fn violated(&self, violation: String) {
+        lock(&self.violations).push(violation);
+    }
+
+    pub(super) fn check(&self, holds: bool, violation: impl FnOnce() -> String) {
+        if !holds {
+            self.violated(violation());
+        }
+    }
+
+    pub(super) fn violations(&self) -> Vec<String> {
+        lock(&self.violations).clone()
+    }
+
+    pub(super) fn open(&self, job: &Job) -> usize {
+        let mut rows = self.rows();
+        rows.push(Row {
+            job: job.clone(),
+            answer: Answer::None,
+            began: 0,
+            returned: None,
+            burst: false,
+            captures: 0,
+            cancelled: false,
+            aborted: false,
+            dropped: false,
+            result: None,
+        });
+        rows.len() - 1
+    }
+
+    /// Notes the answer to a spawn, or that it was given up. The captures of what is not accepted are gone by then.
+    pub(super) fn answered(&self, row: usize, answer: Answer) {
+        let captures = {
+            let row = &mut self.rows()[row];
+            row.answer = answer;
+            row.captures
+        };
+        if matches!(answer, Answer::Accepted(_)) {
+            return;
+        }
+        self.check(captures == 0, || format!("row {row} is {answer:?}, and {captures} of its captures live"));
+        let Answer::Refused(why) = answer else {
+            return;
+        };
+        let rows = self.rows();
+        let is_possible = match why {
+            SpawnError::Full => self.limits.max_tasks.is_some(),
+            SpawnError::DuplicateKey => matches!(rows[row].job.key, Some((_, OnDuplicateKey::Skip))),
+            SpawnError::Closed => self.cancels().closing,
+            SpawnError::RunEnded => self.cancels().runs,
+            _ => false,
+        };
+        self.check(is_possible, || format!("row {row} was refused as {why:?}"));
+    }
+
+    /// The code of a task begins.
+    pub(super) fn enter(self: &Arc<Self>, row: usize) -> Inside {
+        self.row(row, |row| {
+            row.began += 1;
+            row.returned = None;
+        });
+        let (name, key) = {
+            let job = &self.rows()[row].job;
+            (job.name, job.key.map(|(key, _)| (job.name, key)))
+        };
+        let mut running = lock(&self.running);
+        running.all += 1;
+        running.limited += usize::from(name == LIMITED);
+        let limits = self.limits;
+        self.check(limits.max_running.is_none_or(|max| running.all <= max), || format!("{} run at once", running.all));
+        let limited = limits.max_limited.is_none_or(|max| running.limited <= max);
+        self.check(limited, || format!("{} of the limited name run at once", running.limited));
+        if let Some(key) = key {
+            let of_key = running.keys.entry(key).or_default();
+            *of_key += 1;
+            self.check(*of_key == 1, || format!("{of_key} of one key run at once, row {row} among them"));
+        }
+        drop(running);
+        Inside { ledger: Arc::clone(self), name, key }
+    }
+}
+
+/// Lives while the code of a task runs.
+#[derive(Debug)]
+pub(super) struct Inside {
+    ledger: Arc<Ledger>,
+    name: usize,
+    key: Option<(usize, u8)>,
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let mut running = lock(&self.ledger.running);
+        running.all -= 1;
+        running.limited -= usize::from(self.name == LIMITED);
+        if let Some(key) = self.key {
+            *running.keys.entry(key).or_default() -= 1;
+        }
+    }
+}
+
+/// What a task captures: it is counted while it lives, and may panic when it is dropped.
+#[derive(Debug)]
+pub(super) struct Capture {
+    ledger: Arc<Ledger>,
+    row: usize,
+}
+
+impl Capture {
+    pub(super) fn new(ledger: &Arc<Ledger>, row: usize) -> Self {
+        ledger.row(row, |row| row.captures += 1);
+        Self { ledger: Arc::clone(ledger), row }
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let mut bursts = false;
+        self.ledger.row(self.row, |row| {
+            row.captures -= 1;
+            // Before it began it would be the spawner's panic, and in a panic it would abort the process.
+            bursts = row.job.destructor_panics && row.began > 0 && !thread::panicking();
+            row.burst |= bursts;
+        });
+        if bursts {
+            quiet_panic("a capture was dropped");
+        }
+    }
+}
+
+impl Row {
+    pub(super) fn id(&self) -> Option<TaskId> {
+        match self.answer {
+            Answer::Accepted(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_blocking(&self) -> bool {
+        matches!(self.job.kind, Kind::Blocking)
+    }
+}

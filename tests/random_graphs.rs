@@ -39,8 +39,6 @@ enum KnownFault {
     /// A graph that is dropped as a node leaves the state uncommitted, although its running node has not changed the
     /// state, or has a copy of it that was restored.
     DroppedGraphIsUncommitted,
-    /// An interrupt in the backoff of a graph names a node inside it, if a timeout dropped that node earlier.
-    BackoffNamesInnerNode,
     /// `RetryPolicy::max_total` counts from the end of a node's first attempt, and not from its start.
     MaxTotalFromFirstEnd,
     /// A node that reads the state, without a decision after it, has no copy of the state. If the reducer of its update
@@ -52,7 +50,6 @@ enum KnownFault {
 const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault::DroppedGroupIsOpen,
     KnownFault::DroppedGraphIsUncommitted,
-    KnownFault::BackoffNamesInnerNode,
     KnownFault::MaxTotalFromFirstEnd,
     KnownFault::PoisonedNodeIsNotRestored,
 ];
@@ -133,9 +130,7 @@ fn check_result(prediction: &Prediction, observed: Observation) -> Result<(), Te
     };
     let End::Failed { nodes, .. } = expected else { unreachable!("matched above") };
     let error = end_line(&error.to_string());
-    let is_inside = |outer: &String| node.strip_prefix(outer.as_str()).is_some_and(|rest| rest.starts_with('/'));
-    let is_stale = KnownFault::BackoffNamesInnerNode.is_present() && nodes.iter().any(is_inside);
-    let is_named = nodes.contains(&node) || is_stale;
+    let is_named = nodes.contains(&node);
     prop_assert!(is_named, "the error names {node}, and not one of {nodes:?}: {error}");
     prop_assert_eq!(&End::Failed { error, nodes: nodes.clone(), is_committed, state }, expected);
     Ok(())

@@ -48,8 +48,6 @@ enum KnownFault {
     PoisonedNodeIsNotRestored,
     /// `compile` overlooks a decision without arms beside another decision of the step, or on a step in a group.
     DecisionWithoutArms,
-    /// `compile` accepts the names `START` and `END`, and blank ones, which `graph!` refuses.
-    ReservedNames,
     /// `compile` accepts an `on_error` that names its own node.
     FallbackToItself,
 }
@@ -58,12 +56,8 @@ enum KnownFault {
 const KNOWN_FAULTS: &[KnownFault] = &[
     KnownFault::DroppedGroupIsOpen,
     KnownFault::DroppedGraphIsUncommitted,
-    KnownFault::BackoffNamesInnerNode,
     KnownFault::MaxTotalFromFirstEnd,
     KnownFault::PoisonedNodeIsNotRestored,
-    KnownFault::DecisionWithoutArms,
-    KnownFault::ReservedNames,
-    KnownFault::FallbackToItself,
 ];
 
 impl KnownFault {

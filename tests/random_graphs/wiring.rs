@@ -349,10 +349,8 @@ impl<'c> Rules<'c> {
 
     fn names(&mut self) {
         let names: Vec<_> = self.names_of_steps().collect();
-        let is_reserved = |name: &str| matches!(name.trim(), "" | "START" | "END");
-        let is_bad = |name: &str| {
-            name.is_empty() || name.contains('/') || !KnownFault::ReservedNames.is_present() && is_reserved(name)
-        };
+        let is_bad = |name: &str| name.trim().is_empty() || name.contains('/');
+        self.broken_if("ReservedName", names.iter().any(|name| matches!(name.as_ref(), "START" | "END")));
         self.broken_if("Empty", names.is_empty());
         self.broken_if("BadName", names.iter().any(|name| is_bad(name)));
         self.broken_if("DuplicateNode", names.iter().collect::<BTreeSet<_>>().len() < names.len());
@@ -461,7 +459,7 @@ impl<'c> Rules<'c> {
                     broken.push("OptionsOfGroup");
                 }
                 if node == fallback && !KnownFault::FallbackToItself.is_present() {
-                    broken.push("FallbackToItself");
+                    broken.push("OwnFallback");
                 }
             }
         }

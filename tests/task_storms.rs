@@ -69,7 +69,7 @@ const NOT_TORN: bool = false;
 const EVENTS_IN_TRUE_ORDER: bool = true;
 
 /// How long a program on the real clock may take before the test fails rather than hangs.
-const STUCK: Duration = Duration::from_secs(120);
+const STUCK: Duration = Duration::from_mins(2);
 
 fn cases(few: u32) -> ProptestConfig {
     let times = std::env::var("STORMS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
@@ -131,13 +131,11 @@ fn storm(program: &Program, is_single_threaded: bool) {
         // On the paused clock no time passes until then unless all wait for ever.
         let limit = if is_single_threaded { Duration::from_secs(1 << 20) } else { STUCK };
         let played = runtime.block_on(async { timeout(limit, play(program, &world)).await });
-        match played {
-            Ok(played) => finish(played, &world, runtime),
-            Err(_) => {
-                runtime.shutdown_background();
-                panic!("stuck: {:#?}", world.ledger);
-            }
-        }
+        let Ok(played) = played else {
+            runtime.shutdown_background();
+            panic!("stuck: {:#?}", world.ledger);
+        };
+        finish(played, &world, runtime)
     });
     let rows = std::mem::take(&mut *world.ledger.rows());
     let cancels = *world.ledger.cancels();

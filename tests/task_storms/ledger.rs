@@ -26,6 +26,7 @@ pub(super) enum Answer {
 
 /// One spawn, and the task that came of it.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each flag is one fact of a task, independent of the others")]
 pub(super) struct Row {
     pub(super) job: Job,
     pub(super) answer: Answer,

@@ -69,6 +69,7 @@ pub(super) enum How {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::enum_variant_names, reason = "one of the ways to keep a handle is to keep it")]
 pub(super) enum Keep {
     Keep,
     Drop,

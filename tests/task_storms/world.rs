@@ -98,7 +98,7 @@ impl World {
     pub(super) fn app(self: &Arc<Self>, tasks: &BackgroundTaskManager) -> CompiledGraph<Trip> {
         let bound = match self.ending {
             Ending::CloseApp(bound) => self.units(bound),
-            _ => Duration::from_secs(3600),
+            _ => Duration::from_hours(1),
         };
         graph! {
             type State = Trip;
@@ -143,7 +143,7 @@ impl World {
         let sum = stats.active + stats.outcomes.total();
         ledger.check(stats.spawned == sum, || format!("counted wrongly: {stats}"));
         let infos = tasks.task_info();
-        ledger.check(infos.is_sorted_by_key(|info| info.id()), || format!("not in order: {infos:?}"));
+        ledger.check(infos.is_sorted_by_key(agentflow::task::TaskInfo::id), || format!("not in order: {infos:?}"));
         if NOT_TORN {
             for info in &infos {
                 let is_torn = info.state() == TaskState::Queued && (info.attempt() > 0 || info.progress().is_some());

@@ -145,20 +145,7 @@ impl<T> Future for JoinHandle<T> {
 #[derive(Debug)]
 pub(crate) enum JoinError {
     Cancelled,
-    Panic(Box<dyn Any + Send>),
-}
-
-impl JoinError {
-    pub(crate) fn is_panic(&self) -> bool {
-        matches!(self, Self::Panic(_))
-    }
-
-    pub(crate) fn into_panic(self) -> Box<dyn Any + Send> {
-        match self {
-            Self::Cancelled => Box::new("cancelled"),
-            Self::Panic(payload) => payload,
-        }
-    }
+    Panic(#[allow(dead_code, reason = "shown by `Debug`")] Box<dyn Any + Send>),
 }
 
 pub(crate) fn sleep_until(deadline: Instant) -> Sleep {

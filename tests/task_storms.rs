@@ -87,6 +87,8 @@ fn cases(few: u32) -> ProptestConfig {
         cases: few * times,
         failure_persistence: None,
         max_shrink_iters: 4_000,
+        // A minute, in milliseconds: programs that get stuck take long.
+        max_shrink_time: 60_000,
         ..ProptestConfig::default()
     }
 }

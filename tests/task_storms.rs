@@ -15,7 +15,15 @@
 //!
 //! `STORMS=50 cargo nextest run -p agentflow-tests storm` runs fifty times as many programs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use agentflow::{
     BackgroundTaskManager,
@@ -44,26 +52,28 @@ mod observers;
 mod program;
 mod world;
 
+// What the storms find in the task manager and is known. Each constant turns the check on, once it holds.
+
 /// A subscriber may panic in the spans of runs and nodes, and not only in those of tasks.
 ///
 /// `tracing::Instrumented` leaks the pinned future that it owns if the subscriber panics in `enter` while it is dropped.
 /// A waiter of tokio in that future then stays in its list after its memory is free: the process ends by a signal.
 const RUNS_SURVIVE_SUBSCRIBERS: bool = false;
 
-/// A task without a token that a close cancels is cancelled, even if the manager's grace period is zero.
+/// A task without a token that a close cancels is cancelled, even if the grace period is zero.
 const ZERO_GRACE_IS_NO_ABORT: bool = false;
 
-/// A blocking task has begun when its closure has, and not when it was handed to a pool of threads.
+/// A blocking task has begun when its closure has, and not when it was handed to the pool of threads.
 const BLOCKING_BEGINS_WITH_ITS_CLOSURE: bool = false;
 
 /// A blocking task whose runtime shuts down while it runs is counted out when its closure has returned.
 const RUNTIME_KEEPS_BLOCKING_TASKS: bool = false;
 
-/// `spawn_wait` waits only where `spawn` returns `SpawnError::Full`.
+/// `spawn_wait` doesn't wait where it needs no free slot, as it replaces a task or is refused because of it.
 const SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY: bool = false;
 
 /// A snapshot of a task is of one moment.
-const NOT_TORN: bool = false;
+const SNAPSHOTS_ARE_WHOLE: bool = false;
 
 /// Events of different tasks come in the order in which they became true.
 const EVENTS_IN_TRUE_ORDER: bool = true;
@@ -77,6 +87,8 @@ fn cases(few: u32) -> ProptestConfig {
         cases: few * times,
         failure_persistence: None,
         max_shrink_iters: 4_000,
+        // A minute, in milliseconds: programs that get stuck take long.
+        max_shrink_time: 60_000,
         ..ProptestConfig::default()
     }
 }
@@ -165,6 +177,41 @@ struct Played {
     readers: Vec<JoinHandle<Reading>>,
     /// A stream that was not read yet.
     late: TaskEventStream,
+    /// A thread that looks at the manager all the time.
+    looker: Option<Looker>,
+}
+
+/// A thread that looks at a manager until this is dropped.
+struct Looker {
+    is_over: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Looker {
+    fn new(world: &Arc<World>, tasks: &BackgroundTaskManager, max_running: Option<usize>) -> Self {
+        let (world, tasks, is_over) = (Arc::clone(world), tasks.clone(), Arc::new(AtomicBool::new(false)));
+        let its = Arc::clone(&is_over);
+        let look = move || {
+            // Relaxed: nothing else is handed over by it.
+            while !its.load(Ordering::Relaxed) {
+                world.look(&tasks, max_running);
+                thread::yield_now();
+            }
+        };
+        Self { is_over, thread: Some(thread::spawn(look)) }
+    }
+}
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("a look at the manager panicked");
+        }
+    }
 }
 
 async fn play(program: &Program, world: &Arc<World>) -> Played {
@@ -174,6 +221,8 @@ async fn play(program: &Program, world: &Arc<World>) -> Played {
     let reader = |pause| tokio::spawn(read(Arc::clone(world), tasks.events(), pause));
     let readers = vec![reader(None), reader(Some(world.units(7)))];
     let late = tasks.events();
+    // On one thread the users look, so that a program is the same each time.
+    let looker = (!world.is_single_threaded).then(|| Looker::new(world, &observer, limits.max_running));
     let app = world.app(&tasks);
     let user = |steps: &Vec<Step>| {
         tokio::spawn(Arc::clone(world).user(tasks.clone(), app.clone(), steps.clone(), limits.max_running))
@@ -211,7 +260,7 @@ async fn play(program: &Program, world: &Arc<World>) -> Played {
         }
         // The other users own the manager too: its tasks are cancelled when the last of them is done.
         Ending::DropManager => {}
-        Ending::ShutDownRuntime => return Played { observer, owner: Some(tasks), readers, late },
+        Ending::ShutDownRuntime => return Played { observer, owner: Some(tasks), readers, late, looker },
     }
     drop((tasks, app));
     for user in join_all(users).await {
@@ -220,7 +269,7 @@ async fn play(program: &Program, world: &Arc<World>) -> Played {
     // What blocks its thread may go on.
     observer.wait_for_all(None).await.unwrap();
     world.must_refuse(&observer).await;
-    Played { observer, owner: None, readers, late }
+    Played { observer, owner: None, readers, late, looker }
 }
 
 /// A close that is about to begin.
@@ -276,7 +325,7 @@ impl Closing<'_> {
 
 /// Shuts the runtime down and reads what was not read yet.
 fn finish(played: Played, world: &Arc<World>, runtime: Runtime) -> (BackgroundTaskManager, Vec<Reading>) {
-    let Played { observer, owner, readers, mut late } = played;
+    let Played { observer, owner, readers, mut late, looker } = played;
     let mut readings = Vec::new();
     if owner.is_none() {
         let read = runtime.block_on(async { timeout(STUCK, join_all(readers)).await.expect("a stream has no end") });
@@ -286,6 +335,7 @@ fn finish(played: Played, world: &Arc<World>, runtime: Runtime) -> (BackgroundTa
     if let Some(owner) = owner {
         world.must_refuse(&owner).now_or_never().expect("a spawn doesn't wait");
     }
+    drop(looker);
     world.harvest();
     let unfinished = world.unfinished();
     world.ledger.check(unfinished == 0, || format!("{unfinished} handles are not finished"));

@@ -114,7 +114,7 @@ impl Known<'_> {
         if from_handle.is_some_and(|from_handle| from_handle != outcome) {
             return fault("has another outcome in its handle");
         }
-        let was_kept = !row.dropped && !matches!(row.job.keep, Keep::Drop);
+        let was_kept = !row.dropped && !matches!(row.job.keep, Keep::Nothing);
         if was_kept && from_handle.is_none() && !matches!(self.program.ending, Ending::ShutDownRuntime) {
             return fault("has a handle that has no result");
         }
@@ -151,7 +151,7 @@ impl Known<'_> {
             TaskOutcome::Cancelled => self.may_be_cancelled(row),
             // Without its grace, or when that was over, or with its runtime.
             TaskOutcome::Aborted => {
-                row.aborted
+                row.is_aborted()
                     || (has_grace && self.may_be_cancelled(row))
                     || (self.cancels.closing && !ZERO_GRACE_IS_NO_ABORT)
                     || matches!(self.program.ending, Ending::ShutDownRuntime)

@@ -9,7 +9,7 @@ use std::{
 
 use agentflow::task::{OnDuplicateKey, SpawnError, TaskId, TaskOutcome};
 
-use super::program::{Job, Kind, LIMITED, Limits};
+use super::program::{Job, Keep, Kind, LIMITED, Limits};
 
 /// Panics without a message on stderr, of which a storm would write thousands.
 pub(super) fn quiet_panic(message: &'static str) -> ! {
@@ -26,7 +26,6 @@ pub(super) enum Answer {
 
 /// One spawn, and the task that came of it.
 #[derive(Debug)]
-#[allow(clippy::struct_excessive_bools, reason = "each flag is one fact of a task, independent of the others")]
 pub(super) struct Row {
     pub(super) job: Job,
     pub(super) answer: Answer,
@@ -39,7 +38,6 @@ pub(super) struct Row {
     /// How many of its captures live.
     pub(super) captures: usize,
     pub(super) cancelled: bool,
-    pub(super) aborted: bool,
     /// Its handle was dropped.
     pub(super) dropped: bool,
     /// The handle's result: the outcome, or else the row that its value names.
@@ -124,7 +122,6 @@ impl Ledger {
             burst: false,
             captures: 0,
             cancelled: false,
-            aborted: false,
             dropped: false,
             result: None,
         });
@@ -237,6 +234,10 @@ impl Row {
             Answer::Accepted(id) => Some(id),
             _ => None,
         }
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.dropped && matches!(self.job.keep, Keep::AbortOnDrop)
     }
 
     pub(super) fn is_blocking(&self) -> bool {

@@ -14,7 +14,7 @@ pub(super) const MAX_GRACE: u64 = 60;
 #[derive(Clone, Debug)]
 pub(super) struct Program {
     pub(super) limits: Limits,
-    /// A subscriber that panics in each so many-th call.
+    /// The subscriber panics in each so many-th call, if at all.
     pub(super) panics_every: Option<u64>,
     /// The users of the manager, which act at the same time.
     pub(super) users: Vec<Vec<Step>>,
@@ -59,6 +59,7 @@ pub(super) enum Target {
     Run(usize),
 }
 
+/// The way in which a task is spawned.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum How {
     Spawn,
@@ -68,11 +69,11 @@ pub(super) enum How {
     PolledOnce,
 }
 
+/// What the spawner keeps of a task.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::enum_variant_names, reason = "one of the ways to keep a handle is to keep it")]
 pub(super) enum Keep {
-    Keep,
-    Drop,
+    Handle,
+    Nothing,
     AbortOnDrop,
 }
 
@@ -136,6 +137,7 @@ pub(super) enum End {
     Never,
 }
 
+/// The end of the manager.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ending {
     Close(u64),
@@ -156,11 +158,17 @@ pub(super) enum Ending {
 impl Program {
     /// Whether a task of it blocks a thread, and so is a thread of its own.
     pub(super) fn blocks(&self) -> bool {
-        self.users.iter().flatten().any(|step| match step {
-            Step::Spawn(job, _) => job.blocks(),
-            Step::Run { jobs, .. } => jobs.iter().any(Job::blocks),
-            _ => false,
-        })
+        self.users.clone().iter_mut().flatten().flat_map(Step::jobs).any(|job| job.blocks())
+    }
+}
+
+impl Step {
+    fn jobs(&mut self) -> impl Iterator<Item = &mut Job> {
+        match self {
+            Self::Spawn(job, _) => std::slice::from_mut(job).iter_mut(),
+            Self::Run { jobs, .. } => jobs.iter_mut(),
+            _ => [].iter_mut(),
+        }
     }
 }
 
@@ -168,6 +176,18 @@ impl Job {
     fn blocks(&self) -> bool {
         let child_blocks = |act: &Act| matches!(act, Act::Child(job, _) if job.blocks());
         matches!(self.kind, Kind::Blocking) || self.acts.iter().any(child_blocks)
+    }
+
+    /// Makes plain tasks of those that block.
+    fn unblock(&mut self) {
+        if matches!(self.kind, Kind::Blocking) {
+            self.kind = Kind::Plain;
+        }
+        for act in &mut self.acts {
+            if let Act::Child(job, _) = act {
+                job.unblock();
+            }
+        }
     }
 
     /// A task without options.
@@ -182,7 +202,7 @@ impl Job {
             grace: None,
             cancel_last: false,
             on_run_end: OnRunEnd::Detach,
-            keep: Keep::Keep,
+            keep: Keep::Handle,
             acts,
             end: End::Complete,
             destructor_panics: false,
@@ -219,7 +239,7 @@ fn target() -> impl Strategy<Value = Target> {
 
 fn how() -> impl Strategy<Value = How> {
     prop_oneof![
-        4 => Just(How::Spawn),
+        3 => Just(How::Spawn),
         2 => (1..80_u64).prop_map(How::Wait),
         1 => Just(How::PolledOnce),
     ]
@@ -260,7 +280,7 @@ fn job_with(acts: impl Strategy<Value = Vec<Act>>) -> impl Strategy<Value = Job>
         1 => Just(End::Panic),
         2 => Just(End::Never),
     ];
-    let keep = prop_oneof![4 => Just(Keep::Keep), 2 => Just(Keep::Drop), 1 => Just(Keep::AbortOnDrop)];
+    let keep = prop_oneof![4 => Just(Keep::Handle), 2 => Just(Keep::Nothing), 1 => Just(Keep::AbortOnDrop)];
     let some = |max: u64| prop::option::weighted(0.2, 0..max);
     (
         (kind(), 0..NAMES.len(), prop::option::weighted(0.4, (0..2_u8, on_duplicate))),
@@ -329,6 +349,14 @@ fn ending() -> impl Strategy<Value = Ending> {
 
 pub(super) fn program(users: usize, steps: usize) -> impl Strategy<Value = Program> {
     let users = prop::collection::vec(prop::collection::vec(step(), 1..steps), 1..=users);
-    (limits(), prop::option::weighted(0.3, 1..12_u64), users, ending())
-        .prop_map(|(limits, panics_every, users, ending)| Program { limits, panics_every, users, ending })
+    let blocks = prop::bool::weighted(0.3);
+    (limits(), prop::option::weighted(0.3, 1..12_u64), users, ending(), blocks).prop_map(
+        |(limits, panics_every, mut users, ending, blocks)| {
+            if !blocks {
+                // More can be checked of a program that has no threads of its own.
+                users.iter_mut().flatten().flat_map(Step::jobs).for_each(Job::unblock);
+            }
+            Program { limits, panics_every, users, ending }
+        },
+    )
 }

@@ -7,6 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     thread,
     time::Duration,
 };
@@ -14,7 +15,7 @@ use std::{
 use agentflow::{
     BackgroundTaskManager, CompiledGraph, NodeError, RetryPolicy, RunConfig, RunId, TaskContext, graph,
     graph::{Node, NodeContext},
-    task::{SpawnError, TaskBuilder, TaskError, TaskHandle, TaskId, TaskOutcome, TaskState},
+    task::{OnDuplicateKey, SpawnError, TaskBuilder, TaskError, TaskHandle, TaskId, TaskInfo, TaskOutcome, TaskState},
 };
 use futures::{FutureExt, future::BoxFuture, poll};
 use tokio::{
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    NOT_TORN, SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY,
+    SNAPSHOTS_ARE_WHOLE, SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY,
     ledger::{Answer, Capture, Inside, Ledger, quiet_panic},
     program::{Act, End, Ending, How, Job, Keep, Kind, NAMES, Program, Step, Target},
 };
@@ -143,8 +144,8 @@ impl World {
         let sum = stats.active + stats.outcomes.total();
         ledger.check(stats.spawned == sum, || format!("counted wrongly: {stats}"));
         let infos = tasks.task_info();
-        ledger.check(infos.is_sorted_by_key(agentflow::task::TaskInfo::id), || format!("not in order: {infos:?}"));
-        if NOT_TORN {
+        ledger.check(infos.is_sorted_by_key(TaskInfo::id), || format!("not in order: {infos:?}"));
+        if SNAPSHOTS_ARE_WHOLE {
             for info in &infos {
                 let is_torn = info.state() == TaskState::Queued && (info.attempt() > 0 || info.progress().is_some());
                 ledger.check(!is_torn, || format!("torn: {info:?}"));
@@ -217,7 +218,7 @@ impl World {
     ) {
         for step in steps {
             match step {
-                Step::Spawn(job, how) => self.spawn(&tasks, &job, how).await,
+                Step::Spawn(job, how) => drop(self.spawn(&tasks, &job, how).await),
                 Step::Sleep(time) => sleep(self.units(time)).await,
                 Step::Cancel(target) => self.cancel(&tasks, target),
                 Step::CancelAll => self.cancel_all(&tasks).await,
@@ -239,10 +240,7 @@ impl World {
                         let mut handles = lock(&self.handles);
                         let dropped = any.checked_rem(handles.len()).map(|any| handles.swap_remove(any));
                         if let Some((row, _)) = &dropped {
-                            self.ledger.row(*row, |row| {
-                                row.dropped = true;
-                                row.aborted = matches!(row.job.keep, Keep::AbortOnDrop);
-                            });
+                            self.ledger.row(*row, |row| row.dropped = true);
                         }
                         dropped
                     };
@@ -266,30 +264,24 @@ impl World {
         }
     }
 
-    pub(super) async fn spawn(self: &Arc<Self>, tasks: &BackgroundTaskManager, job: &Job, how: How) {
-        let row = self.spawn_row(tasks, job, how).await;
-        if SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY
-            && self.is_sequential
-            && matches!(how, How::PolledOnce)
-            && self.ledger.rows()[row].answer == Answer::None
-        {
-            let now = self.spawn_row(tasks, job, How::Spawn).await;
-            let answer = self.ledger.rows()[now].answer;
-            let is_full = answer == Answer::Refused(SpawnError::Full);
-            self.ledger.check(is_full, || format!("row {row} waits where row {now} gets {answer:?}"));
-        }
-    }
-
     /// Checks that the manager is closed.
     pub(super) async fn must_refuse(self: &Arc<Self>, tasks: &BackgroundTaskManager) {
-        let row = self.spawn_row(tasks, &Job::plain(Vec::new()), How::Spawn).await;
+        let row = self.spawn(tasks, &Job::plain(Vec::new()), How::Spawn).await;
         let answer = self.ledger.rows()[row].answer;
         let is_refused = answer == Answer::Refused(SpawnError::Closed);
         self.ledger.check(is_refused, || format!("after the close row {row} is {answer:?}"));
     }
 
+    /// Whether a spawn needs no free slot, as it replaces a task or is refused because of it.
+    fn needs_no_slot(&self, tasks: &BackgroundTaskManager, job: &Job) -> bool {
+        let is_live = |info: &TaskInfo| info.key() == key(job).as_deref() && info.state() != TaskState::Cancelling;
+        self.is_sequential
+            && matches!(job.key, Some((_, OnDuplicateKey::Replace | OnDuplicateKey::Skip)))
+            && tasks.task_info().iter().any(is_live)
+    }
+
     /// Spawns a task, and returns its row.
-    async fn spawn_row(self: &Arc<Self>, tasks: &BackgroundTaskManager, job: &Job, how: How) -> usize {
+    pub(super) async fn spawn(self: &Arc<Self>, tasks: &BackgroundTaskManager, job: &Job, how: How) -> usize {
         let row = self.ledger.open(job);
         let capture = Capture::new(&self.ledger, row);
         let world = Arc::clone(self);
@@ -304,7 +296,7 @@ impl World {
                         world.code(row, job.acts, job.end, inside).await
                     }
                 };
-                self.launch(tasks.create_task(work), row, &job, how).await;
+                self.launch(tasks, tasks.create_task(work), row, &job, how).await;
             }
             Kind::Context { listens } => {
                 let work = {
@@ -327,7 +319,7 @@ impl World {
                         }
                     }
                 };
-                self.launch(tasks.create_task_with_context(work), row, &job, how).await;
+                self.launch(tasks, tasks.create_task_with_context(work), row, &job, how).await;
             }
             Kind::Blocking => {
                 let work = {
@@ -338,7 +330,7 @@ impl World {
                         world.blocking_code(row, &job, &task)
                     }
                 };
-                self.launch(tasks.create_blocking_task(work), row, &job, how).await;
+                self.launch(tasks, tasks.create_blocking_task(work), row, &job, how).await;
             }
             Kind::Retrying { retries, fails, attempt_timeout, backoff } => {
                 let work = {
@@ -361,18 +353,24 @@ impl World {
                 if let Some(timeout) = attempt_timeout {
                     builder = builder.attempt_timeout(self.units(timeout));
                 }
-                self.launch(builder, row, &job, how).await;
+                self.launch(tasks, builder, row, &job, how).await;
             }
         }
         row
     }
 
     /// Sets the options of the builder, spawns it, and notes the answer.
-    async fn launch<W: Send>(&self, mut builder: TaskBuilder<'_, usize, W>, row: usize, job: &Job, how: How) {
+    async fn launch<W: Send>(
+        &self,
+        tasks: &BackgroundTaskManager,
+        mut builder: TaskBuilder<'_, usize, W>,
+        row: usize,
+        job: &Job,
+        how: How,
+    ) {
         builder = builder.name(NAMES[job.name]).context("row", row as u64).on_run_end(job.on_run_end);
-        if let Some((key, on_duplicate)) = job.key {
-            // Keys are of one name here, so that it makes no difference whether a name is the scope of its keys.
-            builder = builder.key(format!("{}-{key}", NAMES[job.name]), on_duplicate);
+        if let Some((key, (_, on_duplicate))) = key(job).zip(job.key) {
+            builder = builder.key(key, on_duplicate);
         }
         if let Some(timeout) = job.timeout {
             builder = builder.timeout(self.units(timeout));
@@ -391,12 +389,18 @@ impl World {
         }
         let spawned = match how {
             How::Spawn => Some(builder.spawn()),
-            How::Wait(bound) => timeout(self.units(bound), builder.spawn_wait()).await.ok(),
-            How::PolledOnce => {
-                let mut spawn = pin!(unconstrained(builder.spawn_wait()));
-                match poll!(spawn.as_mut()) {
-                    std::task::Poll::Ready(spawned) => Some(spawned),
-                    std::task::Poll::Pending => None,
+            How::Wait(_) | How::PolledOnce => {
+                let needs_no_slot = SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY && self.needs_no_slot(tasks, job);
+                let mut spawn = pin!(builder.spawn_wait());
+                match (poll!(unconstrained(spawn.as_mut())), how) {
+                    (Poll::Ready(spawned), _) => Some(spawned),
+                    (Poll::Pending, how) => {
+                        self.ledger.check(!needs_no_slot, || format!("row {row} waits, and needs no slot"));
+                        match how {
+                            How::Wait(bound) => timeout(self.units(bound), spawn).await.ok(),
+                            _ => None,
+                        }
+                    }
                 }
             }
         };
@@ -405,9 +409,9 @@ impl World {
                 let id = handle.id();
                 lock(&self.ids).push((row, id));
                 match job.keep {
-                    Keep::Keep => lock(&self.handles).push((row, handle)),
+                    Keep::Handle => lock(&self.handles).push((row, handle)),
                     Keep::AbortOnDrop => lock(&self.handles).push((row, handle.abort_on_drop())),
-                    Keep::Drop => drop(handle),
+                    Keep::Nothing => drop(handle),
                 }
                 Answer::Accepted(id)
             }
@@ -433,7 +437,7 @@ impl World {
                     Act::Yield => tokio::task::yield_now().await,
                     Act::Progress => task.progress(0.5, "half-way"),
                     Act::Heartbeat => task.heartbeat(),
-                    Act::Child(job, how) => self.spawn(task.manager(), &job, how).await,
+                    Act::Child(job, how) => drop(self.spawn(task.manager(), &job, how).await),
                     Act::Cancel(target) => self.cancel(task.manager(), target),
                     Act::CancelAll => self.cancel_all(task.manager()).await,
                     Act::Wait(bound) => drop(task.manager().wait_for_all(Some(self.units(bound))).await),
@@ -488,6 +492,11 @@ impl World {
             End::Panic => quiet_panic("boom"),
         }
     }
+}
+
+/// The key of a task. It is of one name, so that it makes no difference whether a name is the scope of its keys.
+fn key(job: &Job) -> Option<String> {
+    job.key.map(|(key, _)| format!("{}-{key}", NAMES[job.name]))
 }
 
 fn blocks(job: &Job) -> bool {

@@ -29,7 +29,7 @@ pub(super) fn editor_hints(graph: &Graph) -> TokenStream {
 
 fn hints(graph: &Graph) -> TokenStream {
     let Graph { root, state, written, .. } = graph;
-    let functions = graph.mentions.iter().filter(|reference| !reference.is_start() && !reference.is_end());
+    let functions = graph.mentions.iter().filter(|reference| !reference.is_keyword());
     let node_options = graph.bindings.iter().map(|binding| {
         let settings = binding.options.iter().map(|setting| option(setting, true));
         quote!(let _ = __af::NodeOptions::new() #(#settings)*;)
@@ -38,7 +38,7 @@ fn hints(graph: &Graph) -> TokenStream {
     let mut decisions = Vec::new();
     graph.chains.iter().for_each(|chain| collect_decisions(chain, &mut decisions));
     let returned = [Ident::new("__returned", Span::mixed_site())];
-    let decisions = decisions.iter().map(|decision| router(&whole(decision), &returned));
+    let decisions = decisions.iter().map(|decision| router(&whole(decision), &returned, |_, _| None));
     let inner = graph.bindings.iter().filter_map(|binding| match &binding.source {
         Source::Graph(inner) => {
             let (names, hints) = (names(inner, &Model::default(), true), hints(inner));
@@ -47,7 +47,7 @@ fn hints(graph: &Graph) -> TokenStream {
         _ => None,
     });
     quote! {
-        use #root::{END, START};
+        use #root::{END, JOIN, START};
         let _: (#state);
         #(let _: (#written);)*
         #(#inner)*

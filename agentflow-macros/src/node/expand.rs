@@ -6,7 +6,7 @@ use syn::{Attribute, GenericParam, Ident, ReturnType};
 
 use super::{
     check::Signature,
-    parameters::{Parameter, State},
+    parameters::{Input, Parameter, State},
     syntax::{Function, NodeArgs},
 };
 use crate::printing::parenthesized;
@@ -74,24 +74,6 @@ impl<'a> Names<'a> {
                 parameter => name(parameter),
             })
             .collect()
-    }
-
-    /// Returns the impl by which a graph makes the handle from its type.
-    fn handle_impl(
-        &self,
-        generics: &TokenStream,
-        state: &TokenStream,
-        route: &TokenStream,
-        bounds: &TokenStream,
-    ) -> TokenStream {
-        let Self { handle, value, arguments, .. } = self;
-        quote! {
-            #[automatically_derived]
-            impl<#generics> __af::Handle<#state, __C, #route> for #handle #arguments #bounds {
-                type This = Self;
-                const HANDLE: Self = #value;
-            }
-        }
     }
 
     /// Returns the struct. It has braces unless it is renamed: a braced struct is in the type namespace only, so it can
@@ -176,12 +158,14 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         Some(State::Reads(ty)) => (quote!(Reads), quote!(#ty), false),
         Some(State::Owns(ty)) => (quote!(Owns), quote!(#ty), false),
     };
+    let input = input_type(signature).map_or_else(|| quote!(()), |input| input.value_type().to_token_stream());
     let result = match &sig.output {
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, ty) => quote!(#ty),
     };
     let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
-    let bounds = quote!(where #(#predicates,)* #(#services)*);
+    let predicates = quote!(#(#predicates,)*);
+    let bounds = quote!(where #predicates #(#services)*);
     let where_clause = &sig.generics.where_clause;
     let call = call(function, signature, arguments);
     // The values are bound first, because the call then borrows the state from the same context.
@@ -199,53 +183,83 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         quote!(let #variable = #value;)
     });
     let taken: TokenStream = taken.collect();
-    let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
+    // rustc reports a constant that failed once, and nothing that depends on it. A constant cannot name the parameters of
+    // a generic function, whose result is checked by a function instead.
+    let is_generic = !sig.generics.params.is_empty();
+    let check_result = {
+        let state = if state_type(signature).is_some() { state.clone() } else { quote!(__af::AgentState) };
+        quote!(__af::result::<#result, __af::#form<#state, ()>>())
+    };
+    let check_input = input_type(signature).map(|_| quote!(__af::input::<#input>()));
+    let (valid, constants) = if is_generic {
+        let check_input = check_input.map(|check| quote!(#check;));
+        let checks = quote! {
+            #[allow(dead_code)]
+            fn __checks<#parameters>() #where_clause {
+                __af::result::<#result, __af::#form<#state, ()>>();
+                #check_input
+            }
+        };
+        (quote!(0), checks)
+    } else {
+        let check_input = check_input.map(|check| quote!(const _: () = #check;));
+        (quote!(__VALID), quote!(const __VALID: usize = #check_result; #check_input))
+    };
+    let checked = quote!(__af::Checked<#result, #valid>);
+    let finishes = |context: TokenStream| quote!(__af::Finishes<__af::#form<#state, #context>>);
+    let in_app = finishes(quote!(__C));
     // rustc reports a future that is not `Send` at this span.
     let output = parenthesized(sig.ident.span(), quote!(::core::result::Result<Self::Output, __af::NodeError>));
     let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
         // A node whose result is not an update has no such impl. That is an error only if a group uses the node.
-        let update =
-            quote!(::core::result::Result<::core::option::Option<<#state as __af::State>::Update>, __af::NodeError>);
+        let update = quote! {
+            ::core::result::Result<
+                (::core::option::Option<<#state as __af::State>::Update>, Self::Output),
+                __af::NodeError,
+            >
+        };
         quote! {
             #[automatically_derived]
-            impl<#generics> __af::ParallelNode<#state, __C> for #handle #arguments #bounds
+            impl<#generics> __af::ParallelNode<#state, __C, #input> for #handle #arguments #bounds
                 #state: __af::StateIn<__C>,
-                #result: __af::ReturnsUpdate<#state, __C>,
+                #checked: __af::FinishesUpdate<#state, __C>,
             {
+                type Output = <#checked as __af::FinishesUpdate<#state, __C>>::Route;
                 #starts_tasks
-                async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #state, __C>) -> #update {
+                async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #state, __C, #input>) -> #update {
                     #taken
-                    <#result as __af::ReturnsUpdate<#state, __C>>::into_update(#call)
+                    <#checked as __af::FinishesUpdate<#state, __C>>::into_update(__af::Checked(#call))
                 }
             }
         }
     });
-    let bounds_of_handle = quote!(#bounds #result: __af::Returns<__af::#form<#state, __C>, Route = __R>);
-    let handle_impl = names.handle_impl(&quote!(#generics, __R), &state, &quote!(__R), &bounds_of_handle);
-    // The impls assume that the node may return its result, and `__result` checks it: rustc would otherwise report a
-    // wrong result in each impl.
+    let of_signature = finishes(quote!(()));
+    let value = &names.value;
     quote! {
+        #constants
         #[automatically_derived]
         #[allow(unused_parens)]
-        impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds #result: #returns {
-            type Output = <#result as #returns>::Route;
+        impl<#generics> __af::Node<#state, __C, #input> for #handle #arguments #bounds #checked: #in_app {
+            type Output = <#checked as #in_app>::Route;
             const MUTATES_STATE: bool = #in_place;
             #starts_tasks
-            async fn run(&self, __cx: __af::NodeContext<'_, #state, __C>) -> #output {
+            async fn run(&self, __cx: __af::NodeContext<'_, #state, __C, #input>) -> #output {
                 #taken
-                <#result as #returns>::finish(#call, __cx)
+                <#checked as #in_app>::finish(__af::Checked(#call), __cx)
             }
         }
         #parallel
-        #handle_impl
-        #[allow(dead_code)]
-        fn __result<#parameters>() #where_clause {
-            __af::result::<#result, __af::#form<#state, ()>>();
+        #[automatically_derived]
+        impl<#parameters> __af::Signature<#state, <#checked as #of_signature>::Route, #input> for #handle #arguments
+        where #predicates #checked: #of_signature
+        {
+            type This = Self;
+            const HANDLE: Self = #value;
         }
     }
 }
 
-/// Returns the impls of a function with mistakes.
+/// Returns the impl of a function with mistakes: in a graph, a stub stands for it.
 fn stub_impls(names: &Names<'_>, signature: &Signature) -> TokenStream {
     let (state_parameter, state) = match state_type(signature) {
         None => (Some(quote!(__S: __af::State,)), quote!(__S)),
@@ -253,24 +267,25 @@ fn stub_impls(names: &Names<'_>, signature: &Signature) -> TokenStream {
     };
     let Names { handle, arguments, .. } = names;
     let parameters = names.parameters();
-    let generics = quote!(#(#parameters,)* #state_parameter __C: __af::Context);
-    let bounds = quote!(where Self: ::core::marker::Send + ::core::marker::Sync + 'static);
-    let handle_impl = names.handle_impl(&generics, &state, &quote!(()), &bounds);
     quote! {
         #[automatically_derived]
-        impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds {
-            type Output = ();
-            async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> ::core::result::Result<(), __af::NodeError> {
-                ::core::result::Result::Ok(())
-            }
+        impl<#(#parameters,)* #state_parameter __R, __I> __af::Signature<#state, __R, __I> for #handle #arguments {
+            type This = __af::Stub<__R>;
+            const HANDLE: __af::Stub<__R> = __af::Stub::NEW;
         }
-        #handle_impl
     }
 }
 
 fn state_type(signature: &Signature) -> Option<&State> {
     signature.parameters.iter().find_map(|parameter| match parameter {
         Parameter::State(state) => Some(state),
+        _ => None,
+    })
+}
+
+fn input_type(signature: &Signature) -> Option<&Input> {
+    signature.parameters.iter().find_map(|parameter| match parameter {
+        Parameter::Input(input) => Some(input),
         _ => None,
     })
 }
@@ -283,6 +298,8 @@ fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> 
         Parameter::State(State::InPlace(ty)) => quote!(__af::state_mut::<#ty>(__cx.state)),
         Parameter::State(State::Reads(ty)) => quote!(__af::state_ref::<#ty>(__cx.state)),
         Parameter::State(State::Owns(ty)) => quote!(__af::state_owned::<#ty>(__cx.state)),
+        Parameter::Input(Input::Borrowed(_)) => quote!(__cx.input),
+        Parameter::Input(Input::Copied(ty)) => quote!(<#ty as __af::InputByValue>::copied(__cx.input)),
         Parameter::Known(known, ty) => {
             let (variable, given) = (known.variable(), (known.given)());
             quote!(<#ty as __af::Accepts<#given>>::accept(#variable))

@@ -2,6 +2,7 @@
 //! [`CompiledGraph`] runs them.
 
 pub(crate) mod app;
+mod arms;
 mod builder;
 mod compiled;
 mod dot;
@@ -19,11 +20,13 @@ mod svg;
 pub(crate) mod topology;
 mod validate;
 
-pub use builder::{END, EdgeSource, EdgeTarget, START, StateGraph};
+pub use arms::Arms;
+pub use builder::{END, EdgeSource, EdgeTarget, ItemsOf, JOIN, START, StateGraph};
+pub(crate) use builder::{ArmDeclaration, collect_items};
 pub use compiled::CompiledGraph;
 pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};
-pub use options::{CompileOptions, NodeOptions};
+pub use options::{CompileOptions, EachOptions, NodeOptions};
 #[doc(hidden)]
 pub use outline::Outline;
 #[doc(hidden)]

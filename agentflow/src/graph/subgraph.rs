@@ -194,6 +194,6 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     let progress = Progress::new(plan.entry);
     walk(plan, services, &scope, state, &progress, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
-    invocation.scope.join([&scope]);
+    invocation.scope.join([scope.taken()]);
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Runs: the executor walks a compiled graph from node to node.
 
 mod attempts;
+pub(crate) mod branch_log;
 pub(crate) mod error;
 mod event;
 pub(crate) mod event_channel;
@@ -25,7 +26,7 @@ pub use crate::{
     config::{ConfigValueError, RunConfig},
     run_id::{InvalidRunId, RunId},
 };
-pub use error::{LastState, NodeFailure, RunError, RunErrorKind};
+pub use error::{AllFailed, LastState, NodeFailure, RunError, RunErrorKind};
 pub use event::{Event, EventKind};
 pub use event_channel::EventWriter;
 pub use stream::RunStream;

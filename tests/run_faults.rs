@@ -379,3 +379,85 @@ async fn a_panic_in_an_error_text_keeps_the_fallback() {
     let state = app.invoke(Log::default(), RunConfig::new()).await.unwrap();
     assert_eq!((state.lines, SEEN.lock().unwrap().clone()), (vec!["recover: R".to_owned()], vec![1, 2]));
 }
+
+mod subscribers {
+    use futures::poll;
+
+    use super::*;
+    use crate::{
+        support::{OnDrop, capture},
+        task_told_and_true::PanicsIn,
+    };
+
+    #[node]
+    async fn flaky(_state: &mut Log, attempt: u32) -> Result<(), NodeError> {
+        if attempt == 1 { Err("no luck".into()) } else { Ok(()) }
+    }
+
+    #[node]
+    async fn waits(_state: &Log) {
+        sleep(3 * SECOND).await;
+    }
+
+    fn app() -> CompiledGraph<Log> {
+        graph! {
+            node FLAKY = flaky { retry: 1 };
+            node BROKEN = fails { on_error: NOTES };
+            graph INNER { START -> { note, waits } -> END }
+            graph NOTES { recover -> END }
+            FLAKY -> INNER -> BROKEN -> NOTES -> END
+        }
+    }
+
+    /// Returns the ends of runs of all kinds, and the events of those that are streamed.
+    async fn ends() -> Vec<String> {
+        let mut ends = Vec::new();
+        let endless = RunConfig::new;
+        for config in [endless, || RunConfig::new().with_run_timeout(2 * SECOND)] {
+            let app = app();
+            ends.push(format!("{:?}", app.invoke(Log::default(), config()).await.map_err(|error| error.to_string())));
+            let mut stream = app.stream(Log::default(), config());
+            while let Some(event) = stream.next().await {
+                ends.push(event.kind.name().to_owned());
+            }
+            ends.push(format!("{:?}", stream.finish().await.map_err(|error| error.to_string())));
+            drop(app.aclose().await);
+            let refused = app.invoke(Log::default(), config()).await;
+            ends.push(refused.unwrap_err().to_string());
+        }
+        ends
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_that_panics_changes_no_run() {
+        let expected = {
+            let (_log, _guard) = capture();
+            ends().await
+        };
+        for call in PanicsIn::CALLS.into_iter().chain(["every call"]) {
+            let _guard = PanicsIn::set(call);
+            assert_eq!(ends().await, expected, "panics in {call}");
+        }
+    }
+
+    /// A future that is leaked while its memory is freed leaves its waiters in their lists.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_dropped_drops_its_nodes_whatever_the_subscriber_does() {
+        #[node]
+        async fn held(_state: &mut Log, #[inject] dropped: &Arc<AtomicU32>) {
+            let _held = OnDrop(|| {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            });
+            std::future::pending::<()>().await;
+        }
+        for call in PanicsIn::CALLS.into_iter().chain(["every call"]) {
+            let _guard = PanicsIn::set(call);
+            let dropped = Arc::new(AtomicU32::new(0));
+            let app = graph! { held -> END; compile { services: Arc::clone(&dropped) } };
+            let mut run = Box::pin(app.invoke(Log::default(), RunConfig::new()));
+            assert!(poll!(run.as_mut()).is_pending());
+            drop(run);
+            assert_eq!(dropped.load(Ordering::Relaxed), 1, "panics in {call}");
+        }
+    }
+}

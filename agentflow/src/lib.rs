@@ -77,6 +77,7 @@ mod retry;
 pub mod run;
 mod run_id;
 pub mod shutdown;
+mod span;
 pub mod state;
 mod sync;
 pub mod task;

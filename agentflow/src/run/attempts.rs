@@ -12,7 +12,6 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
-use tracing::Instrument;
 
 use super::{
     error::{Failure, NodeFailure, RunErrorKind},
@@ -29,6 +28,7 @@ use crate::{
         plan::{ErasedNode, ErasedParallelNode, Router},
     },
     retry::{Delays, RetryPolicy},
+    span::GuardedSpan,
     state::State,
 };
 
@@ -245,8 +245,8 @@ async fn run_attempt<A: Attempt>(
     let sink = scope.run.sink;
     sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
     let started = Instant::now();
-    let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
-    let mut running = node.start(invocation).instrument(span);
+    let span = GuardedSpan::new(|| tracing::info_span!("agentflow.node", node = &**path, attempt));
+    let mut running = span.instrument(node.start(invocation));
     let result = guarded(Pin::new(&mut running), timeout, node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));

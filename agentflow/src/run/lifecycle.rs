@@ -6,7 +6,6 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
 
 use super::{
     error::{Failure, LastState, NodeFailure, RunError, RunErrorKind},
@@ -22,6 +21,7 @@ use crate::{
     error::{catch_panic, text_of},
     graph::app::App,
     run_id::RunId,
+    span::GuardedSpan,
     state::State,
     task::{RunTasks, TaskRef},
 };
@@ -36,14 +36,16 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static>(
     starter: Option<TaskRef>,
     sink: &Sink,
 ) -> Result<S, RunError> {
-    let span = tracing::info_span!(
-        "agentflow.run",
-        graph = &*app.name,
-        run = %run_id,
-        thread = config.thread_id(),
-        user = config.user_id(),
-    );
-    async {
+    let span = GuardedSpan::new(|| {
+        tracing::info_span!(
+            "agentflow.run",
+            graph = &*app.name,
+            run = %run_id,
+            thread = config.thread_id(),
+            user = config.user_id(),
+        )
+    });
+    let run = async {
         sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
         let ended = admit(app, state, run_id, config, starter, sink).await;
         if let Err(error) = &ended {
@@ -52,9 +54,8 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static>(
         }
         sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) }).await;
         ended
-    }
-    .instrument(span)
-    .await
+    };
+    span.instrument(run).await
 }
 
 /// Logs the error of a run once. A cancel is logged at a low level, because the caller asked for it.

@@ -11,6 +11,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 use tokio::{task::yield_now, time::sleep};
+use tracing::Span;
 
 use super::{
     super::{
@@ -20,13 +21,13 @@ use super::{
     },
     current::CurrentTask,
     end::finish,
-    log::TaskSpan,
     sync::{Handle, JoinHandle, Mutex},
 };
 use crate::{
     RetryPolicy,
     attempt::{AttemptFault, guarded},
     error::{AttemptTimedOut, Panicked, catch_panic, panic_message},
+    span::GuardedSpan,
 };
 
 /// The code that a task runs. It is polled within the task, where [`CurrentTask::get`] returns that task.
@@ -242,7 +243,7 @@ where
     C: FnOnce(TaskContext) -> O + Send + 'static,
     O: TaskOutput,
 {
-    let span = TaskSpan::current();
+    let span = GuardedSpan::new(Span::current);
     Handle::current().spawn_blocking(move || {
         // A task that was stopped while it waited for a thread must not begin. A stop that comes later finds the closure
         // taken.

@@ -18,7 +18,7 @@ pub use crate::{
     AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, EachOptions, EventWriter, JOIN, NodeError,
     NodeFailure, NodeOptions, Provide, Route, State, StateGraph,
     config::RunConfig,
-    graph::{Node, NodeContext, ParallelContext, ParallelNode, Subgraph},
+    graph::{Node, NodeContext, ParallelContext, ParallelNode, ParallelSubgraph, Subgraph},
     state::{FieldChange, Update},
 };
 
@@ -475,6 +475,25 @@ impl<S, C: Context> StateGraph<S, C> {
         Self::new()
     }
 
+    /// Creates an empty graph as [`__inside`](Self::__inside) does, for an inner graph in a branch.
+    #[must_use]
+    pub fn __inside_branch(&self) -> Self
+    where
+        S: State,
+    {
+        let mut graph = Self::new();
+        graph.is_in_branch = true;
+        graph
+    }
+
+    /// Adds an inner graph that runs in a branch.
+    pub fn __parallel_graph(&mut self, name: &'static str, graph: ParallelSubgraph<S, C>)
+    where
+        S: State,
+    {
+        self.add_parallel_graph(name.into(), graph);
+    }
+
     /// Puts a node in its place, by its type alone.
     #[must_use]
     pub fn __place<N: Signature<S, R, I, This = T>, R, I, T>(&self) -> (Placed<T, R, I>, Takes<I>)
@@ -597,16 +616,33 @@ fn declared(arms: &[Arm]) -> Vec<ArmDeclaration> {
     arms.iter().map(arm).collect()
 }
 
-/// Compiles a graph that is written inside another one.
+/// Checks that two nodes that receive the same value take the same type.
+pub fn same<I>(_: Takes<I>, _: Takes<I>) {}
+
+/// Compiles a graph that is written inside another one, and puts it in its place.
 ///
 /// # Panics
 ///
 /// Panics for the same reason as [`compiled`].
 #[must_use]
 #[allow(clippy::panic, reason = "as for `compiled`")]
-pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C> {
+pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgraph<S, C>, (), ()>, Takes<()>) {
     match Subgraph::new(graph) {
-        Ok(subgraph) => subgraph,
+        Ok(subgraph) => placed(subgraph),
+        Err(error) => panic!("bug in `graph!`: {error}"),
+    }
+}
+
+/// Compiles a graph that is written inside another one and runs in a branch of it.
+///
+/// # Panics
+///
+/// Panics for the same reason as [`compiled`].
+#[must_use]
+#[allow(clippy::panic, reason = "as for `compiled`")]
+pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (ParallelSubgraph<S, C>, Takes<()>) {
+    match ParallelSubgraph::new(graph) {
+        Ok(subgraph) => (subgraph, Takes(PhantomData)),
         Err(error) => panic!("bug in `graph!`: {error}"),
     }
 }

@@ -6,6 +6,7 @@ use super::{
     arms::Arms,
     options::{EachOptions, NodeOptions},
     plan::{Each, ErasedNode, ErasedParallelNode, GroupKind, RoutedNode, Router},
+    subgraph::ParallelSubgraph,
 };
 use crate::{
     carried::{Input, InputType, Slot},
@@ -128,6 +129,8 @@ pub struct StateGraph<S, C = ()> {
     pub(super) options: Vec<OptionsDeclaration>,
     pub(super) edges: Vec<EdgeDeclaration>,
     pub(super) routes: Vec<RouteDeclaration<S>>,
+    /// Set if the graph runs in a branch of another one, so that all nodes are parallel nodes.
+    pub(crate) is_in_branch: bool,
     pub(super) created: Caller,
 }
 
@@ -197,6 +200,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
             options: Vec::new(),
             edges: Vec::new(),
             routes: Vec::new(),
+            is_in_branch: false,
             created: Location::caller(),
         }
     }
@@ -304,6 +308,14 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     {
         let node = Box::new(RoutedNode::new(node, route));
         self.add_step(name, WorkDeclaration::Branch(node, InputType::of::<I>()))
+    }
+
+    #[track_caller]
+    pub(crate) fn add_parallel_graph(&mut self, name: Arc<str>, graph: ParallelSubgraph<S, C>) -> &mut Self
+    where
+        S: State,
+    {
+        self.add_step(name, WorkDeclaration::Branch(Box::new(graph), InputType::of::<()>()))
     }
 
     /// Adds a group of parallel branches. Each branch is a list of parallel nodes and groups, by name.

@@ -35,11 +35,11 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
             WorkDeclaration::Node(node, _) => Work::Node(node),
             WorkDeclaration::Branch(node, _) => Work::Branch(node),
             WorkDeclaration::Group(group) => {
-                let branch = |members: &Vec<StepId>| {
-                    let may_loop = members.iter().any(|member| leads_back[member.index()]);
-                    members.first().map(|entry| Branch { entry: *entry, may_loop })
+                let branch = |steps: &Vec<StepId>| {
+                    let may_loop = steps.iter().any(|step| leads_back[step.index()]);
+                    Branch { steps: steps.clone(), may_loop }
                 };
-                let lowered = branches.iter().filter_map(branch).collect();
+                let lowered = branches.iter().map(branch).collect();
                 members.insert(name.clone(), branches);
                 Work::Group(Group { kind: group.kind, branches: lowered })
             }

@@ -30,6 +30,6 @@ pub use options::{CompileOptions, EachOptions, NodeOptions};
 #[doc(hidden)]
 pub use outline::Outline;
 #[doc(hidden)]
-pub use subgraph::{MappedGraph, Subgraph};
+pub use subgraph::{MappedGraph, ParallelSubgraph, Subgraph};
 
 pub use crate::node::{Node, NodeContext, ParallelContext, ParallelNode};

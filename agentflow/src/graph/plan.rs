@@ -1,14 +1,11 @@
 //! [`Plan`]: a checked graph, in the form that the executor walks.
 
-use std::{
-    marker::PhantomData,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{marker::PhantomData, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
 use super::{
-    options::NodeOptions,
+    options::{EachOptions, NodeOptions},
     outline::{Edge, Outline},
     topology::{Next, StepId},
 };
@@ -16,7 +13,7 @@ use crate::{
     carried::{Input, Slot, input_of},
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::{branch_log::BranchLog, invocation::Invocation},
+    run::{branch_log::BranchLog, executor::CommitMark, invocation::Invocation},
     state::State,
 };
 
@@ -57,10 +54,9 @@ pub(crate) struct Group<S> {
 }
 
 /// A branch of a group.
-#[derive(Clone, Copy)]
 pub(crate) struct Branch {
-    /// The first step.
-    pub(crate) entry: StepId,
+    /// The steps of the branch, with the first one in front.
+    pub(crate) steps: Vec<StepId>,
     /// Set if a walk through the branch may visit a step twice.
     pub(crate) may_loop: bool,
 }
@@ -109,7 +105,7 @@ pub(crate) trait ErasedNode<S, C>: Send + Sync {
         state: &'a mut S,
         services: &'a C,
         invocation: &'a Invocation<'a>,
-        is_written: &'a AtomicBool,
+        commit: &'a CommitMark,
     ) -> BoxFuture<'a, Result<usize, NodeError>>;
 
     /// Returns [`Node::MUTATES_STATE`].
@@ -152,11 +148,19 @@ where
         state: &'a mut S,
         services: &'a C,
         invocation: &'a Invocation<'a>,
-        is_written: &'a AtomicBool,
+        commit: &'a CommitMark,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
             let input = input_of(invocation.input).ok_or_else(no_input)?;
-            let output = self.node.run(NodeContext::new(state, input, services, invocation, is_written)).await?;
+            // A graph commits the changes of its own nodes. What another node does inside it is committed with the node.
+            let inner = CommitMark::new();
+            let commit = if N::MUTATES_STATE && self.node.outline().is_none() {
+                commit.changes_begin();
+                &inner
+            } else {
+                commit
+            };
+            let output = self.node.run(NodeContext::new(state, input, services, invocation, commit)).await?;
             (self.route)(state, output, &invocation.scope.slot)
         })
     }
@@ -235,20 +239,23 @@ impl<S: State, C> Plan<S, C> {
         &self.steps[step.index()]
     }
 
+    /// Returns the first node that runs in a step.
+    pub(crate) fn first_node<'p>(&'p self, step: &'p Step<S, C>) -> &'p Step<S, C> {
+        match &step.work {
+            Work::Group(group) => match group.branches.first().and_then(|branch| branch.steps.first()) {
+                Some(first) => self.first_node(self.step(*first)),
+                None => step,
+            },
+            Work::Node(_) | Work::Branch(_) => step,
+        }
+    }
+
     pub(crate) fn names(&self) -> Vec<&str> {
         self.steps.iter().map(|step| &*step.name).collect()
     }
 }
 
 impl<S: State, C> Step<S, C> {
-    /// Returns whether a failed attempt may leave the state half changed.
-    pub(crate) fn mutates_state(&self) -> bool {
-        match &self.work {
-            Work::Node(node) => node.mutates_state(),
-            Work::Branch(_) | Work::Group(_) => false,
-        }
-    }
-
     /// Returns whether a decision follows, which may fail after the work has succeeded.
     pub(crate) fn has_decision(&self) -> bool {
         self.edges.first().is_some_and(|edge| edge.label.is_some())

@@ -2,15 +2,24 @@
 
 use std::fmt;
 
+use futures_util::future::BoxFuture;
+
 use super::{
-    builder::StateGraph, compiled::CompiledGraph, error::BuildError, lower::lower, outline::Outline, plan::Plan,
+    builder::StateGraph,
+    compiled::CompiledGraph,
+    error::BuildError,
+    lower::lower,
+    outline::Outline,
+    plan::{ErasedParallelNode, Plan},
 };
 use crate::{
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{
-        executor::{Progress, walk},
-        invocation::Invocation,
+        branch_log::BranchLog,
+        executor::{CommitMark, Progress, walk},
+        group::run_inner_branch,
+        invocation::{Arrival, Invocation},
     },
     state::State,
 };
@@ -33,11 +42,54 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.plan, None, cx.services, cx.state, cx.invocation).await
+        run_inside(&self.plan, None, cx.services, cx.state, cx.commit, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
         Some(&self.outline)
+    }
+}
+
+/// A graph written inside a branch of another one. Its nodes read the state, and their updates are those of the branch.
+pub struct ParallelSubgraph<S: State, C>(Subgraph<S, C>);
+
+impl<S: State, C> ParallelSubgraph<S, C> {
+    /// Checks the graph and makes it a node of a branch.
+    pub(crate) fn new(graph: StateGraph<S, C>) -> Result<Self, BuildError> {
+        Subgraph::new(graph).map(Self)
+    }
+}
+
+impl<S: State, C: Send + Sync + 'static> ErasedParallelNode<S, C> for ParallelSubgraph<S, C> {
+    fn run<'a>(
+        &'a self,
+        state: &'a S,
+        services: &'a C,
+        invocation: &'a Invocation<'a>,
+        log: &'a mut BranchLog<S>,
+    ) -> BoxFuture<'a, Result<usize, NodeError>> {
+        Box::pin(async move {
+            let scope = invocation.scope.inside(invocation.path.clone(), None);
+            let arrival = Arrival { error: invocation.error, input: None };
+            let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, arrival).await;
+            ended.map_err(|failure| *failure)?;
+            invocation.scope.join([scope.taken()]);
+            Ok(0)
+        })
+    }
+
+    fn starts_tasks(&self) -> bool {
+        false
+    }
+
+    fn outline(&self) -> Option<&Outline> {
+        Some(&self.0.outline)
+    }
+}
+
+impl<S: State, C> fmt::Debug for ParallelSubgraph<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ParallelSubgraph").field(&self.0).finish()
     }
 }
 
@@ -58,7 +110,7 @@ where
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        self.run_as_node(cx.state, cx.invocation).await
+        self.run_as_node(cx.state, cx.commit, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -68,8 +120,13 @@ where
 
 impl<S: State, D: Send + Sync + 'static> CompiledGraph<S, D> {
     /// Runs the graph as a node of another one.
-    pub(super) async fn run_as_node(&self, state: &mut S, invocation: &Invocation<'_>) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, self.app.own_limit, &self.app.services, state, invocation).await
+    pub(super) async fn run_as_node(
+        &self,
+        state: &mut S,
+        commit: &CommitMark,
+        invocation: &Invocation<'_>,
+    ) -> Result<(), NodeError> {
+        run_inside(&self.app.plan, self.app.own_limit, &self.app.services, state, commit, invocation).await
     }
 }
 
@@ -158,9 +215,11 @@ where
     I: Fn(&S) -> T + Send + Sync + 'static,
     B: Fn(T) -> S::Update + Send + Sync + 'static,
 {
-    async fn run_parallel(&self, cx: ParallelContext<'_, S, C>) -> Result<Option<S::Update>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, S, C>) -> Result<(Option<S::Update>, ()), NodeError> {
         let inner = self.run_mapped((self.into)(cx.state), cx.invocation).await?;
-        Ok(Some((self.back)(inner)))
+        Ok((Some((self.back)(inner)), ()))
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -171,7 +230,7 @@ where
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
     async fn run_mapped(&self, mut state: T, invocation: &Invocation<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
-        run_inside(&app.plan, app.own_limit, &app.services, &mut state, invocation).await?;
+        run_inside(&app.plan, app.own_limit, &app.services, &mut state, &CommitMark::new(), invocation).await?;
         Ok(state)
     }
 }
@@ -188,11 +247,12 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     own_limit: Option<usize>,
     services: &C,
     state: &mut S,
+    commit: &CommitMark,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
     let scope = invocation.scope.inside(invocation.path.clone(), own_limit);
     let progress = Progress::new(plan.entry);
-    walk(plan, services, &scope, state, &progress, invocation.error).await.map_err(|failure| *failure)?;
+    walk(plan, services, &scope, state, commit, &progress, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([scope.taken()]);
     Ok(())

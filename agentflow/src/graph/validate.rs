@@ -331,7 +331,7 @@ impl<S: State, C> Checker<'_, S, C> {
                     let group = self.name(place.group);
                     self.report(location, BuildProblemKind::NotParallel { node, group });
                 }
-                (WorkDeclaration::Branch(..), None) => self.report(location, BuildProblemKind::NotInGroup { node }),
+                (WorkDeclaration::Branch(..), None) if !self.graph.is_in_branch => self.report(location, BuildProblemKind::NotInGroup { node }),
                 _ => {}
             }
         }

@@ -3,10 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,18 +13,20 @@ use tokio::time::{Instant, sleep};
 use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
-    executor::Progress,
-    invocation::Invocation,
+    executor::CommitMark,
+    branch_log::BranchLog,
+    invocation::{Arrival, Invocation},
     scope::PathScope,
 };
 use crate::{
+    carried::Slot,
     attempt::{AttemptFault, guarded},
     error::{AttemptTimedOut, NodeError, catch_panic, text_of},
     graph::{
         options::NodeOptions,
         plan::{ErasedNode, ErasedParallelNode, Router},
     },
-    retry::{Delays, RetryPolicy},
+    retry::Delays,
     span::GuardedSpan,
     state::State,
 };
@@ -39,9 +38,7 @@ pub(super) trait Attempt: Send {
     fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
 
     /// Takes the decision after the node, if it is one from the state. An error of the decision is the node's error.
-    fn route(&self, output: Self::Output) -> Result<Self::Output, NodeError> {
-        Ok(output)
-    }
+    fn route(&mut self, output: Self::Output, slot: &Slot) -> Result<Self::Output, NodeError>;
 
     /// Restores the state from before the first attempt, after one has failed. Returns whether the state is that one.
     fn roll_back(&mut self) -> bool;
@@ -49,8 +46,10 @@ pub(super) trait Attempt: Send {
     /// Keeps the changes of an attempt that succeeded.
     fn commit(&mut self) {}
 
-    /// Returns whether the node is a graph, whose nodes commit their own changes.
-    fn is_graph(&self) -> bool;
+    /// Returns whether an update of the node has to be undone if a reducer panics.
+    fn undoes_updates(&self) -> bool {
+        false
+    }
 }
 
 /// The attempts of a node that changes the state.
@@ -59,12 +58,13 @@ pub(super) struct SequentialAttempt<'s, S, C> {
     pub(super) state: &'s mut S,
     /// A copy of the state, if it may have to be restored.
     pub(super) before: Option<S>,
-    /// Set when a node that does not mutate the state in place has written it.
-    pub(super) is_written: AtomicBool,
+    /// Set if there is no such copy because the node only reads the state, and yet an update of its own has to be undone if
+    /// a reducer panics.
+    pub(super) undoes_updates: bool,
+    pub(super) commit: &'s CommitMark,
     /// Takes the decision from the state; without a router, the node returns the index of its outgoing edge itself.
     pub(super) router: Option<&'s dyn Router<S>>,
     pub(super) services: &'s C,
-    pub(super) progress: &'s Progress,
 }
 
 /// An interrupt drops the node in the middle of an attempt or between two. The state is what it was before the node, if
@@ -74,7 +74,7 @@ impl<S, C> Drop for SequentialAttempt<'_, S, C> {
         if let Some(before) = self.before.take() {
             // The destructor of the state is user code and may panic.
             catch_panic(|| *self.state = before);
-            self.progress.commit();
+            self.commit.commit();
         }
     }
 }
@@ -84,29 +84,34 @@ impl<S: State, C: Send + Sync + 'static> Attempt for SequentialAttempt<'_, S, C>
     type Output = usize;
 
     fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
-        self.node.run(self.state, self.services, invocation, &self.is_written)
+        self.node.run(self.state, self.services, invocation, self.commit)
     }
 
-    fn route(&self, edge: usize) -> Result<usize, NodeError> {
-        self.router.map_or(Ok(edge), |router| routed(router, self.state))
+    fn route(&mut self, edge: usize, slot: &Slot) -> Result<usize, NodeError> {
+        let Some(router) = self.router else { return Ok(edge) };
+        let edge = routed(router, self.state, slot);
+        if edge.is_err() && self.node.mutates_state() {
+            // The decision is a part of the node, which has therefore failed, even if it is a graph that succeeded.
+            self.commit.changes_begin();
+        }
+        edge
     }
 
     fn roll_back(&mut self) -> bool {
         if let Some(before) = &self.before {
             self.state.clone_from(before);
-            return true;
+            self.commit.commit();
         }
-        // Relaxed: the node wrote the flag in this task, and has ended.
-        !self.node.mutates_state() && !self.is_written.load(Ordering::Relaxed)
+        self.commit.is_committed()
     }
 
     fn commit(&mut self) {
         self.before = None;
-        self.progress.commit();
+        self.commit.commit();
     }
 
-    fn is_graph(&self) -> bool {
-        self.node.outline().is_some()
+    fn undoes_updates(&self) -> bool {
+        self.undoes_updates
     }
 }
 
@@ -115,34 +120,51 @@ pub(super) struct ParallelAttempt<'s, S: State, C> {
     pub(super) node: &'s dyn ErasedParallelNode<S, C>,
     pub(super) state: &'s S,
     pub(super) services: &'s C,
-    /// The destination of the update. It is not returned, because every future that it passes through would move it.
-    pub(super) update: &'s mut Option<S::Update>,
+    /// Takes the decision from the state, as in [`SequentialAttempt`].
+    pub(super) router: Option<&'s dyn Router<S>>,
+    /// The destination of the updates. They are not returned, because every future that they pass through would move them.
+    pub(super) log: &'s mut BranchLog<S>,
+    /// The number of updates in the log before the node.
+    pub(super) before: usize,
+    /// The state with the updates of the node, if its decision was taken from it.
+    pub(super) after: Option<S>,
 }
 
 impl<S: State, C: Send + Sync + 'static> Attempt for ParallelAttempt<'_, S, C> {
-    type Output = ();
+    /// The index of the outgoing edge.
+    type Output = usize;
 
-    fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<(), NodeError>> {
-        self.node.run(self.state, self.services, invocation, self.update)
+    fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
+        self.node.run(self.state, self.services, invocation, self.log)
+    }
+
+    fn route(&mut self, edge: usize, slot: &Slot) -> Result<usize, NodeError> {
+        let Some(router) = self.router else { return Ok(edge) };
+        // The updates are merged by code of the state.
+        let after = catch_unwind(AssertUnwindSafe(|| {
+            let mut after = self.state.clone();
+            self.log.iter().skip(self.before).for_each(|entry| after.apply(entry.update.clone()));
+            after
+        }));
+        let after = self.after.insert(after.map_err(NodeError::panicked)?);
+        routed(router, after, slot)
     }
 
     fn roll_back(&mut self) -> bool {
+        self.log.truncate(self.before);
         true
-    }
-
-    fn is_graph(&self) -> bool {
-        self.node.outline().is_some()
     }
 }
 
 /// Calls the router; its panic becomes an error.
-pub(super) fn routed<S>(router: &dyn Router<S>, state: &S) -> Result<usize, NodeError> {
-    catch_unwind(AssertUnwindSafe(|| router.route(state))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
+pub(super) fn routed<S>(router: &dyn Router<S>, state: &S, slot: &Slot) -> Result<usize, NodeError> {
+    catch_unwind(AssertUnwindSafe(|| router.route(state, slot))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
 }
 
 /// The failure of an attempt.
 struct FailedAttempt {
     source: NodeError,
+    started: Instant,
     elapsed: Duration,
 }
 
@@ -152,10 +174,11 @@ pub(super) async fn run_attempts<A: Attempt>(
     path: &Arc<str>,
     options: &NodeOptions,
     scope: &PathScope<'_>,
-    error: Option<&NodeFailure>,
+    Arrival { error, input }: Arrival<'_>,
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
-    let invocation = Invocation { scope, path, attempt: 1, error, events: scope.run.sink.writer(path) };
+    let undoes_updates = node.undoes_updates();
+    let invocation = Invocation { scope, path, attempt: 1, error, input, events: scope.run.sink.writer(path), undoes_updates };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.
@@ -173,7 +196,7 @@ async fn retry_attempts<A: Attempt>(
     options: &NodeOptions,
 ) -> Result<A::Output, Box<Failure>> {
     let Invocation { scope, path, .. } = invocation;
-    let mut delays = options.retry.as_ref().map(RetryPolicy::delays);
+    let mut delays = options.retry.as_ref().map(|retry| retry.delays(failed.started));
     loop {
         scope.run.last_node.forget();
         let delay = next_delay(node, failed, &invocation, delays.as_mut())?;
@@ -194,17 +217,13 @@ async fn retry_attempts<A: Attempt>(
 /// Returns the delay before the next attempt, or the failure if there is no further attempt.
 fn next_delay<A: Attempt>(
     node: &mut A,
-    FailedAttempt { source, elapsed }: FailedAttempt,
+    FailedAttempt { source, elapsed, .. }: FailedAttempt,
     invocation: &Invocation<'_>,
     delays: Option<&mut Delays<'_>>,
 ) -> Result<Duration, Box<Failure>> {
     let Invocation { scope, path, attempt, .. } = *invocation;
     let is_committed = node.roll_back();
-    let failure = Failure::of_node(
-        NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
-        is_committed,
-        node.is_graph(),
-    );
+    let failure = Failure::of_node(NodeFailure { node: Arc::clone(path), attempt, elapsed, source }, is_committed);
     // An interrupt of the run or a conflict inside a subgraph is no failure of this attempt, and is not retried.
     let delay = match &failure.kind {
         RunErrorKind::Node(failed) if is_committed => {
@@ -250,7 +269,7 @@ async fn run_attempt<A: Attempt>(
     let result = guarded(Pin::new(&mut running), timeout, node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));
-    match result.and_then(|output| node.route(output)) {
+    match result.and_then(|output| node.route(output, &scope.slot)) {
         Ok(output) => {
             node.commit();
             // The event is written without waiting for the reader: the next node waits before it starts.
@@ -260,7 +279,7 @@ async fn run_attempt<A: Attempt>(
             sink.push(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() });
             Ok(output)
         }
-        Err(source) => Err(FailedAttempt { source, elapsed: started.elapsed() }),
+        Err(source) => Err(FailedAttempt { source, started, elapsed: started.elapsed() }),
     }
 }
 

@@ -9,11 +9,13 @@ use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     group::run_group,
+    invocation::Arrival,
     loops::LoopTrace,
     scope::PathScope,
 };
 use crate::{
-    error::catch_panic,
+    carried::Input,
+    error::{NodeError, catch_panic},
     graph::{
         outline::Edge,
         plan::{Plan, Step, Work},
@@ -27,32 +29,50 @@ use crate::{
 /// All accesses are relaxed: the walk and the reader of its position run in one task, one after the other.
 pub(crate) struct Progress {
     step: AtomicUsize,
-    /// `true` if the state is as the last successful node left it.
-    is_committed: AtomicBool,
 }
 
-impl Progress {
-    pub(crate) fn new(entry: StepId) -> Self {
-        Self { step: AtomicUsize::new(entry.index()), is_committed: AtomicBool::new(true) }
+/// Records whether a state is committed. Each state has one mark: a graph that is a node shares the mark of the graph
+/// around it, as it shares the state.
+///
+/// All accesses are relaxed, as those of [`Progress`].
+#[derive(Debug)]
+pub(crate) struct CommitMark(AtomicBool);
+
+impl CommitMark {
+    /// Creates the mark of a state that no node has changed yet.
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(true))
     }
 
-    fn set(&self, step: StepId, is_committed: bool) {
-        self.step.store(step.index(), Ordering::Relaxed);
-        self.is_committed.store(is_committed, Ordering::Relaxed);
+    /// Records that a node may change the state from now on.
+    #[inline]
+    pub(crate) fn changes_begin(&self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 
     /// Records that the state is committed: the node has succeeded, or its changes were undone.
     #[inline]
-    pub(super) fn commit(&self) {
-        self.is_committed.store(true, Ordering::Relaxed);
+    pub(crate) fn commit(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the state is as the last successful node left it.
+    pub(crate) fn is_committed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Progress {
+    pub(crate) fn new(entry: StepId) -> Self {
+        Self { step: AtomicUsize::new(entry.index()) }
+    }
+
+    fn set(&self, step: StepId) {
+        self.step.store(step.index(), Ordering::Relaxed);
     }
 
     pub(super) fn step<'p, S: State, C>(&self, plan: &'p Plan<S, C>) -> &'p Step<S, C> {
         plan.step(StepId::new(self.step.load(Ordering::Relaxed)))
-    }
-
-    pub(super) fn is_committed(&self) -> bool {
-        self.is_committed.load(Ordering::Relaxed)
     }
 }
 
@@ -63,67 +83,91 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
+    commit: &CommitMark,
     progress: &Progress,
     mut inherited: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
     let mut at = plan.entry;
     let mut error: Option<NodeFailure> = None;
-    let mut trace = LoopTrace::new(plan);
+    let mut input: Option<Input> = None;
+    let mut trace = LoopTrace::new(plan, plan.may_loop);
     loop {
         let step = plan.step(at);
-        progress.set(at, !step.mutates_state());
-        let given = error.as_ref().or(inherited);
-        let edge = match run_step(plan, step, services, scope, state, progress, given).await {
+        progress.set(at);
+        let arrival =
+            Arrival { error: error.as_ref().or(inherited), input: input.as_ref().and_then(Input::value) };
+        let edge = match run_step(plan, step, services, scope, state, commit, arrival).await {
             Ok(edge) => edge,
-            Err(mut failure) => {
-                if let RunErrorKind::RecursionLimit { nodes, .. } = &mut failure.kind
-                    && nodes.is_empty()
-                {
-                    *nodes = trace.nodes(plan, scope);
-                }
-                let Some(fallback) = step.on_error else { return Err(failure) };
-                let failure = failure.into_recoverable()?;
-                // The error belongs to the user and may panic when it is formatted.
-                catch_panic(
-                    || tracing::warn!(node = &*step.name, error = %failure, "node failed, continuing with its fallback"),
-                );
+            Err(failure) => {
+                let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                 error = Some(failure);
+                input = None;
                 trace.visit(at);
                 at = fallback;
-                let to = &plan.step(at).name;
-                let taken = || EventKind::FallbackTaken {
-                    node: scope.path(&step.name).to_string(),
-                    to: scope.path(to).to_string(),
-                };
-                scope.run.sink.push(taken);
                 continue;
             }
         };
         error = None;
         inherited = None;
         trace.visit(at);
-        progress.commit();
-        let Some(Edge { label, to }) = step.edges.get(edge) else {
-            return Ok(());
-        };
-        if let Some(route) = label {
-            scope.run.sink.push(|| EventKind::RouteTaken {
-                node: scope.path(&step.name).to_string(),
-                route: route.to_string(),
-                to: match to {
-                    Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
-                    Next::End => scope.end(),
-                },
-            });
-        }
-        match to {
-            Next::Step(to) => at = *to,
+        commit.commit();
+        let (next, carried) = follow(plan, step, edge, scope);
+        input = carried;
+        match next {
+            Next::Step(to) => at = to,
             // Nothing is awaited between the success of the last node and the end, so that no interrupt comes between.
             Next::End => return Ok(()),
         }
         // Yields from time to time, so that a loop of nodes that never wait does not block the thread.
         consume_budget().await;
     }
+}
+
+/// Returns the step at which the walk continues after a failure, with the failure, or the failure if there is none.
+pub(super) fn fall_back<S: State, C>(
+    plan: &Plan<S, C>,
+    step: &Step<S, C>,
+    mut failure: Box<Failure>,
+    trace: &LoopTrace,
+    scope: &PathScope<'_>,
+) -> Result<(StepId, NodeFailure), Box<Failure>> {
+    if let RunErrorKind::RecursionLimit { nodes, .. } = &mut failure.kind
+        && nodes.is_empty()
+    {
+        *nodes = trace.nodes(plan, scope);
+    }
+    let Some(fallback) = step.on_error else { return Err(failure) };
+    let failure = failure.into_recoverable()?;
+    // The error belongs to the user and may panic when it is formatted.
+    catch_panic(|| tracing::warn!(node = &*step.name, error = %failure, "node failed, continuing with its fallback"));
+    scope.run.sink.push(|| EventKind::FallbackTaken {
+        node: scope.path(&step.name).to_string(),
+        to: scope.path(&plan.step(fallback).name).to_string(),
+    });
+    Ok((fallback, failure))
+}
+
+/// Follows an outgoing edge of the step. Returns its target, and the value that it carries.
+#[inline]
+pub(super) fn follow<S: State, C>(
+    plan: &Plan<S, C>,
+    step: &Step<S, C>,
+    edge: usize,
+    scope: &PathScope<'_>,
+) -> (Next, Option<Input>) {
+    let Some(Edge { label, to, carries }) = step.edges.get(edge) else { return (Next::End, None) };
+    if let Some(route) = label {
+        scope.run.sink.push(|| EventKind::RouteTaken {
+            node: scope.path(&step.name).to_string(),
+            route: route.to_string(),
+            to: match to {
+                Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
+                Next::End => scope.end(),
+            },
+            carries: carries.map(|carried| carried.short_name()),
+        });
+    }
+    (*to, carries.and_then(|_| scope.slot.take()))
 }
 
 /// Runs one step. Returns the index of its outgoing edge.
@@ -133,34 +177,40 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
-    progress: &Progress,
-    error: Option<&NodeFailure>,
+    commit: &CommitMark,
+    arrival: Arrival<'_>,
 ) -> Result<usize, Box<Failure>> {
     match &step.work {
         Work::Node(node) => {
             let path = scope.enter(&step.name)?;
-            let may_be_restored = step.options.retry.is_some() || step.on_error.is_some();
-            let may_be_changed = node.mutates_state() || step.has_decision();
-            let before = (may_be_restored && may_be_changed).then(|| state.clone());
+            let is_restorable = step.options.retry.is_some() || step.on_error.is_some();
+            let is_copied = is_restorable && (node.mutates_state() || step.has_decision());
             let mut node = SequentialAttempt {
                 node: &**node,
+                before: is_copied.then(|| state.clone()),
+                undoes_updates: is_restorable && !is_copied,
                 state,
-                before,
-                is_written: AtomicBool::new(false),
+                commit,
                 router: step.router.as_deref(),
                 services,
-                progress,
             };
-            run_attempts(&mut node, &path, &step.options, scope, error).await
+            run_attempts(&mut node, &path, &step.options, scope, arrival).await
         }
-        Work::Group(branches) => {
-            run_group(plan, branches, services, scope, state, error).await?;
-            let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state));
-            edge.map_err(|source| {
-                Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))
-            })
+        Work::Group(group) => {
+            run_group(plan, step, group, services, scope, state, commit, arrival).await?;
+            let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state, &scope.slot));
+            edge.map_err(|source| failure_of(step, source, scope))
         }
         // A graph with such a node outside of a group does not compile.
         Work::Branch(_) => Ok(0),
     }
+}
+
+/// Returns the failure of a group itself: of its decision, of its items, or of all branches.
+pub(super) fn failure_of<S: State, C>(
+    step: &Step<S, C>,
+    source: impl Into<NodeError>,
+    scope: &PathScope<'_>,
+) -> Box<Failure> {
+    Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))
 }

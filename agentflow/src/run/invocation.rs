@@ -27,4 +27,6 @@ pub(crate) struct Invocation<'a> {
     /// The value that the edge to this node carries.
     pub(crate) input: Option<&'a Carried>,
     pub(crate) events: EventWriter,
+    /// Set if an update of the node has to be undone if a reducer panics, because the node may run again, or has a fallback.
+    pub(crate) undoes_updates: bool,
 }

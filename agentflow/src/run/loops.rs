@@ -70,7 +70,8 @@ fn add_names<S: State, C>(plan: &Plan<S, C>, scope: &PathScope<'_>, step: StepId
     match &step.work {
         Work::Group(group) => {
             // A branch that loops has a trace of its own; of the others the first nodes suffice.
-            group.branches.iter().for_each(|branch| add_names(plan, scope, branch.entry, names));
+            let firsts = group.branches.iter().filter_map(|branch| branch.steps.first());
+            firsts.for_each(|first| add_names(plan, scope, *first, names));
         }
         Work::Node(_) | Work::Branch(_) => names.push(scope.path(&step.name).into_owned()),
     }

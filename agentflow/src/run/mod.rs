@@ -6,7 +6,7 @@ pub(crate) mod error;
 mod event;
 pub(crate) mod event_channel;
 pub(crate) mod executor;
-mod group;
+pub(crate) mod group;
 mod interrupt;
 pub(crate) mod invocation;
 mod join_all;

@@ -44,6 +44,8 @@ pub(crate) struct PathScope<'a> {
     subgraph: Option<Arc<str>>,
     /// The index of the item in each `each` of the graph that the path is in: `[2][0]`.
     items: Option<Arc<str>>,
+    /// True on the path of a branch.
+    is_branch: bool,
     /// The value on its way to the next step of the path.
     pub(crate) slot: Slot,
     /// The recursion limit that holds on this path.
@@ -73,6 +75,7 @@ impl<'a> PathScope<'a> {
             run,
             subgraph: None,
             items: None,
+            is_branch: false,
             slot: Slot::default(),
             limit,
             steps_at_start: steps,
@@ -83,7 +86,8 @@ impl<'a> PathScope<'a> {
     /// Creates the scope of a branch, which counts its own steps.
     pub(crate) fn branch(&self) -> Self {
         let steps = self.steps_left.load(Ordering::Relaxed);
-        self.derive(self.subgraph.clone(), self.items.clone(), self.limit.clone(), steps)
+        let derived = self.derive(self.subgraph.clone(), self.items.clone(), self.limit.clone(), steps);
+        Self { is_branch: true, ..derived }
     }
 
     /// Creates the scope of the branch of an item, which counts its own steps.
@@ -110,6 +114,7 @@ impl<'a> PathScope<'a> {
             run: self.run,
             subgraph,
             items,
+            is_branch: false,
             slot: Slot::default(),
             limit,
             steps_at_start: steps,
@@ -150,12 +155,13 @@ impl<'a> PathScope<'a> {
         }
     }
 
-    /// Returns the name of an end of this path, `END` or `JOIN`.
-    pub(crate) fn end(&self, name: &str) -> String {
+    /// Returns the name of the end of this path.
+    pub(crate) fn end(&self) -> String {
+        let end = if self.is_branch { "JOIN" } else { "END" };
         let items = self.items.as_deref().unwrap_or_default();
         match &self.subgraph {
-            None => format!("{name}{items}"),
-            Some(subgraph) => format!("{subgraph}/{name}{items}"),
+            None => format!("{end}{items}"),
+            Some(subgraph) => format!("{subgraph}/{end}{items}"),
         }
     }
 

@@ -173,8 +173,10 @@ impl<C: Send + Sync + 'static> Node<Trip, C> for Say {
 }
 
 impl<C: Send + Sync + 'static> ParallelNode<Trip, C> for Say {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<Option<TripUpdate>, NodeError> {
-        Ok(Some(Trip::update().steps([cx.node_name()])))
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<(Option<TripUpdate>, ()), NodeError> {
+        Ok((Some(Trip::update().steps([cx.node_name()])), ()))
     }
 }
 

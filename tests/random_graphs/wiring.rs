@@ -75,8 +75,10 @@ impl Node<Trace> for Zero {
 }
 
 impl ParallelNode<Trace> for Empty {
-    async fn run_parallel(&self, _: ParallelContext<'_, Trace>) -> Result<Option<TraceUpdate>, NodeError> {
-        Ok(None)
+    type Output = ();
+
+    async fn run_parallel(&self, _: ParallelContext<'_, Trace>) -> Result<(Option<TraceUpdate>, ()), NodeError> {
+        Ok((None, ()))
     }
 }
 

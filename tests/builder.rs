@@ -324,7 +324,7 @@ mod refused {
         graph.add_edge(agentflow::START, "G").add_route("B", router, []);
         assert_eq!(
             problems(graph),
-            ["node `B` runs in group `G`, so it has no edges of its own; add them to the group"]
+            ["node `B` has no outgoing edge; end the graph with `add_edge(\"B\", JOIN)`"]
         );
     }
 

@@ -125,10 +125,12 @@ pub enum BuildProblemKind {
         entry: Arc<str>,
     },
     /// Nothing follows the node.
-    #[error("node `{node}` has no outgoing edge; end the graph with `add_edge(\"{node}\", END)`")]
+    #[error("node `{node}` has no outgoing edge; end the graph with `add_edge(\"{node}\", {end})`")]
     NoOutgoingEdge {
         /// The node.
         node: Arc<str>,
+        /// The end of the path that the node is on: `END`, or `JOIN` in a branch.
+        end: &'static str,
     },
     /// A decision has two arms with the same route, so the second is never taken.
     #[error("the decision after `{from}` has two arms for `{route}`")]
@@ -202,10 +204,12 @@ pub enum BuildProblemKind {
         group: Arc<str>,
     },
     /// A loop has no path to [`END`](super::END), or to the end of its branch.
-    #[error("{}", endless_loop(.nodes))]
+    #[error("{}", endless_loop(.nodes, .end))]
     EndlessLoop {
         /// The nodes of the loop.
         nodes: Vec<Arc<str>>,
+        /// The end of the path that they are on: `END`, or `JOIN` in a branch.
+        end: &'static str,
     },
     /// An edge carries a value, and the node that it leads to takes another one, or none.
     #[error("the edge from `{from}` to `{to}` carries `{carried}`, and the node takes {}", input(.taken))]
@@ -242,11 +246,11 @@ fn input(taken: &Option<&'static str>) -> String {
     taken.map_or_else(|| "no input".to_owned(), |taken| format!("`{taken}`"))
 }
 
-fn endless_loop(nodes: &[Arc<str>]) -> String {
+fn endless_loop(nodes: &[Arc<str>], end: &str) -> String {
     let names: Vec<_> = nodes.iter().map(|node| format!("`{node}`")).collect();
     let (subject, pronoun) = match &names[..] {
         [name] => (format!("node {name} loops"), "it"),
         names => (format!("nodes {} loop", names.join(", ")), "them"),
     };
-    format!("{subject} forever: no path leads from {pronoun} to the end")
+    format!("{subject} forever: no path leads from {pronoun} to `{end}`")
 }

@@ -293,7 +293,8 @@ impl<S: State, C> Checker<'_, S, C> {
         let mut open: Vec<_> = self.ids().filter(|step| self.step(*step).place.is_some()).collect();
         while let Some(step) = open.pop() {
             let (Some(place), Some(fallback)) = (self.step(step).place, fallbacks.get(&step.index())) else { continue };
-            if self.step(*fallback).place.is_none() && *fallback != place.group {
+            let is_node = matches!(graph.steps[fallback.index()].work, WorkDeclaration::Node(..));
+            if self.step(*fallback).place.is_none() && !is_node && *fallback != place.group {
                 self.step_mut(*fallback).place = Some(place);
                 self.step_mut(place.group).branches[place.branch].push(*fallback);
                 open.push(*fallback);
@@ -443,10 +444,10 @@ impl<S: State, C> Checker<'_, S, C> {
     /// The rules that concern a path as a whole.
     fn topology(&mut self, entry: StepId) {
         let main = self.ids().filter(|step| self.step(*step).place.is_none()).collect();
-        let mut paths: Vec<(StepId, Vec<StepId>)> = vec![(entry, main)];
+        let mut paths: Vec<(StepId, Vec<StepId>, &'static str)> = vec![(entry, main, "END")];
         let branches = self.steps.iter().flat_map(|step| &step.branches);
-        paths.extend(branches.filter_map(|branch| Some((*branch.first()?, branch.clone()))));
-        for (entry, path) in paths {
+        paths.extend(branches.filter_map(|branch| Some((*branch.first()?, branch.clone(), "JOIN"))));
+        for (entry, path, end) in paths {
             let edges = |step: StepId| {
                 let CheckedStep { edges, on_error, .. } = self.step(step);
                 StepEdges { next: edges.iter().map(|checked| checked.edge.to).collect(), on_error: *on_error }
@@ -454,7 +455,7 @@ impl<S: State, C> Checker<'_, S, C> {
             for violation in violations_of_path(entry, &path, edges) {
                 let (step, kind) = match violation {
                     Violation::NoOutgoingEdge(step) => {
-                        (step, BuildProblemKind::NoOutgoingEdge { node: self.name(step) })
+                        (step, BuildProblemKind::NoOutgoingEdge { node: self.name(step), end })
                     }
                     Violation::Unreachable(step) => {
                         (step, BuildProblemKind::Unreachable { node: self.name(step), entry: self.name(entry) })
@@ -462,7 +463,7 @@ impl<S: State, C> Checker<'_, S, C> {
                     Violation::EndlessLoop(steps) => {
                         let Some(first) = steps.first() else { continue };
                         let nodes = steps.iter().map(|step| self.name(*step)).collect();
-                        (*first, BuildProblemKind::EndlessLoop { nodes })
+                        (*first, BuildProblemKind::EndlessLoop { nodes, end })
                     }
                 };
                 self.report(self.step(step).location, kind);

@@ -9,8 +9,9 @@ use std::{
 use agentflow::{
     AgentState, CancellationToken, CompiledGraph, NodeError, RunConfig, RunError, ShutdownReport, State,
     graph::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::{LastState, RunErrorKind},
+    run::{EventKind, LastState, RunErrorKind},
 };
+use futures::StreamExt;
 use tokio::task::JoinHandle;
 use tracing::{
     Event, Level, Subscriber,
@@ -235,4 +236,9 @@ impl Journal {
     pub(crate) fn entries(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
+}
+
+/// Runs the app and returns its events.
+pub(crate) async fn events<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> Vec<EventKind> {
+    app.stream(Trip::default(), RunConfig::new()).map(|event| event.kind).collect().await
 }

@@ -10,8 +10,8 @@ pub use tokio_util::sync::CancellationToken;
 
 pub use crate::carried::{Input, InputType, Slot};
 use crate::graph::{
-    ArmDeclaration, EdgeTarget, collect_items,
-    plan::{Each, GroupKind},
+    ArmDeclaration, EdgeTarget, WorkDeclaration, collect_items,
+    plan::{Each, GroupKind, RoutedNode},
 };
 pub use crate::state::generated as state;
 pub use crate::{
@@ -44,13 +44,24 @@ pub trait Signature<S, R, I> {
 }
 
 /// A node of an app with services `C`. It is one bound, so that rustc reports one error.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a node that runs on state `{S}`",
+    label = "not a node of this graph",
+    note = "annotate an `async fn` with `#[agentflow::node]`, or implement `Node` by hand",
+    note = "every node of one graph takes the same `state` type"
+)]
 pub trait NodeWith<S, C, R, I>: Node<S, C, I, Output = R> {}
-#[diagnostic::do_not_recommend]
 impl<S, C, R, I, N: Node<S, C, I, Output = R>> NodeWith<S, C, R, I> for N {}
 
-/// A node of a branch in an app with services `C`.
+/// The same as [`NodeWith`], for a node of a branch.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot run in a group on state `{S}`",
+    label = "not a node that runs in parallel with others",
+    note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
+    note = "a node with `state: &mut {S}` goes before or after the group",
+    note = "a graph goes into a group with `map_state`, which says what it brings"
+)]
 pub trait ParallelNodeWith<S: State, C, R, I>: ParallelNode<S, C, I, Output = R> {}
-#[diagnostic::do_not_recommend]
 impl<S: State, C, R, I, N: ParallelNode<S, C, I, Output = R>> ParallelNodeWith<S, C, R, I> for N {}
 
 /// A node that a graph has taken in, without its edges.
@@ -58,6 +69,18 @@ impl<S: State, C, R, I, N: ParallelNode<S, C, I, Output = R>> ParallelNodeWith<S
 pub struct Placed<N, R, I> {
     node: N,
     types: PhantomData<fn() -> (R, I)>,
+}
+
+type BoxedRoute<S, R> = Box<dyn Fn(&S, R, &Slot) -> Result<usize, NodeError> + Send + Sync>;
+
+/// A value that a graph has taken in as a node, without its edges. Its type is hidden, so that rustc reports a value that
+/// is not a node where it is taken in, and nowhere else.
+pub struct PlacedValue<S, C, R>(Box<dyn FnOnce(BoxedRoute<S, R>) -> WorkDeclaration<S, C>>);
+
+impl<S, C, R> std::fmt::Debug for PlacedValue<S, C, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PlacedValue").finish_non_exhaustive()
+    }
 }
 
 /// The type of a node's input, for the edges that lead to it.
@@ -358,7 +381,6 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
 }
 
 /// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
-#[must_use]
 pub const fn result<T: Returns<F>, F: Form>() -> usize {
     0
 }
@@ -505,20 +527,51 @@ impl<S, C: Context> StateGraph<S, C> {
 
     /// Puts a value in its place as a node.
     #[must_use]
-    pub fn __place_value<R, I, N: Node<S, C, I, Output = R>>(&self, node: N) -> (Placed<N, R, I>, Takes<I>)
+    pub fn __place_value<R: 'static, I: Send + Sync + 'static, N: NodeWith<S, C, R, I>>(
+        &self,
+        node: N,
+    ) -> (PlacedValue<S, C, R>, Takes<I>)
     where
         S: State,
     {
-        placed(node)
+        let make = |route| WorkDeclaration::node(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route));
+        (PlacedValue(Box::new(make)), Takes(PhantomData))
     }
 
     /// Puts a value in its place as a node of a branch.
     #[must_use]
-    pub fn __place_parallel<R, I, N: ParallelNode<S, C, I, Output = R>>(&self, node: N) -> (Placed<N, R, I>, Takes<I>)
+    pub fn __place_parallel<R: 'static, I: Send + Sync + 'static, N: ParallelNodeWith<S, C, R, I>>(
+        &self,
+        node: N,
+    ) -> (PlacedValue<S, C, R>, Takes<I>)
     where
         S: State,
     {
-        placed(node)
+        let make = |route| WorkDeclaration::parallel(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route));
+        (PlacedValue(Box::new(make)), Takes(PhantomData))
+    }
+
+    /// Adds a value that was put in its place.
+    pub fn __value<R: Unrouted + 'static>(&mut self, name: &'static str, node: PlacedValue<S, C, R>)
+    where
+        S: 'static,
+    {
+        self.add_work(name.into(), (node.0)(Box::new(|_, _, _| Ok(0))));
+    }
+
+    /// Adds a value whose returned route selects the arm.
+    pub fn __deciding_value<R: Routed<V> + 'static, V>(
+        &mut self,
+        name: &'static str,
+        node: PlacedValue<S, C, R>,
+        router: impl Fn(&S, V, &Slot) -> usize + Send + Sync + 'static,
+        arms: &[Arm],
+    ) where
+        S: 'static,
+    {
+        let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
+        self.add_work(name.into(), (node.0)(Box::new(router)));
+        self.add_arms(name.into(), None, declared(arms), Vec::new());
     }
 
     pub fn __node<R: Unrouted, I, N: NodeWith<S, C, R, I>>(&mut self, name: &'static str, node: Placed<N, R, I>)

@@ -143,9 +143,12 @@ impl Builder<'_> {
         // rustc reports a node that does not fit at this token.
         let fit = Ident::new("_", reference.name.span());
         let placed = match self.binding(step).map(|binding| &binding.source) {
-            // The value has the user's tokens, so that rustc reports there a value that is not a node.
-            Some(Source::Value(value)) if self.is_in_branch(step) => quote!(#g.__place_parallel::<#fit, #fit, _>(#value)),
-            Some(Source::Value(value)) => quote!(#g.__place_value::<#fit, #fit, _>(#value)),
+            // rustc reports a value that is not a node at the argument for its type, which has the value's span.
+            Some(Source::Value(value)) => {
+                let place = if self.is_in_branch(step) { quote!(__place_parallel) } else { quote!(__place_value) };
+                let of_value = Ident::new("_", value.span());
+                quote!(#g.#place::<#fit, #fit, #of_value>(#value))
+            }
             Some(Source::Graph(inner)) => {
                 let is_parallel = self.is_in_branch(step);
                 let empty = Model::default();
@@ -310,19 +313,27 @@ impl Builder<'_> {
         if let (Some(Binding { source: Source::Graph(_), .. }), true) = (self.binding(id), is_in_branch) {
             return quote!(#g.__parallel_graph(#name, #node););
         }
+        let is_value = matches!(self.binding(id), Some(Binding { source: Source::Value(_), .. }));
         let returned = step.edges.iter().find_map(|edge| match edge {
             Edge::Routed { decision, targets } if decision.router.is_none() => Some((decision, targets)),
             _ => None,
         });
         let Some((decision, targets)) = returned else {
-            let add = if is_in_branch { quote!(__branch) } else { quote!(__node) };
-            return quote!(#g.#add::<#fit, _, #fit>(#name, #node););
+            return match (is_value, is_in_branch) {
+                (true, _) => quote!(#g.__value::<#fit>(#name, #node);),
+                (false, true) => quote!(#g.__branch::<#fit, _, #fit>(#name, #node);),
+                (false, false) => quote!(#g.__node::<#fit, _, #fit>(#name, #node);),
+            };
         };
-        let add = if is_in_branch { quote!(__deciding_branch) } else { quote!(__deciding) };
+        let add = match (is_value, is_in_branch) {
+            (true, _) => quote!(__deciding_value::<#fit, _>),
+            (false, true) => quote!(__deciding_branch::<#fit, _, _, #fit>),
+            (false, false) => quote!(__deciding::<#fit, _, _, #fit>),
+        };
         let route = Ident::new("__returned", Span::mixed_site());
         let router = self.router(decision, targets, &[route]);
         let arms = self.arms(decision, targets);
-        quote!(#g.#add::<#fit, _, _, #fit>(#name, #node, #router, &[#(#arms),*]);)
+        quote!(#g.#add(#name, #node, #router, &[#(#arms),*]);)
     }
 
     /// Returns the router closure: a plain `match` whose arms return the indexes of the outgoing edges. An arm that carries a

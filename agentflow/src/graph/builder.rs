@@ -142,13 +142,33 @@ pub(super) struct StepDeclaration<S, C> {
     pub(super) location: Caller,
 }
 
-pub(super) enum WorkDeclaration<S, C> {
+pub(crate) enum WorkDeclaration<S, C> {
     Node(Box<dyn ErasedNode<S, C>>, InputType),
     Branch(Box<dyn ErasedParallelNode<S, C>>, InputType),
     Group(GroupDeclaration<S>),
 }
 
-pub(super) struct GroupDeclaration<S> {
+impl<S: State, C: Send + Sync + 'static> WorkDeclaration<S, C> {
+    pub(crate) fn node<N, F, I>(node: RoutedNode<N, F, I>) -> Self
+    where
+        I: Send + Sync + 'static,
+        N: Node<S, C, I>,
+        F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
+    {
+        Self::Node(Box::new(node), InputType::of::<I>())
+    }
+
+    pub(crate) fn parallel<N, F, I>(node: RoutedNode<N, F, I>) -> Self
+    where
+        I: Send + Sync + 'static,
+        N: ParallelNode<S, C, I>,
+        F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
+    {
+        Self::Branch(Box::new(node), InputType::of::<I>())
+    }
+}
+
+pub(crate) struct GroupDeclaration<S> {
     pub(super) kind: GroupKind<S>,
     /// The type of the items, for `each`.
     pub(super) items: Option<InputType>,
@@ -259,8 +279,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     where
         S: State,
     {
-        let node = Box::new(RoutedNode::new(node, route));
-        self.add_step(name, WorkDeclaration::Node(node, InputType::of::<I>()))
+        self.add_work(name, WorkDeclaration::node(RoutedNode::<N, _, I>::new(node, route)))
     }
 
     /// Adds a node that runs in a group: it reads the state and may return an update.
@@ -306,8 +325,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     where
         S: State,
     {
-        let node = Box::new(RoutedNode::new(node, route));
-        self.add_step(name, WorkDeclaration::Branch(node, InputType::of::<I>()))
+        self.add_work(name, WorkDeclaration::parallel(RoutedNode::<N, _, I>::new(node, route)))
     }
 
     #[track_caller]
@@ -315,7 +333,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     where
         S: State,
     {
-        self.add_step(name, WorkDeclaration::Branch(Box::new(graph), InputType::of::<()>()))
+        self.add_work(name, WorkDeclaration::Branch(Box::new(graph), InputType::of::<()>()))
     }
 
     /// Adds a group of parallel branches. Each branch is a list of parallel nodes and groups, by name.
@@ -414,11 +432,11 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         M: Into<Arc<str>>,
     {
         let branches = branches.into_iter().map(|branch| branch.into_iter().map(Into::into).collect()).collect();
-        self.add_step(name, WorkDeclaration::Group(GroupDeclaration { kind, items, branches }))
+        self.add_work(name, WorkDeclaration::Group(GroupDeclaration { kind, items, branches }))
     }
 
     #[track_caller]
-    fn add_step(&mut self, name: Arc<str>, work: WorkDeclaration<S, C>) -> &mut Self {
+    pub(crate) fn add_work(&mut self, name: Arc<str>, work: WorkDeclaration<S, C>) -> &mut Self {
         self.steps.push(StepDeclaration { name, work, location: Location::caller() });
         self
     }

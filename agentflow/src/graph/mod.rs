@@ -22,7 +22,7 @@ mod validate;
 
 pub use arms::Arms;
 pub use builder::{END, EdgeSource, EdgeTarget, ItemsOf, JOIN, START, StateGraph};
-pub(crate) use builder::{ArmDeclaration, collect_items};
+pub(crate) use builder::{ArmDeclaration, WorkDeclaration, collect_items};
 pub use compiled::CompiledGraph;
 pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};

@@ -123,30 +123,30 @@ pub fn plain<I: NoInput>(_: Takes<I>) {}
     note = "the node's parameter `input` says what it takes; without one it takes nothing, `()`"
 )]
 pub trait CarriedTo<I> {
-    fn input(self) -> Input;
+    fn carried(self) -> I;
 }
 
 // The only impl, so that rustc infers the type of an expression such as `calls.into()` from it.
 #[diagnostic::do_not_recommend]
-impl<T: Send + Sync + 'static> CarriedTo<T> for T {
-    fn input(self) -> Input {
-        Input::new(self)
+impl<T> CarriedTo<T> for T {
+    fn carried(self) -> T {
+        self
     }
 }
 
 /// Puts the value that an arm carries into the slot, and returns the index of the arm.
-pub fn carry<T: CarriedTo<I>, I>(_: Takes<I>, value: T, arm: usize, slot: &Slot) -> usize {
-    slot.put(value.input());
+pub fn carry<T: CarriedTo<I>, I: Send + Sync + 'static>(_: Takes<I>, value: T, arm: usize, slot: &Slot) -> usize {
+    slot.put(Input::new(value.carried()));
     arm
 }
 
 /// Collects the items of an `each`; `None` if there are more than the limit.
-pub fn items<L: IntoIterator<Item = T>, T: Send + Sync + 'static>(
-    _: Takes<T>,
+pub fn items<L: IntoIterator<Item: CarriedTo<I>>, I: Send + Sync + 'static>(
+    _: Takes<I>,
     items: L,
     limit: usize,
 ) -> Option<Vec<Input>> {
-    collect_items(items, limit)
+    collect_items(items.into_iter().map(|item| Input::new(item.carried())), limit)
 }
 
 /// The type of a node's input. Several attempts and, in a group, several nodes may borrow the value.
@@ -159,8 +159,10 @@ pub trait InputValue: Send + Sync + 'static {}
 #[diagnostic::do_not_recommend]
 impl<T: Send + Sync + 'static> InputValue for T {}
 
-/// Checks the type of a node's input, so that rustc reports a wrong one once.
-pub const fn input<T: InputValue>() {}
+/// Checks the type of a node's input, as [`result`] does for its result.
+pub const fn input<T: InputValue>() -> usize {
+    0
+}
 
 /// An input that a node takes by value.
 #[diagnostic::on_unimplemented(
@@ -175,6 +177,34 @@ impl<T: Clone> InputByValue for T {
     fn copied(input: &T) -> T {
         input.clone()
     }
+}
+
+/// A function with mistakes, which the constant `MISTAKE` reports: rustc reports nothing that depends on a constant that
+/// failed.
+#[derive(Debug)]
+pub struct Mistaken<const MISTAKE: usize>;
+
+/// See [`Mistaken`].
+pub trait Reported {
+    /// The route and the input of such a function. rustc does not know it, so that it fits everywhere.
+    type Any;
+}
+impl<const MISTAKE: usize> Reported for Mistaken<MISTAKE> {
+    type Any = ();
+}
+
+/// An input whose type was checked by the constant `VALID`.
+#[derive(Debug)]
+pub struct CheckedInput<T, const VALID: usize>(PhantomData<T>);
+
+/// See [`CheckedInput`].
+pub trait Valid {
+    /// The type itself. rustc does not know it where the constant failed, so that it reports nothing else about it.
+    type Value: Send + Sync + 'static;
+}
+#[diagnostic::do_not_recommend]
+impl<T: InputValue, const VALID: usize> Valid for CheckedInput<T, VALID> {
+    type Value = T;
 }
 
 /// Stands for a function with mistakes in a graph. It fits everywhere and never runs, because such a program does not

@@ -6,7 +6,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
 
 use super::{
-    syntax::{Binding, Branches, BranchesKind, Chain, Decision, Graph, Reference, Source, Stage},
+    syntax::{Binding, Branches, BranchesKind, Chain, Decision, Graph, Reference, Setting, Source, Stage},
     topology::{Next, StepId},
 };
 use crate::errors::Errors;
@@ -274,6 +274,10 @@ impl<'a, 'e> Builder<'a, 'e> {
                 self.errors.spanning(stage, text);
                 return first;
             }
+            if is_join && self.graph.bindings.iter().any(|binding| binding.name == "JOIN") {
+                // The binding is reported.
+                return first;
+            }
             if is_join && self.place.is_none() {
                 self.errors.spanning(stage, "`JOIN` is the end of a branch of a group: a graph ends with `END`");
                 return first;
@@ -388,6 +392,15 @@ impl<'a, 'e> Builder<'a, 'e> {
     fn group(&mut self, written: &'a Branches) -> StepId {
         if let (BranchesKind::All | BranchesKind::Any, true) = (&written.kind, written.chains.is_empty()) {
             self.errors.spanning(&written.braces, "a group needs branches: `{ B, C }`");
+        }
+        if let BranchesKind::All | BranchesKind::Any = written.kind {
+            for Setting { key, .. } in written.options.iter().filter(|setting| setting.key != "label") {
+                let text = format!(
+                    "a group has the options `on_error` and `label`: `{key}` is an option of a node, \
+                     `node B = b {{ {key}: .. }};`"
+                );
+                self.errors.at(key.span(), text);
+            }
         }
         let branches = vec![Vec::new(); written.chains.len()];
         let group = self.push(String::new(), Work::Group { written, branches });

@@ -13,10 +13,18 @@ use crate::printing::parenthesized;
 
 /// The handle type and its impls. Those of a function with mistakes fit everywhere, so that its uses report nothing
 /// more.
-pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature, has_errors: bool) -> TokenStream {
+pub(crate) fn handle(
+    args: &NodeArgs,
+    function: &Function,
+    signature: &Signature,
+    errors: Option<&TokenStream>,
+) -> TokenStream {
     let names = Names::new(args, function);
     let struct_ = names.struct_(function);
-    let impls = if has_errors { stub_impls(&names, signature) } else { impls(&names, function, signature) };
+    let impls = match errors {
+        Some(errors) => stub_impls(&names, signature, errors),
+        None => impls(&names, function, signature),
+    };
     let NodeArgs { root, .. } = args;
     let cfgs = cfgs(function);
     quote! {
@@ -158,7 +166,16 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         Some(State::Reads(ty)) => (quote!(Reads), quote!(#ty), false),
         Some(State::Owns(ty)) => (quote!(Owns), quote!(#ty), false),
     };
-    let input = input_type(signature).map_or_else(|| quote!(()), |input| input.value_type().to_token_stream());
+    // rustc reports a constant that failed once, and nothing that depends on it. A constant cannot name the parameters of
+    // a generic function, whose types are checked by a function instead.
+    let is_generic = !sig.generics.params.is_empty();
+    let input = input_type(signature).map(Input::value_type);
+    let check_input = input.map(|ty| quote!(__af::input::<#ty>()));
+    let input = match input {
+        None => quote!(()),
+        Some(ty) if is_generic => ty.to_token_stream(),
+        Some(ty) => quote!(<__af::CheckedInput<#ty, __INPUT> as __af::Valid>::Value),
+    };
     let result = match &sig.output {
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, ty) => quote!(#ty),
@@ -183,14 +200,10 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         quote!(let #variable = #value;)
     });
     let taken: TokenStream = taken.collect();
-    // rustc reports a constant that failed once, and nothing that depends on it. A constant cannot name the parameters of
-    // a generic function, whose result is checked by a function instead.
-    let is_generic = !sig.generics.params.is_empty();
     let check_result = {
         let state = if state_type(signature).is_some() { state.clone() } else { quote!(__af::AgentState) };
         quote!(__af::result::<#result, __af::#form<#state, ()>>())
     };
-    let check_input = input_type(signature).map(|_| quote!(__af::input::<#input>()));
     let (valid, constants) = if is_generic {
         let check_input = check_input.map(|check| quote!(#check;));
         let checks = quote! {
@@ -202,7 +215,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         };
         (quote!(0), checks)
     } else {
-        let check_input = check_input.map(|check| quote!(const _: () = #check;));
+        let check_input = check_input.map(|check| quote!(const __INPUT: usize = #check;));
         (quote!(__VALID), quote!(const __VALID: usize = #check_result; #check_input))
     };
     let checked = quote!(__af::Checked<#result, #valid>);
@@ -260,18 +273,21 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
 }
 
 /// Returns the impl of a function with mistakes: in a graph, a stub stands for it.
-fn stub_impls(names: &Names<'_>, signature: &Signature) -> TokenStream {
+fn stub_impls(names: &Names<'_>, signature: &Signature, errors: &TokenStream) -> TokenStream {
     let (state_parameter, state) = match state_type(signature) {
         None => (Some(quote!(__S: __af::State,)), quote!(__S)),
         Some(State::InPlace(ty) | State::Reads(ty) | State::Owns(ty)) => (None, quote!(#ty)),
     };
     let Names { handle, arguments, .. } = names;
     let parameters = names.parameters();
+    let any = quote!(<__af::Mistaken<__MISTAKE> as __af::Reported>::Any);
     quote! {
+        // rustc reports nothing that depends on a constant that failed.
+        const __MISTAKE: usize = { #errors 0 };
         #[automatically_derived]
-        impl<#(#parameters,)* #state_parameter __R, __I> __af::Signature<#state, __R, __I> for #handle #arguments {
-            type This = __af::Stub<__R>;
-            const HANDLE: __af::Stub<__R> = __af::Stub::NEW;
+        impl<#(#parameters,)* #state_parameter> __af::Signature<#state, #any, #any> for #handle #arguments {
+            type This = __af::Stub<#any>;
+            const HANDLE: __af::Stub<#any> = __af::Stub::NEW;
         }
     }
 }

@@ -414,7 +414,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         T: Send + Sync + 'static,
         M: Into<Arc<str>>,
     {
-        let items = move |state: &S, limit: usize| collect_items(items(state), limit);
+        let items = move |state: &S, limit: usize| collect_items(items(state).into_iter().map(Input::new), limit);
         let kind = GroupKind::Each(Each { items: Box::new(items), options });
         self.add_branches(name.into(), kind, Some(InputType::of::<T>()), [branch])
     }
@@ -504,12 +504,8 @@ impl<'a, S: 'a, T, F: Fn(&'a S) -> I, I: IntoIterator<Item = T>> ItemsOf<'a, S, 
 }
 
 /// Collects the items of an `each`; `None` if there are more than `limit`.
-pub(crate) fn collect_items<T: Send + Sync + 'static>(
-    items: impl IntoIterator<Item = T>,
-    limit: usize,
-) -> Option<Vec<Input>> {
-    let mut items = items.into_iter();
-    let collected: Vec<_> = items.by_ref().take(limit).map(Input::new).collect();
+pub(crate) fn collect_items(mut items: impl Iterator<Item = Input>, limit: usize) -> Option<Vec<Input>> {
+    let collected: Vec<_> = items.by_ref().take(limit).collect();
     items.next().is_none().then_some(collected)
 }
 

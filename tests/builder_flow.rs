@@ -283,8 +283,10 @@ fn a_decision_without_arms_is_no_outgoing_edge() {
 
 #[test]
 fn each_endless_loop_is_reported_once_with_all_its_nodes() {
-    let endless =
-        |nodes: &[&str]| BuildProblemKind::EndlessLoop { nodes: nodes.iter().map(|node| (*node).into()).collect(), end: "END" };
+    let endless = |nodes: &[&str]| BuildProblemKind::EndlessLoop {
+        nodes: nodes.iter().map(|node| (*node).into()).collect(),
+        end: "END",
+    };
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).add_node("B", Say).add_parallel_node("X", Say).add_group("C", [["X"]]);
     graph.add_node("D", Say).set_entry_point("D");
@@ -348,7 +350,10 @@ fn all_mistakes_are_reported_at_once_each_with_its_call() {
         (2, "node `B` was added with `add_parallel_node` but is in no group; add it with `add_node`"),
         (3, "group `G` has no branches, or an empty one"),
         (3, "there is no node `Bee`"),
-        (4, "node `A` runs in a branch of group `G`, so edges connect it with nodes of the same branch and with `JOIN` only; add other edges to the group"),
+        (
+            4,
+            "node `A` runs in a branch of group `G`, so edges connect it with nodes of the same branch and with `JOIN` only; add other edges to the group",
+        ),
         (5, "there is no node `H`"),
         (6, "`G` is a group: it has `on_error` and `label`, and its nodes have the other options"),
     ];

@@ -109,7 +109,8 @@ async fn a_group_has_a_fallback_of_its_own() {
     async fn instead(state: &mut Trip, error: Option<&NodeFailure>) {
         state.steps.push(format!("instead of {}", error.unwrap().node));
     }
-    let app = graph! { a1 -> { broken, b } { on_error: instead } -> c1 -> END; instead -> c1; node a1 = a; node c1 = c; };
+    let app =
+        graph! { a1 -> { broken, b } { on_error: instead } -> c1 -> END; instead -> c1; node a1 = a; node c1 = c; };
     assert_eq!(steps(&app).await, ["a", "instead of broken", "c"]);
     // So has a group in a branch.
     let app = graph! { START -> { { broken, b } { on_error: recover } -> c, d } -> END };
@@ -194,7 +195,10 @@ fn the_builder_keeps_paths_apart() {
     let edge_of = |node: &str| BuildProblemKind::EdgeOfBranch { node: node.into(), group: "G".into() };
     assert_eq!(problems(|graph| _ = graph.add_edge("A", "B").add_edge("C", END)), [edge_of("B")]);
     assert_eq!(problems(|graph| _ = graph.add_edge("A", END).add_edge("C", END)), [edge_of("A")]);
-    assert_eq!(problems(|graph| _ = graph.add_edge("C", JOIN)), [BuildProblemKind::JoinOutsideGroup { node: "C".into() }]);
+    assert_eq!(
+        problems(|graph| _ = graph.add_edge("C", JOIN)),
+        [BuildProblemKind::JoinOutsideGroup { node: "C".into() }]
+    );
     let looping = problems(|graph| _ = graph.add_edge("A", "A").add_edge("C", END));
     assert_eq!(looping, [BuildProblemKind::EndlessLoop { nodes: vec!["A".into()], end: "JOIN" }]);
 }

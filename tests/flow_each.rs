@@ -335,8 +335,5 @@ async fn the_builder_has_the_same_each() {
     graph.add_each("WORDS", |_: &Trip| 0..3_u8, EachOptions::new(), ["SAY", "CHECK"]);
     graph.set_entry_point("WORDS").add_edge("WORDS", END);
     let error = graph.compile(CompileOptions::new()).unwrap_err();
-    assert!(
-        matches!(&error.problems()[0].kind, BuildProblemKind::WrongInput { carried: "u8", .. }),
-        "{error}"
-    );
+    assert!(matches!(&error.problems()[0].kind, BuildProblemKind::WrongInput { carried: "u8", .. }), "{error}");
 }

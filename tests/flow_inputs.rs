@@ -239,7 +239,9 @@ fn the_builder_reports_every_edge_that_carries_another_type() {
         graph.set_entry_point("SAY").add_route(
             "SAY",
             |_: &Trip| vec![String::new()],
-            Arms::new().carry("calls", "TOOLS", Err::<Vec<String>, _>).carry("other", "AGAIN", |calls: Vec<String>| Ok(calls.len())),
+            Arms::new()
+                .carry("calls", "TOOLS", Err::<Vec<String>, _>)
+                .carry("other", "AGAIN", |calls: Vec<String>| Ok(calls.len())),
         );
     });
     assert_eq!(

@@ -612,8 +612,11 @@ impl<S, C: Context> StateGraph<S, C> {
         self.add_routed(name.into(), node.node, |_, _, _| Ok(0));
     }
 
-    pub fn __branch<R: Unrouted, I, N: ParallelNodeWith<S, C, R, I>>(&mut self, name: &'static str, node: Placed<N, R, I>)
-    where
+    pub fn __branch<R: Unrouted, I, N: ParallelNodeWith<S, C, R, I>>(
+        &mut self,
+        name: &'static str,
+        node: Placed<N, R, I>,
+    ) where
         S: State,
         I: Send + Sync + 'static,
     {
@@ -695,7 +698,8 @@ fn placed<N, R, I>(node: N) -> (Placed<N, R, I>, Takes<I>) {
 fn declared(arms: &[Arm]) -> Vec<ArmDeclaration> {
     // The builder takes END for the end of a branch as well.
     let target = |to: Option<&str>| to.map_or_else(EdgeTarget::end, EdgeTarget::from);
-    let arm = |(label, to, carries): &Arm| ArmDeclaration { label: (*label).into(), to: target(*to), carries: *carries };
+    let arm =
+        |(label, to, carries): &Arm| ArmDeclaration { label: (*label).into(), to: target(*to), carries: *carries };
     arms.iter().map(arm).collect()
 }
 

@@ -237,9 +237,12 @@ impl Builder<'_> {
             quote!(.on_error(#step))
         });
         let settings: Vec<_> = match &step.work {
-            Work::Node { .. } => {
-                self.binding(id).iter().flat_map(|binding| &binding.options).map(|set| option(set, has_errors)).collect()
-            }
+            Work::Node { .. } => self
+                .binding(id)
+                .iter()
+                .flat_map(|binding| &binding.options)
+                .map(|set| option(set, has_errors))
+                .collect(),
             Work::Group { written, .. } => {
                 written.options.iter().filter(|set| is_of_group(set)).map(|set| option(set, has_errors)).collect()
             }
@@ -269,9 +272,10 @@ impl Builder<'_> {
         let takers = takers.unwrap_or_default();
         let Some((first, others)) = takers.split_first() else {
             // The branch begins with an `each`, which has items of its own.
-            let span = branches.first().and_then(|branch| branch.first()).map_or_else(Span::call_site, |first| {
-                model.step(*first).written().span()
-            });
+            let span = branches
+                .first()
+                .and_then(|branch| branch.first())
+                .map_or_else(Span::call_site, |first| model.step(*first).written().span());
             let text = "an item of `each` goes to a node: begin the branch with a node that has an `input`";
             let error = syn::Error::new(span, text).into_compile_error();
             return if has_errors { TokenStream::new() } else { error };

@@ -468,7 +468,9 @@ impl Graph {
         }
         if tokens.peek_word(0, "any") && tokens.peek_group(1, Delimiter::Brace) {
             tokens.next();
-            return tokens.group(Delimiter::Brace).map(|braces| Stage::Group(self.branches(BranchesKind::Any, braces, tokens, errors)));
+            return tokens
+                .group(Delimiter::Brace)
+                .map(|braces| Stage::Group(self.branches(BranchesKind::Any, braces, tokens, errors)));
         }
         if let Some(braces) = tokens.group(Delimiter::Brace) {
             return Some(Stage::Group(self.branches(BranchesKind::All, braces, tokens, errors)));
@@ -511,7 +513,10 @@ impl Graph {
         options.append(&mut branches.options);
         if let [_, second, ..] = &branches.chains[..] {
             let wrong = second.stages.first().map_or_else(|| branches.braces.to_token_stream(), Stage::to_token_stream);
-            errors.spanning(wrong, "`each` has one branch; run several nodes for each item with a group: `each items { { A, B } }`");
+            errors.spanning(
+                wrong,
+                "`each` has one branch; run several nodes for each item with a group: `each items { { A, B } }`",
+            );
         } else if branches.chains.is_empty() {
             errors.at(keyword_span, "`each` needs a branch that runs for each item: `each items { NODE }`");
         }
@@ -531,7 +536,8 @@ impl Graph {
             }
             chains.push(chain);
         }
-        let (options, on_error) = self.options(options_of_a_stage(after), errors);
+        // Nothing else in braces follows a group.
+        let (options, on_error) = self.options(after.group(Delimiter::Brace), errors);
         Branches { kind, braces, chains, options, on_error }
     }
 

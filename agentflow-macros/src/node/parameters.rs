@@ -146,7 +146,8 @@ fn value(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Input> {
     }
     if mutability.is_some() {
         let elem = text(elem);
-        errors.spanning(ty, format!("every attempt has the same input: write `{ident}: &{elem}`, or `{ident}: {elem}`"));
+        errors
+            .spanning(ty, format!("every attempt has the same input: write `{ident}: &{elem}`, or `{ident}: {elem}`"));
         return None;
     }
     Some(Input::Borrowed((**elem).clone()))

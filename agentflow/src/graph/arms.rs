@@ -48,7 +48,10 @@ type Accept<R> = Box<dyn Fn(R) -> Result<Option<Input>, R> + Send + Sync>;
 
 impl<R: 'static> Arms<R> {
     /// Creates a decision without arms.
-    #[allow(clippy::new_without_default, reason = "a decision without arms does not compile, so it is no useful default")]
+    #[allow(
+        clippy::new_without_default,
+        reason = "a decision without arms does not compile, so it is no useful default"
+    )]
     pub fn new() -> Self {
         Self { arms: Vec::new(), text: |_| std::any::type_name::<R>().to_owned(), duplicates: Vec::new() }
     }
@@ -60,7 +63,12 @@ impl<R: 'static> Arms<R> {
         to: impl Into<EdgeTarget>,
         accepts: impl Fn(&R) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.arm(label.into(), to.into(), None, Box::new(move |route| if accepts(&route) { Ok(None) } else { Err(route) }))
+        self.arm(
+            label.into(),
+            to.into(),
+            None,
+            Box::new(move |route| if accepts(&route) { Ok(None) } else { Err(route) }),
+        )
     }
 
     /// Adds an arm whose edge carries a value: the `input` of the node that it leads to. `accept` returns the value, or the

@@ -35,8 +35,8 @@ impl Dot<'_> {
             for edge in &step.edges {
                 let label = edge.text().as_deref().map(quoted);
                 match &cluster {
-                    _ if edge.to == Next::End
-                        && groups[id.index()].is_some_and(|group| !outline.shows_join(group)) => {}
+                    _ if edge.to == Next::End && groups[id.index()].is_some_and(|group| !outline.shows_join(group)) => {
+                    }
                     Some(cluster) if edge.to == Next::Step(id) => {
                         let head = first_node(outline, id, prefix).0;
                         self.loop_edge(&tail, &head, cluster, depth, label);

@@ -192,7 +192,9 @@ pub enum BuildProblemKind {
         group: Arc<str>,
     },
     /// An edge leads to [`JOIN`](super::JOIN) from a node that is in no group.
-    #[error("`JOIN` is the end of a branch, and `{node}` is in no group; end the graph with `add_edge(\"{node}\", END)`")]
+    #[error(
+        "`JOIN` is the end of a branch, and `{node}` is in no group; end the graph with `add_edge(\"{node}\", END)`"
+    )]
     JoinOutsideGroup {
         /// The node.
         node: Arc<str>,

@@ -21,8 +21,8 @@ pub(crate) mod topology;
 mod validate;
 
 pub use arms::Arms;
-pub use builder::{END, EdgeSource, EdgeTarget, ItemsOf, JOIN, START, StateGraph};
 pub(crate) use builder::{ArmDeclaration, WorkDeclaration, collect_items};
+pub use builder::{END, EdgeSource, EdgeTarget, ItemsOf, JOIN, START, StateGraph};
 pub use compiled::CompiledGraph;
 pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};

@@ -226,10 +226,7 @@ mod tests {
     /// Makes a graph of steps without groups, which starts at step 0; `None` is the end.
     fn graph(steps: &[&[Option<usize>]]) -> Topology {
         let next = |to: &Option<usize>| to.map_or(Next::End, |to| Next::Step(StepId::new(to)));
-        let edges = |to: &&[Option<usize>]| StepEdges {
-            next: to.iter().map(next).collect(),
-            on_error: None,
-        };
+        let edges = |to: &&[Option<usize>]| StepEdges { next: to.iter().map(next).collect(), on_error: None };
         Topology { entry: StepId::new(0), steps: steps.iter().map(edges).collect() }
     }
 

@@ -332,7 +332,9 @@ impl<S: State, C> Checker<'_, S, C> {
                     let group = self.name(place.group);
                     self.report(location, BuildProblemKind::NotParallel { node, group });
                 }
-                (WorkDeclaration::Branch(..), None) if !self.graph.is_in_branch => self.report(location, BuildProblemKind::NotInGroup { node }),
+                (WorkDeclaration::Branch(..), None) if !self.graph.is_in_branch => {
+                    self.report(location, BuildProblemKind::NotInGroup { node })
+                }
                 _ => {}
             }
         }
@@ -365,7 +367,9 @@ impl<S: State, C> Checker<'_, S, C> {
             }
         }
         for declared in &self.graph.options {
-            if let (Some(step), Some(fallback)) = (known(&declared.node), declared.options.on_error.as_ref().and_then(known)) {
+            if let (Some(step), Some(fallback)) =
+                (known(&declared.node), declared.options.on_error.as_ref().and_then(known))
+            {
                 check(self.step(step).place, step, fallback, declared.location);
             }
         }

@@ -11,16 +11,16 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::{
+    branch_log::BranchLog,
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     executor::CommitMark,
-    branch_log::BranchLog,
     invocation::{Arrival, Invocation},
     scope::PathScope,
 };
 use crate::{
-    carried::Slot,
     attempt::{AttemptFault, guarded},
+    carried::Slot,
     error::{AttemptTimedOut, NodeError, catch_panic, text_of},
     graph::{
         options::NodeOptions,
@@ -178,7 +178,8 @@ pub(super) async fn run_attempts<A: Attempt>(
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
     let undoes_updates = node.undoes_updates();
-    let invocation = Invocation { scope, path, attempt: 1, error, input, events: scope.run.sink.writer(path), undoes_updates };
+    let invocation =
+        Invocation { scope, path, attempt: 1, error, input, events: scope.run.sink.writer(path), undoes_updates };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.

@@ -94,8 +94,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     loop {
         let step = plan.step(at);
         progress.set(at);
-        let arrival =
-            Arrival { error: error.as_ref().or(inherited), input: input.as_ref().and_then(Input::value) };
+        let arrival = Arrival { error: error.as_ref().or(inherited), input: input.as_ref().and_then(Input::value) };
         let edge = match run_step(plan, step, services, scope, state, commit, arrival).await {
             Ok(edge) => edge,
             Err(failure) => {

@@ -398,12 +398,7 @@ struct OpenGroup<'r, S: State, C> {
 }
 
 impl<'r, S: State, C> OpenGroup<'r, S, C> {
-    async fn start(
-        plan: &'r Plan<S, C>,
-        group: &'r Group<S>,
-        scope: &'r PathScope<'r>,
-        items: &Items,
-    ) -> Self {
+    async fn start(plan: &'r Plan<S, C>, group: &'r Group<S>, scope: &'r PathScope<'r>, items: &Items) -> Self {
         let items = items.as_ref().map(|items| items.as_ref().map_or(0, Vec::len));
         let nodes = || first_nodes(plan, group, scope);
         let started = scope.run.sink.emit(|| EventKind::GroupStarted { nodes: nodes(), items });

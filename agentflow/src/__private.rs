@@ -83,9 +83,12 @@ impl<S, C, R> std::fmt::Debug for PlacedValue<S, C, R> {
     }
 }
 
-/// The type of a node's input, for the edges that lead to it.
+/// The type of a node's input, for the edges that lead to it, with the function that hides it.
+///
+/// The function is chosen where the node is put in its place. An edge therefore needs no bound on the type, which rustc
+/// would report in addition to the node's own.
 #[derive(Debug)]
-pub struct Takes<I>(PhantomData<fn() -> I>);
+pub struct Takes<I>(fn(I) -> Input);
 
 impl<I> Clone for Takes<I> {
     fn clone(&self) -> Self {
@@ -135,18 +138,14 @@ impl<T> CarriedTo<T> for T {
 }
 
 /// Puts the value that an arm carries into the slot, and returns the index of the arm.
-pub fn carry<T: CarriedTo<I>, I: Send + Sync + 'static>(_: Takes<I>, value: T, arm: usize, slot: &Slot) -> usize {
-    slot.put(Input::new(value.carried()));
+pub fn carry<T: CarriedTo<I>, I>(to: Takes<I>, value: T, arm: usize, slot: &Slot) -> usize {
+    slot.put((to.0)(value.carried()));
     arm
 }
 
 /// Collects the items of an `each`; `None` if there are more than the limit.
-pub fn items<L: IntoIterator<Item: CarriedTo<I>>, I: Send + Sync + 'static>(
-    _: Takes<I>,
-    items: L,
-    limit: usize,
-) -> Option<Vec<Input>> {
-    collect_items(items.into_iter().map(|item| Input::new(item.carried())), limit)
+pub fn items<L: IntoIterator<Item: CarriedTo<I>>, I>(to: Takes<I>, items: L, limit: usize) -> Option<Vec<Input>> {
+    collect_items(items.into_iter().map(|item| (to.0)(item.carried())), limit)
 }
 
 /// The type of a node's input. Several attempts and, in a group, several nodes may borrow the value.
@@ -551,6 +550,7 @@ impl<S, C: Context> StateGraph<S, C> {
     pub fn __place<N: Signature<S, R, I, This = T>, R, I, T>(&self) -> (Placed<T, R, I>, Takes<I>)
     where
         S: State,
+        I: Send + Sync + 'static,
     {
         placed(N::HANDLE)
     }
@@ -565,7 +565,7 @@ impl<S, C: Context> StateGraph<S, C> {
         S: State,
     {
         let make = |route| WorkDeclaration::node(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route));
-        (PlacedValue(Box::new(make)), Takes(PhantomData))
+        (PlacedValue(Box::new(make)), Takes(Input::new))
     }
 
     /// Puts a value in its place as a node of a branch.
@@ -578,7 +578,7 @@ impl<S, C: Context> StateGraph<S, C> {
         S: State,
     {
         let make = |route| WorkDeclaration::parallel(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route));
-        (PlacedValue(Box::new(make)), Takes(PhantomData))
+        (PlacedValue(Box::new(make)), Takes(Input::new))
     }
 
     /// Adds a value that was put in its place.
@@ -691,8 +691,8 @@ impl<S, C: Context> StateGraph<S, C> {
     }
 }
 
-fn placed<N, R, I>(node: N) -> (Placed<N, R, I>, Takes<I>) {
-    (Placed { node, types: PhantomData }, Takes(PhantomData))
+fn placed<N, R, I: Send + Sync + 'static>(node: N) -> (Placed<N, R, I>, Takes<I>) {
+    (Placed { node, types: PhantomData }, Takes(Input::new))
 }
 
 fn declared(arms: &[Arm]) -> Vec<ArmDeclaration> {
@@ -729,7 +729,7 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgra
 #[allow(clippy::panic, reason = "as for `compiled`")]
 pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (ParallelSubgraph<S, C>, Takes<()>) {
     match ParallelSubgraph::new(graph) {
-        Ok(subgraph) => (subgraph, Takes(PhantomData)),
+        Ok(subgraph) => (subgraph, Takes(Input::new)),
         Err(error) => panic!("bug in `graph!`: {error}"),
     }
 }

@@ -4,7 +4,7 @@ use agentflow::{AgentState, graph, node};
 async fn a(_state: &AgentState) {}
 
 #[node]
-async fn b(_state: &AgentState) {}
+async fn b(_state: &mut AgentState) {}
 
 #[node]
 async fn c(_state: &AgentState) {}

@@ -26,6 +26,8 @@ mod run_limits;
 mod shutdown;
 mod state_updates;
 mod streams;
+mod streams_readers;
+mod streams_tasks;
 mod subgraphs;
 mod svg;
 mod task_cancellation;

@@ -56,7 +56,11 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
         run::run(&self.app, state, config).await
     }
 
-    /// Runs the graph as [`invoke`](Self::invoke) does and returns a stream of its events.
+    /// Runs the graph as [`invoke`](Self::invoke) does, in a tokio task of its own, and returns a stream of its events.
+    ///
+    /// The task runs on the caller's runtime; outside of one, on that of the app's [task manager](Self::task_manager).
+    /// Where there is none, the stream ends with [`RunErrorKind::NoRuntime`](crate::run::RunErrorKind::NoRuntime). A run
+    /// that a background task streams is a part of that task, as one that it invokes.
     pub fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
         run::stream(Arc::clone(&self.app), state, config)
     }

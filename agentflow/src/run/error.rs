@@ -38,6 +38,8 @@ struct Inner {
 pub enum RunErrorKind {
     /// The app is shutting down or is down; the run did not start.
     Closed,
+    /// A streamed run has no tokio runtime: it was started outside of one, or its runtime was shut down.
+    NoRuntime,
     /// A node returned an error, panicked or timed out.
     Node(NodeFailure),
     /// Two branches of a group replaced the same field, so that one of the values would be lost. Nothing of the group is
@@ -145,6 +147,11 @@ impl RunError {
         Self(Box::new(Inner { run_id, kind, state }))
     }
 
+    /// Creates the error of a run whose state is lost.
+    pub(super) fn without_state(run_id: RunId, kind: RunErrorKind) -> Self {
+        Self(Box::new(Inner { run_id, kind, state: None }))
+    }
+
     /// Returns the reason for which the run ended.
     #[must_use]
     pub fn kind(&self) -> &RunErrorKind {
@@ -161,7 +168,7 @@ impl RunError {
     #[must_use]
     pub fn node(&self) -> Option<&str> {
         match self.kind() {
-            RunErrorKind::Closed => None,
+            RunErrorKind::Closed | RunErrorKind::NoRuntime => None,
             RunErrorKind::Node(NodeFailure { node, .. })
             | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
@@ -180,7 +187,8 @@ impl RunError {
         }
     }
 
-    /// Takes the run's state. Returns `None` if it was taken before or is not an `S`.
+    /// Takes the run's state. Returns `None` if it was taken before or is not an `S`, or if the run was dropped by its
+    /// runtime.
     pub fn take_state<S: State>(&mut self) -> Option<LastState<S>> {
         let is_s = |state: &Box<dyn Any + Send + Sync>| state.is::<S>();
         match &self.0.state {
@@ -251,6 +259,9 @@ impl fmt::Display for RunErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the app is shut down: it starts no more runs"),
+            Self::NoRuntime => f.write_str(
+                "there is no tokio runtime for the run: start it inside of a runtime, and read it before the runtime ends",
+            ),
             Self::Node(failure) => failure.fmt(f),
             Self::Conflict { field, nodes: [first, second] } => write!(
                 f,

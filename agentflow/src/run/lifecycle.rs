@@ -1,12 +1,13 @@
 //! The life of a run: admission, its span and events, its token and tasks, its end.
 
 use std::{
+    ops::Deref,
     pin::pin,
     sync::{Arc, OnceLock},
 };
 
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::{
     error::{Failure, LastState, NodeFailure, RunError, RunErrorKind},
@@ -16,6 +17,7 @@ use super::{
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
     last_node::LastNode,
     scope::{PathScope, RunContext},
+    tracker::{RunGuard, RunTracker},
 };
 use crate::{
     config::RunConfig,
@@ -23,64 +25,127 @@ use crate::{
     graph::app::App,
     run_id::RunId,
     state::State,
-    task::{RunTasks, TaskRef},
+    task::RunTasks,
 };
 
-/// Runs the graph inside the run's span, between its first and its last event. While the app drains, the run is accepted
-/// only if its `starter`, a task of the app, still lives.
-pub(super) async fn run<S: State, C: Send + Sync + 'static>(
+/// A run that has not begun, with the app's decision whether it may.
+///
+/// It keeps the run counted as active until it is dropped.
+pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
+    pub(super) id: RunId,
+    config: RunConfig,
+    span: Span,
+    /// Cancelled by the caller, and at the end of the run's reader.
+    caller: Option<CancellationToken>,
+    /// `None` if the app is shutting down, and the run is no part of the work that it waits for.
+    guard: Option<RunGuard<T>>,
+}
+
+impl<T: Deref<Target = RunTracker>> NewRun<T> {
+    /// Asks the app for a run, and creates its span within the caller's. While the app drains, it accepts the run only if
+    /// a live task of the app calls this.
+    pub(super) fn admit<S: State, C>(app: &App<S, C>, tracker: T, config: RunConfig) -> Self {
+        let id = config.run_id().unwrap_or_else(RunId::new);
+        let config = config.with_run_id(id);
+        let span = tracing::info_span!(
+            "agentflow.run",
+            graph = &*app.name,
+            run = %id,
+            thread = config.thread_id(),
+            user = config.user_id(),
+        );
+        let starter = app.manager.current_task();
+        let is_inside = || starter.is_some_and(|task| app.manager.is_live(task));
+        let guard = RunGuard::start(tracker, id, is_inside);
+        let caller = config.cancellation_token().cloned();
+        Self { id, config, span, caller, guard }
+    }
+
+    pub(super) fn is_accepted(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    /// Makes the end of a reader cancel the run, by the token that is returned: a child of the caller's.
+    pub(super) fn attach_reader(&mut self) -> CancellationToken {
+        let reader = child_of(self.caller.as_ref());
+        self.caller = Some(reader.clone());
+        reader
+    }
+
+    /// Reports the start and the end of a run that does not begin.
+    pub(super) fn refuse<S: State, C>(&self, app: &App<S, C>, state: S, kind: RunErrorKind, sink: &Sink) -> RunError {
+        let error = RunError::new(self.id, kind, LastState::Committed(state));
+        sink.push(|| EventKind::RunStarted { graph: app.name.to_string() });
+        catch_panic(|| self.span.in_scope(|| log(&error, sink)));
+        sink.push(|| EventKind::RunEnded { error: Some(text_of(&error)) });
+        error
+    }
+}
+
+/// Runs the graph inside the run's span, between its first and its last event.
+pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
     app: &App<S, C>,
     state: S,
-    run_id: RunId,
-    config: &RunConfig,
-    starter: Option<TaskRef>,
+    new: &mut NewRun<T>,
     sink: &Sink,
 ) -> Result<S, RunError> {
-    let span = tracing::info_span!(
-        "agentflow.run",
-        graph = &*app.name,
-        run = %run_id,
-        thread = config.thread_id(),
-        user = config.user_id(),
-    );
+    let NewRun { id, config, span, caller, guard: Some(guard) } = new else {
+        return Err(new.refuse(app, state, RunErrorKind::Closed, sink));
+    };
+    let span = span.clone();
     async {
-        sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
-        let ended = admit(app, state, run_id, config, starter, sink).await;
+        let mut unfinished = Unfinished { has_ended: false };
+        sink.push(|| EventKind::RunStarted { graph: app.name.to_string() });
+        let ended = walk_through(app, state, *id, config, caller.as_ref(), guard, sink).await;
+        unfinished.has_ended = true;
         if let Err(error) = &ended {
             // The text contains a node's error, which may panic when it is formatted.
-            catch_panic(|| log(error));
+            catch_panic(|| log(error, sink));
         }
-        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) }).await;
+        sink.push(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) });
         ended
     }
     .instrument(span)
     .await
 }
 
+/// Logs the end of a run whose future is dropped.
+struct Unfinished {
+    has_ended: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            catch_panic(|| tracing::debug!("run cancelled: its future was dropped"));
+        }
+    }
+}
+
 /// Logs the error of a run once. A cancel is logged at a low level, because the caller asked for it.
-fn log(error: &RunError) {
+fn log(error: &RunError, sink: &Sink) {
     match error.kind() {
+        RunErrorKind::Cancelled { .. } if sink.is_abandoned() => {
+            tracing::debug!(%error, "run cancelled: its reader went away");
+        }
         RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
-        RunErrorKind::Closed => tracing::warn!(%error, "run rejected"),
+        RunErrorKind::Closed | RunErrorKind::NoRuntime => tracing::warn!(%error, "run rejected"),
         RunErrorKind::ShutDown { .. } => tracing::warn!(%error, "run stopped by a shutdown"),
         _ => tracing::error!(%error, "run failed"),
     }
 }
 
-/// Walks the graph, unless the app is shutting down and the run is no part of the work that it waits for.
-async fn admit<S: State, C: Send + Sync + 'static>(
+/// Walks the graph from its entry to the end.
+async fn walk_through<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
     app: &App<S, C>,
     mut state: S,
     run_id: RunId,
     config: &RunConfig,
-    starter: Option<TaskRef>,
+    caller: Option<&CancellationToken>,
+    guard: &mut RunGuard<T>,
     sink: &Sink,
 ) -> Result<S, RunError> {
-    let is_inside = || starter.is_some_and(|task| app.manager.is_live(task));
-    let Some(mut guard) = app.runs.start(run_id, is_inside) else {
-        return Err(RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state)));
-    };
-    let mut token = RunToken::new(config);
+    let mut token = RunToken::new(caller);
     let cancel = token.token.clone();
     let signals = StopSignals {
         cancel: &cancel,
@@ -109,7 +174,7 @@ async fn admit<S: State, C: Send + Sync + 'static>(
         token.token.cancel();
     }
     if !matches!(ended, Ended::Interrupted(_)) {
-        tasks.wait(config, signals).await;
+        tasks.wait(caller, signals).await;
     }
     let current_node = || context.last_node.within(&app.plan, progress.step(&app.plan));
     let failure = match ended {
@@ -132,10 +197,10 @@ struct OwnTasks(OnceLock<Arc<RunTasks>>);
 
 impl OwnTasks {
     /// Waits for the tasks that the run must wait for, unless it is interrupted. That has no effect on the result of the run.
-    async fn wait(&self, config: &RunConfig, signals: StopSignals<'_>) {
+    async fn wait(&self, caller: Option<&CancellationToken>, signals: StopSignals<'_>) {
         if let Some(tasks) = self.0.get() {
             // The caller's token, because the run's own one is cancelled if the run has failed.
-            let cancel = config.cancellation_token().cloned().unwrap_or_default();
+            let cancel = caller.cloned().unwrap_or_default();
             let waiting = pin!(Some(tasks.wait()));
             interruptible(waiting, StopSignals { cancel: &cancel, ..signals }).await;
         }
@@ -158,10 +223,13 @@ struct RunToken {
 }
 
 impl RunToken {
-    fn new(config: &RunConfig) -> Self {
-        let token = config.cancellation_token().map_or_else(CancellationToken::new, CancellationToken::child_token);
-        Self { token, reached_end: false }
+    fn new(caller: Option<&CancellationToken>) -> Self {
+        Self { token: child_of(caller), reached_end: false }
     }
+}
+
+fn child_of(token: Option<&CancellationToken>) -> CancellationToken {
+    token.map_or_else(CancellationToken::new, CancellationToken::child_token)
 }
 
 impl Drop for RunToken {

@@ -26,6 +26,7 @@ mod run_limits;
 mod shutdown;
 mod state_updates;
 mod streams;
+mod streams_ends;
 mod streams_readers;
 mod streams_tasks;
 mod subgraphs;

@@ -31,7 +31,7 @@ pub use crate::{
 pub use error::{LastState, NodeFailure, RunError, RunErrorKind};
 pub use event::{Event, EventKind};
 pub use event_channel::EventWriter;
-pub use stream::RunStream;
+pub use stream::{RunEnd, RunEvents, RunStream};
 
 /// Runs the graph once. Every run has its own state, token and id, and shares the app's manager and services.
 pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
@@ -50,4 +50,13 @@ pub(crate) fn stream<S: State, C: Send + Sync + 'static>(
     config: RunConfig,
 ) -> RunStream<S> {
     driver::start(app, state, config).unwrap_or_else(|Refused { error, events }| RunStream::refused(error, events))
+}
+
+/// Does what [`stream`] does, unless the run is refused.
+pub(crate) fn try_stream<S: State, C: Send + Sync + 'static>(
+    app: Arc<App<S, C>>,
+    state: S,
+    config: RunConfig,
+) -> Result<RunStream<S>, RunError> {
+    driver::start(app, state, config).map_err(|refused| refused.error)
 }

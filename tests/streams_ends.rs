@@ -1,13 +1,22 @@
 //! The end of a streamed run, apart from its events; and runs that are refused.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use agentflow::{
     CompiledGraph, NodeError, RunConfig, RunError, RunId, graph,
     run::{EventKind, LastState, RunEnd, RunErrorKind, RunEvents, RunStream},
+    shutdown::RunsReport,
 };
-use futures::{StreamExt, executor::block_on};
-use tokio::time::{Instant, sleep};
+use futures::{FutureExt, StreamExt};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 use crate::{
     steps::{sleeps, step},
@@ -171,5 +180,39 @@ fn a_missing_runtime_is_known_before_the_stream() {
     let app = quick_app();
     assert_refused(app.try_stream(seven(), RunConfig::new()), |kind| matches!(kind, RunErrorKind::NoRuntime));
     // The refused run is not counted as active.
-    assert_eq!(block_on(async { futures::poll!(Box::pin(app.aclose())).is_ready() }), true);
+    assert!(app.aclose().now_or_never().is_some());
+}
+
+/// The first waker's shutdown of the app, if it was over at once.
+struct Stops(CompiledGraph<Trip>, Mutex<Option<RunsReport>>);
+
+impl Wake for Stops {
+    fn wake(self: Arc<Self>) {
+        *self.1.lock().unwrap() = self.0.stop().now_or_never().map(|report| report.runs);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_is_over_when_its_end_is_there() {
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let app: CompiledGraph<Trip> = graph! {
+        node A = (step(move |_| {
+            let wait = Arc::clone(&wait);
+            async move {
+                wait.notified().await;
+                Err(NodeError::from("no"))
+            }
+        }));
+        A -> END
+    };
+    let (_events, mut end) = stream(&app).split();
+    settle().await;
+    let stops = Arc::new(Stops(app, Mutex::default()));
+    assert!(end.poll_unpin(&mut Context::from_waker(&Waker::from(Arc::clone(&stops)))).is_pending());
+    go.notify_one();
+    settle().await;
+    // No run is left for the shutdown, so none is reported.
+    assert_eq!(*stops.1.lock().unwrap(), Some(RunsReport::default()));
+    assert_eq!(end.await.unwrap_err().node(), Some("A"));
 }

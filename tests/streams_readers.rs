@@ -2,6 +2,7 @@
 
 use std::{
     future::pending,
+    pin::pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,6 +18,7 @@ use agentflow::{
     shutdown::RunsReport,
     task::{OnRunEnd, SpawnError},
 };
+use futures::poll;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -171,6 +173,26 @@ mod timeouts {
         assert!(kinds.len() > 800, "{}", kinds.len());
     }
 
+    /// A node that waits for the reader, gives that up, and keeps the future.
+    #[node]
+    async fn gives_up(events: &EventWriter) {
+        loop {
+            let mut waits = pin!(events.emit("n", ()));
+            if poll!(waits.as_mut()).is_pending() {
+                return pending().await;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_that_a_node_gave_up_holds_up_no_timeout() {
+        let app = graph! { type State = Trip; node A = gives_up { timeout: 1s }; A -> END };
+        let began = Instant::now();
+        let (_, ended) = read_slowly(stream(&app), SECOND).await;
+        assert_timed_out(&ended, SECOND);
+        assert!(began.elapsed() < 100 * SECOND);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_run_timeout_includes_the_time_in_which_the_run_waits_for_its_reader() {
         let app = graph! { node A = speaks { timeout: 1s }; A -> END };
@@ -186,10 +208,10 @@ mod backpressure {
     #[tokio::test(start_paused = true)]
     async fn a_run_waits_for_its_reader_before_a_step() {
         let counter = Counter::default();
-        let counted = counter.clone();
+        let steps = counter.clone();
         let app: CompiledGraph<Trip> = graph! {
             node A = (step(move |_| {
-                counted.add();
+                steps.add();
                 async { Ok(()) }
             }));
             A -> match |_: &Trip| true { true => A, false => END };

@@ -3,13 +3,19 @@
 use std::{future::pending, sync::Mutex, time::Duration};
 
 use agentflow::{
-    BackgroundTaskManager, CompileOptions, CompiledGraph, END, NodeError, RunConfig, StateGraph, TaskContext, graph,
+    BackgroundTaskManager, CompileOptions, CompiledGraph, END, NodeError, RetryPolicy, RunConfig, StateGraph,
+    TaskContext, graph,
+    graph::{Node, NodeContext},
     node,
     run::{EventKind, LastState, RunErrorKind},
+    shutdown::RunsReport,
     task::TaskId,
 };
 use futures::{StreamExt, executor::block_on};
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc,
+};
 use tracing::Instrument;
 
 use crate::support::{Say, Trip, capture, settle};
@@ -48,34 +54,74 @@ fn a_stream_without_a_runtime_ends_with_an_error_that_has_the_state() {
 
 #[test]
 fn a_stream_on_a_runtime_that_has_ended_is_no_run() {
+    let (log, _guard) = capture();
     let runtime = runtime();
     let app = runtime.block_on(async { app() });
     drop(runtime);
-    let mut error = block_on(app.stream(Trip::default(), RunConfig::new()).finish()).unwrap_err();
+    let mut run = app.stream(Trip::default(), RunConfig::new());
+    let kinds: Vec<_> = block_on((&mut run).map(|event| event.kind).collect());
+    assert!(
+        matches!(&kinds[..], [EventKind::RunStarted { .. }, EventKind::RunEnded { error: Some(_), .. }]),
+        "{kinds:?}"
+    );
+    let mut error = block_on(run.finish()).unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::NoRuntime), "{error}");
     assert_eq!(error.take_state(), Some(LastState::Committed(Trip::default())));
+    let line = log.event("run dropped by its runtime");
+    assert_eq!((line.level, line.within), (tracing::Level::WARN, vec!["agentflow.run"]));
 }
 
-#[test]
-fn a_run_that_its_runtime_drops_ends_its_stream() {
-    let runtime = runtime();
-    let (began, has_begun) = std::sync::mpsc::channel();
-    let began = Mutex::new(began);
-    let app: CompiledGraph<Trip> = graph! {
-        node A = (crate::steps::step(move |_| {
-            began.lock().unwrap().send(()).unwrap();
-            pending()
-        }));
-        A -> END
-    };
-    let mut run = runtime.block_on(async { app.stream(Trip::default(), RunConfig::new()) });
-    has_begun.recv().unwrap();
+/// Shuts the runtime down while the last node of the graph runs. Returns the state that is left of the run.
+fn dropped_midway(graph: impl FnOnce(Changes) -> CompiledGraph<Trip>) -> LastState<Trip> {
+    let (log, _guard) = capture();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let (began, mut has_begun) = mpsc::unbounded_channel();
+    let app = graph(Changes(began));
+    let mut run = runtime.block_on(async {
+        let run = app.stream(Trip::default(), RunConfig::new());
+        has_begun.recv().await.unwrap();
+        run
+    });
     drop(runtime);
     let kinds: Vec<_> = block_on((&mut run).map(|event| event.kind).collect());
     assert!(matches!(kinds.last(), Some(EventKind::RunEnded { error: Some(_), .. })), "{kinds:?}");
     let mut error = block_on(run.finish()).unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::NoRuntime), "{error}");
-    assert_eq!(error.take_state::<Trip>(), None);
+    assert_eq!(log.event("run dropped by its runtime").within, ["agentflow.run"]);
+    // The app does not wait for the run.
+    assert_eq!(block_on(app.stop()).runs, RunsReport::default());
+    error.take_state().unwrap()
+}
+
+/// A node that changes the state, and then waits for ever.
+struct Changes(mpsc::UnboundedSender<()>);
+
+impl Node<Trip> for Changes {
+    type Output = ();
+
+    async fn run(&self, cx: NodeContext<'_, Trip>) -> Result<(), NodeError> {
+        cx.state.count = 7;
+        self.0.send(())?;
+        pending().await
+    }
+}
+
+#[test]
+fn a_run_that_its_runtime_drops_ends_its_stream_and_returns_its_state() {
+    let left = dropped_midway(|changes| graph! { node A = (Say); node B = (changes); A -> B -> END });
+    assert_eq!(left, LastState::Uncommitted(Trip { steps: vec!["A".into()], count: 7, ..Trip::default() }));
+}
+
+#[test]
+fn a_run_that_its_runtime_drops_returns_the_committed_state_where_there_is_a_copy() {
+    let left = dropped_midway(|changes| {
+        graph! {
+            node A = (Say);
+            node B = (changes) { retry: RetryPolicy::new(2) };
+            A -> B -> END
+        }
+    });
+    assert_eq!(left, LastState::Committed(Trip { steps: vec!["A".into()], ..Trip::default() }));
 }
 
 /// A program with an app in a static, such as a set of tests, may use it from many runtimes.

@@ -132,21 +132,9 @@ impl<S> LastState<S> {
             Self::Committed(state) | Self::Uncommitted(state) => state,
         }
     }
-
-    fn map<T>(self, f: impl FnOnce(S) -> T) -> LastState<T> {
-        match self {
-            Self::Committed(state) => LastState::Committed(f(state)),
-            Self::Uncommitted(state) => LastState::Uncommitted(f(state)),
-        }
-    }
 }
 
 impl RunError {
-    pub(super) fn new<S: State>(run_id: RunId, kind: RunErrorKind, state: LastState<S>) -> Self {
-        let state = Some(state.map(|state| Box::new(state) as _));
-        Self(Box::new(Inner { run_id, kind, state }))
-    }
-
     /// Creates the error of a run whose state is lost.
     pub(super) fn without_state(run_id: RunId, kind: RunErrorKind) -> Self {
         Self(Box::new(Inner { run_id, kind, state: None }))
@@ -187,8 +175,7 @@ impl RunError {
         }
     }
 
-    /// Takes the run's state. Returns `None` if it was taken before or is not an `S`, or if the run was dropped by its
-    /// runtime.
+    /// Takes the run's state. Returns `None` if it was taken before or is not an `S`.
     pub fn take_state<S: State>(&mut self) -> Option<LastState<S>> {
         let is_s = |state: &Box<dyn Any + Send + Sync>| state.is::<S>();
         match &self.0.state {
@@ -235,6 +222,13 @@ impl Failure {
                 Self::new(RunErrorKind::Node(failure), is_committed)
             }
         }
+    }
+
+    /// Returns the error of the run that ended with this failure and left this state.
+    pub(super) fn into_error<S: State>(self, run_id: RunId, state: S) -> RunError {
+        let state = Box::new(state) as _;
+        let last = if self.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
+        RunError(Box::new(Inner { run_id, kind: self.kind, state: Some(last) }))
     }
 
     /// Returns the node's failure if a fallback can continue with the state, and `self` otherwise.

@@ -122,6 +122,14 @@ impl Sink {
         }))
     }
 
+    fn is_reader_behind(&self) -> bool {
+        self.0.as_deref().is_some_and(|buffer| buffer.has_capacity() == Some(false))
+    }
+
+    pub(super) fn has_reader(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Returns whether the reader went away before the last event.
     pub(super) fn is_abandoned(&self) -> bool {
         self.0.as_deref().is_some_and(|buffer| buffer.state.lock().is_abandoned)
@@ -191,8 +199,9 @@ impl Buffer {
         state.is_closed = true;
         state.is_abandoned |= is_abandoned;
         let unread = std::mem::take(&mut state.events);
+        let reader = state.reader.take();
         drop(state);
-        drop(unread);
+        catch_panic(|| drop((unread, reader)));
         self.has_capacity.notify_waiters();
         is_abandoned
     }
@@ -210,13 +219,14 @@ impl Buffer {
             // Yields from time to time, so that a node that only emits finds out that its run is cancelled.
             None => return consume_budget().await,
         }
-        let _waiting = Waiting::of(writer);
+        let waiting = Waiting::of(writer);
         loop {
             // Created before the check: `notify_waiters` wakes every `Notified` that exists when it is called.
             let notified = self.has_capacity.notified();
             if self.has_capacity() != Some(false) {
                 return;
             }
+            waiting.begin();
             guard_waker(notified).await;
         }
     }
@@ -227,6 +237,7 @@ impl Buffer {
         if let Some(event) = batch.pop_front() {
             return Poll::Ready(Some(event));
         }
+        let waker = cx.waker().clone();
         let mut state = self.state.lock();
         state.taken = state.events.len().min(BATCH);
         if state.events.len() > BATCH {
@@ -235,18 +246,13 @@ impl Buffer {
             std::mem::swap(batch, &mut state.events);
         }
         let next = batch.pop_front();
-        if next.is_none() && !state.is_closed {
-            match &mut state.reader {
-                Some(reader) => reader.clone_from(cx.waker()),
-                reader => *reader = Some(cx.waker().clone()),
-            }
-            drop(state);
-            self.has_capacity.notify_waiters();
-            return Poll::Pending;
-        }
+        let is_pending = next.is_none() && !state.is_closed;
+        let waker = if is_pending { state.reader.replace(waker) } else { Some(waker) };
         drop(state);
         self.has_capacity.notify_waiters();
-        Poll::Ready(next)
+        // Dropped without the lock, as it was cloned: a waker is user code.
+        drop(waker);
+        if is_pending { Poll::Pending } else { Poll::Ready(next) }
     }
 }
 
@@ -278,25 +284,37 @@ struct Writer {
 #[derive(Debug, Default)]
 struct Waits {
     total: Duration,
-    /// The number of waits that last.
+    /// The number of futures that wait.
     count: usize,
-    /// The time at which the first of the waits that last began.
+    /// The time at which the first of them began, while the reader is behind.
     since: Option<Instant>,
     /// The attempt's waker, for the end of the last wait.
     attempt: Option<Waker>,
 }
 
-/// Counts a wait for the reader, from its creation until it is dropped, as time of no attempt that it is inside of.
+impl Waits {
+    fn end(&mut self) {
+        let last = self.since.take().map(|since| since.elapsed());
+        self.total = self.total.saturating_add(last.unwrap_or_default());
+    }
+}
+
+/// A wait for the reader, which is time of no attempt that it is inside of.
 struct Waiting<'a>(&'a EventWriter);
 
 impl<'a> Waiting<'a> {
     fn of(writer: &'a EventWriter) -> Self {
         for writer in writer.enclosing() {
-            let mut waits = writer.waits.lock();
-            waits.count += 1;
-            waits.since.get_or_insert_with(Instant::now);
+            writer.waits.lock().count += 1;
         }
         Self(writer)
+    }
+
+    /// Begins to count, or goes on.
+    fn begin(&self) {
+        for writer in self.0.enclosing() {
+            writer.waits.lock().since.get_or_insert_with(Instant::now);
+        }
     }
 }
 
@@ -308,12 +326,12 @@ impl Drop for Waiting<'_> {
             if waits.count > 0 {
                 continue;
             }
-            let last = waits.since.take().map(|since| since.elapsed());
-            waits.total = waits.total.saturating_add(last.unwrap_or_default());
+            waits.end();
             let attempt = waits.attempt.take();
             drop(waits);
             if let Some(attempt) = attempt {
-                attempt.wake();
+                // The waker may be the user's.
+                catch_panic(|| attempt.wake());
             }
         }
     }
@@ -352,11 +370,20 @@ impl EventWriter {
         let Some(writer) = self.0.as_deref() else {
             return Poll::Ready(Duration::ZERO);
         };
+        let waker = cx.waker().clone();
         let mut waits = writer.waits.lock();
-        if waits.count == 0 {
+        // A node may keep a future that waited and not poll it again. Its wait is over when the reader has caught up,
+        // which wakes the attempt.
+        if waits.since.is_some() && !writer.sink.is_reader_behind() {
+            waits.end();
+        }
+        if waits.since.is_none() {
             return Poll::Ready(waits.total);
         }
-        waits.attempt = Some(cx.waker().clone());
+        let earlier = waits.attempt.replace(waker);
+        drop(waits);
+        // Dropped without the lock, as the new one was cloned: a waker is user code.
+        drop(earlier);
         Poll::Pending
     }
 

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span};
 
 use super::{
-    error::{Failure, LastState, NodeFailure, RunError, RunErrorKind},
+    error::{Failure, NodeFailure, RunError, RunErrorKind},
     event::EventKind,
     event_channel::Sink,
     executor::{Progress, walk},
@@ -34,7 +34,7 @@ use crate::{
 pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
     pub(super) id: RunId,
     config: RunConfig,
-    span: Span,
+    pub(super) span: Span,
     /// Cancelled by the caller, and at the end of the run's reader.
     caller: Option<CancellationToken>,
     /// `None` if the app is shutting down, and the run is no part of the work that it waits for.
@@ -72,36 +72,47 @@ impl<T: Deref<Target = RunTracker>> NewRun<T> {
         reader
     }
 
-    /// Reports the start and the end of a run that does not begin.
-    pub(super) fn refuse<S: State, C>(&self, app: &App<S, C>, state: S, kind: RunErrorKind, sink: &Sink) -> RunError {
-        let error = RunError::new(self.id, kind, LastState::Committed(state));
-        sink.push(|| EventKind::RunStarted { graph: app.name.to_string() });
-        catch_panic(|| self.span.in_scope(|| log(&error, sink)));
-        sink.push(|| EventKind::RunEnded { error: Some(text_of(&error)) });
-        error
+    /// Reports the end of a run that does not begin.
+    pub(super) fn refuse<S: State>(&self, state: S, kind: RunErrorKind, sink: &Sink) -> RunError {
+        let failure = Failure::committed(kind);
+        catch_panic(|| self.span.in_scope(|| log(&failure, sink)));
+        sink.push(|| EventKind::RunEnded { error: Some(text_of(&failure)) });
+        failure.into_error(self.id, state)
     }
 }
 
-/// Runs the graph inside the run's span, between its first and its last event.
+/// Runs the graph inside the run's span, and writes the last event. If the future is dropped before, the caller still has
+/// the state, and `progress` knows whether it is committed.
 pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
     app: &App<S, C>,
-    state: S,
+    state: &mut S,
+    progress: &Progress,
     new: &mut NewRun<T>,
     sink: &Sink,
-) -> Result<S, RunError> {
-    let NewRun { id, config, span, caller, guard: Some(guard) } = new else {
-        return Err(new.refuse(app, state, RunErrorKind::Closed, sink));
-    };
+) -> Result<(), Box<Failure>> {
+    let mut guard = new.guard.take();
+    let NewRun { id, config, span, caller, .. } = new;
     let span = span.clone();
     async {
-        let mut unfinished = Unfinished { has_ended: false };
-        sink.push(|| EventKind::RunStarted { graph: app.name.to_string() });
-        let ended = walk_through(app, state, *id, config, caller.as_ref(), guard, sink).await;
+        // The task of a streamed run reports this itself.
+        let mut unfinished = Unfinished { has_ended: sink.has_reader() };
+        let ended = match &mut guard {
+            Some(guard) => {
+                let ended = walk_through(app, state, progress, *id, config, caller.as_ref(), sink).await;
+                if ended.is_ok() {
+                    guard.reached_end();
+                }
+                ended
+            }
+            None => Err(Failure::committed(RunErrorKind::Closed)),
+        };
         unfinished.has_ended = true;
-        if let Err(error) = &ended {
+        if let Err(failure) = &ended {
             // The text contains a node's error, which may panic when it is formatted.
-            catch_panic(|| log(error, sink));
+            catch_panic(|| log(failure, sink));
         }
+        // The run is over before its reader learns of it, or a shutdown that the reader begins would still find it.
+        drop(guard.take());
         sink.push(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) });
         ended
     }
@@ -123,8 +134,8 @@ impl Drop for Unfinished {
 }
 
 /// Logs the error of a run once. A cancel is logged at a low level, because the caller asked for it.
-fn log(error: &RunError, sink: &Sink) {
-    match error.kind() {
+pub(super) fn log(error: &Failure, sink: &Sink) {
+    match &error.kind {
         RunErrorKind::Cancelled { .. } if sink.is_abandoned() => {
             tracing::debug!(%error, "run cancelled: its reader went away");
         }
@@ -136,15 +147,15 @@ fn log(error: &RunError, sink: &Sink) {
 }
 
 /// Walks the graph from its entry to the end.
-async fn walk_through<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
+async fn walk_through<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
-    mut state: S,
+    state: &mut S,
+    progress: &Progress,
     run_id: RunId,
     config: &RunConfig,
     caller: Option<&CancellationToken>,
-    guard: &mut RunGuard<T>,
     sink: &Sink,
-) -> Result<S, RunError> {
+) -> Result<(), Box<Failure>> {
     let mut token = RunToken::new(caller);
     let cancel = token.token.clone();
     let signals = StopSignals {
@@ -164,9 +175,8 @@ async fn walk_through<S: State, C: Send + Sync + 'static, T: Deref<Target = RunT
         tasks: &tasks.0,
     };
     let scope = PathScope::new(&context);
-    let progress = Progress::new(app.plan.entry);
     let ended = {
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, &mut state, &progress, None)));
+        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, progress, None)));
         interruptible(walk, signals).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {
@@ -177,18 +187,17 @@ async fn walk_through<S: State, C: Send + Sync + 'static, T: Deref<Target = RunT
         tasks.wait(caller, signals).await;
     }
     let current_node = || context.last_node.within(&app.plan, progress.step(&app.plan));
-    let failure = match ended {
+    match ended {
         Ended::Completed(Ok(())) => {
             token.reached_end = true;
-            guard.reached_end();
-            return Ok(state);
+            Ok(())
         }
-        Ended::Completed(Err(failure)) => failure,
-        Ended::Interrupted(interrupt) => Failure::new(interrupt.at(current_node()), progress.is_committed()),
-        Ended::Panicked(source) => Failure::new(RunErrorKind::Node(NodeFailure::new(current_node(), source)), false),
-    };
-    let last = if failure.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
-    Err(RunError::new(run_id, failure.kind, last))
+        Ended::Completed(Err(failure)) => Err(failure),
+        Ended::Interrupted(interrupt) => Err(Failure::new(interrupt.at(current_node()), progress.is_committed())),
+        Ended::Panicked(source) => {
+            Err(Failure::new(RunErrorKind::Node(NodeFailure::new(current_node(), source)), false))
+        }
+    }
 }
 
 /// The tasks that are bound to the run. When the run ends or is dropped, the tasks that must end with it are cancelled.

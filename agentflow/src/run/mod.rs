@@ -22,6 +22,7 @@ use std::sync::Arc;
 use crate::{graph::app::App, state::State};
 use driver::Refused;
 use event_channel::Sink;
+use executor::Progress;
 use lifecycle::NewRun;
 
 pub use crate::{
@@ -36,11 +37,15 @@ pub use stream::{RunEnd, RunEvents, RunStream};
 /// Runs the graph once. Every run has its own state, token and id, and shares the app's manager and services.
 pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
-    state: S,
+    mut state: S,
     config: RunConfig,
 ) -> Result<S, RunError> {
     let mut new = NewRun::admit(app, &*app.runs, config);
-    lifecycle::run(app, state, &mut new, &Sink::default()).await
+    let progress = Progress::new(app.plan.entry);
+    match lifecycle::run(app, &mut state, &progress, &mut new, &Sink::default()).await {
+        Ok(()) => Ok(state),
+        Err(failure) => Err(failure.into_error(new.id, state)),
+    }
 }
 
 /// Runs the graph once in a task of its own, and returns a stream of the run's events.

@@ -530,6 +530,8 @@ fn every_event_survives_json() {
         json!({ "type": "custom", "node": "A", "name": "token", "data": { "text": "hel" } }),
         json!({ "type": "task_started", "node": "A", "task": "send", "id": 7 }),
         json!({ "type": "task_ended", "node": "A", "task": "send", "id": 7, "outcome": "completed" }),
+        json!({ "type": "task_progress", "node": "A", "task": "send", "id": 7, "fraction": 0.5, "message": "half" }),
+        json!({ "type": "tasks_missed", "count": 3 }),
         json!({ "type": "run_ended", "error": null }),
         json!({ "type": "run_ended", "error": "e" }),
     ];

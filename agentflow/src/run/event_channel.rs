@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt, iter,
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
@@ -17,7 +17,7 @@ use crate::{
     run_id::RunId,
     state::FieldChange,
     sync::{Mutex, guard_waker},
-    task::{TaskId, TaskOutcome, Watch},
+    task::{TaskId, TaskOutcome, TaskProgress, Watch},
 };
 
 /// The number of unread events from which on the run waits for its reader.
@@ -27,7 +27,8 @@ const EVENT_CAPACITY: usize = 64;
 /// the reader reads one half of the capacity, the run may fill the other.
 const BATCH: usize = EVENT_CAPACITY / 2;
 
-/// The number of unread events from which on the events of tasks, which never wait, are counted and left out.
+/// The number of unread events from which on the starts and ends of tasks, which never wait, are counted and left out.
+/// Their progress is left out as soon as the reader is behind.
 const TASK_EVENT_CAPACITY: usize = 1024;
 
 /// The destination of a run's events. `invoke` has none and pays for one check of an `Option` per event.
@@ -151,12 +152,35 @@ impl Watch for Buffer {
             outcome,
         });
     }
+
+    fn progressed(&self, node: &str, task: &str, id: TaskId, progress: &TaskProgress, is_live: &dyn Fn() -> bool) {
+        let kind = EventKind::TaskProgress {
+            node: node.to_owned(),
+            task: task.to_owned(),
+            id: id.get(),
+            fraction: progress.fraction,
+            message: progress.message.to_string(),
+        };
+        let mut state = self.state.lock();
+        // Nothing follows the end of a task, whose event is written under this lock after the task has ended.
+        if !is_live() {
+            return;
+        }
+        if state.events.len() >= EVENT_CAPACITY {
+            state.missed += 1;
+            return;
+        }
+        self.push_locked(state, kind);
+    }
 }
 
 impl Buffer {
     /// Writes an event without waiting. Events after the last one are discarded.
     pub(super) fn push(&self, kind: EventKind) {
-        let mut state = self.state.lock();
+        self.push_locked(self.state.lock(), kind);
+    }
+
+    fn push_locked(&self, mut state: MutexGuard<'_, BufferState>, kind: EventKind) {
         if state.is_closed {
             return;
         }

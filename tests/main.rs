@@ -36,6 +36,7 @@ mod task_groups;
 mod task_info;
 mod task_keys;
 mod task_logging;
+mod task_lookup;
 mod task_metrics;
 mod task_model;
 mod task_outcomes;

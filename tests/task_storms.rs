@@ -69,9 +69,6 @@ const BLOCKING_BEGINS_WITH_ITS_CLOSURE: bool = false;
 /// A blocking task whose runtime shuts down while it runs is counted out when its closure has returned.
 const RUNTIME_KEEPS_BLOCKING_TASKS: bool = false;
 
-/// `spawn_wait` doesn't wait where it needs no free slot, as it replaces a task or is refused because of it.
-const SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY: bool = false;
-
 /// A snapshot of a task is of one moment.
 const SNAPSHOTS_ARE_WHOLE: bool = false;
 

@@ -78,6 +78,17 @@ impl RunQueue {
         self.keys.contains_key(key)
     }
 
+    /// Returns the tasks with this key, oldest first.
+    pub(super) fn with_key(&self, key: &TaskKey) -> impl Iterator<Item = TaskRef> {
+        let keyed = self.keys.get(key).into_iter();
+        keyed.flat_map(|keyed| std::iter::once(keyed.first).chain(keyed.waiting.keys().copied()))
+    }
+
+    /// Returns the task that has passed this key's gate, and the number of those that are queued behind it.
+    pub(super) fn holder(&self, key: &TaskKey) -> Option<(TaskRef, usize)> {
+        self.keys.get(key).map(|keyed| (keyed.first, keyed.waiting.len()))
+    }
+
     /// Returns the tasks with this key that were not replaced yet, oldest first.
     pub(super) fn unreplaced(&self, key: &TaskKey) -> Vec<TaskRef> {
         let Some(keyed) = self.keys.get(key) else {
@@ -187,7 +198,7 @@ mod tests {
     const NAMES: [&str; 3] = ["free", "one at a time", "two at a time"];
 
     fn task(number: u64) -> TaskRef {
-        TaskRef { id: TaskId(number), slot: 0 }
+        TaskRef { id: TaskId(number) }
     }
 
     struct Queued {

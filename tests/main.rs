@@ -35,6 +35,7 @@ mod task_events;
 mod task_groups;
 mod task_info;
 mod task_keys;
+mod task_large_work;
 mod task_logging;
 mod task_lookup;
 mod task_metrics;

@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    SNAPSHOTS_ARE_WHOLE, SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY,
+    SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY,
     ledger::{Answer, Capture, Inside, Ledger, quiet_panic},
     program::{Act, End, Ending, How, Job, Keep, Kind, NAMES, Program, Step, Target},
 };
@@ -145,11 +145,9 @@ impl World {
         ledger.check(stats.spawned == sum, || format!("counted wrongly: {stats}"));
         let infos = tasks.task_info();
         ledger.check(infos.is_sorted_by_key(TaskInfo::id), || format!("not in order: {infos:?}"));
-        if SNAPSHOTS_ARE_WHOLE {
-            for info in &infos {
-                let is_torn = info.state() == TaskState::Queued && (info.attempt() > 0 || info.progress().is_some());
-                ledger.check(!is_torn, || format!("torn: {info:?}"));
-            }
+        for info in &infos {
+            let is_torn = info.state() == TaskState::Queued && (info.attempt() > 0 || info.progress().is_some());
+            ledger.check(!is_torn, || format!("torn: {info:?}"));
         }
         if self.is_sequential {
             let counts = (infos.len() as u64, tasks.task_count() as u64);

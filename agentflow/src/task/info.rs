@@ -99,7 +99,7 @@ impl TaskInfo {
         let state = match task.stop_request() {
             StopRequest::None if is_queued => TaskState::Queued,
             StopRequest::None => TaskState::Running,
-            StopRequest::Cancel | StopRequest::Abort | StopRequest::Evict => TaskState::Cancelling,
+            _ => TaskState::Cancelling,
         };
         Self { task: Arc::clone(task), age: task.age(now), state, attempt, progress }
     }

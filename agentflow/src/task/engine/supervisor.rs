@@ -171,8 +171,10 @@ impl<W: Work> Supervised<W> {
     fn requested(&self, task: &TaskRecord) -> Option<Stop> {
         match task.stop_request() {
             StopRequest::None => None,
-            StopRequest::Cancel if self.has_grace(task) => None,
-            StopRequest::Cancel => Some(Stop::Cancelled),
+            StopRequest::Cancel | StopRequest::EndGrace if !self.has_grace(task) => Some(Stop::Cancelled),
+            // The work was polled since it was cancelled, and went on.
+            StopRequest::EndGrace if self.ending.is_some() => Some(Stop::Aborted),
+            StopRequest::Cancel | StopRequest::EndGrace => None,
             StopRequest::Abort => Some(Stop::Aborted),
             StopRequest::Evict => Some(Stop::Evicted),
         }
@@ -300,7 +302,7 @@ impl<W: Work> Supervised<W> {
             }
         }
         let error = match current.task.stop_request() {
-            StopRequest::Cancel => TaskError::Cancelled,
+            StopRequest::Cancel | StopRequest::EndGrace => TaskError::Cancelled,
             _ => TaskError::Aborted,
         };
         self.end(current, Err(error));
@@ -358,7 +360,10 @@ impl<W: Work> Supervised<W> {
             // A request or a permit arrived between the check and `set_waker`; loop to handle it.
         }
         if task.stop_request() != StopRequest::None && self.ending.is_none() && is_informed(task) {
-            let grace = task.spec.grace(current.registry.options.grace_period);
+            let grace = match task.stop_request() {
+                StopRequest::Cancel => task.spec.grace(current.registry.options.grace_period),
+                _ => Duration::ZERO,
+            };
             let grace_over = Instant::now().checked_add(grace);
             *self.as_mut().project().ending = Some(Box::new(Ending { grace_over, informed: None }));
         }

@@ -181,6 +181,9 @@ enum RunPermit {
 pub(crate) enum StopRequest {
     None,
     Cancel,
+    /// End the grace period of a task that was cancelled, which its supervisor may not have seen yet.
+    EndGrace,
+    /// Drop the task without a grace period.
     Abort,
     /// Drop the task to make room for another one.
     Evict,
@@ -322,7 +325,8 @@ impl TaskRecord {
         match self.stop_request.load(Ordering::Acquire) {
             0 => StopRequest::None,
             1 => StopRequest::Cancel,
-            2 => StopRequest::Abort,
+            2 => StopRequest::EndGrace,
+            3 => StopRequest::Abort,
             _ => StopRequest::Evict,
         }
     }
@@ -386,7 +390,7 @@ impl TaskRecord {
         match self.stop_request() {
             StopRequest::None => true,
             StopRequest::Cancel => self.spec.extras().cancel_last && self.is_unfinished(),
-            StopRequest::Abort | StopRequest::Evict => false,
+            StopRequest::EndGrace | StopRequest::Abort | StopRequest::Evict => false,
         }
     }
 

@@ -90,7 +90,7 @@ impl Registry {
         let in_wave = |task: &&Arc<TaskRecord>| ShutdownWave::of(task) == wave;
         let overdue: Vec<_> = self.lock().tasks_except(except).filter(in_wave).cloned().collect();
         for task in overdue {
-            task.request_stop(StopRequest::Abort);
+            task.request_stop(StopRequest::EndGrace);
         }
         let dropped = grace_over.and_then(|over| over.checked_add(ABORT_MARGIN));
         self.wait_for_wave(except, wave, dropped).await;

@@ -331,8 +331,9 @@ impl<W: Work> Supervised<W> {
         if self.phase == TaskPhase::New && task.spec.timeout == Some(Duration::ZERO) {
             return self.stop(current, Stop::TimedOut { limit: TimeoutKind::Total, after: Duration::ZERO });
         }
-        loop {
+        let (request, knows) = loop {
             let request = task.stop_request();
+            let knows = request != StopRequest::None && is_informed(task);
             let permit = task.permit();
             let may_run = task.may_run();
             if self.phase == TaskPhase::New && !may_run {
@@ -358,19 +359,21 @@ impl<W: Work> Supervised<W> {
             }
             let this = self.as_mut().project();
             if *this.has_waker {
-                break;
+                break (request, knows);
             }
             // The waker is set when the work first waits, because many tasks never do. It is set once, because tokio
             // gives a task the same waker in each poll.
             *this.has_waker = true;
             task.set_waker(cx.waker());
             if task.stop_request() == request && task.permit() == permit {
-                break;
+                break (request, knows);
             }
             // A request or a permit arrived between the check and `set_waker`; loop to handle it.
-        }
-        if task.stop_request() != StopRequest::None && self.ending.is_none() && is_informed(task) {
-            let grace = match task.stop_request() {
+        };
+        // The grace period counts from the first poll in which the work could find its cancellation. A request that
+        // arrived during that poll has woken the task, and the next poll handles it.
+        if knows && self.ending.is_none() {
+            let grace = match request {
                 StopRequest::Cancel => task.spec.grace(current.registry.options.grace_period),
                 _ => Duration::ZERO,
             };

@@ -31,6 +31,7 @@ mod svg;
 mod task_cancellation;
 mod task_capacity;
 mod task_close;
+mod task_delay;
 mod task_events;
 mod task_groups;
 mod task_info;

@@ -14,7 +14,7 @@ use std::{
 
 use agentflow::{
     AgentState, BackgroundTaskManager, CompiledGraph, NodeError, RunConfig, RunId, TaskContext, graph, node,
-    task::{OnDuplicateKey, SpawnError, TaskManagerOptions, TaskOutcome, TaskState},
+    task::{OnDuplicateKey, SpawnError, TaskError, TaskManagerOptions, TaskOutcome, TaskState},
 };
 use futures::FutureExt;
 use tokio::time::{Instant, sleep};
@@ -25,6 +25,25 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn with_grace(grace: Duration) -> BackgroundTaskManager {
     BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(grace))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_cancels_itself_without_a_grace_period_is_cancelled() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(Duration::ZERO));
+    let work = async {
+        tokio::task::yield_now().await;
+        let task = TaskContext::current().unwrap();
+        task.manager().cancel(task.id());
+        pending::<()>().await;
+    };
+    assert!(matches!(tasks.create_task(work).spawn().unwrap().await, Err(TaskError::Cancelled)));
+
+    let listens = |task: TaskContext| async move {
+        tokio::task::yield_now().await;
+        task.manager().cancel(task.id());
+        tokio::task::yield_now().await;
+    };
+    assert!(tasks.create_task_with_context(listens).spawn().unwrap().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use super::{
     error::SpawnError,
     handle::TaskHandle,
     manager::BackgroundTaskManager,
-    options::{OnDuplicateKey, OnRunEnd},
+    options::{OnClose, OnDuplicateKey, OnRunEnd},
     outcome::TaskOutput,
     registry::now_in,
 };
@@ -126,7 +126,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self
     }
 
-    /// Limits how long the task may be queued, counted from its spawn: then it times out without having begun.
+    /// Limits how long the task may be queued, counted from its spawn, or from the end of its [delay](Self::delay): then it times out without having begun.
     /// Overrides the manager's [`queue_timeout`](crate::task::TaskManagerOptions::queue_timeout).
     ///
     /// ```
@@ -227,6 +227,63 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// ```
     pub fn cancel_last(self) -> Self {
         self.with(|extras| extras.cancel_last = true)
+    }
+
+    /// Begins the task after a delay, counted from its spawn. Until then it is
+    /// [`Delayed`](crate::task::TaskState::Delayed): it occupies no slot of
+    /// [`max_running`](crate::task::TaskManagerOptions::max_running), does not hold up others with its
+    /// [key](Self::key), and can be cancelled and [replaced](OnDuplicateKey::Replace) like a queued task. When the delay
+    /// is over, the task runs, or is queued.
+    ///
+    /// The task is live all the while: it counts towards [`max_tasks`](crate::task::TaskManagerOptions::max_tasks), and
+    /// [`wait_for_all`](BackgroundTaskManager::wait_for_all) waits for it, delay included. A close ends the delay: see
+    /// [`on_close`](Self::on_close). The [`timeout`](Self::timeout) counts from the spawn, so one that is no longer than
+    /// the delay ends the task before it begins; the [`queue_timeout`](Self::queue_timeout) counts from the end of the
+    /// delay. A delay of zero is none, and only a close ends one beyond the clock's range.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use agentflow::task::{OnDuplicateKey, TaskState};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let mail = |text| {
+    ///     let send = async move { println!("{text}") };
+    ///     tasks.create_task(send).name("mail").key("ada", OnDuplicateKey::Replace).delay(Duration::from_secs(60))
+    /// };
+    /// let first = mail("1 new message").spawn()?;
+    /// let last = mail("2 new messages").spawn()?; // replaces the first
+    /// assert!(first.await.is_err());
+    /// assert_eq!(tasks.task_info()[0].state(), TaskState::Delayed);
+    /// last.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn delay(self, delay: Duration) -> Self {
+        self.with(|extras| extras.delay = Some(delay).filter(|delay| !delay.is_zero()))
+    }
+
+    /// Sets the effect of a close on the task while it waits for its [delay](Self::delay); by default it runs at once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use agentflow::task::OnClose;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let hour = Duration::from_secs(3600);
+    /// tasks.create_task(async {}).name("save").delay(hour).spawn()?;
+    /// tasks.create_task(async {}).name("refresh").delay(hour).on_close(OnClose::Drop).spawn()?;
+    ///
+    /// let report = tasks.close(Some(Duration::from_secs(5))).await;
+    /// assert_eq!((report.outcomes.completed, report.outcomes.cancelled), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_close(self, on_close: OnClose) -> Self {
+        self.with(|extras| extras.on_close = on_close)
     }
 
     /// Sets the effect on the task of the end of the run that spawned it; by default the task lives on.

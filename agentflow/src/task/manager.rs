@@ -88,9 +88,9 @@ use crate::run_id::RunId;
 /// | `agentflow_tasks_ended_total` | counter | `name`, [`outcome`](crate::task::TaskOutcome::as_str) | tasks that ended |
 /// | `agentflow_tasks_rejected_total` | counter | `name`, [`reason`](crate::task::SpawnError::as_str) | refused spawns |
 /// | `agentflow_task_retries_total` | counter | `name` | attempts beyond a task's first |
-/// | `agentflow_tasks_in_flight` | gauge | `name` | tasks that have not ended, queued or running |
+/// | `agentflow_tasks_in_flight` | gauge | `name` | tasks that have not ended, delayed and queued ones included |
 /// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | time from the spawn to the end |
-/// | `agentflow_task_queue_wait_seconds` | histogram | `name` | time from the spawn until the task began, if it did |
+/// | `agentflow_task_queue_wait_seconds` | histogram | `name` | time from the spawn, or from the end of its delay, until the task began, if it did |
 ///
 /// A task's name is the only label that identifies it; its id, key, context and errors are for the logs. A manager's
 /// first 256 names become labels, and all others share the label `other`: give tasks of one kind one name, and

@@ -60,7 +60,7 @@ pub(crate) use id::Watch;
 pub use id::{TaskId, TaskOrigin, TaskProgress};
 pub use info::{FinishedTask, TaskInfo, TaskState};
 pub use manager::BackgroundTaskManager;
-pub use options::{OnDuplicateKey, OnFull, OnRunEnd, TaskManagerOptions};
+pub use options::{OnClose, OnDuplicateKey, OnFull, OnRunEnd, TaskManagerOptions};
 pub use outcome::{TaskOutcome, TaskOutput, TimeoutKind};
 pub use report::{CancelReport, CloseReport, WaitTimeout};
 pub use stats::{OutcomeCounts, TaskStats};

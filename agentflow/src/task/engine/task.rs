@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         id::{TaskId, TaskOrigin, TaskProgress},
-        options::{OnDuplicateKey, OnRunEnd},
+        options::{OnClose, OnDuplicateKey, OnRunEnd},
         outcome::{TaskOutcome, TimeoutKind},
     },
     ancestors::Ancestors,
@@ -43,6 +43,11 @@ pub(crate) struct TaskSpec {
 #[derive(Debug, Default)]
 pub(crate) struct TaskExtras {
     pub(crate) key: Option<KeySetting>,
+    /// The time from the spawn until the task may begin; never zero.
+    pub(crate) delay: Option<Duration>,
+    pub(crate) on_close: OnClose,
+    /// The moment at which the delay was over.
+    pub(crate) delay_over: OnceLock<Instant>,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) grace_period: Option<Duration>,
@@ -165,8 +170,11 @@ struct Heartbeat {
 }
 
 /// Permission for a task to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum RunPermit {
+pub(crate) enum RunPermit {
+    /// The task waits for its delay to end.
+    Delayed,
     /// The task is queued.
     Pending,
     /// The task was queued, and may run now.
@@ -181,6 +189,9 @@ enum RunPermit {
 pub(crate) enum StopRequest {
     None,
     Cancel,
+    /// End the grace period of a task that was cancelled, which its supervisor may not have seen yet.
+    EndGrace,
+    /// Drop the task without a grace period.
     Abort,
     /// Drop the task to make room for another one.
     Evict,
@@ -201,6 +212,9 @@ impl TaskSpec {
     pub(crate) fn extras(&self) -> &TaskExtras {
         static NONE: TaskExtras = TaskExtras {
             key: None,
+            delay: None,
+            on_close: OnClose::Run,
+            delay_over: OnceLock::new(),
             queue_timeout: None,
             idle_timeout: None,
             grace_period: None,
@@ -322,7 +336,8 @@ impl TaskRecord {
         match self.stop_request.load(Ordering::Acquire) {
             0 => StopRequest::None,
             1 => StopRequest::Cancel,
-            2 => StopRequest::Abort,
+            2 => StopRequest::EndGrace,
+            3 => StopRequest::Abort,
             _ => StopRequest::Evict,
         }
     }
@@ -358,7 +373,7 @@ impl TaskRecord {
 
     /// Grants the permit to run to a task that is not queued.
     pub(crate) fn permit_at_once(&self) {
-        // Release: pairs with the loads in `may_run` and `was_queued`, which take it with what admission wrote.
+        // Release: pairs with the load in `permit`, which takes it with what admission wrote.
         self.permit.store(RunPermit::AtOnce as u8, Ordering::Release);
     }
 
@@ -368,16 +383,48 @@ impl TaskRecord {
         self.permit.store(RunPermit::AfterQueue as u8, Ordering::Release);
     }
 
-    /// Returns whether the task has its permit to run.
-    pub(crate) fn may_run(&self) -> bool {
-        // Acquire: pairs with the stores that grant the permit. `wake` follows them, so the supervisor misses none.
-        self.permit.load(Ordering::Acquire) != RunPermit::Pending as u8
+    /// Makes the task wait for its delay to end.
+    pub(crate) fn begin_delay(&self) {
+        // Relaxed: the task is not shared yet.
+        self.permit.store(RunPermit::Delayed as u8, Ordering::Relaxed);
     }
 
-    /// Returns whether the task is queued, or was.
+    /// Ends the task's delay: it is queued from now on.
+    pub(crate) fn end_delay(&self, now: Instant) {
+        // It is not set yet: a delay ends once only.
+        let _ = self.spec.extras().delay_over.set(now);
+        // Release: pairs with the load in `permit`.
+        self.permit.store(RunPermit::Pending as u8, Ordering::Release);
+    }
+
+    /// Returns the moment from which on the task's time in the queue counts.
+    pub(crate) fn queued_since(&self) -> Instant {
+        self.spec.extras().delay_over.get().copied().unwrap_or(self.spawned)
+    }
+
+    pub(crate) fn permit(&self) -> RunPermit {
+        // Acquire: pairs with the stores that change the permit. `wake` follows them, so the supervisor misses none.
+        match self.permit.load(Ordering::Acquire) {
+            0 => RunPermit::Delayed,
+            1 => RunPermit::Pending,
+            2 => RunPermit::AfterQueue,
+            _ => RunPermit::AtOnce,
+        }
+    }
+
+    /// Returns whether the task waits for its delay to end.
+    pub(crate) fn is_delayed(&self) -> bool {
+        self.permit() == RunPermit::Delayed
+    }
+
+    /// Returns whether the task has its permit to run.
+    pub(crate) fn may_run(&self) -> bool {
+        matches!(self.permit(), RunPermit::AfterQueue | RunPermit::AtOnce)
+    }
+
+    /// Returns whether the task is delayed or queued, or was.
     pub(crate) fn was_queued(&self) -> bool {
-        // Acquire: as in `may_run`.
-        self.permit.load(Ordering::Acquire) != RunPermit::AtOnce as u8
+        self.permit() != RunPermit::AtOnce
     }
 
     /// Returns whether the task may still begin: it was not requested to stop, or has a grace period as one of those that
@@ -386,7 +433,7 @@ impl TaskRecord {
         match self.stop_request() {
             StopRequest::None => true,
             StopRequest::Cancel => self.spec.extras().cancel_last && self.is_unfinished(),
-            StopRequest::Abort | StopRequest::Evict => false,
+            StopRequest::EndGrace | StopRequest::Abort | StopRequest::Evict => false,
         }
     }
 

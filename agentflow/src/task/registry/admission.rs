@@ -7,11 +7,11 @@ use super::{
         engine::{
             ancestors::Ancestors,
             run_tasks::RunTasks,
-            task::{KeySetting, StopRequest, TaskRecord, TaskRef},
+            task::{KeySetting, StopRequest, TaskExtras, TaskRecord, TaskRef},
         },
         error::SpawnError,
         id::TaskId,
-        options::{OnDuplicateKey, OnFull, TaskManagerOptions},
+        options::{OnClose, OnDuplicateKey, OnFull, TaskManagerOptions},
     },
     Registry,
     run_queue::QueueEntry,
@@ -203,7 +203,18 @@ impl State {
             new.spec.extras.get_or_insert_default().ancestors = Some(ancestors);
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
         }
-        let may_run = self.queue.enter(QueueEntry::of(new));
+        let may_run = match self.delay_of(new) {
+            None => self.queue.enter(QueueEntry::of(new)),
+            Some(on_close) => {
+                new.begin_delay();
+                if self.phase != ManagerPhase::Open && on_close == OnClose::Drop {
+                    new.mark_stop_requested(StopRequest::Cancel);
+                }
+                self.delayed += 1;
+                self.queue.enter_delayed(QueueEntry::of(new));
+                false
+            }
+        };
         if may_run {
             new.permit_at_once();
         }
@@ -214,6 +225,14 @@ impl State {
         }
         self.live.insert(Arc::clone(task));
         Ok(victims)
+    }
+
+    /// Returns the effect of a close on a new task if it is delayed. While the manager drains, the delays of those that
+    /// run at a close are over at once.
+    fn delay_of(&self, new: &TaskRecord) -> Option<OnClose> {
+        let TaskExtras { delay, on_close, .. } = new.spec.extras();
+        let is_over = self.phase != ManagerPhase::Open && *on_close == OnClose::Run;
+        (delay.is_some() && !is_over).then_some(*on_close)
     }
 
     /// Releases the slot of the oldest evictable task, a queued one if there is one, and returns that task.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         engine::task::{StopRequest, TaskRecord, TaskRef},
+        options::OnClose,
         report::CloseReport,
         stats::OutcomeCounts,
     },
@@ -19,10 +20,10 @@ use super::{
 };
 
 impl Registry {
-    /// Enters the draining phase, and lowers the deadline of draining to this one if it is earlier.
+    /// Enters the draining phase, ends the delays of tasks, and lowers the deadline of draining to this one if it is earlier.
     pub(crate) fn begin_closing(&self, deadline: Option<Instant>) {
-        let now = self.now_of_caller();
-        {
+        let (now, now_of_tasks) = (self.now_of_caller(), self.now());
+        let delayed = {
             let mut state = self.lock();
             state.phase = state.phase.max(ManagerPhase::Draining);
             let before = state.outcomes;
@@ -35,6 +36,13 @@ impl Registry {
                 elapsed: None,
             });
             closing.deadline = [closing.deadline, deadline].into_iter().flatten().min();
+            state.end_all_delays(now_of_tasks)
+        };
+        for task in delayed {
+            match task.spec.extras().on_close {
+                OnClose::Run => task.wake(),
+                OnClose::Drop => task.request_stop(StopRequest::Cancel),
+            }
         }
         // A caller that waits for a later deadline must see the earlier one.
         self.notify();
@@ -95,7 +103,7 @@ impl Registry {
         let in_wave = |task: &&Arc<TaskRecord>| ShutdownWave::of(task) == wave;
         let overdue: Vec<_> = self.lock().tasks_except(except).filter(in_wave).cloned().collect();
         for task in overdue {
-            task.request_stop(StopRequest::Abort);
+            task.request_stop(StopRequest::EndGrace);
         }
         let dropped = grace_over.and_then(|over| over.checked_add(ABORT_MARGIN));
         self.wait_for_wave(except, wave, dropped).await;

@@ -135,6 +135,12 @@ impl Registry {
         self.metrics.record(&task.spec.name, Change::Spawned);
     }
 
+    /// Ends the delay of a task, which may run now or is queued.
+    pub(super) fn delay_over(&self, task: &TaskRecord) {
+        let now = self.now();
+        self.lock().end_delay(task, now);
+    }
+
     /// Begins the first attempt of a task.
     pub(super) fn task_started(&self, task: &Arc<TaskRecord>) {
         let extras = task.spec.extras();
@@ -154,7 +160,8 @@ impl Registry {
         }
         self.emit(task, TaskEvent::Started);
         if cfg!(feature = "metrics") {
-            self.metrics.record(&task.spec.name, Change::Started { waited: task.age(self.now()) });
+            let waited = self.now().saturating_duration_since(task.queued_since());
+            self.metrics.record(&task.spec.name, Change::Started { waited });
         }
     }
 

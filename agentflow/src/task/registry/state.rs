@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        engine::task::{TaskRecord, TaskRef},
+        engine::task::{StopRequest, TaskRecord, TaskRef},
         filter::Selection,
         info::FinishedTask,
-        options::TaskManagerOptions,
+        options::{OnClose, TaskManagerOptions},
         outcome::TaskOutcome,
         stats::{OutcomeCounts, TaskStats},
     },
@@ -33,6 +33,8 @@ pub(crate) struct State {
     pub(super) leaving: usize,
     /// The number of live tasks that are cancelled last.
     pub(super) cancel_last: usize,
+    /// The number of live tasks that wait for their delay to end.
+    pub(super) delayed: usize,
     /// The number of blocking tasks that may run, and wait for a thread.
     pub(super) awaiting_thread: usize,
     pub(super) outcomes: OutcomeCounts,
@@ -120,6 +122,7 @@ impl State {
             evictable: Evictable::default(),
             leaving: 0,
             cancel_last: 0,
+            delayed: 0,
             awaiting_thread: 0,
             outcomes: OutcomeCounts::default(),
             retries: 0,
@@ -141,16 +144,49 @@ impl State {
         }
         self.cancel_last -= usize::from(task.spec.extras().cancel_last);
         self.awaiting_thread -= usize::from(task.awaits_thread());
+        self.delayed -= usize::from(task.is_delayed());
         self.leaving -= usize::from(task.slot_released());
         self.evictable.remove(task.at);
         let next = self.queue.leave(QueueEntry::of(&task), task.may_run());
         let next: Vec<_> = next.into_iter().filter_map(|next| self.get(next)).cloned().collect();
         for task in &next {
-            self.evictable.begins(task.at);
-            task.permit_after_queue();
-            self.awaiting_thread += usize::from(task.awaits_thread());
+            self.permit_after_queue(task);
         }
         Some((task, next))
+    }
+
+    fn permit_after_queue(&mut self, task: &TaskRecord) {
+        self.evictable.begins(task.at);
+        task.permit_after_queue();
+        self.awaiting_thread += usize::from(task.awaits_thread());
+    }
+
+    /// Ends the delay of a live task, which may run now or is queued, unless it is over or the task is to stop.
+    pub(super) fn end_delay(&mut self, task: &TaskRecord, now: Instant) {
+        if task.stop_request() != StopRequest::None || !task.is_delayed() {
+            return;
+        }
+        task.end_delay(now);
+        self.delayed -= 1;
+        if self.queue.end_delay(QueueEntry::of(task)) {
+            self.permit_after_queue(task);
+        }
+    }
+
+    /// Ends all delays because the manager drains, oldest task first. Returns the tasks that were delayed, which the
+    /// caller wakes or cancels outside the lock.
+    pub(super) fn end_all_delays(&mut self, now: Instant) -> Vec<Arc<TaskRecord>> {
+        if self.delayed == 0 {
+            return Vec::new();
+        }
+        let delayed: Vec<_> = self.tasks().filter(|task| task.is_delayed()).cloned().collect();
+        for task in &delayed {
+            match task.spec.extras().on_close {
+                OnClose::Run => self.end_delay(task, now),
+                OnClose::Drop => task.mark_stop_requested(StopRequest::Cancel),
+            }
+        }
+        delayed
     }
 
     /// Returns whether no task lives and none can be spawned any more.
@@ -187,7 +223,7 @@ impl State {
     /// Returns the selected live tasks, oldest first, without building an index for them.
     pub(super) fn selected<'a>(&'a self, selection: &'a Selection) -> Selected<'a> {
         match selection {
-            Selection::Keyed(key) => Box::new(self.queue.with_key(key).filter_map(|task| self.get(task))),
+            Selection::Keyed(key) => Box::new(self.queue.with_key(key).into_iter().filter_map(|task| self.get(task))),
             selection => self.live.select(selection),
         }
     }
@@ -262,6 +298,7 @@ impl State {
         TaskStats {
             spawned: active + self.outcomes.total(),
             active,
+            delayed: self.delayed as u64,
             queued: (self.queue.waiting() + self.awaiting_thread) as u64,
             outcomes: self.outcomes,
             retries: self.retries,

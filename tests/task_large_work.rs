@@ -1,4 +1,11 @@
 //! Tasks whose futures or closures are large, on threads with the usual stack of two MiB.
+#![allow(
+    clippy::large_futures,
+    clippy::large_stack_arrays,
+    clippy::large_types_passed_by_value,
+    clippy::manual_async_fn,
+    reason = "the tests are about work that lies on the stack"
+)]
 
 use std::{hint::black_box, thread, time::Duration};
 

@@ -153,7 +153,7 @@ impl Registry {
             let mut state = self.lock();
             let until_now = state.outcomes;
             // The tasks are read under the same lock as the outcomes, so that each task is in one of the two.
-            let live = state.tasks().cloned().collect();
+            let live: Vec<_> = state.tasks().cloned().collect();
             let (outcomes, unfinished, elapsed) = match &mut state.closing {
                 Some(closing) => {
                     let elapsed = *closing.elapsed.get_or_insert_with(|| now.saturating_duration_since(closing.began));
@@ -164,6 +164,6 @@ impl Registry {
             };
             (outcomes, unfinished, elapsed, live)
         };
-        CloseReport { outcomes, unfinished, still_running: infos(live, self.now()), elapsed }
+        CloseReport { outcomes, unfinished, still_running: infos(&live, self.now()), elapsed }
     }
 }

@@ -275,14 +275,14 @@ impl Registry {
 
     /// Returns the selected live tasks, oldest first. The lock is held only to find them.
     pub(super) fn infos(&self, selection: &Selection) -> Vec<TaskInfo> {
-        let tasks = self.lock().select(selection).cloned().collect();
-        infos(tasks, self.now())
+        let tasks: Vec<_> = self.lock().select(selection).cloned().collect();
+        infos(&tasks, self.now())
     }
 
     /// Returns the selected live tasks that a wait in the tasks in `except` waits for, oldest first.
     pub(super) fn awaited(&self, selection: &Selection, except: &[TaskRef]) -> Vec<TaskInfo> {
-        let tasks = self.lock().awaited(selection, except).cloned().collect();
-        infos(tasks, self.now())
+        let tasks: Vec<_> = self.lock().awaited(selection, except).cloned().collect();
+        infos(&tasks, self.now())
     }
 
     /// Cancels the selected live tasks besides those in `except`, and returns them, oldest first.
@@ -350,7 +350,7 @@ fn is_beside(task: &TaskRecord, except: &[TaskRef]) -> bool {
 }
 
 /// Returns snapshots of these tasks.
-fn infos(tasks: Vec<Arc<TaskRecord>>, now: Instant) -> Vec<TaskInfo> {
+fn infos(tasks: &[Arc<TaskRecord>], now: Instant) -> Vec<TaskInfo> {
     tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 

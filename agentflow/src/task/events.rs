@@ -25,7 +25,7 @@ use super::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TaskEvent {
-    /// The task was accepted. It may be queued.
+    /// The task was accepted. It may be delayed or queued.
     Spawned(TaskInfo),
     /// The task began to run.
     Started(TaskInfo),

@@ -222,7 +222,7 @@ impl FinishedTask {
     /// Returns the time from the task's spawn to its end.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.end.age
+        self.end.age()
     }
 }
 
@@ -235,7 +235,7 @@ impl fmt::Debug for FinishedTask {
             .field("error", &self.error())
             .field("limit", &self.end.limit)
             .field("attempts", &self.attempts())
-            .field("age", &self.end.age)
+            .field("age", &self.end.age())
             .field("timeout", &self.timeout())
             .field("context", &Json(&self.task.spec.context))
             .field("origin", &self.origin())
@@ -247,7 +247,7 @@ impl fmt::Debug for FinishedTask {
 /// `upload #7 (cancelled after 1.2s) {"user":"ada"}`
 impl fmt::Display for FinishedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age)?;
+        write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age())?;
         write_context(f, &self.task.spec.context)
     }
 }

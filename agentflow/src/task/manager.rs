@@ -153,6 +153,14 @@ impl BackgroundTaskManager {
         Self { registry: Arc::clone(&current.registry), role: ManagerRole::Task(Arc::clone(&current.task)) }
     }
 
+    /// Returns the task that this is the manager [for](Self::for_task).
+    pub(super) fn holder(&self) -> Option<&Arc<TaskRecord>> {
+        match &self.role {
+            ManagerRole::Task(task) => Some(task),
+            ManagerRole::Owner(_) | ManagerRole::Run(_) => None,
+        }
+    }
+
     /// Returns the origin that spawns through this manager have.
     pub(super) fn origin(&self) -> Option<Arc<TaskOrigin>> {
         match &self.role {

@@ -38,8 +38,8 @@ pub enum OnFull {
     /// [`spawn_wait`](crate::task::TaskBuilder::spawn_wait) waits for a free slot.
     #[default]
     Reject,
-    /// The oldest task is dropped to make room for the new one: the one that has been queued longest, or, if none is
-    /// queued, the one that was spawned first. Its outcome is [`Evicted`](crate::task::TaskOutcome::Evicted).
+    /// The oldest task is dropped to make room for the new one: of the delayed and queued ones the one that was spawned
+    /// first, or, if there are none, the running one that was. Its outcome is [`Evicted`](crate::task::TaskOutcome::Evicted).
     ///
     /// Blocking tasks, tasks that are [cancelled last](crate::task::TaskBuilder::cancel_last), and the spawning task
     /// with its ancestors are never dropped for another one. If there are no others, the new task is refused.

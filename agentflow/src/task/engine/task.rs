@@ -100,6 +100,8 @@ pub(crate) struct TaskRecord {
     refused: AtomicBool,
     /// Set when a close cancels this task because its bound is over.
     unfinished: AtomicBool,
+    /// Set when the handle was dropped.
+    handle_dropped: AtomicBool,
     /// Set when the task no longer counts towards `max_tasks`, though it has not ended.
     slot_released: AtomicBool,
     /// The number of the current attempt; zero until the task begins to run.
@@ -113,7 +115,8 @@ enum TaskStatus {
         /// The waker of the supervisor, once it has been found waiting.
         waker: Option<Waker>,
         heartbeat: Option<Box<Heartbeat>>,
-        handle: HandleState,
+        /// The waker of the handle, once it was polled.
+        handle: Option<Waker>,
     },
     Ended {
         end: TaskEnd,
@@ -126,16 +129,6 @@ enum TaskStatus {
 ///
 /// It is in a box, so that the record of a task that ended does not occupy the memory of its value.
 pub(crate) type TaskResult = Box<dyn Any + Send>;
-
-/// The handle of a live task.
-#[derive(Debug)]
-enum HandleState {
-    /// The handle was not polled yet.
-    Idle,
-    /// The handle was polled with this waker.
-    Waiting(Waker),
-    Dropped,
-}
 
 /// The work that the end of a task leaves to do outside the registry's lock.
 #[derive(Debug)]
@@ -155,7 +148,7 @@ impl Remains {
         if let TaskStatus::Live { waker, handle, .. } = status {
             // The waker may hold the last reference to the runtime's memory of the task.
             catch_panic(|| drop(waker));
-            if let HandleState::Waiting(waker) = handle {
+            if let Some(waker) = handle {
                 catch_panic(|| waker.wake());
             }
         }
@@ -201,10 +194,26 @@ pub(crate) enum StopRequest {
 #[derive(Clone, Debug)]
 pub(crate) struct TaskEnd {
     pub(crate) outcome: TaskOutcome,
-    pub(crate) age: Duration,
+    /// In nanoseconds, of which 64 bits are enough for centuries; a `Duration` would make each live task larger.
+    age: u64,
     pub(crate) error: Option<Arc<str>>,
     /// The timeout that was over, if one was.
     pub(crate) limit: Option<TimeoutKind>,
+}
+
+impl TaskEnd {
+    pub(crate) fn new(
+        outcome: TaskOutcome,
+        age: Duration,
+        error: Option<Arc<str>>,
+        limit: Option<TimeoutKind>,
+    ) -> Self {
+        Self { outcome, age: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX), error, limit }
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_nanos(self.age)
+    }
 }
 
 impl TaskSpec {
@@ -265,9 +274,10 @@ impl TaskRecord {
             acceptance: Once::new(),
             refused: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
+            handle_dropped: AtomicBool::new(false),
             slot_released: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
-            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None, handle: HandleState::Idle }),
+            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None, handle: None }),
         }
     }
 
@@ -524,30 +534,33 @@ impl TaskRecord {
     /// registry's lock, under which the task leaves the live ones as well.
     pub(crate) fn set_end(&self, end: TaskEnd, result: Option<TaskResult>) -> Remains {
         let mut status = self.status.lock();
-        let (result, unread) = match *status {
-            TaskStatus::Live { handle: HandleState::Dropped, .. } => (None, result),
-            _ => (result, None),
-        };
+        // Relaxed: the flag is set under this lock.
+        let (result, unread) =
+            if self.handle_dropped.load(Ordering::Relaxed) { (None, result) } else { (result, None) };
         let status = std::mem::replace(&mut *status, TaskStatus::Ended { end, result });
         Remains { status, unread }
     }
 
     /// Returns whether there is a handle that may take the result.
     pub(crate) fn has_handle(&self) -> bool {
-        !matches!(*self.status.lock(), TaskStatus::Live { handle: HandleState::Dropped, .. })
+        // Relaxed: a stale `true` is corrected by `set_end`.
+        !self.handle_dropped.load(Ordering::Relaxed)
     }
 
     /// Takes the result for the handle when the task has ended; it is absent if it was taken before.
     pub(crate) fn poll_result(&self, cx: &Context<'_>) -> Poll<Option<TaskResult>> {
         if !self.has_ended() {
             // The waker is cloned outside the lock, because it is user code.
-            let waiting = HandleState::Waiting(cx.waker().clone());
-            let replaced = match &mut *self.status.lock() {
-                TaskStatus::Live { handle, .. } => Some(std::mem::replace(handle, waiting)),
-                TaskStatus::Ended { .. } => None,
+            let mut waker = Some(cx.waker().clone());
+            let is_live = match &mut *self.status.lock() {
+                TaskStatus::Live { handle, .. } => {
+                    std::mem::swap(handle, &mut waker);
+                    true
+                }
+                TaskStatus::Ended { .. } => false,
             };
-            if let Some(replaced) = replaced {
-                catch_panic(|| drop(replaced));
+            catch_panic(|| drop(waker));
+            if is_live {
                 return Poll::Pending;
             }
         }
@@ -560,11 +573,16 @@ impl TaskRecord {
 
     /// Records that there is no handle any more, and drops the result.
     pub(crate) fn drop_handle(&self) {
-        let (replaced, result) = match &mut *self.status.lock() {
-            TaskStatus::Live { handle, .. } => (Some(std::mem::replace(handle, HandleState::Dropped)), None),
-            TaskStatus::Ended { result, .. } => (None, result.take()),
+        let (waker, result) = {
+            let mut status = self.status.lock();
+            // Relaxed: `set_end` reads the flag under this lock.
+            self.handle_dropped.store(true, Ordering::Relaxed);
+            match &mut *status {
+                TaskStatus::Live { handle, .. } => (handle.take(), None),
+                TaskStatus::Ended { result, .. } => (None, result.take()),
+            }
         };
-        catch_panic(|| drop(replaced));
+        catch_panic(|| drop(waker));
         catch_panic(|| drop(result));
     }
 

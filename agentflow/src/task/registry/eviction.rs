@@ -7,7 +7,7 @@ use super::super::engine::task::TaskRef;
 /// The tasks that may be dropped for another one, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Evictable {
-    /// The queued ones, which go first.
+    /// The delayed and the queued ones, which go first.
     queued: BTreeSet<TaskRef>,
     running: BTreeSet<TaskRef>,
 }

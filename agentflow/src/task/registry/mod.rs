@@ -202,7 +202,7 @@ impl Registry {
     /// finds its handle ready, and vice versa. The metrics are recorded first, like the log line, because a caller that
     /// waited for the task may end the process at once.
     pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd, result: Option<TaskResult>) {
-        let TaskEnd { outcome, age, .. } = end;
+        let (outcome, age) = (end.outcome, end.age());
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         let mut forgotten = None;
         let mut state = self.lock();
@@ -240,7 +240,7 @@ impl Registry {
     pub(super) fn task_refused(&self, task: &Arc<TaskRecord>) {
         let mut state = self.lock();
         // The record gets an end too: a caller that has found the task meanwhile must not wait for it.
-        let end = TaskEnd { outcome: TaskOutcome::Aborted, age: Duration::ZERO, error: None, limit: None };
+        let end = TaskEnd::new(TaskOutcome::Aborted, Duration::ZERO, None, None);
         let remains = task.set_end(end, None);
         let next = state.remove(task.at).map(|(_, next)| next);
         let freed = self.freed(&mut state, next.unwrap_or_default());

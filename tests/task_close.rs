@@ -9,7 +9,7 @@ use std::{
 
 use agentflow::{
     BackgroundTaskManager, TaskContext,
-    task::{FinishedTask, SpawnError, TaskInfo, TaskManagerOptions, TaskOutcome},
+    task::{FinishedTask, SpawnError, TaskError, TaskInfo, TaskManagerOptions, TaskOutcome},
 };
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
@@ -238,6 +238,21 @@ async fn the_grace_ends_at_the_bound_even_for_a_task_that_came_late_to_its_own()
     let report = closing.await;
     assert_eq!(began.elapsed(), 2 * SECOND);
     assert_eq!(names(&report.unfinished), ["stubborn"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_grace_period_a_task_is_polled_once_after_its_cancellation() {
+    let options = TaskManagerOptions::new().grace_period(Duration::ZERO);
+    let tasks = BackgroundTaskManager::with_options(options);
+    let plain = tasks.create_task(pending::<()>()).spawn().unwrap();
+    let listens = tasks.create_task_with_context(|task| async move { task.cancelled().await }).spawn().unwrap();
+    let stubborn = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
+    settle().await;
+    let report = tasks.close(Some(Duration::ZERO)).await;
+    assert!(matches!(plain.await, Err(TaskError::Cancelled)));
+    assert!(listens.await.is_ok());
+    assert!(matches!(stubborn.await, Err(TaskError::Aborted)));
+    assert_eq!(report.still_running.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -135,6 +135,18 @@ async fn a_task_is_counted_and_measured_from_its_spawn_to_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_queue_time_of_a_delayed_task_begins_after_its_delay() {
+    let (metrics_seen, _guard) = record_metrics();
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
+    tasks.create_task(sleep(8 * SECOND)).name("runs").spawn().unwrap();
+    tasks.create_task(async {}).name("later").delay(5 * SECOND).spawn().unwrap();
+    tasks.wait_for_all(None).await.unwrap();
+    let series = recorded(&metrics_seen);
+    assert_eq!(series["agentflow_task_queue_wait_seconds{name=later}"], "3");
+    assert_eq!(series["agentflow_task_duration_seconds{name=later,outcome=completed}"], "8");
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_outcome_is_a_label() {
     let (metrics_seen, _guard) = record_metrics();
     let options = TaskManagerOptions::new().max_tasks(1).on_full(OnFull::DropOldest);

@@ -8,7 +8,7 @@ use agentflow::{
 };
 
 use super::{
-    BLOCKING_BEGINS_WITH_ITS_CLOSURE, EVENTS_IN_TRUE_ORDER, RUNTIME_KEEPS_BLOCKING_TASKS, ZERO_GRACE_IS_NO_ABORT,
+    EVENTS_IN_TRUE_ORDER,
     ledger::{Answer, Cancels, Row},
     observers::{Happened, Line, Reading},
     program::{Ending, Keep, Kind, LIMITED, NAMES, Program},
@@ -121,7 +121,7 @@ impl Known<'_> {
         if matches!(row.result, Some(Ok(value)) if value != number) {
             return fault("has the result of another task");
         }
-        if (!row.is_blocking() || BLOCKING_BEGINS_WITH_ITS_CLOSURE) && end.attempts() != row.began {
+        if end.attempts() != row.began {
             return fault("began another number of times");
         }
         if (outcome == TaskOutcome::Panicked || outcome == TaskOutcome::Failed) != end.error().is_some() {
@@ -129,10 +129,6 @@ impl Known<'_> {
         }
         if (outcome == TaskOutcome::TimedOut) != end.limit().is_some() {
             return fault("has a limit, or has none");
-        }
-        if row.is_blocking() && matches!(self.program.ending, Ending::ShutDownRuntime) && !RUNTIME_KEEPS_BLOCKING_TASKS
-        {
-            return None;
         }
         if row.burst {
             return if outcome == TaskOutcome::Panicked { None } else { fault("has a destructor that panicked") };
@@ -153,7 +149,6 @@ impl Known<'_> {
             TaskOutcome::Aborted => {
                 row.is_aborted()
                     || (has_grace && self.may_be_cancelled(row))
-                    || (self.cancels.closing && !ZERO_GRACE_IS_NO_ABORT)
                     || matches!(self.program.ending, Ending::ShutDownRuntime)
             }
             TaskOutcome::Evicted => {

@@ -57,6 +57,8 @@ pub(super) use task_accessors;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TaskState {
+    /// The task waits for its [delay](crate::task::TaskBuilder::delay) to end.
+    Delayed,
     /// The task waits to run: see [`TaskManagerOptions::max_running`](crate::task::TaskManagerOptions::max_running) and
     /// [`TaskBuilder::key`](crate::task::TaskBuilder::key). A
     /// [blocking task](crate::BackgroundTaskManager::create_blocking_task) also waits for a thread.
@@ -70,6 +72,7 @@ pub enum TaskState {
 impl fmt::Display for TaskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Delayed => "delayed",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Cancelling => "cancelling",
@@ -97,9 +100,10 @@ impl TaskInfo {
         // The permit is read after the attempt, because a task that begins between the two is not queued any more.
         let is_queued = attempt == 0 && (!task.may_run() || task.spec.extras().is_blocking);
         let state = match task.stop_request() {
+            StopRequest::None if attempt == 0 && task.is_delayed() => TaskState::Delayed,
             StopRequest::None if is_queued => TaskState::Queued,
             StopRequest::None => TaskState::Running,
-            StopRequest::Cancel | StopRequest::Abort | StopRequest::Evict => TaskState::Cancelling,
+            _ => TaskState::Cancelling,
         };
         Self { task: Arc::clone(task), age: task.age(now), state, attempt, progress }
     }
@@ -163,8 +167,8 @@ impl fmt::Debug for TaskInfo {
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} (", self.name(), self.id())?;
-        if self.state == TaskState::Queued {
-            f.write_str("queued ")?;
+        if let TaskState::Delayed | TaskState::Queued = self.state {
+            write!(f, "{} ", self.state)?;
         }
         write!(f, "for {:.1?}", self.age)?;
         if let Some(progress) = &self.progress {
@@ -218,7 +222,7 @@ impl FinishedTask {
     /// Returns the time from the task's spawn to its end.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.end.age
+        self.end.age()
     }
 }
 
@@ -231,7 +235,7 @@ impl fmt::Debug for FinishedTask {
             .field("error", &self.error())
             .field("limit", &self.end.limit)
             .field("attempts", &self.attempts())
-            .field("age", &self.end.age)
+            .field("age", &self.end.age())
             .field("timeout", &self.timeout())
             .field("context", &Json(&self.task.spec.context))
             .field("origin", &self.origin())
@@ -243,7 +247,7 @@ impl fmt::Debug for FinishedTask {
 /// `upload #7 (cancelled after 1.2s) {"user":"ada"}`
 impl fmt::Display for FinishedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age)?;
+        write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age())?;
         write_context(f, &self.task.spec.context)
     }
 }

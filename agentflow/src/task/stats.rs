@@ -99,6 +99,8 @@ pub struct TaskStats {
     pub spawned: u64,
     /// Tasks that have not ended.
     pub active: u64,
+    /// The active tasks that wait for their [delay](crate::task::TaskBuilder::delay) to end; they are not in `queued`.
+    pub delayed: u64,
     /// The active tasks that are queued.
     pub queued: u64,
     /// Tasks that ended, by outcome.
@@ -113,8 +115,11 @@ pub struct TaskStats {
 impl fmt::Display for TaskStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} spawned: {} active", self.spawned, self.active)?;
-        if self.queued > 0 {
-            write!(f, " ({} queued)", self.queued)?;
+        match (self.delayed, self.queued) {
+            (0, 0) => {}
+            (0, queued) => write!(f, " ({queued} queued)")?,
+            (delayed, 0) => write!(f, " ({delayed} delayed)")?,
+            (delayed, queued) => write!(f, " ({delayed} delayed, {queued} queued)")?,
         }
         for (outcome, count) in self.outcomes.iter().filter(|(_, count)| *count > 0) {
             write!(f, ", {count} {outcome}")?;

@@ -96,7 +96,7 @@ fn log_end(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>) {
                 target: "agentflow::task",
                 name = %task.spec.name,
                 id = task.at.id.get(),
-                age = ?end.age,
+                age = ?end.age(),
                 outcome = end.outcome.as_str(),
                 run = task.origin.as_ref().map(|origin| field::display(origin.run())),
                 node = task.origin.as_ref().map(|origin| field::display(origin.node())),

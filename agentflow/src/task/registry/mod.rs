@@ -6,6 +6,7 @@
 pub(super) mod admission;
 mod closing;
 mod eviction;
+mod live;
 mod run_queue;
 mod state;
 mod waiters;
@@ -24,10 +25,11 @@ use super::{
         log,
         metrics::{Change, Metrics},
         sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify},
-        task::{StopRequest, TaskEnd, TaskRecord, TaskResult},
+        task::{StopRequest, TaskEnd, TaskRecord, TaskRef, TaskResult},
     },
     error::{SpawnError, TaskError},
     events::TaskEvent,
+    filter::Selection,
     id::TaskProgress,
     info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
@@ -133,6 +135,12 @@ impl Registry {
         self.metrics.record(&task.spec.name, Change::Spawned);
     }
 
+    /// Ends the delay of a task, which may run now or is queued.
+    pub(super) fn delay_over(&self, task: &TaskRecord) {
+        let now = self.now();
+        self.lock().end_delay(task, now);
+    }
+
     /// Begins the first attempt of a task.
     pub(super) fn task_started(&self, task: &Arc<TaskRecord>) {
         let extras = task.spec.extras();
@@ -152,7 +160,8 @@ impl Registry {
         }
         self.emit(task, TaskEvent::Started);
         if cfg!(feature = "metrics") {
-            self.metrics.record(&task.spec.name, Change::Started { waited: task.age(self.now()) });
+            let waited = self.now().saturating_duration_since(task.queued_since());
+            self.metrics.record(&task.spec.name, Change::Started { waited });
         }
     }
 
@@ -198,7 +207,7 @@ impl Registry {
     /// finds its handle ready, and vice versa. The metrics are recorded first, like the log line, because a caller that
     /// waited for the task may end the process at once.
     pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd, result: Option<TaskResult>) {
-        let TaskEnd { outcome, age, .. } = end;
+        let (outcome, age) = (end.outcome, end.age());
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         let mut forgotten = None;
         let mut state = self.lock();
@@ -236,7 +245,7 @@ impl Registry {
     pub(super) fn task_refused(&self, task: &Arc<TaskRecord>) {
         let mut state = self.lock();
         // The record gets an end too: a caller that has found the task meanwhile must not wait for it.
-        let end = TaskEnd { outcome: TaskOutcome::Aborted, age: Duration::ZERO, error: None, limit: None };
+        let end = TaskEnd::new(TaskOutcome::Aborted, Duration::ZERO, None, None);
         let remains = task.set_end(end, None);
         let next = state.remove(task.at).map(|(_, next)| next);
         let freed = self.freed(&mut state, next.unwrap_or_default());
@@ -269,17 +278,23 @@ impl Registry {
         }
     }
 
-    /// Returns the live tasks that match, oldest first. The lock is held only to find them.
-    pub(super) fn infos(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<TaskInfo> {
-        let tasks = self.lock().tasks().filter(|task| matches(task)).cloned().collect();
-        infos(tasks, self.now())
+    /// Returns the selected live tasks, oldest first. The lock is held only to find them.
+    pub(super) fn infos(&self, selection: &Selection) -> Vec<TaskInfo> {
+        let tasks: Vec<_> = self.lock().select(selection).cloned().collect();
+        infos(&tasks, self.now())
     }
 
-    /// Cancels the live tasks that match, and returns them.
-    pub(super) fn cancel(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<Arc<TaskRecord>> {
+    /// Returns the selected live tasks that a wait in the tasks in `except` waits for, oldest first.
+    pub(super) fn awaited(&self, selection: &Selection, except: &[TaskRef]) -> Vec<TaskInfo> {
+        let tasks: Vec<_> = self.lock().awaited(selection, except).cloned().collect();
+        infos(&tasks, self.now())
+    }
+
+    /// Cancels the selected live tasks besides those in `except`, and returns them, oldest first.
+    pub(super) fn cancel(&self, selection: &Selection, except: &[TaskRef]) -> Vec<Arc<TaskRecord>> {
         let tasks: Vec<_> = {
-            let state = self.lock();
-            let tasks: Vec<_> = state.tasks().filter(|task| matches(task)).cloned().collect();
+            let mut state = self.lock();
+            let tasks: Vec<_> = state.select(selection).filter(|task| is_beside(task, except)).cloned().collect();
             mark_all(&tasks, StopRequest::Cancel);
             tasks
         };
@@ -334,9 +349,13 @@ pub(super) fn now_in(runtime: &Handle) -> Instant {
     Instant::now()
 }
 
-/// Returns snapshots of these tasks, oldest first.
-fn infos(mut tasks: Vec<Arc<TaskRecord>>, now: Instant) -> Vec<TaskInfo> {
-    tasks.sort_unstable_by_key(|task| task.at);
+/// Returns whether a task is none of those in `except`, which is sorted.
+fn is_beside(task: &TaskRecord, except: &[TaskRef]) -> bool {
+    except.binary_search(&task.at).is_err()
+}
+
+/// Returns snapshots of these tasks.
+fn infos(tasks: &[Arc<TaskRecord>], now: Instant) -> Vec<TaskInfo> {
     tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 

@@ -96,8 +96,9 @@ impl NodeOptions {
 
     /// Retries an attempt that fails, panics or times out. Accepts a number of retries or a [`RetryPolicy`].
     ///
-    /// Every attempt starts from the state as it was before the first one. The state is therefore copied once, unless the
-    /// node only reads it and no decision follows it (a panic of the decision counts as a failure of the node).
+    /// Every attempt starts from the state as it was before the first one. The state is therefore copied once. If
+    /// the node only reads it and no decision follows it (a panic of the decision counts as a failure of the node), it is
+    /// copied only when the node returns an update.
     pub fn retry(mut self, retry: impl Into<RetryPolicy>) -> Self {
         self.retry = Some(retry.into());
         self

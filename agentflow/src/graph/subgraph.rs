@@ -9,7 +9,7 @@ use crate::{
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{
-        executor::{Progress, walk},
+        executor::{CommitMark, Progress, walk},
         invocation::Invocation,
     },
     state::State,
@@ -33,7 +33,7 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.plan, None, cx.services, cx.state, cx.invocation).await
+        run_inside(&self.plan, None, cx.services, cx.state, cx.commit, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -58,7 +58,7 @@ where
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        self.run_as_node(cx.state, cx.invocation).await
+        self.run_as_node(cx.state, cx.commit, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -68,8 +68,13 @@ where
 
 impl<S: State, D: Send + Sync + 'static> CompiledGraph<S, D> {
     /// Runs the graph as a node of another one.
-    pub(super) async fn run_as_node(&self, state: &mut S, invocation: &Invocation<'_>) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, self.app.own_limit, &self.app.services, state, invocation).await
+    pub(super) async fn run_as_node(
+        &self,
+        state: &mut S,
+        commit: &CommitMark,
+        invocation: &Invocation<'_>,
+    ) -> Result<(), NodeError> {
+        run_inside(&self.app.plan, self.app.own_limit, &self.app.services, state, commit, invocation).await
     }
 }
 
@@ -171,7 +176,7 @@ where
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
     async fn run_mapped(&self, mut state: T, invocation: &Invocation<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
-        run_inside(&app.plan, app.own_limit, &app.services, &mut state, invocation).await?;
+        run_inside(&app.plan, app.own_limit, &app.services, &mut state, &CommitMark::new(), invocation).await?;
         Ok(state)
     }
 }
@@ -188,11 +193,12 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     own_limit: Option<usize>,
     services: &C,
     state: &mut S,
+    commit: &CommitMark,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
     let scope = invocation.scope.inside(invocation.path.clone(), own_limit);
     let progress = Progress::new(plan.entry);
-    walk(plan, services, &scope, state, &progress, invocation.error).await.map_err(|failure| *failure)?;
+    walk(plan, services, &scope, state, commit, &progress, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([&scope]);
     Ok(())

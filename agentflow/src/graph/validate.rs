@@ -167,11 +167,13 @@ impl<S: State, C> Checker<'_, S, C> {
                     self.step_mut(from).edges.push(edge);
                 }
                 Some(first) => {
-                    let (from, to, first) = (self.name(from), self.target_name(to), self.target_name(first.edge.to));
+                    let first = first.edge.to;
+                    let (from, second) = (self.name(from), self.target_name(to));
+                    // Compared as targets, because a node may have the name of `END`, which is another problem.
                     let kind = if first == to {
-                        BuildProblemKind::DuplicateEdge { from, to }
+                        BuildProblemKind::DuplicateEdge { from, to: second }
                     } else {
-                        BuildProblemKind::SecondOutgoingEdge { from, first, second: to }
+                        BuildProblemKind::SecondOutgoingEdge { from, first: self.target_name(first), second }
                     };
                     self.report(edge.location, kind);
                 }

@@ -11,7 +11,7 @@ use super::{
     error::{Failure, LastState, NodeFailure, RunError, RunErrorKind},
     event::EventKind,
     event_channel::Sink,
-    executor::{Progress, walk},
+    executor::{CommitMark, Progress, walk},
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
     last_node::LastNode,
     scope::{PathScope, RunContext},
@@ -100,9 +100,9 @@ async fn admit<S: State, C: Send + Sync + 'static>(
         tasks: &tasks.0,
     };
     let scope = PathScope::new(&context);
-    let progress = Progress::new(app.plan.entry);
+    let (commit, progress) = (CommitMark::new(), Progress::new(app.plan.entry));
     let ended = {
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, &mut state, &progress, None)));
+        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, &mut state, &commit, &progress, None)));
         interruptible(walk, signals).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {
@@ -120,7 +120,7 @@ async fn admit<S: State, C: Send + Sync + 'static>(
             return Ok(state);
         }
         Ended::Completed(Err(failure)) => failure,
-        Ended::Interrupted(interrupt) => Failure::new(interrupt.at(current_node()), progress.is_committed()),
+        Ended::Interrupted(interrupt) => Failure::new(interrupt.at(current_node()), commit.is_committed()),
         Ended::Panicked(source) => Failure::new(RunErrorKind::Node(NodeFailure::new(current_node(), source)), false),
     };
     let last = if failure.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };

@@ -10,7 +10,10 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::{task::yield_now, time::sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
 use tracing::Span;
 
 use super::{
@@ -300,7 +303,7 @@ where
     F: Future,
     F::Output: TaskOutput,
 {
-    let mut delays = retries.policy.delays();
+    let mut delays = retries.policy.delays(Instant::now());
     let mut number = 1;
     loop {
         let error = match attempt(&mut make, number, retries.attempt_timeout).await {

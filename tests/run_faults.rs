@@ -541,7 +541,7 @@ mod subscribers {
     use super::*;
     use crate::{
         support::{OnDrop, capture},
-        task_told_and_true::PanicsIn,
+        task_reports_agree::PanicsIn,
     };
 
     #[node]

@@ -184,6 +184,16 @@ pub use agentflow_macros::node;
 /// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](run::RunErrorKind::Conflict) and nothing
 /// of the group is merged; mark the field `append` or `with` in [`#[derive(State)]`](derive@State) to merge instead.
 ///
+/// Up to 32 graphs and groups may be inside each other: a run polls all of them on one stack, and tokio's threads have
+/// 2 MiB of it.
+///
+/// # Panics
+///
+/// The expression panics if a graph that is a value, as in `node SUB = sub_app();`, is nested too deep; [`StateGraph`]
+/// returns an error for it. All other mistakes are compile errors.
+///
+/// # Other brackets
+///
 /// `graph!( .. )` and `graph![ .. ]` are equivalent. `graph!< .. >` is not valid Rust: a macro call takes `()`, `[]` or `{}`.
 pub use agentflow_macros::graph;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tracing::{Span, span::Entered};
+use tracing::{Span, level_filters::LevelFilter, span::Entered};
 
 use crate::error::catch_panic;
 
@@ -21,9 +21,16 @@ pub(crate) struct GuardedSpan(
     Option<Box<Span>>,
 );
 
+// What happens without a subscriber is inlined into the futures of runs, which other crates instantiate.
 impl GuardedSpan {
     /// Creates the span, or none if the subscriber panics.
+    #[inline]
     pub(crate) fn new(create: impl FnOnce() -> Span) -> Self {
+        if LevelFilter::current() == LevelFilter::OFF { Self::default() } else { Self::create(create) }
+    }
+
+    #[cold]
+    fn create(create: impl FnOnce() -> Span) -> Self {
         let mut created = Self::default();
         catch_panic(|| {
             let span = create();
@@ -42,24 +49,23 @@ impl GuardedSpan {
     }
 
     /// Enters the span until the guard is dropped.
+    #[inline]
     pub(crate) fn enter(&self) -> EnteredSpan<'_> {
-        let mut entered = None;
-        if let Some(span) = &self.0 {
-            catch_panic(|| entered = Some(span.enter()));
-        }
-        EnteredSpan(entered)
+        EnteredSpan(self.0.as_deref().and_then(entered))
     }
 
     /// Makes a future that is polled and dropped in the span.
+    #[inline]
     pub(crate) fn instrument<F>(self, future: F) -> Instrumented<F> {
         Instrumented { future: Some(future), span: self }
     }
 }
 
 impl Drop for GuardedSpan {
+    #[inline]
     fn drop(&mut self) {
         if let Some(span) = self.0.take() {
-            catch_panic(|| drop(span));
+            dropped(span);
         }
     }
 }
@@ -69,11 +75,24 @@ impl Drop for GuardedSpan {
 pub(crate) struct EnteredSpan<'a>(Option<Entered<'a>>);
 
 impl Drop for EnteredSpan<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(entered) = self.0.take() {
-            catch_panic(|| drop(entered));
+            dropped(entered);
         }
     }
+}
+
+#[cold]
+fn entered(span: &Span) -> Option<Entered<'_>> {
+    let mut entered = None;
+    catch_panic(|| entered = Some(span.enter()));
+    entered
+}
+
+#[cold]
+fn dropped<T>(value: T) {
+    catch_panic(|| drop(value));
 }
 
 pin_project! {

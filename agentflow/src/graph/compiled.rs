@@ -26,6 +26,9 @@ pub struct CompiledGraph<S: State, C = ()> {
 impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// Checks the graph and makes it ready to run.
     ///
+    /// Up to 32 graphs and groups may be inside each other: a run polls all of them on one stack. A graph that a
+    /// [`Node`](crate::graph::Node) of one's own runs is not counted, and neither is a run that a node invokes.
+    ///
     /// # Errors
     ///
     /// [`BuildError`] lists every problem, each with the call that caused it.

@@ -186,6 +186,18 @@ pub enum BuildProblemKind {
         /// The group.
         group: Arc<str>,
     },
+    /// More graphs and groups are inside each other than a thread's stack may hold.
+    #[error(
+        "graphs and groups are {levels} deep at `{node}`, and at most {max} fit on a thread's stack; let a node spawn a task that invokes the inner graph"
+    )]
+    TooDeep {
+        /// The node or group.
+        node: Arc<str>,
+        /// The number of graphs and groups that are inside each other there.
+        levels: usize,
+        /// The maximum.
+        max: usize,
+    },
     /// Options were set for a group.
     #[error("`{group}` is a group; options can be set for nodes only")]
     OptionsOfGroup {

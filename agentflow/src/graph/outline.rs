@@ -11,6 +11,8 @@ pub struct Outline {
     pub(super) name: Arc<str>,
     pub(super) steps: Vec<OutlineStep>,
     pub(super) entry: StepId,
+    /// The number of graphs and groups that are inside each other in this graph.
+    pub(super) nesting: usize,
 }
 
 #[derive(Clone, Debug)]

@@ -12,10 +12,16 @@ use super::{
 };
 use crate::state::State;
 
+/// The number of graphs and groups that may be inside each other. A level takes up to 20 KiB of stack in a debug build,
+/// and the threads of tokio have 2 MiB, most of which is left to the nodes.
+pub(crate) const MAX_NESTING: usize = 32;
+
 /// A graph that breaks no rule, with all names resolved.
 pub(super) struct CheckedGraph {
     pub(super) entry: StepId,
     pub(super) steps: Vec<CheckedStep>,
+    /// The number of graphs and groups that are inside each other in this graph.
+    pub(super) nesting: usize,
 }
 
 /// A step with its names resolved.
@@ -59,8 +65,9 @@ pub(super) fn validate<S: State, C>(graph: &StateGraph<S, C>) -> Result<CheckedG
     checker.no_edges_into_groups();
     if let Some(entry) = entry.filter(|_| checker.problems.is_empty()) {
         checker.topology(entry);
+        let nesting = checker.nesting();
         if checker.problems.is_empty() {
-            return Ok(CheckedGraph { entry, steps: checker.steps });
+            return Ok(CheckedGraph { entry, steps: checker.steps, nesting });
         }
     }
     Err(checker.into_error())
@@ -325,6 +332,28 @@ impl<S: State, C> Checker<'_, S, C> {
             };
             self.report(self.step(step).location, kind);
         }
+    }
+
+    /// Graphs and groups are inside each other only as deep as a thread's stack allows. Returns how deep they are.
+    fn nesting(&mut self) -> usize {
+        let mut deepest = 0;
+        for (index, StepDeclaration { name, work, location }) in self.graph.steps.iter().enumerate() {
+            let outer = |inner: &StepId| self.step(*inner).group;
+            let around = std::iter::successors(self.steps[index].group, outer).take(MAX_NESTING + 1).count();
+            let inside = match work {
+                WorkDeclaration::Node(node) => node.outline().map(|outline| 1 + outline.nesting),
+                WorkDeclaration::Branch(node) => node.outline().map(|outline| 1 + outline.nesting),
+                WorkDeclaration::Group(_) => Some(1),
+            };
+            let levels = around + inside.unwrap_or_default();
+            deepest = deepest.max(levels);
+            // Of the groups inside a group that is too deep, none is reported.
+            if inside.is_some() && levels > MAX_NESTING && around <= MAX_NESTING {
+                let kind = BuildProblemKind::TooDeep { node: Arc::clone(name), levels, max: MAX_NESTING };
+                self.report(location, kind);
+            }
+        }
+        deepest
     }
 
     fn ids(&self) -> impl Iterator<Item = StepId> + use<S, C> {

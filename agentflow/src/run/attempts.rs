@@ -144,7 +144,6 @@ pub(super) fn routed<S>(router: &dyn Router<S>, state: &S) -> Result<usize, Node
 /// The failure of an attempt.
 struct FailedAttempt {
     source: NodeError,
-    started: Instant,
     elapsed: Duration,
 }
 
@@ -176,7 +175,9 @@ async fn retry_attempts<A: Attempt>(
     options: &NodeOptions,
 ) -> Result<A::Output, Box<Failure>> {
     let Invocation { scope, path, .. } = invocation;
-    let mut delays = options.retry.as_ref().map(|retry| retry.delays(failed.started));
+    let now = Instant::now();
+    let began = now.checked_sub(failed.elapsed).unwrap_or(now);
+    let mut delays = options.retry.as_ref().map(|retry| retry.delays(began));
     loop {
         scope.run.last_node.forget();
         let delay = next_delay(node, failed, &invocation, delays.as_mut())?;
@@ -197,7 +198,7 @@ async fn retry_attempts<A: Attempt>(
 /// Returns the delay before the next attempt, or the failure if there is no further attempt.
 fn next_delay<A: Attempt>(
     node: &mut A,
-    FailedAttempt { source, elapsed, .. }: FailedAttempt,
+    FailedAttempt { source, elapsed }: FailedAttempt,
     invocation: &Invocation<'_>,
     delays: Option<&mut Delays<'_>>,
 ) -> Result<Duration, Box<Failure>> {
@@ -259,7 +260,7 @@ async fn run_attempt<A: Attempt>(
             sink.push(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() });
             Ok(output)
         }
-        Err(source) => Err(FailedAttempt { source, started, elapsed: started.elapsed() }),
+        Err(source) => Err(FailedAttempt { source, elapsed: started.elapsed() }),
     }
 }
 

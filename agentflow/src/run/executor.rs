@@ -38,6 +38,7 @@ pub(crate) struct CommitMark(AtomicBool);
 
 impl CommitMark {
     /// Creates the mark of a state that no node has changed yet.
+    #[inline]
     pub(crate) fn new() -> Self {
         Self(AtomicBool::new(true))
     }
@@ -55,6 +56,7 @@ impl CommitMark {
     }
 
     /// Returns whether the state is as the last successful node left it.
+    #[inline]
     pub(crate) fn is_committed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

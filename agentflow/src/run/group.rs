@@ -64,7 +64,8 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
 ) -> Result<(), Box<Failure>> {
     let mut slots = Vec::with_capacity(branches.len());
     add_slots(plan, branches, &mut slots);
-    let group = OpenGroup::start(plan, branches, scope).await;
+    let (group, started) = OpenGroup::start(plan, branches, scope);
+    started.await;
     if let Err(failure) = (Fork { plan, services, scope, state: &*state, error }).run(branches, &mut slots).await {
         group.failed(&failure);
         return Err(failure);
@@ -114,7 +115,8 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     /// Runs a group that is a step of a branch. Its updates are merged at the outermost join.
     async fn run_nested(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
-        let group = OpenGroup::start(self.plan, branches, self.scope).await;
+        let (group, started) = OpenGroup::start(self.plan, branches, self.scope);
+        started.await;
         if let Err(failure) = self.run(branches, slots).await {
             group.failed(&failure);
             return Err(failure);
@@ -218,12 +220,16 @@ struct OpenGroup<'r, S: State, C> {
 }
 
 impl<'r, S: State, C> OpenGroup<'r, S, C> {
-    async fn start(plan: &'r Plan<S, C>, branches: &'r [Vec<StepId>], scope: &'r PathScope<'r>) -> Self {
+    /// Writes the first event, and returns a future that waits until the reader has caught up. The group is open even while
+    /// it waits.
+    #[inline]
+    fn start(
+        plan: &'r Plan<S, C>,
+        branches: &'r [Vec<StepId>],
+        scope: &'r PathScope<'r>,
+    ) -> (Self, impl Future<Output = ()>) {
         let started = scope.run.sink.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) });
-        // The event is written: the group is open even while it waits for the reader.
-        let group = Self { plan, branches, scope, is_open: true };
-        started.await;
-        group
+        (Self { plan, branches, scope, is_open: true }, started)
     }
 
     fn joined(self, fields: Vec<String>) {
@@ -246,6 +252,7 @@ impl<'r, S: State, C> OpenGroup<'r, S, C> {
 }
 
 impl<S: State, C> Drop for OpenGroup<'_, S, C> {
+    #[inline]
     fn drop(&mut self) {
         if self.is_open {
             self.push(|nodes| EventKind::GroupFailed {

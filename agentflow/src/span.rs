@@ -6,6 +6,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -15,10 +16,10 @@ use tracing::{Span, level_filters::LevelFilter, span::Entered};
 use crate::error::catch_panic;
 
 /// A span; does nothing if no subscriber enables it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct GuardedSpan(
-    // In a box, because most programs enable no span.
-    Option<Box<Span>>,
+    // Shared, so that a clone calls no subscriber.
+    Option<Arc<Span>>,
 );
 
 // What happens without a subscriber is inlined into the futures of runs, which other crates instantiate.
@@ -34,7 +35,7 @@ impl GuardedSpan {
         let mut created = Self::default();
         catch_panic(|| {
             let span = create();
-            created.0 = (!span.is_disabled()).then(|| Box::new(span));
+            created.0 = (!span.is_disabled()).then(|| Arc::new(span));
         });
         created
     }
@@ -52,6 +53,12 @@ impl GuardedSpan {
     #[inline]
     pub(crate) fn enter(&self) -> EnteredSpan<'_> {
         EnteredSpan(self.0.as_deref().and_then(entered))
+    }
+
+    /// Calls the function in the span.
+    pub(crate) fn in_scope<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _entered = self.enter();
+        call()
     }
 
     /// Makes a future that is polled and dropped in the span.

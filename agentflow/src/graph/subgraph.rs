@@ -9,7 +9,7 @@ use crate::{
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{
-        executor::{CommitMark, Progress, walk},
+        executor::{CommitMark, walk},
         invocation::Invocation,
     },
     state::State,
@@ -196,9 +196,8 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     commit: &CommitMark,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
-    let scope = invocation.scope.inside(invocation.path.clone(), own_limit);
-    let progress = Progress::new(plan.entry);
-    walk(plan, services, &scope, state, commit, &progress, invocation.error).await.map_err(|failure| *failure)?;
+    let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own_limit);
+    walk(plan, services, &scope, state, commit, None, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([&scope]);
     Ok(())

@@ -22,11 +22,12 @@ use crate::{
     state::State,
 };
 
-/// The position of a walk. It is read after the walk was interrupted.
+/// The position of a run, and whether its state is committed. They are read after the run was interrupted.
 ///
 /// All accesses are relaxed: the walk and the reader of its position run in one task, one after the other.
 pub(crate) struct Progress {
     step: AtomicUsize,
+    pub(super) commit: CommitMark,
 }
 
 /// Records whether a state is committed. Each state has one mark: a graph that is a node shares the mark of the graph
@@ -64,7 +65,7 @@ impl CommitMark {
 
 impl Progress {
     pub(crate) fn new(entry: StepId) -> Self {
-        Self { step: AtomicUsize::new(entry.index()) }
+        Self { step: AtomicUsize::new(entry.index()), commit: CommitMark::new() }
     }
 
     fn set(&self, step: StepId) {
@@ -76,7 +77,7 @@ impl Progress {
     }
 }
 
-/// Walks a graph, or a subgraph, from its entry to END. The first step receives the failure that led the run to the
+/// Walks a graph, or a subgraph, from its entry to END; the `progress` is that of the run's own graph. The first step receives the failure that led the run to the
 /// subgraph, if it is a fallback.
 pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
@@ -84,7 +85,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     scope: &PathScope<'_>,
     state: &mut S,
     commit: &CommitMark,
-    progress: &Progress,
+    progress: Option<&Progress>,
     mut inherited: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
     let mut at = plan.entry;
@@ -92,7 +93,9 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     let mut trace = LoopTrace::new(plan);
     loop {
         let step = plan.step(at);
-        progress.set(at);
+        if let Some(progress) = progress {
+            progress.set(at);
+        }
         let given = error.as_ref().or(inherited);
         let edge = match run_step(plan, step, services, scope, state, commit, given).await {
             Ok(edge) => edge,

@@ -228,7 +228,7 @@ impl<'r, S: State, C> OpenGroup<'r, S, C> {
         branches: &'r [Vec<StepId>],
         scope: &'r PathScope<'r>,
     ) -> (Self, impl Future<Output = ()>) {
-        let started = scope.run.sink.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) });
+        let started = scope.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) });
         (Self { plan, branches, scope, is_open: true }, started)
     }
 

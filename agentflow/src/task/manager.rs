@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     builder::{self, Retrying, TaskBuilder},
@@ -584,6 +584,11 @@ impl BackgroundTaskManager {
     /// Returns the task of this manager that runs on this thread.
     pub(crate) fn current_task(&self) -> Option<TaskRef> {
         CurrentTask::of_registry(&self.registry)
+    }
+
+    /// Returns the runtime in which the manager was made, if it was made in one.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.registry.runtime.clone()
     }
 
     /// Returns whether the task has not ended.

@@ -49,7 +49,7 @@ mod registry;
 pub use builder::Retrying;
 pub use builder::TaskBuilder;
 pub use context::TaskContext;
-pub(crate) use engine::{run_tasks::RunTasks, task::TaskRef};
+pub(crate) use engine::{current::inherit_task, run_tasks::RunTasks};
 pub use error::{SpawnError, TaskError};
 pub use events::{TaskEvent, TaskEventStream};
 pub use group::{GroupResult, TaskGroup};

@@ -182,8 +182,13 @@ impl Registry {
         task.begin_attempt()
     }
 
-    /// Reports the progress of a task to the watchers.
+    /// Reports the progress of a task to its run and to the watchers.
     pub(super) fn task_progressed(&self, task: &Arc<TaskRecord>, progress: Arc<TaskProgress>) {
+        if let Some(origin) = &task.origin {
+            let is_live = || !task.has_ended();
+            // A run's watcher wakes the reader of its stream.
+            catch_panic(|| origin.report_progress(&task.spec.name, task.at.id, &progress, &is_live));
+        }
         self.emit(task, |task| TaskEvent::Progress(task.with_progress(progress)));
     }
 

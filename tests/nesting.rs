@@ -3,6 +3,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     thread,
+    time::Duration,
 };
 
 use agentflow::{
@@ -119,7 +120,33 @@ fn graphs_in_nested_groups_count_for_both() {
 #[test]
 fn a_macro_refuses_a_value_that_is_too_deep_by_a_panic() {
     let deepest = (0..MAX).fold(leaf(), |app, _| compile(in_a_graph(app)).unwrap());
-    let payload = catch_unwind(AssertUnwindSafe(|| graph! { node DEEP = deepest; DEEP -> END })).unwrap_err();
+    let payload = catch_unwind(AssertUnwindSafe(|| graph! { node DEEP = (deepest); DEEP -> END })).unwrap_err();
     let text = payload.downcast_ref::<String>().unwrap();
     assert!(text.contains("graphs and groups are 33 deep at `DEEP`, and at most 32 fit"), "{text}");
+}
+
+#[test]
+fn an_option_that_only_the_outermost_graph_obeys_is_a_mistake() {
+    let timed = || {
+        let inner = graph_of("A", |graph| _ = graph.add_node("A", Say));
+        inner.compile(CompileOptions::new().shutdown_timeout(Duration::from_secs(3))).unwrap()
+    };
+    let mapped = timed().map_state(Trip::clone, |trip: Trip| Trip::update().steps(trip.steps));
+    let nodes = [
+        graph_of("N", |graph| _ = graph.add_node("N", timed())),
+        graph_of("N", |graph| _ = graph.add_node("N", timed().erase())),
+        graph_of("N", |graph| _ = graph.add_node("N", mapped)),
+    ];
+    for graph in nodes {
+        let error = compile(graph).unwrap_err();
+        let [problem] = error.problems() else { panic!("{error}") };
+        assert_eq!(problem.kind, BuildProblemKind::OuterOption { node: "N".into(), option: "shutdown_timeout" });
+    }
+    let payload = catch_unwind(|| {
+        let timed = timed();
+        graph! { node N = (timed); N -> END }
+    })
+    .unwrap_err();
+    let text = payload.downcast_ref::<String>().unwrap();
+    assert!(text.contains("node `N` was compiled with `shutdown_timeout`"), "{text}");
 }

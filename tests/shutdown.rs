@@ -11,7 +11,7 @@ use agentflow::{
     RunId, ShutdownReport, TaskContext, graph, node,
     run::{LastState, RunErrorKind},
     shutdown::RunsReport,
-    task::{OnDuplicateKey, SpawnError, TaskManagerOptions},
+    task::{OnDuplicateKey, OnRunEnd, SpawnError, TaskManagerOptions},
 };
 use futures::future::BoxFuture;
 use tokio::{
@@ -127,6 +127,72 @@ async fn runs_that_live_tasks_start_while_the_app_drains_are_accepted_and_awaite
         assert_eq!((report.runs.ended, report.tasks.outcomes.completed), (3, 6));
         assert!(report.runs.unfinished.is_empty() && report.tasks.is_clean());
     }
+}
+
+/// Returns a graph with a task manager of its own, whose node spawns a task that takes three seconds.
+fn with_own_manager(tasks: &BackgroundTaskManager) -> CompiledGraph<AgentState> {
+    graph! { work -> END; compile { task_manager: tasks.clone() } }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_closes_the_managers_of_nested_graphs_too() {
+    let (tasks, other) = (BackgroundTaskManager::new(), BackgroundTaskManager::new());
+    let app = graph! {
+        node A = with_own_manager(&tasks);
+        node B = with_own_manager(&tasks).erase();
+        node OWN = work;
+        graph INNER { node C = with_own_manager(&other); C -> END }
+        A -> B -> INNER -> OWN -> END
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    assert_eq!((tasks.stats().outcomes.completed, tasks.task_count()), (2, 0), "those of A and B have ended");
+    assert_eq!((other.task_count(), app.task_manager().task_count()), (1, 1));
+    assert_eq!(other.task_info()[0].origin().unwrap().node(), "INNER/C/work");
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    let nested: Vec<_> = report.nested.iter().map(|nested| (&*nested.node, nested.tasks.outcomes.completed)).collect();
+    assert_eq!(nested, [("A", 0), ("INNER/C", 1)]);
+    assert_eq!(report.tasks.outcomes.completed, 1);
+    for tasks in [tasks, other] {
+        assert_eq!(tasks.create_task(async {}).spawn().map(drop), Err(SpawnError::Closed));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_names_the_nested_graph_of_a_task_that_was_cut_off() {
+    let tasks = BackgroundTaskManager::new();
+    let app = graph! { node A = with_own_manager(&tasks); A -> END; compile { shutdown_timeout: 1s } };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(
+        app.aclose().await.to_string(),
+        "shut down in 1.0s\n  \
+         runs:  0 ended, 0 unfinished, 0 still running\n  \
+         tasks: closed in 1.0s: 0 completed\n  \
+         tasks of `A`: closed in 1.0s: 0 completed, 1 cancelled\n         \
+         unfinished: upload #1 (cancelled after 1.0s)"
+    );
+}
+
+/// The tasks of two managers may have the same ids.
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_its_tasks_in_each_manager() {
+    #[node]
+    async fn bound(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+        task_manager.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn()?;
+        Ok(())
+    }
+    let tasks = BackgroundTaskManager::new();
+    let app = graph! {
+        type State = AgentState;
+        node SUB = (graph! { type State = AgentState; bound -> END; compile { task_manager: tasks.clone() } });
+        node OWN = bound;
+        SUB -> OWN -> END
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    settle().await;
+    assert_eq!((tasks.task_count(), app.task_manager().task_count()), (0, 0));
+    assert_eq!((tasks.stats().outcomes.cancelled, app.task_manager().stats().outcomes.cancelled), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -344,8 +344,8 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C>
 ///
 /// # Panics
 ///
-/// Panics if the builder refuses a graph that `graph!` accepted: graphs that are values are nested too deep, or there is a
-/// bug in `graph!`.
+/// Panics if the builder refuses a graph that `graph!` accepted: a graph that is a value is nested too deep or has an option
+/// that has no effect there, or there is a bug in `graph!`.
 #[must_use]
 #[track_caller]
 #[allow(clippy::panic, reason = "`graph!` has the builder's rules; a graph that breaks one is a bug of the macro")]
@@ -359,7 +359,9 @@ pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileO
 /// Returns the text of a panic of `graph!`.
 fn refusal(error: &BuildError) -> String {
     // The macro cannot see what is inside a value.
-    let is_of_values = |problem: &BuildProblem| matches!(problem.kind, BuildProblemKind::TooDeep { .. });
+    let is_of_values = |problem: &BuildProblem| {
+        matches!(problem.kind, BuildProblemKind::TooDeep { .. } | BuildProblemKind::OuterOption { .. })
+    };
     if error.problems().iter().all(is_of_values) { error.to_string() } else { format!("bug in `graph!`: {error}") }
 }
 

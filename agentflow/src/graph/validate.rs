@@ -65,6 +65,7 @@ pub(super) fn validate<S: State, C>(graph: &StateGraph<S, C>) -> Result<CheckedG
     checker.no_edges_into_groups();
     if let Some(entry) = entry.filter(|_| checker.problems.is_empty()) {
         checker.topology(entry);
+        checker.outer_options();
         let nesting = checker.nesting();
         if checker.problems.is_empty() {
             return Ok(CheckedGraph { entry, steps: checker.steps, nesting });
@@ -334,6 +335,15 @@ impl<S: State, C> Checker<'_, S, C> {
         }
     }
 
+    /// A graph that is a node has no options that only the outermost graph obeys.
+    fn outer_options(&mut self) {
+        for StepDeclaration { name, work, location } in &self.graph.steps {
+            if let Some(option) = work.outline().and_then(|outline| outline.outer_option) {
+                self.report(location, BuildProblemKind::OuterOption { node: Arc::clone(name), option });
+            }
+        }
+    }
+
     /// Graphs and groups are inside each other only as deep as a thread's stack allows. Returns how deep they are.
     fn nesting(&mut self) -> usize {
         let mut deepest = 0;
@@ -341,9 +351,8 @@ impl<S: State, C> Checker<'_, S, C> {
             let outer = |inner: &StepId| self.step(*inner).group;
             let around = std::iter::successors(self.steps[index].group, outer).take(MAX_NESTING + 1).count();
             let inside = match work {
-                WorkDeclaration::Node(node) => node.outline().map(|outline| 1 + outline.nesting),
-                WorkDeclaration::Branch(node) => node.outline().map(|outline| 1 + outline.nesting),
                 WorkDeclaration::Group(_) => Some(1),
+                work => work.outline().map(|outline| 1 + outline.nesting),
             };
             let levels = around + inside.unwrap_or_default();
             deepest = deepest.max(levels);

@@ -56,9 +56,7 @@ impl<T: Deref<Target = RunTracker>> NewRun<T> {
                 user = config.user_id(),
             )
         });
-        let starter = app.manager.current_task();
-        let is_inside = || starter.is_some_and(|task| app.manager.is_live(task));
-        let guard = RunGuard::start(tracker, id, is_inside);
+        let guard = RunGuard::start(tracker, id, || app.is_in_a_live_task());
         let caller = config.cancellation_token().cloned();
         Self { id, config, span, caller, guard }
     }

@@ -8,7 +8,9 @@ use std::{
 
 use agentflow::{
     AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, Message, NodeError, RunConfig, RunError,
-    RunId, ShutdownReport, TaskContext, graph, node,
+    RunId, ShutdownReport, TaskContext, graph,
+    graph::ErasedGraph,
+    node,
     run::{LastState, RunErrorKind},
     shutdown::RunsReport,
     task::{OnDuplicateKey, OnRunEnd, SpawnError, TaskManagerOptions},
@@ -127,6 +129,55 @@ async fn runs_that_live_tasks_start_while_the_app_drains_are_accepted_and_awaite
         assert_eq!((report.runs.ended, report.tasks.outcomes.completed), (3, 6));
         assert!(report.runs.unfinished.is_empty() && report.tasks.is_clean());
     }
+}
+
+/// The app of a node that runs its own app, once.
+type Inner = Arc<OnceLock<ErasedGraph<AgentState>>>;
+
+#[node]
+async fn delegate(state: &AgentState, #[inject] app: &Inner) -> Result<(), NodeError> {
+    sleep(2 * SECOND).await;
+    let Some(app) = app.get().filter(|_| state.context.len() < 3) else { return Ok(()) };
+    let mut inner = state.clone();
+    inner.context.push(Message::user("deeper"));
+    // Every second one is streamed.
+    if inner.context.len() % 2 == 0 {
+        app.stream(inner, RunConfig::new()).finish().await?;
+    } else {
+        app.invoke(inner, RunConfig::new()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_nodes_of_live_runs_start_while_the_app_drains_are_accepted_and_awaited() {
+    let inner = Inner::default();
+    let app = graph! { delegate -> END; compile { services: Arc::clone(&inner) } };
+    assert!(inner.set(app.clone().erase()).is_ok());
+    let run = tokio::spawn(async move { inner.get().unwrap().invoke(AgentState::default(), RunConfig::new()).await });
+    settle().await;
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 8 * SECOND, "four runs, each inside another one");
+    assert_eq!((report.runs.ended, report.runs.unfinished.len()), (4, 0));
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_a_node_of_another_app_starts_is_outside_work() {
+    let (app, inner) = (worker(), Inner::default());
+    assert!(inner.set(app.clone().erase()).is_ok());
+    let (_, live) = start(&app);
+    let run = tokio::spawn(async move {
+        let app = graph! { delegate -> END; compile { services: inner } };
+        app.invoke(AgentState::default(), RunConfig::new()).await
+    });
+    settle().await;
+    let closing = closing(&app).await;
+    let error = run.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("the app is shut down"), "{error}");
+    live.await.unwrap().unwrap();
+    drop(closing.await.unwrap());
 }
 
 /// Returns a graph with a task manager of its own, whose node spawns a task that takes three seconds.

@@ -43,7 +43,7 @@ pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
 
 impl<T: Deref<Target = RunTracker>> NewRun<T> {
     /// Asks the app for a run, and creates its span within the caller's. While the app drains, it accepts the run only if
-    /// a live task of the app calls this.
+    /// a live task of the app or a node of a live run calls this.
     pub(super) fn admit<S: State, C>(app: &App<S, C>, tracker: T, config: RunConfig) -> Self {
         let id = config.run_id().unwrap_or_else(RunId::new);
         let config = config.with_run_id(id);
@@ -177,7 +177,7 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     let ended = {
         let commit = &progress.commit;
         let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), None)));
-        interruptible(walk, signals).await
+        app.runs.polling(interruptible(walk, signals)).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {
         // Cancelled before the tasks are waited for, because one of them may wait for the token.

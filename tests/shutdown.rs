@@ -141,7 +141,7 @@ async fn delegate(state: &AgentState, #[inject] app: &Inner) -> Result<(), NodeE
     let mut inner = state.clone();
     inner.context.push(Message::user("deeper"));
     // Every second one is streamed.
-    if inner.context.len() % 2 == 0 {
+    if inner.context.len().is_multiple_of(2) {
         app.stream(inner, RunConfig::new()).finish().await?;
     } else {
         app.invoke(inner, RunConfig::new()).await?;

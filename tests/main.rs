@@ -13,6 +13,7 @@ mod erased_graphs;
 mod groups;
 mod isolation;
 mod messages;
+mod nesting;
 mod node_options;
 mod nodes;
 mod pictures;

@@ -11,7 +11,9 @@ use std::{
 
 use agentflow::{
     CancellationToken, CompileOptions, CompiledGraph, END, EventWriter, NodeError, NodeFailure, NodeOptions,
-    RetryPolicy, RunConfig, State, StateGraph, graph, node,
+    RetryPolicy, RunConfig, State, StateGraph, graph,
+    graph::{Node, NodeContext},
+    node,
     run::{EventKind, LastState, RunErrorKind},
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -199,6 +201,80 @@ mod ends {
             assert_eq!(error.node(), Some("HALF"));
         }
     }
+
+    #[node]
+    async fn add(state: &mut Log) {
+        state.count += 1;
+    }
+
+    #[node]
+    async fn reads(_state: &Log) {
+        sleep(100 * SECOND).await;
+    }
+
+    #[node]
+    async fn halves(state: &mut Log) {
+        state.count += 10;
+        sleep(100 * SECOND).await;
+    }
+
+    async fn cut_after_a_second(app: CompiledGraph<Log>) -> LastState<Log> {
+        let config = RunConfig::new().with_run_timeout(SECOND);
+        app.invoke(Log::default(), config).await.unwrap_err().take_state().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_cut_inside_a_nested_graph_knows_what_its_nodes_committed() {
+        let one = Log { count: 1, ..Log::default() };
+        let inner = || graph! { add -> reads -> END };
+        for app in [
+            graph! { graph INNER { add -> reads -> END } INNER -> END },
+            graph! { node INNER = inner(); INNER -> END },
+            graph! { graph OUTER { node INNER = inner(); INNER -> END } OUTER -> END },
+            graph! { node INNER = inner().erase(); INNER -> END },
+        ] {
+            assert_eq!(cut_after_a_second(app).await, LastState::Committed(one.clone()));
+        }
+        let half = graph! { graph INNER { add -> halves -> END } INNER -> END };
+        assert_eq!(cut_after_a_second(half).await, LastState::Uncommitted(Log { count: 11, ..Log::default() }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_of_a_graph_that_times_out_leaves_what_its_nodes_committed() {
+        let app = graph! { node N = (graph! { add -> reads -> END }) { timeout: 1s }; N -> END };
+        let mut error = app.invoke(Log::default(), RunConfig::new()).await.unwrap_err();
+        assert_eq!(error.node(), Some("N"));
+        assert_eq!(error.take_state(), Some(LastState::Committed(Log { count: 1, ..Log::default() })));
+    }
+
+    /// A node that changes the state and runs a graph commits neither until it is done.
+    #[tokio::test(start_paused = true)]
+    async fn a_node_around_a_graph_commits_the_changes_of_both() {
+        struct Around(CompiledGraph<Log>);
+        impl Node<Log> for Around {
+            type Output = ();
+            async fn run(&self, cx: NodeContext<'_, Log>) -> Result<(), NodeError> {
+                cx.state.count += 100;
+                self.0.run(cx).await
+            }
+        }
+        let app = graph! { node AROUND = Around(graph! { add -> reads -> END }); AROUND -> END };
+        assert_eq!(cut_after_a_second(app).await, LastState::Uncommitted(Log { count: 101, ..Log::default() }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_total_time_of_retries_counts_from_the_start_of_the_first_attempt() {
+        #[node]
+        async fn slow(_state: &Log) -> Result<(), NodeError> {
+            sleep(3 * SECOND).await;
+            Err("no luck".into())
+        }
+        let policy = || RetryPolicy::new(9).max_total(5 * SECOND);
+        let app = graph! { node SLOW = slow { retry: policy() }; SLOW -> END };
+        let error = app.invoke(Log::default(), RunConfig::new()).await.unwrap_err();
+        // Attempts begin after 0 s and 3 s, and none after 6 s.
+        assert_eq!(error.to_string(), "node `SLOW` failed (attempt 2, after 3.0s): no luck");
+    }
 }
 
 mod groups {
@@ -240,6 +316,85 @@ mod groups {
             let error = run.finish().await.unwrap_err();
             assert_eq!(error.node(), Some("push"), "{error}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_that_is_dropped_is_closed_after_the_groups_in_it() {
+        #[node]
+        async fn waits(_state: &Log) {
+            sleep(100 * SECOND).await;
+        }
+        #[node]
+        async fn late(_state: &Log) -> Result<(), NodeError> {
+            sleep(SECOND).await;
+            Err("no luck".into())
+        }
+        let interrupted = graph! { node W = waits; START -> { note, { W, reads_nothing } } -> END };
+        let timed_out = graph! {
+            node SUB = (graph! { node W = waits; START -> { note, { W, reads_nothing } } -> END }) { timeout: 1s };
+            SUB -> END
+        };
+        let failed = graph! { node W = waits; START -> { late, { note, { W, reads_nothing } } } -> END };
+        for (app, groups) in [(interrupted, 2), (timed_out, 2), (failed, 3)] {
+            let mut run = app.stream(Log::default(), RunConfig::new().with_run_timeout(2 * SECOND));
+            let (mut open, mut closed) = (Vec::new(), 0);
+            while let Some(event) = run.next().await {
+                match event.kind {
+                    EventKind::GroupStarted { nodes, .. } => open.push(nodes),
+                    EventKind::GroupFailed { nodes, .. } => {
+                        assert_eq!(open.pop(), Some(nodes));
+                        closed += 1;
+                    }
+                    EventKind::GroupJoined { nodes, .. } => panic!("{nodes:?} joined"),
+                    _ => {}
+                }
+            }
+            assert_eq!((open.len(), closed), (0, groups));
+        }
+    }
+
+    #[node]
+    async fn reads_nothing() {}
+
+    /// An update is undone if a reducer panics, wherever the node may run again or has a fallback.
+    #[tokio::test]
+    async fn an_update_whose_reducer_panics_is_undone_where_the_run_goes_on() {
+        #[derive(Clone, Debug, Default, PartialEq, State)]
+        struct Cracked {
+            #[state(append)]
+            lines: Vec<String>,
+            #[state(with = breaks_at_two)]
+            glass: u32,
+        }
+        fn breaks_at_two(old: &mut u32, new: u32) {
+            assert_ne!(new, 2, "broken");
+            *old += new;
+        }
+        #[node]
+        async fn update(_state: &Cracked, attempt: u32) -> CrackedUpdate {
+            Cracked::update().lines(["updated".to_owned()]).glass(3 - attempt)
+        }
+        #[node]
+        async fn breaks(_state: &Cracked) -> CrackedUpdate {
+            Cracked::update().lines(["half".to_owned()]).glass(2_u32)
+        }
+        #[node]
+        async fn mends(state: &mut Cracked) {
+            state.lines.push("mended".to_owned());
+        }
+        let retried = graph! { node U = update { retry: 1 }; U -> END };
+        let state = retried.invoke(Cracked::default(), RunConfig::new()).await.unwrap();
+        assert_eq!(state, Cracked { lines: vec!["updated".to_owned()], glass: 1 });
+        let recovered = graph! { node B = breaks { on_error: mends }; B -> mends -> END };
+        let state = recovered.invoke(Cracked::default(), RunConfig::new()).await.unwrap();
+        assert_eq!(state.lines, ["mended"]);
+        let given_up = graph! { node B = breaks { retry: 1 }; B -> END };
+        let mut error = given_up.invoke(Cracked::default(), RunConfig::new()).await.unwrap_err();
+        assert_eq!(error.take_state(), Some(LastState::Committed(Cracked::default())));
+        let alone = graph! { node B = breaks; B -> END };
+        let mut error = alone.invoke(Cracked::default(), RunConfig::new()).await.unwrap_err();
+        let half = Cracked { lines: vec!["half".to_owned()], glass: 0 };
+        assert_eq!(error.take_state(), Some(LastState::Uncommitted(half)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -378,4 +533,86 @@ async fn a_panic_in_an_error_text_keeps_the_fallback() {
     let app = graph! { node R = rude { retry: RetryPolicy::new(1).backoff(Duration::ZERO), on_error: recover }; R -> END; recover -> END };
     let state = app.invoke(Log::default(), RunConfig::new()).await.unwrap();
     assert_eq!((state.lines, SEEN.lock().unwrap().clone()), (vec!["recover: R".to_owned()], vec![1, 2]));
+}
+
+mod subscribers {
+    use futures::poll;
+
+    use super::*;
+    use crate::{
+        support::{OnDrop, capture},
+        task_reports_agree::PanicsIn,
+    };
+
+    #[node]
+    async fn flaky(_state: &mut Log, attempt: u32) -> Result<(), NodeError> {
+        if attempt == 1 { Err("no luck".into()) } else { Ok(()) }
+    }
+
+    #[node]
+    async fn waits(_state: &Log) {
+        sleep(3 * SECOND).await;
+    }
+
+    fn app() -> CompiledGraph<Log> {
+        graph! {
+            node FLAKY = flaky { retry: 1 };
+            node BROKEN = fails { on_error: NOTES };
+            graph INNER { START -> { note, waits } -> END }
+            graph NOTES { recover -> END }
+            FLAKY -> INNER -> BROKEN -> NOTES -> END
+        }
+    }
+
+    /// Returns the ends of runs of all kinds, and the events of those that are streamed.
+    async fn ends() -> Vec<String> {
+        let mut ends = Vec::new();
+        let endless = RunConfig::new;
+        for config in [endless, || RunConfig::new().with_run_timeout(2 * SECOND)] {
+            let app = app();
+            ends.push(format!("{:?}", app.invoke(Log::default(), config()).await.map_err(|error| error.to_string())));
+            let mut stream = app.stream(Log::default(), config());
+            while let Some(event) = stream.next().await {
+                ends.push(event.kind.name().to_owned());
+            }
+            ends.push(format!("{:?}", stream.finish().await.map_err(|error| error.to_string())));
+            drop(app.aclose().await);
+            let refused = app.invoke(Log::default(), config()).await;
+            ends.push(refused.unwrap_err().to_string());
+        }
+        ends
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscriber_that_panics_changes_no_run() {
+        let expected = {
+            let (_log, _guard) = capture();
+            ends().await
+        };
+        for call in PanicsIn::CALLS.into_iter().chain(["every call"]) {
+            let _guard = PanicsIn::set(call);
+            assert_eq!(ends().await, expected, "panics in {call}");
+        }
+    }
+
+    /// A future that is leaked while its memory is freed leaves its waiters in their lists.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_is_dropped_drops_its_nodes_whatever_the_subscriber_does() {
+        #[node]
+        async fn held(_state: &mut Log, #[inject] dropped: &Arc<AtomicU32>) {
+            let _held = OnDrop(|| {
+                dropped.fetch_add(1, Ordering::Relaxed);
+            });
+            std::future::pending::<()>().await;
+        }
+        for call in PanicsIn::CALLS.into_iter().chain(["every call"]) {
+            let _guard = PanicsIn::set(call);
+            let dropped = Arc::new(AtomicU32::new(0));
+            let app = graph! { held -> END; compile { services: Arc::clone(&dropped) } };
+            let mut run = Box::pin(app.invoke(Log::default(), RunConfig::new()));
+            assert!(poll!(run.as_mut()).is_pending());
+            drop(run);
+            assert_eq!(dropped.load(Ordering::Relaxed), 1, "panics in {call}");
+        }
+    }
 }

@@ -40,13 +40,13 @@ fn quiet_panic(message: &'static str) -> ! {
 }
 
 /// A subscriber that panics in the call of this name, or in every call.
-struct PanicsIn(&'static str);
+pub(crate) struct PanicsIn(&'static str);
 
 impl PanicsIn {
-    const CALLS: [&'static str; 8] =
+    pub(crate) const CALLS: [&'static str; 8] =
         ["enabled", "new_span", "record_follows_from", "event", "enter", "exit", "clone_span", "try_close"];
 
-    fn set(call: &'static str) -> DefaultGuard {
+    pub(crate) fn set(call: &'static str) -> DefaultGuard {
         tracing::subscriber::set_default(Self(call))
     }
 

@@ -54,12 +54,6 @@ mod world;
 
 // What the storms find in the task manager and is known. Each constant turns the check on, once it holds.
 
-/// A subscriber may panic in the spans of runs and nodes, and not only in those of tasks.
-///
-/// `tracing::Instrumented` leaks the pinned future that it owns if the subscriber panics in `enter` while it is dropped.
-/// A waiter of tokio in that future then stays in its list after its memory is free: the process ends by a signal.
-const RUNS_SURVIVE_SUBSCRIBERS: bool = false;
-
 /// Events of different tasks come in the order in which they became true.
 const EVENTS_IN_TRUE_ORDER: bool = true;
 

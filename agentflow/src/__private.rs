@@ -8,7 +8,7 @@ use std::{marker::PhantomData, sync::Arc};
 
 pub use tokio_util::sync::CancellationToken;
 
-use crate::graph::EdgeTarget;
+use crate::graph::{BuildError, BuildProblem, BuildProblemKind, EdgeTarget};
 pub use crate::state::generated as state;
 pub use crate::{
     AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, EventWriter, NodeError, NodeFailure,
@@ -331,11 +331,12 @@ fn targets(arms: &[Arm]) -> Vec<(Arc<str>, EdgeTarget)> {
 ///
 /// Panics for the same reason as [`compiled`].
 #[must_use]
+#[track_caller]
 #[allow(clippy::panic, reason = "as for `compiled`")]
 pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C> {
     match Subgraph::new(graph) {
         Ok(subgraph) => subgraph,
-        Err(error) => panic!("bug in `graph!`: {error}"),
+        Err(error) => panic!("{}", refusal(&error)),
     }
 }
 
@@ -343,14 +344,25 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C>
 ///
 /// # Panics
 ///
-/// Panics if the builder refuses a graph that `graph!` accepted, which is a bug in `graph!`.
+/// Panics if the builder refuses a graph that `graph!` accepted: a graph that is a value is nested too deep or has an option
+/// that has no effect there, or there is a bug in `graph!`.
 #[must_use]
+#[track_caller]
 #[allow(clippy::panic, reason = "`graph!` has the builder's rules; a graph that breaks one is a bug of the macro")]
 pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileOptions<C>) -> CompiledGraph<S, C> {
     match graph.compile(options) {
         Ok(app) => app,
-        Err(error) => panic!("bug in `graph!`: {error}"),
+        Err(error) => panic!("{}", refusal(&error)),
     }
+}
+
+/// Returns the text of a panic of `graph!`.
+fn refusal(error: &BuildError) -> String {
+    // The macro cannot see what is inside a value.
+    let is_of_values = |problem: &BuildProblem| {
+        matches!(problem.kind, BuildProblemKind::TooDeep { .. } | BuildProblemKind::OuterOption { .. })
+    };
+    if error.problems().iter().all(is_of_values) { error.to_string() } else { format!("bug in `graph!`: {error}") }
 }
 
 /// Stands for the value of a `graph!` with mistakes. It has the graph's type and never runs, because such a program

@@ -76,6 +76,7 @@ mod retry;
 pub mod run;
 mod run_id;
 pub mod shutdown;
+mod span;
 pub mod state;
 mod sync;
 pub mod task;
@@ -181,7 +182,18 @@ pub use agentflow_macros::node;
 ///
 /// The branches of a group read the state as it was before the group, and their updates are merged in written order. If two
 /// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](run::RunErrorKind::Conflict) and nothing
-/// of the group is merged; mark the field `append` or `with` in [`#[derive(State)]`](derive@State) to merge instead.
+/// of the group is merged; mark the field `append` or `with` in [`#[derive(State)]`](derive@State) to merge instead. Which
+/// of two branches that are woken, or fail, at the same moment comes first is not defined; the merge does not depend on it.
+///
+/// Up to 32 graphs and groups may be inside each other: a run polls all of them on one stack, and tokio's threads have
+/// 2 MiB of it.
+///
+/// # Panics
+///
+/// The expression panics if a graph that is a value, as in `node SUB = sub_app();`, is nested too deep, or was compiled with
+/// a `shutdown_timeout`, which has no effect there; [`StateGraph`] returns an error. All other mistakes are compile errors.
+///
+/// # Other brackets
 ///
 /// `graph!( .. )` and `graph![ .. ]` are equivalent. `graph!< .. >` is not valid Rust: a macro call takes `()`, `[]` or `{}`.
 pub use agentflow_macros::graph;

@@ -82,8 +82,8 @@ impl RetryPolicy {
         self
     }
 
-    /// Returns the delays before the retries of an attempt that begins now.
-    pub(crate) fn delays(&self) -> Delays<'_> {
+    /// Returns the delays before the retries of an attempt that began at this time.
+    pub(crate) fn delays(&self, began: Instant) -> Delays<'_> {
         let waits = self.backoff.map(|first| {
             let builder = ExponentialBuilder::new()
                 .with_min_delay(first)
@@ -92,7 +92,7 @@ impl RetryPolicy {
                 .without_max_times();
             if self.jitter { builder.with_jitter().build() } else { builder.build() }
         });
-        let until = self.max_total.and_then(|total| Instant::now().checked_add(total));
+        let until = self.max_total.and_then(|total| began.checked_add(total));
         Delays { policy: self, left: self.retries, until, waits }
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn waits_double_and_stay_round() {
         let policy = RetryPolicy::new(4).backoff(Duration::from_millis(20)).max_delay(Duration::from_millis(100));
-        let mut delays = policy.delays();
+        let mut delays = policy.delays(Instant::now());
         let error = std::io::Error::other("busy");
         let waits: Vec<_> = std::iter::from_fn(|| delays.after(&error)).map(|wait| wait.as_micros()).collect();
         assert_eq!(waits, [20_000, 40_000, 80_000, 100_000]);

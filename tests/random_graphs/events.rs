@@ -18,6 +18,13 @@ impl Lines {
         self.0.extend(merged);
     }
 
+    /// Takes the last lines, which close the groups of a branch that is dropped at the instant.
+    pub(super) fn take_drops(&mut self, instant: u64) -> Self {
+        let is_drop = |(time, line): &(u64, String)| *time == instant && line.starts_with("fork failed");
+        let kept = self.0.iter().rposition(|line| !is_drop(line)).map_or(0, |last| last + 1);
+        Self(self.0.split_off(kept))
+    }
+
     /// Returns the instants of the lines that begin with the text.
     pub(super) fn times_of(&self, start: &str) -> Vec<u64> {
         self.0.iter().filter(|(_, line)| line.starts_with(start)).map(|(time, _)| *time).collect()

@@ -5,12 +5,9 @@
 
 use proptest::{option, prelude::*, sample::select};
 
-use super::{
-    KnownFault,
-    program::{
-        Access, Act, ActEnd, Branches, Decision, Formula, Graph, MapPanic, Mapped, Member, Next, Options, ParallelWork,
-        Program, Retry, Script, Step, When, Work,
-    },
+use super::program::{
+    Access, Act, ActEnd, Branches, Decision, Formula, Graph, MapPanic, Mapped, Member, Next, Options, ParallelWork,
+    Program, Retry, Script, Step, When, Work,
 };
 
 /// The number of graphs or groups that may be inside each other.
@@ -55,23 +52,7 @@ fn wire(mut steps: Vec<Step>, recursion_limit: Option<usize>) -> Graph {
             }
         }
     }
-    let mut graph = Graph { steps, recursion_limit }.repair();
-    for step in &mut graph.steps {
-        avoid_known_faults(step);
-    }
-    graph
-}
-
-fn avoid_known_faults(step: &mut Step) {
-    let is_copied = step.options.retry.is_some() || step.on_error.is_some();
-    let is_decided = matches!(step.next, Next::Decision(_));
-    if let Work::Node(Access::Reading, script) = &mut step.work
-        && is_copied
-        && !is_decided
-        && KnownFault::PoisonedNodeIsNotRestored.is_present()
-    {
-        script.acts.iter_mut().for_each(|act| act.is_poisoned = false);
-    }
+    Graph { steps, recursion_limit }.repair()
 }
 
 fn step(depth: u32) -> BoxedStrategy<Step> {

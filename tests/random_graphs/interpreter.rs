@@ -7,7 +7,6 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    KnownFault,
     events::{Lines, end_line, error_line},
     program::{
         Access, Act, ActEnd, Branches, Decision, Graph, MapPanic, Mapped, Member, Next, Options, POISON, ParallelWork,
@@ -26,7 +25,6 @@ pub(super) struct Prediction {
     pub(super) end: End,
     pub(super) lines: Lines,
     pub(super) elapsed: u64,
-    pub(super) open_groups: usize,
     /// `true` if the events of an instant may come in another order.
     pub(super) is_unordered: bool,
     /// `true` if the result depends on an order that is not defined.
@@ -55,7 +53,6 @@ pub(super) fn predict(program: &Program, cancel_at: Option<u64>) -> Prediction {
         run_timeout: *run_timeout,
         is_cancelled: false,
         lines: Lines::default(),
-        open_groups: 0,
         is_unordered: false,
         is_undefined: false,
     };
@@ -83,8 +80,8 @@ pub(super) fn predict(program: &Program, cancel_at: Option<u64>) -> Prediction {
         machine.is_unordered = true;
         machine.is_undefined |= machine.lines.times_of("fork failed").iter().any(|time| forks.contains(time));
     }
-    let Machine { now, lines, open_groups, is_unordered, is_undefined, .. } = machine;
-    Prediction { end, lines, elapsed: now, open_groups, is_unordered, is_undefined }
+    let Machine { now, lines, is_unordered, is_undefined, .. } = machine;
+    Prediction { end, lines, elapsed: now, is_unordered, is_undefined }
 }
 
 /// Returns the number of nodes, including those of nested graphs.
@@ -219,8 +216,6 @@ struct Machine {
     /// `true` if a node cancelled the run.
     is_cancelled: bool,
     lines: Lines,
-    /// The number of groups that were dropped without an event.
-    open_groups: usize,
     is_unordered: bool,
     is_undefined: bool,
 }
@@ -336,12 +331,7 @@ impl Machine {
                     machine.node(*access, &visit, from_node, held)?
                 }
                 Work::Graph(inner) => {
-                    machine.nested(inner, scope, held.state, &path, seen).map_err(|reason| match reason {
-                        Stop::Dropped { running, .. } if KnownFault::DroppedGraphIsUncommitted.is_present() => {
-                            Fault::Stop(Stop::Dropped { running, is_committed: false })
-                        }
-                        reason => Fault::Stop(reason),
-                    })?;
+                    machine.nested(inner, scope, held.state, &path, seen).map_err(Fault::Stop)?;
                     Output { value: 0, fields: None }
                 }
                 Work::Mapped(inner) => {
@@ -368,7 +358,6 @@ impl Machine {
         mut body: impl FnMut(&mut Self, &mut D, u32) -> Result<Output<T>, Fault>,
     ) -> Result<T, Stop> {
         let began = self.now;
-        let mut began_to_retry = None;
         let mut retries = 0;
         loop {
             let attempt = retries + 1;
@@ -397,8 +386,6 @@ impl Machine {
                     return Err(Stop::Dropped { running, is_committed });
                 }
             };
-            let retry_began = *began_to_retry.get_or_insert(self.now);
-            let began = if KnownFault::MaxTotalFromFirstEnd.is_present() { retry_began } else { began };
             let delay = match (&failure, options.retry) {
                 (Failure { kind: Kind::Node { cause, .. }, is_committed: true }, Some(retry)) => {
                     retry.delay(retries, cause, self.now - began)
@@ -568,10 +555,8 @@ impl Machine {
             conflict(&slots)
                 .map_or_else(|| Ok(slots.into_iter().flatten().collect()), |kind| Err(Stop::committed(kind)))
         });
-        match ended {
-            Ok(_) => {}
-            Err(Stop::Dropped { .. }) if KnownFault::DroppedGroupIsOpen.is_present() => self.open_groups += 1,
-            Err(_) => self.push(format!("fork failed {names}")),
+        if ended.is_err() {
+            self.push(format!("fork failed {names}"));
         }
         ended
     }
@@ -585,7 +570,7 @@ impl Machine {
         seen: Seen<'_>,
     ) -> Result<Vec<(Vec<Slot>, usize)>, Stop> {
         let fork = self.now;
-        let start = Self { lines: Lines::default(), open_groups: 0, ..self.clone() };
+        let start = Self { lines: Lines::default(), ..self.clone() };
         let run = |branch: &[Member], cut: u64| {
             let mut lane = Self { cut, ..start.clone() };
             let mut scope = scope.clone();
@@ -610,9 +595,18 @@ impl Machine {
             let others = lanes[..index].iter().map(|(other, _)| &other.lines);
             self.is_unordered |= lane.is_unordered || lane.lines.meets(others, fork);
             self.is_undefined |= lane.is_undefined;
-            self.open_groups += lane.open_groups;
         }
+        let drops: Vec<_> = match failed {
+            // The others are dropped after the failure.
+            Some((end, _)) => lanes
+                .iter_mut()
+                .filter(|(_, ended)| matches!(ended, Err(Stop::Dropped { .. })))
+                .map(|(lane, _)| lane.lines.take_drops(end))
+                .collect(),
+            None => Vec::new(),
+        };
         self.lines.merge(lanes.iter_mut().map(|(lane, _)| std::mem::take(&mut lane.lines)));
+        self.lines.merge(drops.into_iter());
         if let Some((end, first)) = failed {
             self.now = end;
             let (_, ended) = lanes.swap_remove(first);

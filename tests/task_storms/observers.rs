@@ -20,7 +20,7 @@ use tracing::{
     subscriber::Interest,
 };
 
-use super::{RUNS_SURVIVE_SUBSCRIBERS, ledger::quiet_panic, world::World};
+use super::{ledger::quiet_panic, world::World};
 
 /// A log line of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +51,6 @@ impl Recorder {
         self.0.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A call for a span, which may be one of a task.
-    fn span_call(&self, id: &span::Id) {
-        if *id == task_span() || RUNS_SURVIVE_SUBSCRIBERS {
-            self.call();
-        }
-    }
-
     fn call(&self) {
         // Relaxed: which of two calls at once panics makes no difference.
         let number = self.0.calls.fetch_add(1, Ordering::Relaxed);
@@ -65,11 +58,6 @@ impl Recorder {
             quiet_panic("failed printing to stderr");
         }
     }
-}
-
-/// The id of all spans of tasks.
-fn task_span() -> span::Id {
-    span::Id::from_u64(2)
 }
 
 #[derive(Default)]
@@ -94,16 +82,15 @@ impl Subscriber for Recorder {
         metadata.target().starts_with("agentflow")
     }
 
-    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
-        let id = if span.metadata().name() == "agentflow.task" { task_span() } else { span::Id::from_u64(1) };
-        self.span_call(&id);
-        id
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        self.call();
+        span::Id::from_u64(1)
     }
 
     fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
 
-    fn record_follows_from(&self, id: &span::Id, _: &span::Id) {
-        self.span_call(id);
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {
+        self.call();
     }
 
     fn event(&self, event: &Event<'_>) {
@@ -123,21 +110,21 @@ impl Subscriber for Recorder {
         self.call();
     }
 
-    fn enter(&self, id: &span::Id) {
-        self.span_call(id);
+    fn enter(&self, _: &span::Id) {
+        self.call();
     }
 
-    fn exit(&self, id: &span::Id) {
-        self.span_call(id);
+    fn exit(&self, _: &span::Id) {
+        self.call();
     }
 
     fn clone_span(&self, id: &span::Id) -> span::Id {
-        self.span_call(id);
+        self.call();
         id.clone()
     }
 
-    fn try_close(&self, id: span::Id) -> bool {
-        self.span_call(&id);
+    fn try_close(&self, _: span::Id) -> bool {
+        self.call();
         true
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
     options::NodeOptions,
+    outline::Outline,
     plan::{ErasedNode, ErasedParallelNode, RoutedNode, Router},
 };
 use crate::{
@@ -120,6 +121,17 @@ pub(super) enum WorkDeclaration<S, C> {
     Group(Vec<Vec<Arc<str>>>),
 }
 
+impl<S: State, C> WorkDeclaration<S, C> {
+    /// Returns the outline of a node that is a graph.
+    pub(super) fn outline(&self) -> Option<&Outline> {
+        match self {
+            Self::Node(node) => node.outline(),
+            Self::Branch(node) => node.outline(),
+            Self::Group(_) => None,
+        }
+    }
+}
+
 pub(super) struct OptionsDeclaration {
     pub(super) node: Arc<str>,
     pub(super) options: NodeOptions,
@@ -228,6 +240,10 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// Edges lead to and from the group by its own name. The step after it runs once, when all branches are done. If two
     /// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](crate::run::RunErrorKind::Conflict)
     /// and nothing of the group is merged.
+    ///
+    /// The branches are polled in the task of the run. Which of two branches that are woken at the same moment goes on first
+    /// is not defined, and neither is which failure is reported if both fail at that moment. The merge does not depend on
+    /// it: it is in written order.
     #[track_caller]
     pub fn add_group<B, M>(&mut self, name: impl Into<Arc<str>>, branches: impl IntoIterator<Item = B>) -> &mut Self
     where

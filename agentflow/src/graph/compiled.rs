@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::RunConfig,
     run::{self, RunError, RunStream},
-    shutdown::{ShutdownReport, shut_down},
+    shutdown::ShutdownReport,
     state::State,
     task::BackgroundTaskManager,
 };
@@ -25,6 +25,9 @@ pub struct CompiledGraph<S: State, C = ()> {
 
 impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// Checks the graph and makes it ready to run.
+    ///
+    /// Up to 32 graphs and groups may be inside each other: a run polls all of them on one stack. A graph that a
+    /// [`Node`](crate::graph::Node) of one's own runs is not counted, and neither is a run that a node invokes.
     ///
     /// # Errors
     ///
@@ -108,8 +111,11 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// cancels the rest, and reports the outcome.
     ///
     /// While it waits, the app accepts what outstanding work starts: the children of live tasks, the tasks of live runs,
-    /// and the runs that a live task of the app starts with [`invoke`](Self::invoke) or [`stream`](Self::stream). A queue
-    /// of tasks that invoke the app is therefore worked off.
+    /// and the runs that a live task of the app or a node of a live run starts with [`invoke`](Self::invoke) or
+    /// [`stream`](Self::stream). A queue of tasks that invoke the app is therefore worked off.
+    ///
+    /// Graphs that are nodes of this one, and were compiled with a task manager of their own, share this shutdown: their
+    /// managers are drained and closed too.
     ///
     /// The future resolves within `shutdown_timeout` plus the longest grace period plus 100 ms, whatever runs and tasks
     /// do. The longest grace period is the manager's [own](crate::task::TaskManagerOptions::grace_period) or that of a
@@ -124,7 +130,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// Safe to drop. The app stays closed to new work, and another call continues the shutdown.
     pub async fn aclose(&self) -> ShutdownReport {
-        shut_down(&self.app.runs, &self.app.manager, self.app.shutdown_timeout).await
+        self.app.shut_down(self.app.shutdown_timeout).await
     }
 
     /// Shuts the app down as [`aclose`](Self::aclose) does with a `shutdown_timeout` of zero: runs and tasks are cancelled
@@ -134,7 +140,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// The same as for [`aclose`](Self::aclose).
     pub async fn stop(&self) -> ShutdownReport {
-        shut_down(&self.app.runs, &self.app.manager, Duration::ZERO).await
+        self.app.shut_down(Duration::ZERO).await
     }
 }
 

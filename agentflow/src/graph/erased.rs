@@ -9,7 +9,7 @@ use crate::{
     config::RunConfig,
     error::NodeError,
     node::{Node, NodeContext},
-    run::{RunError, RunStream, invocation::Invocation},
+    run::{RunError, RunStream, executor::CommitMark, invocation::Invocation},
     shutdown::ShutdownReport,
     state::State,
     task::BackgroundTaskManager,
@@ -66,6 +66,7 @@ trait Erased<S: State>: fmt::Debug + Send + Sync {
     fn run_inside<'a>(
         &'a self,
         state: &'a mut S,
+        commit: &'a CommitMark,
         invocation: &'a Invocation<'a>,
     ) -> BoxFuture<'a, Result<(), NodeError>>;
 }
@@ -110,9 +111,10 @@ impl<S: State, C: Send + Sync + 'static> Erased<S> for CompiledGraph<S, C> {
     fn run_inside<'a>(
         &'a self,
         state: &'a mut S,
+        commit: &'a CommitMark,
         invocation: &'a Invocation<'a>,
     ) -> BoxFuture<'a, Result<(), NodeError>> {
-        Box::pin(self.run_as_node(state, invocation))
+        Box::pin(self.run_as_node(state, commit, invocation))
     }
 }
 
@@ -209,7 +211,7 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for ErasedGraph<S> {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        self.0.run_inside(cx.state, cx.invocation).await
+        self.0.run_inside(cx.state, cx.commit, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {

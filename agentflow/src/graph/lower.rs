@@ -14,7 +14,7 @@ use crate::state::State;
 
 /// Checks the graph and lowers it.
 pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>, Outline), BuildError> {
-    let CheckedGraph { entry, steps: checked } = validate(&graph)?;
+    let CheckedGraph { entry, steps: checked, nesting } = validate(&graph)?;
     let StateGraph { name, steps, routes, .. } = graph;
     let mut routers: HashMap<Arc<str>, Option<Box<dyn Router<S>>>> =
         routes.into_iter().map(|route| (route.from, route.router)).collect();
@@ -30,7 +30,14 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
         Step { name, work, options, router, on_error, edges }
     };
     let steps: Vec<_> = steps.into_iter().zip(checked).map(lower_step).collect();
-    let outline = Outline { name, steps: steps.iter().map(outline_of).collect(), entry };
+    let outline = Outline {
+        name,
+        steps: steps.iter().map(outline_of).collect(),
+        entry,
+        nesting,
+        manager: None,
+        outer_option: None,
+    };
     let leads_back = |(index, step): (usize, &Step<S, C>)| {
         let next = step.edges.iter().map(|edge| edge.to).chain(step.on_error.map(Next::Step));
         next.into_iter().any(|next| matches!(next, Next::Step(next) if next.index() <= index))

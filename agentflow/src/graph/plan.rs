@@ -1,6 +1,6 @@
 //! [`Plan`]: a checked graph, in the form that the executor walks.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::invocation::Invocation,
+    run::{executor::CommitMark, invocation::Invocation},
     state::State,
 };
 
@@ -65,7 +65,7 @@ pub(crate) trait ErasedNode<S, C>: Send + Sync {
         state: &'a mut S,
         services: &'a C,
         invocation: &'a Invocation<'a>,
-        is_written: &'a AtomicBool,
+        commit: &'a CommitMark,
     ) -> BoxFuture<'a, Result<usize, NodeError>>;
 
     /// Returns [`Node::MUTATES_STATE`].
@@ -95,10 +95,18 @@ where
         state: &'a mut S,
         services: &'a C,
         invocation: &'a Invocation<'a>,
-        is_written: &'a AtomicBool,
+        commit: &'a CommitMark,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let output = self.node.run(NodeContext::new(state, services, invocation, is_written)).await?;
+            // A graph commits the changes of its own nodes. What another node does inside it is committed with the node.
+            let inner = CommitMark::new();
+            let commit = if N::MUTATES_STATE && self.node.outline().is_none() {
+                commit.changes_begin();
+                &inner
+            } else {
+                commit
+            };
+            let output = self.node.run(NodeContext::new(state, services, invocation, commit)).await?;
             (self.route)(state, output)
         })
     }
@@ -169,14 +177,6 @@ impl<S: State, C> Plan<S, C> {
 }
 
 impl<S: State, C> Step<S, C> {
-    /// Returns whether a failed attempt may leave the state half changed.
-    pub(crate) fn mutates_state(&self) -> bool {
-        match &self.work {
-            Work::Node(node) => node.mutates_state(),
-            Work::Branch(_) | Work::Group(_) => false,
-        }
-    }
-
     /// Returns whether a decision follows, which may fail after the work has succeeded.
     pub(crate) fn has_decision(&self) -> bool {
         self.edges.first().is_some_and(|edge| edge.label.is_some())

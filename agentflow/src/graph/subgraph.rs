@@ -3,16 +3,18 @@
 use std::fmt;
 
 use super::{
-    builder::StateGraph, compiled::CompiledGraph, error::BuildError, lower::lower, outline::Outline, plan::Plan,
+    app::App, builder::StateGraph, compiled::CompiledGraph, error::BuildError, lower::lower, outline::Outline,
+    plan::Plan,
 };
 use crate::{
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{
-        executor::{Progress, walk},
+        executor::{CommitMark, walk},
         invocation::Invocation,
     },
     state::State,
+    task::BackgroundTaskManager,
 };
 
 /// A graph written inside another one. It shares the state and the services of the outer graph.
@@ -33,7 +35,7 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.plan, None, cx.services, cx.state, cx.invocation).await
+        run_inside(&self.plan, Own::default(), cx.services, cx.state, cx.commit, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -47,8 +49,10 @@ impl<S: State, C> fmt::Debug for Subgraph<S, C> {
     }
 }
 
-/// A compiled graph is a node of every graph with the same state. It keeps its own services; the run, with its id,
-/// configuration, limits, cancellation and task manager, is that of the outer graph.
+/// A compiled graph is a node of every graph with the same state. It keeps its own services, recursion limit and, if it was
+/// compiled with one, task manager; the run, with its id, configuration, cancellation and shutdown, is that of the outer
+/// graph. A graph that was compiled with a `shutdown_timeout` is no node, because the outer one's holds. A shutdown of the
+/// inner app by itself does not keep it from being a node; if it has a task manager of its own, that is closed then.
 impl<S, C, D> Node<S, C> for CompiledGraph<S, D>
 where
     S: State,
@@ -58,7 +62,7 @@ where
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        self.run_as_node(cx.state, cx.invocation).await
+        self.run_as_node(cx.state, cx.commit, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -68,8 +72,13 @@ where
 
 impl<S: State, D: Send + Sync + 'static> CompiledGraph<S, D> {
     /// Runs the graph as a node of another one.
-    pub(super) async fn run_as_node(&self, state: &mut S, invocation: &Invocation<'_>) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, self.app.own_limit, &self.app.services, state, invocation).await
+    pub(super) async fn run_as_node(
+        &self,
+        state: &mut S,
+        commit: &CommitMark,
+        invocation: &Invocation<'_>,
+    ) -> Result<(), NodeError> {
+        run_inside(&self.app.plan, Own::of(&self.app), &self.app.services, state, commit, invocation).await
     }
 }
 
@@ -171,7 +180,7 @@ where
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
     async fn run_mapped(&self, mut state: T, invocation: &Invocation<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
-        run_inside(&app.plan, app.own_limit, &app.services, &mut state, invocation).await?;
+        run_inside(&app.plan, Own::of(app), &app.services, &mut state, &CommitMark::new(), invocation).await?;
         Ok(state)
     }
 }
@@ -182,17 +191,30 @@ impl<T: State, D, I, B> fmt::Debug for MappedGraph<T, D, I, B> {
     }
 }
 
-/// Walks the inner graph as a part of the outer run, within its own recursion limit if it has one.
+/// The options of a graph that hold inside another one.
+#[derive(Default)]
+struct Own<'a> {
+    recursion_limit: Option<usize>,
+    manager: Option<&'a BackgroundTaskManager>,
+}
+
+impl<'a> Own<'a> {
+    fn of<S: State, C>(app: &'a App<S, C>) -> Self {
+        Self { recursion_limit: app.own_limit, manager: app.own_manager() }
+    }
+}
+
+/// Walks the inner graph as a part of the outer run, with its own recursion limit and task manager if it has them.
 async fn run_inside<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
-    own_limit: Option<usize>,
+    own: Own<'_>,
     services: &C,
     state: &mut S,
+    commit: &CommitMark,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
-    let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own_limit);
-    let progress = Progress::new(plan.entry);
-    walk(plan, services, &scope, state, &progress, invocation.error).await.map_err(|failure| *failure)?;
+    let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own.recursion_limit, own.manager);
+    walk(plan, services, &scope, state, commit, None, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([&scope]);
     Ok(())

@@ -1,12 +1,12 @@
 //! [`NodeContext`] and [`ParallelContext`]: the inputs of a node.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::RunConfig,
-    run::{error::NodeFailure, event_channel::EventWriter, invocation::Invocation},
+    run::{error::NodeFailure, event_channel::EventWriter, executor::CommitMark, invocation::Invocation},
     run_id::RunId,
     state::State,
     task::BackgroundTaskManager,
@@ -27,7 +27,7 @@ pub struct NodeContext<'a, S, C = ()> {
     /// Writes custom events.
     pub events: &'a EventWriter,
     pub(crate) invocation: &'a Invocation<'a>,
-    pub(crate) is_written: &'a AtomicBool,
+    pub(crate) commit: &'a CommitMark,
 }
 
 /// The inputs of a node in a group.
@@ -90,16 +90,15 @@ impl<'a, S, C> NodeContext<'a, S, C> {
         state: &'a mut S,
         services: &'a C,
         invocation: &'a Invocation<'a>,
-        is_written: &'a AtomicBool,
+        commit: &'a CommitMark,
     ) -> Self {
         let Invocation { scope, events, .. } = invocation;
         let run = scope.run;
-        Self { state, config: run.config, services, cancel: run.signals.cancel, events, invocation, is_written }
+        Self { state, config: run.config, services, cancel: run.signals.cancel, events, invocation, commit }
     }
 
     pub(crate) fn replace(self, state: S) {
-        // Relaxed: the flag is read in the task that polls this node, after the node has ended.
-        self.is_written.store(true, Ordering::Relaxed);
+        self.commit.changes_begin();
         *self.state = state;
     }
 }
@@ -116,8 +115,20 @@ impl<S: State, C> NodeContext<'_, S, C> {
     /// Merges an update into the state, and reports the changed fields to the run's stream.
     pub fn apply(&mut self, update: S::Update) {
         self.events.record_changes(|| S::changes(&update));
-        // Relaxed: the flag is read in the task that polls this node, after the node has ended.
-        self.is_written.store(true, Ordering::Relaxed);
-        self.state.apply(update);
+        // Copied only here, because most nodes that read the state change nothing.
+        let before = self.invocation.undoes_updates.then(|| self.state.clone());
+        let was_committed = self.commit.is_committed();
+        self.commit.changes_begin();
+        let Some(before) = before else {
+            return self.state.apply(update);
+        };
+        // A reducer is user code.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.state.apply(update))) {
+            *self.state = before;
+            if was_committed {
+                self.commit.commit();
+            }
+            resume_unwind(panic);
+        }
     }
 }

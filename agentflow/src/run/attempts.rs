@@ -3,21 +3,17 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
-use tracing::Instrument;
 
 use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
-    executor::Progress,
+    executor::CommitMark,
     invocation::Invocation,
     scope::PathScope,
 };
@@ -28,7 +24,8 @@ use crate::{
         options::NodeOptions,
         plan::{ErasedNode, ErasedParallelNode, Router},
     },
-    retry::{Delays, RetryPolicy},
+    retry::Delays,
+    span::GuardedSpan,
     state::State,
 };
 
@@ -49,8 +46,10 @@ pub(super) trait Attempt: Send {
     /// Keeps the changes of an attempt that succeeded.
     fn commit(&mut self) {}
 
-    /// Returns whether the node is a graph, whose nodes commit their own changes.
-    fn is_graph(&self) -> bool;
+    /// Returns whether an update of the node has to be undone if a reducer panics.
+    fn undoes_updates(&self) -> bool {
+        false
+    }
 }
 
 /// The attempts of a node that changes the state.
@@ -59,12 +58,13 @@ pub(super) struct SequentialAttempt<'s, S, C> {
     pub(super) state: &'s mut S,
     /// A copy of the state, if it may have to be restored.
     pub(super) before: Option<S>,
-    /// Set when a node that does not mutate the state in place has written it.
-    pub(super) is_written: AtomicBool,
+    /// Set if there is no such copy because the node only reads the state, and yet an update of its own has to be undone if
+    /// a reducer panics.
+    pub(super) undoes_updates: bool,
+    pub(super) commit: &'s CommitMark,
     /// Takes the decision from the state; without a router, the node returns the index of its outgoing edge itself.
     pub(super) router: Option<&'s dyn Router<S>>,
     pub(super) services: &'s C,
-    pub(super) progress: &'s Progress,
 }
 
 /// An interrupt drops the node in the middle of an attempt or between two. The state is what it was before the node, if
@@ -74,7 +74,7 @@ impl<S, C> Drop for SequentialAttempt<'_, S, C> {
         if let Some(before) = self.before.take() {
             // The destructor of the state is user code and may panic.
             catch_panic(|| *self.state = before);
-            self.progress.commit();
+            self.commit.commit();
         }
     }
 }
@@ -84,29 +84,34 @@ impl<S: State, C: Send + Sync + 'static> Attempt for SequentialAttempt<'_, S, C>
     type Output = usize;
 
     fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
-        self.node.run(self.state, self.services, invocation, &self.is_written)
+        self.node.run(self.state, self.services, invocation, self.commit)
     }
 
     fn route(&self, edge: usize) -> Result<usize, NodeError> {
-        self.router.map_or(Ok(edge), |router| routed(router, self.state))
+        let Some(router) = self.router else { return Ok(edge) };
+        let edge = routed(router, self.state);
+        if edge.is_err() && self.node.mutates_state() {
+            // The decision is a part of the node, which has therefore failed, even if it is a graph that succeeded.
+            self.commit.changes_begin();
+        }
+        edge
     }
 
     fn roll_back(&mut self) -> bool {
         if let Some(before) = &self.before {
             self.state.clone_from(before);
-            return true;
+            self.commit.commit();
         }
-        // Relaxed: the node wrote the flag in this task, and has ended.
-        !self.node.mutates_state() && !self.is_written.load(Ordering::Relaxed)
+        self.commit.is_committed()
     }
 
     fn commit(&mut self) {
         self.before = None;
-        self.progress.commit();
+        self.commit.commit();
     }
 
-    fn is_graph(&self) -> bool {
-        self.node.outline().is_some()
+    fn undoes_updates(&self) -> bool {
+        self.undoes_updates
     }
 }
 
@@ -128,10 +133,6 @@ impl<S: State, C: Send + Sync + 'static> Attempt for ParallelAttempt<'_, S, C> {
 
     fn roll_back(&mut self) -> bool {
         true
-    }
-
-    fn is_graph(&self) -> bool {
-        self.node.outline().is_some()
     }
 }
 
@@ -155,7 +156,8 @@ pub(super) async fn run_attempts<A: Attempt>(
     error: Option<&NodeFailure>,
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
-    let invocation = Invocation { scope, path, attempt: 1, error, events: scope.writer(path) };
+    let undoes_updates = node.undoes_updates();
+    let invocation = Invocation { scope, path, attempt: 1, error, events: scope.writer(path), undoes_updates };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.
@@ -173,7 +175,9 @@ async fn retry_attempts<A: Attempt>(
     options: &NodeOptions,
 ) -> Result<A::Output, Box<Failure>> {
     let Invocation { scope, path, .. } = invocation;
-    let mut delays = options.retry.as_ref().map(RetryPolicy::delays);
+    let now = Instant::now();
+    let began = now.checked_sub(failed.elapsed).unwrap_or(now);
+    let mut delays = options.retry.as_ref().map(|retry| retry.delays(began));
     loop {
         scope.run.last_node.forget();
         let delay = next_delay(node, failed, &invocation, delays.as_mut())?;
@@ -200,11 +204,7 @@ fn next_delay<A: Attempt>(
 ) -> Result<Duration, Box<Failure>> {
     let Invocation { scope, path, attempt, .. } = *invocation;
     let is_committed = node.roll_back();
-    let failure = Failure::of_node(
-        NodeFailure { node: Arc::clone(path), attempt, elapsed, source },
-        is_committed,
-        node.is_graph(),
-    );
+    let failure = Failure::of_node(NodeFailure { node: Arc::clone(path), attempt, elapsed, source }, is_committed);
     // An interrupt of the run or a conflict inside a subgraph is no failure of this attempt, and is not retried.
     let delay = match &failure.kind {
         RunErrorKind::Node(failed) if is_committed => {
@@ -245,8 +245,8 @@ async fn run_attempt<A: Attempt>(
     let sink = scope.run.sink;
     scope.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
     let started = Instant::now();
-    let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
-    let mut running = node.start(invocation).instrument(span);
+    let span = GuardedSpan::new(|| tracing::info_span!("agentflow.node", node = &**path, attempt));
+    let mut running = span.instrument(node.start(invocation));
     let result = guarded(Pin::new(&mut running), timeout, |cx| invocation.events.poll_waited(cx), node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));

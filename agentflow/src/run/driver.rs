@@ -4,7 +4,6 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
 use tokio::{runtime::Handle, sync::oneshot};
-use tracing::Span;
 
 use super::{
     error::{Failure, NodeFailure, RunError, RunErrorKind},
@@ -19,6 +18,7 @@ use crate::{
     error::{NodeError, catch_panic, text_of},
     graph::app::App,
     run_id::RunId,
+    span::GuardedSpan,
     state::State,
     task::inherit_task,
 };
@@ -69,7 +69,7 @@ pub(super) fn start<S: State, C: Send + Sync + 'static>(
 /// The end of a run. It reaches the stream, with the state, even if the runtime drops the run.
 struct End<S: State> {
     run: RunId,
-    span: Span,
+    span: GuardedSpan,
     sink: Sink,
     progress: Progress,
     /// The state, and the sender of the end, until that is sent.
@@ -90,7 +90,7 @@ impl<S: State> End<S> {
 
     /// Sends the error of a run that did not write its last event.
     fn fail(&mut self, kind: RunErrorKind, log: impl FnOnce(&Failure, &Sink)) {
-        let failure = Failure::new(kind, self.progress.is_committed());
+        let failure = Failure::new(kind, self.progress.commit.is_committed());
         catch_panic(|| self.span.in_scope(|| log(&failure, &self.sink)));
         self.sink.push(|| EventKind::RunEnded { error: Some(text_of(&failure)) });
         self.send(Err(failure));

@@ -210,11 +210,11 @@ impl Failure {
     }
 
     /// Creates the failure of a node. If the node is a graph, its error already is the failure of a node inside it or of
-    /// the run, and is returned as it is; it is committed if its own nodes committed their changes.
-    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool, is_graph: bool) -> Box<Self> {
+    /// the run, and is returned as it is.
+    pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool) -> Box<Self> {
         match failure.source.downcast::<Self>() {
             Ok(mut inner) => {
-                inner.is_committed = is_committed || is_graph && inner.is_committed;
+                inner.is_committed = is_committed;
                 inner
             }
             Err(source) => {

@@ -103,7 +103,8 @@ pub enum EventKind {
         /// The fields that changed.
         fields: Vec<String>,
     },
-    /// A branch failed, or two branches replaced the same field. Nothing of the group is merged, and nodes that had started
+    /// A branch failed, two branches replaced the same field, or the group was dropped: the run was interrupted, a timeout
+    /// around the group expired, or a branch around it failed. Nothing of the group is merged, and nodes that had started
     /// but not ended were dropped.
     #[non_exhaustive]
     GroupFailed {

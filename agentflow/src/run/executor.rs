@@ -22,48 +22,70 @@ use crate::{
     state::State,
 };
 
-/// The position of a walk. It is read after the walk was interrupted.
+/// The position of a run, and whether its state is committed. They are read after the run was interrupted.
 ///
 /// All accesses are relaxed: the walk and the reader of its position run in one task, one after the other.
 pub(crate) struct Progress {
     step: AtomicUsize,
-    /// `true` if the state is as the last successful node left it.
-    is_committed: AtomicBool,
+    pub(super) commit: CommitMark,
 }
 
-impl Progress {
-    pub(crate) fn new(entry: StepId) -> Self {
-        Self { step: AtomicUsize::new(entry.index()), is_committed: AtomicBool::new(true) }
+/// Records whether a state is committed. Each state has one mark: a graph that is a node shares the mark of the graph
+/// around it, as it shares the state.
+///
+/// All accesses are relaxed, as those of [`Progress`].
+#[derive(Debug)]
+pub(crate) struct CommitMark(AtomicBool);
+
+impl CommitMark {
+    /// Creates the mark of a state that no node has changed yet.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self(AtomicBool::new(true))
     }
 
-    fn set(&self, step: StepId, is_committed: bool) {
-        self.step.store(step.index(), Ordering::Relaxed);
-        self.is_committed.store(is_committed, Ordering::Relaxed);
+    /// Records that a node may change the state from now on.
+    #[inline]
+    pub(crate) fn changes_begin(&self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 
     /// Records that the state is committed: the node has succeeded, or its changes were undone.
     #[inline]
-    pub(super) fn commit(&self) {
-        self.is_committed.store(true, Ordering::Relaxed);
+    pub(crate) fn commit(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the state is as the last successful node left it.
+    #[inline]
+    pub(crate) fn is_committed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Progress {
+    pub(crate) fn new(entry: StepId) -> Self {
+        Self { step: AtomicUsize::new(entry.index()), commit: CommitMark::new() }
+    }
+
+    fn set(&self, step: StepId) {
+        self.step.store(step.index(), Ordering::Relaxed);
     }
 
     pub(super) fn step<'p, S: State, C>(&self, plan: &'p Plan<S, C>) -> &'p Step<S, C> {
         plan.step(StepId::new(self.step.load(Ordering::Relaxed)))
     }
-
-    pub(super) fn is_committed(&self) -> bool {
-        self.is_committed.load(Ordering::Relaxed)
-    }
 }
 
-/// Walks a graph, or a subgraph, from its entry to END. The first step receives the failure that led the run to the
+/// Walks a graph, or a subgraph, from its entry to END; the `progress` is that of the run's own graph. The first step receives the failure that led the run to the
 /// subgraph, if it is a fallback.
 pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
-    progress: &Progress,
+    commit: &CommitMark,
+    progress: Option<&Progress>,
     mut inherited: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
     let mut at = plan.entry;
@@ -71,9 +93,11 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     let mut trace = LoopTrace::new(plan);
     loop {
         let step = plan.step(at);
-        progress.set(at, !step.mutates_state());
+        if let Some(progress) = progress {
+            progress.set(at);
+        }
         let given = error.as_ref().or(inherited);
-        let edge = match run_step(plan, step, services, scope, state, progress, given).await {
+        let edge = match run_step(plan, step, services, scope, state, commit, given).await {
             Ok(edge) => edge,
             Err(mut failure) => {
                 if let RunErrorKind::RecursionLimit { nodes, .. } = &mut failure.kind
@@ -102,7 +126,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         error = None;
         inherited = None;
         trace.visit(at);
-        progress.commit();
+        commit.commit();
         let Some(Edge { label, to }) = step.edges.get(edge) else {
             return Ok(());
         };
@@ -133,28 +157,27 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
-    progress: &Progress,
+    commit: &CommitMark,
     error: Option<&NodeFailure>,
 ) -> Result<usize, Box<Failure>> {
     match &step.work {
         Work::Node(node) => {
             let path = scope.enter(&step.name)?;
-            let may_be_restored = step.options.retry.is_some() || step.on_error.is_some();
-            let may_be_changed = node.mutates_state() || step.has_decision();
-            let before = (may_be_restored && may_be_changed).then(|| state.clone());
+            let is_restorable = step.options.retry.is_some() || step.on_error.is_some();
+            let is_copied = is_restorable && (node.mutates_state() || step.has_decision());
             let mut node = SequentialAttempt {
                 node: &**node,
+                before: is_copied.then(|| state.clone()),
+                undoes_updates: is_restorable && !is_copied,
                 state,
-                before,
-                is_written: AtomicBool::new(false),
+                commit,
                 router: step.router.as_deref(),
                 services,
-                progress,
             };
             run_attempts(&mut node, &path, &step.options, scope, error).await
         }
         Work::Group(branches) => {
-            run_group(plan, branches, services, scope, state, error).await?;
+            run_group(plan, branches, services, scope, state, commit, error).await?;
             let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state));
             edge.map_err(|source| {
                 Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))

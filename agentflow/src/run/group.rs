@@ -12,6 +12,7 @@ use super::{
     attempts::{ParallelAttempt, run_attempts},
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
+    executor::CommitMark,
     join_all::join_all,
     scope::PathScope,
 };
@@ -58,22 +59,29 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
+    commit: &CommitMark,
     error: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
     let mut slots = Vec::with_capacity(branches.len());
     add_slots(plan, branches, &mut slots);
-    Fork { plan, services, scope, state: &*state, error }.run(branches, &mut slots).await?;
+    let (group, started) = OpenGroup::start(plan, branches, scope);
+    started.await;
+    if let Err(failure) = (Fork { plan, services, scope, state: &*state, error }).run(branches, &mut slots).await {
+        group.failed(&failure);
+        return Err(failure);
+    }
     let fields = changed_fields(scope, &slots);
     for Slot { node, update } in slots {
         let Some(update) = update else { continue };
         if let Err(mut failure) = guarded(scope, node, || state.apply(update)) {
             // The state may contain some of the updates, and a part of this one.
             failure.is_committed = false;
-            emit_failed(plan, branches, scope, &failure);
+            commit.changes_begin();
+            group.failed(&failure);
             return Err(failure);
         }
     }
-    emit_joined(plan, branches, scope, fields);
+    group.joined(fields);
     Ok(())
 }
 
@@ -89,16 +97,6 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// Runs the branches, which put their updates into the slots.
     async fn run(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
         let Self { plan, scope, .. } = self;
-        scope.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) }).await;
-        let ended = self.run_parallel(branches, slots).await;
-        if let Err(failure) = &ended {
-            emit_failed(plan, branches, scope, failure);
-        }
-        ended
-    }
-
-    async fn run_parallel(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
-        let Self { plan, scope, .. } = self;
         if let Some(first) = slots.first() {
             scope.check_signals(|| scope.path(first.node).into_owned())?;
         }
@@ -113,6 +111,18 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         join_all(running).await?;
         scope.join(&scopes);
         check_conflicts(plan, branches, scope, slots)
+    }
+
+    /// Runs a group that is a step of a branch. Its updates are merged at the outermost join.
+    async fn run_nested(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
+        let (group, started) = OpenGroup::start(self.plan, branches, self.scope);
+        started.await;
+        if let Err(failure) = self.run(branches, slots).await {
+            group.failed(&failure);
+            return Err(failure);
+        }
+        group.joined(changed_fields(self.scope, slots));
+        Ok(())
     }
 
     /// Runs one branch, which sees the state as it was at the fork with its own updates.
@@ -152,7 +162,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     /// Runs one step of a branch, which puts its update into the slots.
     async fn run_step(self, step: &Step<S, C>, slots: &mut [Slot<'_, S>], is_first: bool) -> Result<(), Box<Failure>> {
-        let Self { plan, services, scope, state, error } = self;
+        let Self { services, scope, state, error, .. } = self;
         match &step.work {
             Work::Branch(node) => {
                 // The signals were checked once for the first steps of all branches, which begin together.
@@ -164,8 +174,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             }
             // The future is boxed, or the future of every node would be as large as that of a group.
             Work::Group(branches) => {
-                Box::pin(self.run(branches, slots)).await?;
-                emit_joined(plan, branches, scope, changed_fields(scope, slots));
+                Box::pin(self.run_nested(branches, slots)).await?;
             }
             // A graph with such a node in a branch does not compile.
             Work::Node(_) => {}
@@ -201,13 +210,57 @@ fn changed_fields<S: State>(scope: &PathScope<'_>, slots: &[Slot<'_, S>]) -> Vec
     fields
 }
 
-fn emit_failed<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<StepId>], scope: &PathScope<'_>, failure: &Failure) {
-    let nodes = || first_nodes(plan, branches, scope);
-    scope.run.sink.push(|| EventKind::GroupFailed { nodes: nodes(), error: text_of(&failure.kind) });
+/// A group that was reported to have started. It is reported to have joined or failed, at the latest when an interrupt, a
+/// timeout around the group or the failure of a branch around it drops it.
+struct OpenGroup<'r, S: State, C> {
+    plan: &'r Plan<S, C>,
+    branches: &'r [Vec<StepId>],
+    scope: &'r PathScope<'r>,
+    is_open: bool,
 }
 
-fn emit_joined<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<StepId>], scope: &PathScope<'_>, fields: Vec<String>) {
-    scope.run.sink.push(|| EventKind::GroupJoined { nodes: first_nodes(plan, branches, scope), fields });
+impl<'r, S: State, C> OpenGroup<'r, S, C> {
+    /// Writes the first event, and returns a future that waits until the reader has caught up. The group is open even while
+    /// it waits.
+    #[inline]
+    fn start(
+        plan: &'r Plan<S, C>,
+        branches: &'r [Vec<StepId>],
+        scope: &'r PathScope<'r>,
+    ) -> (Self, impl Future<Output = ()>) {
+        let started = scope.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) });
+        (Self { plan, branches, scope, is_open: true }, started)
+    }
+
+    fn joined(self, fields: Vec<String>) {
+        self.close(|nodes| EventKind::GroupJoined { nodes, fields });
+    }
+
+    fn failed(self, failure: &Failure) {
+        self.close(|nodes| EventKind::GroupFailed { nodes, error: text_of(&failure.kind) });
+    }
+
+    fn close(mut self, kind: impl FnOnce(Vec<String>) -> EventKind) {
+        self.is_open = false;
+        self.push(kind);
+    }
+
+    fn push(&self, kind: impl FnOnce(Vec<String>) -> EventKind) {
+        let Self { plan, branches, scope, .. } = *self;
+        scope.run.sink.push(|| kind(first_nodes(plan, branches, scope)));
+    }
+}
+
+impl<S: State, C> Drop for OpenGroup<'_, S, C> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_open {
+            self.push(|nodes| EventKind::GroupFailed {
+                nodes,
+                error: "dropped before its branches had ended".to_owned(),
+            });
+        }
+    }
 }
 
 /// Fails if two branches replace the same field, because one of the values would be lost.

@@ -16,4 +16,6 @@ pub(crate) struct Invocation<'a> {
     /// The failure that led the run to this node by another node's `on_error`.
     pub(crate) error: Option<&'a NodeFailure>,
     pub(crate) events: EventWriter,
+    /// Set if an update of the node has to be undone if a reducer panics, because the node may run again, or has a fallback.
+    pub(crate) undoes_updates: bool,
 }

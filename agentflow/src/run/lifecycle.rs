@@ -7,7 +7,6 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span};
 
 use super::{
     error::{Failure, NodeFailure, RunError, RunErrorKind},
@@ -24,6 +23,7 @@ use crate::{
     error::{catch_panic, text_of},
     graph::app::App,
     run_id::RunId,
+    span::GuardedSpan,
     state::State,
     task::RunTasks,
 };
@@ -34,7 +34,7 @@ use crate::{
 pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
     pub(super) id: RunId,
     config: RunConfig,
-    pub(super) span: Span,
+    pub(super) span: GuardedSpan,
     /// Cancelled by the caller, and at the end of the run's reader.
     caller: Option<CancellationToken>,
     /// `None` if the app is shutting down, and the run is no part of the work that it waits for.
@@ -43,20 +43,20 @@ pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
 
 impl<T: Deref<Target = RunTracker>> NewRun<T> {
     /// Asks the app for a run, and creates its span within the caller's. While the app drains, it accepts the run only if
-    /// a live task of the app calls this.
+    /// a live task of the app or a node of a live run calls this.
     pub(super) fn admit<S: State, C>(app: &App<S, C>, tracker: T, config: RunConfig) -> Self {
         let id = config.run_id().unwrap_or_else(RunId::new);
         let config = config.with_run_id(id);
-        let span = tracing::info_span!(
-            "agentflow.run",
-            graph = &*app.name,
-            run = %id,
-            thread = config.thread_id(),
-            user = config.user_id(),
-        );
-        let starter = app.manager.current_task();
-        let is_inside = || starter.is_some_and(|task| app.manager.is_live(task));
-        let guard = RunGuard::start(tracker, id, is_inside);
+        let span = GuardedSpan::new(|| {
+            tracing::info_span!(
+                "agentflow.run",
+                graph = &*app.name,
+                run = %id,
+                thread = config.thread_id(),
+                user = config.user_id(),
+            )
+        });
+        let guard = RunGuard::start(tracker, id, || app.is_in_a_live_task());
         let caller = config.cancellation_token().cloned();
         Self { id, config, span, caller, guard }
     }
@@ -93,7 +93,7 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
     let mut guard = new.guard.take();
     let NewRun { id, config, span, caller, .. } = new;
     let span = span.clone();
-    async {
+    let run = async {
         // The task of a streamed run reports this itself.
         let mut unfinished = Unfinished { has_ended: sink.has_reader() };
         let ended = match &mut guard {
@@ -115,9 +115,8 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
         drop(guard.take());
         sink.push(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) });
         ended
-    }
-    .instrument(span)
-    .await
+    };
+    span.instrument(run).await
 }
 
 /// Logs the end of a run whose future is dropped.
@@ -176,8 +175,9 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     };
     let scope = PathScope::new(&context);
     let ended = {
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, progress, None)));
-        interruptible(walk, signals).await
+        let commit = &progress.commit;
+        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), None)));
+        app.runs.polling(interruptible(walk, signals)).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {
         // Cancelled before the tasks are waited for, because one of them may wait for the token.
@@ -193,7 +193,9 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
             Ok(())
         }
         Ended::Completed(Err(failure)) => Err(failure),
-        Ended::Interrupted(interrupt) => Err(Failure::new(interrupt.at(current_node()), progress.is_committed())),
+        Ended::Interrupted(interrupt) => {
+            Err(Failure::new(interrupt.at(current_node()), progress.commit.is_committed()))
+        }
         Ended::Panicked(source) => {
             Err(Failure::new(RunErrorKind::Node(NodeFailure::new(current_node(), source)), false))
         }

@@ -44,6 +44,8 @@ pub(crate) struct PathScope<'a> {
     subgraph: Option<Arc<str>>,
     /// The writer of the node that is this subgraph.
     outer: EventWriter,
+    /// The task manager of the path's nodes.
+    manager: &'a BackgroundTaskManager,
     /// The recursion limit that holds on this path.
     limit: Limit,
     /// The number of node executions that the path had left when it was derived.
@@ -71,6 +73,7 @@ impl<'a> PathScope<'a> {
             run,
             subgraph: None,
             outer: EventWriter::default(),
+            manager: run.manager,
             limit,
             steps_at_start: steps,
             steps_left: AtomicUsize::new(steps),
@@ -80,25 +83,52 @@ impl<'a> PathScope<'a> {
     /// Creates the scope of a branch, which counts its own steps.
     pub(crate) fn branch(&self) -> Self {
         let steps = self.steps_left.load(Ordering::Relaxed);
-        self.derive(self.subgraph.clone(), &self.outer, self.limit.clone(), steps)
+        self.derive(self.subgraph.clone(), &self.outer, self.manager, self.limit.clone(), steps)
     }
 
     /// Creates the scope for the nodes inside the subgraph `path`, which may have a recursion limit of its own. The
-    /// smaller of this limit and of what the path has left holds.
-    pub(crate) fn inside(&self, path: Arc<str>, writer: &EventWriter, own_limit: Option<usize>) -> Self {
+    /// smaller of this limit and of what the path has left holds. The subgraph may have a task manager of its own, too.
+    pub(crate) fn inside<'b>(
+        &self,
+        path: Arc<str>,
+        writer: &EventWriter,
+        own_limit: Option<usize>,
+        own_manager: Option<&'b BackgroundTaskManager>,
+    ) -> PathScope<'b>
+    where
+        'a: 'b,
+    {
+        let manager = own_manager.unwrap_or(self.manager);
         let left = self.steps_left.load(Ordering::Relaxed);
         match own_limit {
             Some(steps) if steps < left => {
                 let limit = Limit { steps, graph: Some(Arc::clone(&path)) };
-                self.derive(Some(path), writer, limit, steps)
+                self.derive(Some(path), writer, manager, limit, steps)
             }
-            _ => self.derive(Some(path), writer, self.limit.clone(), left),
+            _ => self.derive(Some(path), writer, manager, self.limit.clone(), left),
         }
     }
 
-    fn derive(&self, subgraph: Option<Arc<str>>, outer: &EventWriter, limit: Limit, steps: usize) -> Self {
-        let outer = outer.clone();
-        Self { run: self.run, subgraph, outer, limit, steps_at_start: steps, steps_left: AtomicUsize::new(steps) }
+    fn derive<'b>(
+        &self,
+        subgraph: Option<Arc<str>>,
+        outer: &EventWriter,
+        manager: &'b BackgroundTaskManager,
+        limit: Limit,
+        steps: usize,
+    ) -> PathScope<'b>
+    where
+        'a: 'b,
+    {
+        PathScope {
+            run: self.run,
+            subgraph,
+            outer: outer.clone(),
+            manager,
+            limit,
+            steps_at_start: steps,
+            steps_left: AtomicUsize::new(steps),
+        }
     }
 
     /// Continues the count of the longest of the paths that were derived from this one.
@@ -167,9 +197,9 @@ impl<'a> PathScope<'a> {
         self.run.sink.writer(path, &self.outer)
     }
 
-    /// Returns the app's task manager, labelled with this run and the node `path`.
+    /// Returns the path's task manager, labelled with this run and the node `path`.
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
         let tasks = Arc::clone(self.run.tasks.get_or_init(Arc::default));
-        self.run.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), tasks)
+        self.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), tasks)
     }
 }

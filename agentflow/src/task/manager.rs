@@ -656,6 +656,11 @@ impl BackgroundTaskManager {
         self.registry.wait_for(&Selection::All, &except, deadline).await
     }
 
+    /// Returns whether both have the same tasks.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.registry, &other.registry)
+    }
+
     /// Returns the task of this manager that runs on this thread.
     pub(crate) fn current_task(&self) -> Option<TaskRef> {
         CurrentTask::of_registry(&self.registry)

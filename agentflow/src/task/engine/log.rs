@@ -8,7 +8,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tracing::{Span, field, span::Entered};
+use tracing::field;
 
 use super::{
     super::{
@@ -18,69 +18,14 @@ use super::{
     },
     task::{TaskEnd, TaskRecord},
 };
-use crate::error::catch_panic;
+use crate::{error::catch_panic, span::GuardedSpan};
 
-/// A task's span; does nothing if no subscriber enables it.
-#[derive(Debug, Default)]
-pub(crate) struct TaskSpan(
-    // In a box, because most programs enable no span.
-    Option<Box<Span>>,
-);
-
-impl TaskSpan {
-    /// Creates the task's span. It is a root that follows from the spawner's span, because the task may outlive that
-    /// one.
-    pub(crate) fn new(task: &TaskRecord) -> Self {
-        let mut created = Self::default();
-        catch_panic(|| {
-            let name = &task.spec.name;
-            let span = tracing::info_span!(parent: None, "agentflow.task", %name, id = task.at.id.get());
-            if !span.is_disabled() {
-                // Stored first, so that a panic of the next call leaves the span to the guarded destructor.
-                created.0.insert(Box::new(span)).follows_from(Span::current());
-            }
-        });
-        created
-    }
-
-    /// Returns the span of the task that runs on this thread.
-    pub(crate) fn current() -> Self {
-        let mut current = Self::default();
-        catch_panic(|| {
-            let span = Span::current();
-            current.0 = (!span.is_disabled()).then(|| Box::new(span));
-        });
-        current
-    }
-
-    /// Enters the span until the guard is dropped.
-    pub(crate) fn enter(&self) -> EnteredSpan<'_> {
-        let mut entered = None;
-        if let Some(span) = &self.0 {
-            catch_panic(|| entered = Some(span.enter()));
-        }
-        EnteredSpan(entered)
-    }
-}
-
-impl Drop for TaskSpan {
-    fn drop(&mut self) {
-        if let Some(span) = self.0.take() {
-            catch_panic(|| drop(span));
-        }
-    }
-}
-
-/// Leaves the span when it is dropped.
-#[derive(Debug)]
-pub(crate) struct EnteredSpan<'a>(Option<Entered<'a>>);
-
-impl Drop for EnteredSpan<'_> {
-    fn drop(&mut self) {
-        if let Some(entered) = self.0.take() {
-            catch_panic(|| drop(entered));
-        }
-    }
+/// Creates the task's span. It is a root that follows from the spawner's span, because the task may outlive that one.
+pub(crate) fn span(task: &TaskRecord) -> GuardedSpan {
+    let name = &task.spec.name;
+    let span = GuardedSpan::new(|| tracing::info_span!(parent: None, "agentflow.task", %name, id = task.at.id.get()));
+    span.follows_from_current();
+    span
 }
 
 /// Logs the end of a task. `overrun` is the time by which a task that ended by itself was late, because it blocked its

@@ -18,12 +18,15 @@ use super::{
     super::{error::TaskError, options::TaskManagerOptions, outcome::TimeoutKind},
     current::CurrentTask,
     end::finish,
-    log::TaskSpan,
+    log,
     sync::{Sleep, sleep_until},
     task::{StopRequest, TaskRecord},
     work::Work,
 };
-use crate::error::{catch_panic, panic_message};
+use crate::{
+    error::{catch_panic, panic_message},
+    span::GuardedSpan,
+};
 
 pin_project! {
     /// One task as tokio runs it: the work, and what is needed to end it.
@@ -32,7 +35,7 @@ pin_project! {
         W: Work,
     {
         current: CurrentTask,
-        span: TaskSpan,
+        span: GuardedSpan,
         #[pin]
         supervised: Supervised<W>,
     }
@@ -122,7 +125,7 @@ type WorkResult<W> = Result<<W as Work>::Value, TaskError>;
 impl<W: Work> Supervisor<W> {
     /// Creates the future of an admitted task, and its span. From here on the destructor ends the task.
     pub(crate) fn new(current: CurrentTask, work: W) -> Self {
-        let span = TaskSpan::new(&current.task);
+        let span = log::span(&current.task);
         let supervised = Supervised {
             work: Some(work),
             current: Some(current.clone()),

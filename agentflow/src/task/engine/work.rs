@@ -10,7 +10,11 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::{task::yield_now, time::sleep};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep},
+};
+use tracing::Span;
 
 use super::{
     super::{
@@ -20,13 +24,13 @@ use super::{
     },
     current::CurrentTask,
     end::finish,
-    log::TaskSpan,
     sync::{Handle, JoinHandle, Mutex},
 };
 use crate::{
     RetryPolicy,
     attempt::{AttemptFault, guarded},
     error::{AttemptTimedOut, Panicked, catch_panic, panic_message},
+    span::GuardedSpan,
 };
 
 /// The code that a task runs. It is polled within the task, where [`CurrentTask::get`] returns that task.
@@ -242,7 +246,7 @@ where
     C: FnOnce(TaskContext) -> O + Send + 'static,
     O: TaskOutput,
 {
-    let span = TaskSpan::current();
+    let span = GuardedSpan::new(Span::current);
     Handle::current().spawn_blocking(move || {
         // A task that was stopped while it waited for a thread must not begin. A stop that comes later finds the closure
         // taken.
@@ -299,7 +303,7 @@ where
     F: Future,
     F::Output: TaskOutput,
 {
-    let mut delays = retries.policy.delays();
+    let mut delays = retries.policy.delays(Instant::now());
     let mut number = 1;
     loop {
         let error = match attempt(&mut make, number, retries.attempt_timeout).await {

@@ -130,15 +130,30 @@ async fn runs_that_live_tasks_start_while_the_app_drains_are_accepted_and_awaite
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_a_task_started_before_it_ended_is_outside_work() {
+async fn a_streamed_run_is_accepted_when_it_is_started_and_not_when_it_is_read() {
+    let app = worker();
+    let mut early = app.stream(AgentState::default(), RunConfig::new());
+    let closing = closing(&app).await;
+    let error = app.stream(AgentState::default(), RunConfig::new()).finish().await.unwrap_err();
+    assert!(matches!(error.kind(), RunErrorKind::Closed));
+    assert!(early.next().await.is_some());
+    early.finish().await.unwrap();
+    assert_eq!(closing.await.unwrap().runs.ended, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_future_of_a_run_that_an_ended_task_left_behind_is_outside_work() {
     let app = worker();
     let (_, live) = start(&app);
-    let (sender, mut streams) = mpsc::unbounded_channel();
+    let (sender, mut runs) = mpsc::unbounded_channel();
     let inner = app.clone();
-    let job = async move { sender.send(inner.stream(AgentState::default(), RunConfig::new())).map_err(drop).unwrap() };
+    let job = async move {
+        let run = async move { inner.invoke(AgentState::default(), RunConfig::new()).await };
+        sender.send(Box::pin(run)).map_err(drop).unwrap();
+    };
     drop(app.task_manager().create_task(job).spawn().unwrap().await);
     let closing = closing(&app).await;
-    let error = streams.recv().await.unwrap().finish().await.unwrap_err();
+    let error = runs.recv().await.unwrap().await.unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::Closed));
     live.await.unwrap().unwrap();
     drop(closing.await.unwrap());

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::pending,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +17,7 @@ use agentflow::{
     AgentState, BackgroundTaskManager, CompiledGraph, NodeError, RunConfig, RunId, TaskContext, graph, node,
     task::{OnDuplicateKey, SpawnError, TaskError, TaskManagerOptions, TaskOutcome, TaskState},
 };
-use futures::FutureExt;
+use futures::{FutureExt, poll};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{OnDrop, settle};
@@ -414,8 +415,11 @@ fn tasks_cancelled_together_never_start_in_freed_slots() {
         let tasks = BackgroundTaskManager::new();
         let (send, token) = mpsc::channel();
         let first = move |task: TaskContext| async move {
+            // The task waits before the test does, so that its waker is the first to be called.
+            let mut cancelled = pin!(task.cancelled());
+            assert!(poll!(cancelled.as_mut()).is_pending());
             send.send(task.token().clone()).unwrap();
-            task.cancelled().await;
+            cancelled.await;
         };
         tasks.create_task_with_context(first).name("mail").key("k", OnDuplicateKey::Queue).spawn().unwrap();
         let token = token.recv().unwrap();

@@ -60,9 +60,6 @@ mod world;
 /// A waiter of tokio in that future then stays in its list after its memory is free: the process ends by a signal.
 const RUNS_SURVIVE_SUBSCRIBERS: bool = false;
 
-/// `spawn_wait` doesn't wait where it needs no free slot, as it replaces a task or is refused because of it.
-const SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY: bool = false;
-
 /// Events of different tasks come in the order in which they became true.
 const EVENTS_IN_TRUE_ORDER: bool = true;
 

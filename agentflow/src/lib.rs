@@ -97,7 +97,7 @@ pub mod __private;
 /// | | `S` | a copy of the state; the node returns the new one |
 /// | `config` | [`&RunConfig`](RunConfig) | thread, run and user id, and the caller's own values |
 /// | `task_manager` | [`&BackgroundTaskManager`](BackgroundTaskManager) | the app's manager, labelled with this run and node |
-/// | `events` | [`&EventWriter`](EventWriter) | writes custom events |
+/// | `events` | [`&EventWriter`](EventWriter) | writes custom events; a clone of it does so in a task |
 /// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token, for work that the node starts; the node itself is dropped at its current await |
 /// | `attempt` | `u32` | the number of the attempt, from 1 |
 /// | `error` | [`Option<&NodeFailure>`](NodeFailure) | the failure that led the run here by another node's `on_error` |

@@ -24,7 +24,6 @@ use tokio::{
 };
 
 use super::{
-    SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY,
     ledger::{Answer, Capture, Inside, Ledger, quiet_panic},
     program::{Act, End, Ending, How, Job, Keep, Kind, NAMES, Program, Step, Target},
 };
@@ -392,7 +391,7 @@ impl World {
         let spawned = match how {
             How::Spawn => Some(builder.spawn()),
             How::Wait(_) | How::PolledOnce => {
-                let needs_no_slot = SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY && self.needs_no_slot(tasks, job);
+                let needs_no_slot = self.needs_no_slot(tasks, job);
                 let mut spawn = pin!(builder.spawn_wait());
                 match (poll!(unconstrained(spawn.as_mut())), how) {
                     (Poll::Ready(spawned), _) => Some(spawned),

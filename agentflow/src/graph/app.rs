@@ -14,7 +14,8 @@ pub(crate) struct App<S: State, C> {
     pub(crate) recursion_limit: usize,
     /// The recursion limit that the options set, which holds inside other graphs as well.
     pub(super) own_limit: Option<usize>,
-    pub(crate) runs: RunTracker,
+    /// Shared with the runs that have a task of their own.
+    pub(crate) runs: Arc<RunTracker>,
     pub(crate) manager: BackgroundTaskManager,
     pub(super) shutdown_timeout: Duration,
 }
@@ -29,7 +30,7 @@ impl<S: State, C> App<S, C> {
             plan,
             outline,
             services: options.services,
-            runs: RunTracker::new(),
+            runs: Arc::new(RunTracker::new()),
             manager: options.task_manager.unwrap_or_default(),
             shutdown_timeout: options.shutdown_timeout,
         }

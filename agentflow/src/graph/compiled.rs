@@ -56,9 +56,44 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
         run::run(&self.app, state, config).await
     }
 
-    /// Runs the graph as [`invoke`](Self::invoke) does and returns a stream of its events.
+    /// Runs the graph as [`invoke`](Self::invoke) does, in a tokio task of its own, and returns a stream of its events.
+    ///
+    /// The task runs on the caller's runtime; outside of one, on that of the app's [task manager](Self::task_manager).
+    /// Where there is none, the stream ends with [`RunErrorKind::NoRuntime`](crate::run::RunErrorKind::NoRuntime). A run
+    /// that a background task streams is a part of that task, as one that it invokes.
     pub fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
         run::stream(Arc::clone(&self.app), state, config)
+    }
+
+    /// Runs the graph as [`stream`](Self::stream) does, unless the run is refused: a service finds that out before its
+    /// response begins.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, RunConfig, graph, node, run::RunErrorKind};
+    ///
+    /// #[node]
+    /// async fn answer(_state: &mut AgentState) {}
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let app = graph! { answer -> END };
+    /// app.aclose().await;
+    /// let status = match app.try_stream(AgentState::default(), RunConfig::new()) {
+    ///     Ok(_run) => 200,
+    ///     Err(error) if matches!(error.kind(), RunErrorKind::Closed) => 503,
+    ///     Err(_) => 500,
+    /// };
+    /// assert_eq!(status, 503);
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RunErrorKind::Closed`](crate::run::RunErrorKind::Closed) if the app is shutting down or is down, and
+    /// [`RunErrorKind::NoRuntime`](crate::run::RunErrorKind::NoRuntime) outside of a runtime. The state can be taken back
+    /// from the error.
+    pub fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError> {
+        run::try_stream(Arc::clone(&self.app), state, config)
     }
 
     /// Hides the type of the services, so that graphs with different services fit into one collection.
@@ -104,6 +139,13 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
 }
 
 impl<S: State, C> CompiledGraph<S, C> {
+    /// Returns whether the app is shutting down or is down: [`aclose`](Self::aclose) or [`stop`](Self::stop) was called,
+    /// and new runs are refused. Until the app is down, it still accepts the runs that its own live tasks start.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.app.runs.is_draining()
+    }
+
     /// Returns the manager of the app's background tasks.
     #[must_use]
     pub fn task_manager(&self) -> &BackgroundTaskManager {

@@ -55,6 +55,8 @@ pub struct ErasedGraph<S: State>(Arc<dyn Erased<S>>);
 trait Erased<S: State>: fmt::Debug + Send + Sync {
     fn invoke(&self, state: S, config: RunConfig) -> BoxFuture<'_, Result<S, RunError>>;
     fn stream(&self, state: S, config: RunConfig) -> RunStream<S>;
+    fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError>;
+    fn is_closed(&self) -> bool;
     fn aclose(&self) -> BoxFuture<'_, ShutdownReport>;
     fn stop(&self) -> BoxFuture<'_, ShutdownReport>;
     fn task_manager(&self) -> &BackgroundTaskManager;
@@ -75,6 +77,14 @@ impl<S: State, C: Send + Sync + 'static> Erased<S> for CompiledGraph<S, C> {
 
     fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
         self.stream(state, config)
+    }
+
+    fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError> {
+        self.try_stream(state, config)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed()
     }
 
     fn aclose(&self) -> BoxFuture<'_, ShutdownReport> {
@@ -127,6 +137,21 @@ impl<S: State> ErasedGraph<S> {
     /// Runs the graph and returns its events as a stream; see [`CompiledGraph::stream`].
     pub fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
         self.0.stream(state, config)
+    }
+
+    /// Runs the graph as a stream, unless the run is refused; see [`CompiledGraph::try_stream`].
+    ///
+    /// # Errors
+    ///
+    /// As [`CompiledGraph::try_stream`].
+    pub fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError> {
+        self.0.try_stream(state, config)
+    }
+
+    /// Returns whether the app is shutting down or is down; see [`CompiledGraph::is_closed`].
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// Shuts the app down within its `shutdown_timeout`; see [`CompiledGraph::aclose`].

@@ -105,7 +105,7 @@ impl NodeOptions {
 
     /// Limits the duration of one attempt. An attempt that exceeds it is dropped at its current await and fails with
     /// [`AttemptTimedOut`](crate::error::AttemptTimedOut). Zero times out at once. In a
-    /// [`stream`](crate::CompiledGraph::stream) the time that the node waits for the reader is included.
+    /// [`stream`](crate::CompiledGraph::stream) the time that the node waits for the reader is not included.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -190,7 +190,7 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     state: &mut S,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
-    let scope = invocation.scope.inside(invocation.path.clone(), own_limit);
+    let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own_limit);
     let progress = Progress::new(plan.entry);
     walk(plan, services, &scope, state, &progress, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.

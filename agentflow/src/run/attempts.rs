@@ -155,7 +155,7 @@ pub(super) async fn run_attempts<A: Attempt>(
     error: Option<&NodeFailure>,
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
-    let invocation = Invocation { scope, path, attempt: 1, error, events: scope.run.sink.writer(path) };
+    let invocation = Invocation { scope, path, attempt: 1, error, events: scope.writer(path) };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.
@@ -183,7 +183,7 @@ async fn retry_attempts<A: Attempt>(
         // A node that failed because its run is stopping would fail again.
         scope.check_signals(|| Arc::clone(path))?;
         invocation.attempt += 1;
-        invocation.events = scope.run.sink.writer(path);
+        invocation.events = scope.writer(path);
         match run_attempt(node, &invocation, options.timeout).await {
             Ok(output) => return Ok(output),
             Err(next) => failed = next,
@@ -243,11 +243,11 @@ async fn run_attempt<A: Attempt>(
 ) -> Result<A::Output, FailedAttempt> {
     let Invocation { scope, path, attempt, .. } = *invocation;
     let sink = scope.run.sink;
-    sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
+    scope.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
     let started = Instant::now();
     let span = tracing::info_span!("agentflow.node", node = &**path, attempt);
     let mut running = node.start(invocation).instrument(span);
-    let result = guarded(Pin::new(&mut running), timeout, node_error).await;
+    let result = guarded(Pin::new(&mut running), timeout, |cx| invocation.events.poll_waited(cx), node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));
     match result.and_then(|output| node.route(output)) {

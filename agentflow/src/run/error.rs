@@ -38,6 +38,8 @@ struct Inner {
 pub enum RunErrorKind {
     /// The app is shutting down or is down; the run did not start.
     Closed,
+    /// A streamed run has no tokio runtime: it was started outside of one, or its runtime was shut down.
+    NoRuntime,
     /// A node returned an error, panicked or timed out.
     Node(NodeFailure),
     /// Two branches of a group replaced the same field, so that one of the values would be lost. Nothing of the group is
@@ -130,19 +132,12 @@ impl<S> LastState<S> {
             Self::Committed(state) | Self::Uncommitted(state) => state,
         }
     }
-
-    fn map<T>(self, f: impl FnOnce(S) -> T) -> LastState<T> {
-        match self {
-            Self::Committed(state) => LastState::Committed(f(state)),
-            Self::Uncommitted(state) => LastState::Uncommitted(f(state)),
-        }
-    }
 }
 
 impl RunError {
-    pub(super) fn new<S: State>(run_id: RunId, kind: RunErrorKind, state: LastState<S>) -> Self {
-        let state = Some(state.map(|state| Box::new(state) as _));
-        Self(Box::new(Inner { run_id, kind, state }))
+    /// Creates the error of a run whose state is lost.
+    pub(super) fn without_state(run_id: RunId, kind: RunErrorKind) -> Self {
+        Self(Box::new(Inner { run_id, kind, state: None }))
     }
 
     /// Returns the reason for which the run ended.
@@ -161,7 +156,7 @@ impl RunError {
     #[must_use]
     pub fn node(&self) -> Option<&str> {
         match self.kind() {
-            RunErrorKind::Closed => None,
+            RunErrorKind::Closed | RunErrorKind::NoRuntime => None,
             RunErrorKind::Node(NodeFailure { node, .. })
             | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
@@ -229,6 +224,13 @@ impl Failure {
         }
     }
 
+    /// Returns the error of the run that ended with this failure and left this state.
+    pub(super) fn into_error<S: State>(self, run_id: RunId, state: S) -> RunError {
+        let state = Box::new(state) as _;
+        let last = if self.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
+        RunError(Box::new(Inner { run_id, kind: self.kind, state: Some(last) }))
+    }
+
     /// Returns the node's failure if a fallback can continue with the state, and `self` otherwise.
     pub(super) fn into_recoverable(self) -> Result<NodeFailure, Box<Self>> {
         match self {
@@ -251,6 +253,9 @@ impl fmt::Display for RunErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the app is shut down: it starts no more runs"),
+            Self::NoRuntime => f.write_str(
+                "there is no tokio runtime for the run: start it inside of a runtime, and read it before the runtime ends",
+            ),
             Self::Node(failure) => failure.fmt(f),
             Self::Conflict { field, nodes: [first, second] } => write!(
                 f,

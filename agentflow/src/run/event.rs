@@ -152,7 +152,21 @@ pub enum EventKind {
         /// The outcome of the task: `completed`, `failed`, ….
         outcome: String,
     },
-    /// The reader was too slow, and this many starts and ends of tasks were left out.
+    /// A background task of the run reported its progress. While the reader is 64 events behind, progress is left out.
+    #[non_exhaustive]
+    TaskProgress {
+        /// The node.
+        node: String,
+        /// The task's name.
+        task: String,
+        /// The task's id.
+        id: u64,
+        /// The share that is done, from 0 to 1.
+        fraction: f64,
+        /// A short description of the current activity.
+        message: String,
+    },
+    /// The reader was too slow, and this many starts, ends and reports of progress of tasks were left out.
     #[non_exhaustive]
     TasksMissed {
         /// The number of events left out.
@@ -232,6 +246,7 @@ impl EventKind {
             Self::Custom { .. } => "custom",
             Self::TaskStarted { .. } => "task_started",
             Self::TaskEnded { .. } => "task_ended",
+            Self::TaskProgress { .. } => "task_progress",
             Self::TasksMissed { .. } => "tasks_missed",
             Self::RunEnded { .. } => "run_ended",
         }
@@ -262,6 +277,7 @@ mod tests {
             EventKind::Custom { node: node(), name: node(), data: json!(1) },
             EventKind::TaskStarted { node: node(), task: node(), id: 1 },
             EventKind::TaskEnded { node: node(), task: node(), id: 1, outcome: node() },
+            EventKind::TaskProgress { node: node(), task: node(), id: 1, fraction: 0.5, message: node() },
             EventKind::TasksMissed { count: 1 },
             EventKind::RunEnded { error: None },
         ];

@@ -89,8 +89,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// Runs the branches, which put their updates into the slots.
     async fn run(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
         let Self { plan, scope, .. } = self;
-        let sink = scope.run.sink;
-        sink.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) }).await;
+        scope.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) }).await;
         let ended = self.run_parallel(branches, slots).await;
         if let Err(failure) = &ended {
             emit_failed(plan, branches, scope, failure);

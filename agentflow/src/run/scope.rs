@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     error::{Failure, RunErrorKind},
-    event_channel::Sink,
+    event::EventKind,
+    event_channel::{EventWriter, Sink},
     interrupt::StopSignals,
     last_node::LastNode,
 };
@@ -41,6 +42,8 @@ pub(crate) struct PathScope<'a> {
     pub(crate) run: &'a RunContext<'a>,
     /// The name of the subgraph that the path is in, if it is in one.
     subgraph: Option<Arc<str>>,
+    /// The writer of the node that is this subgraph.
+    outer: EventWriter,
     /// The recursion limit that holds on this path.
     limit: Limit,
     /// The number of node executions that the path had left when it was derived.
@@ -64,30 +67,38 @@ impl<'a> PathScope<'a> {
     pub(crate) fn new(run: &'a RunContext<'a>) -> Self {
         let steps = run.recursion_limit;
         let limit = Limit { steps, graph: None };
-        Self { run, subgraph: None, limit, steps_at_start: steps, steps_left: AtomicUsize::new(steps) }
+        Self {
+            run,
+            subgraph: None,
+            outer: EventWriter::default(),
+            limit,
+            steps_at_start: steps,
+            steps_left: AtomicUsize::new(steps),
+        }
     }
 
     /// Creates the scope of a branch, which counts its own steps.
     pub(crate) fn branch(&self) -> Self {
         let steps = self.steps_left.load(Ordering::Relaxed);
-        self.derive(self.subgraph.clone(), self.limit.clone(), steps)
+        self.derive(self.subgraph.clone(), &self.outer, self.limit.clone(), steps)
     }
 
     /// Creates the scope for the nodes inside the subgraph `path`, which may have a recursion limit of its own. The
     /// smaller of this limit and of what the path has left holds.
-    pub(crate) fn inside(&self, path: Arc<str>, own_limit: Option<usize>) -> Self {
+    pub(crate) fn inside(&self, path: Arc<str>, writer: &EventWriter, own_limit: Option<usize>) -> Self {
         let left = self.steps_left.load(Ordering::Relaxed);
         match own_limit {
             Some(steps) if steps < left => {
                 let limit = Limit { steps, graph: Some(Arc::clone(&path)) };
-                self.derive(Some(path), limit, steps)
+                self.derive(Some(path), writer, limit, steps)
             }
-            _ => self.derive(Some(path), self.limit.clone(), left),
+            _ => self.derive(Some(path), writer, self.limit.clone(), left),
         }
     }
 
-    fn derive(&self, subgraph: Option<Arc<str>>, limit: Limit, steps: usize) -> Self {
-        Self { run: self.run, subgraph, limit, steps_at_start: steps, steps_left: AtomicUsize::new(steps) }
+    fn derive(&self, subgraph: Option<Arc<str>>, outer: &EventWriter, limit: Limit, steps: usize) -> Self {
+        let outer = outer.clone();
+        Self { run: self.run, subgraph, outer, limit, steps_at_start: steps, steps_left: AtomicUsize::new(steps) }
     }
 
     /// Continues the count of the longest of the paths that were derived from this one.
@@ -143,6 +154,17 @@ impl<'a> PathScope<'a> {
             None => Ok(()),
             Some(interrupt) => Err(Failure::committed(interrupt.at(path()))),
         }
+    }
+
+    /// Writes an event at the start of a step, and returns a future that waits until the reader has caught up.
+    #[inline]
+    pub(super) fn emit<'e, K: FnOnce() -> EventKind>(&'e self, kind: K) -> impl Future<Output = ()> + use<'e, 'a, K> {
+        self.run.sink.emit(&self.outer, kind)
+    }
+
+    /// Returns the writer for an attempt of the node `path`.
+    pub(super) fn writer(&self, path: &Arc<str>) -> EventWriter {
+        self.run.sink.writer(path, &self.outer)
     }
 
     /// Returns the app's task manager, labelled with this run and the node `path`.

@@ -1,6 +1,6 @@
 //! [`RunTracker`]: the runs of an app that are active, for its shutdown.
 
-use std::{pin::pin, sync::OnceLock, time::Duration};
+use std::{ops::Deref, pin::pin, sync::OnceLock, time::Duration};
 
 use slab::Slab;
 use tokio::{
@@ -70,24 +70,14 @@ impl RunTracker {
         Self { state: Mutex::default(), idle: Notify::new(), shutdown: SetOnce::new(), time_to_down: OnceLock::new() }
     }
 
-    /// Counts a run as active until the guard is dropped. Returns `None` if the tracker is closed, or if it drains and
-    /// the run `is_inside` no live task of the app.
-    pub(super) fn start(&self, id: RunId, is_inside: impl FnOnce() -> bool) -> Option<RunGuard<'_>> {
-        let is_draining = self.state.lock().draining_since.is_some();
-        // Called without the lock, because it takes that of the task manager.
-        let may_start_draining = is_draining && is_inside();
-        let mut state = self.state.lock();
-        if state.is_closed || state.draining_since.is_some() && !may_start_draining {
-            return None;
-        }
-        state.accepted += 1;
-        let key = state.active.insert(ActiveRun { id, is_stopped: false });
-        Some(RunGuard { tracker: self, key, reached_end: false })
-    }
-
     /// Returns the signal that stops the active runs.
     pub(crate) fn shutdown(&self) -> &SetOnce<()> {
         &self.shutdown
+    }
+
+    /// Returns whether the tracker refuses runs that no live task of the app starts.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state.lock().draining_since.is_some()
     }
 
     /// Begins to drain. Returns the time of the first call.
@@ -161,20 +151,36 @@ impl TrackerState {
 
 /// Keeps a run counted as active.
 #[derive(Debug)]
-pub(super) struct RunGuard<'a> {
-    tracker: &'a RunTracker,
+pub(super) struct RunGuard<T: Deref<Target = RunTracker>> {
+    tracker: T,
     key: usize,
     reached_end: bool,
 }
 
-impl RunGuard<'_> {
+impl<T: Deref<Target = RunTracker>> RunGuard<T> {
+    /// Counts a run as active until the guard is dropped. Returns `None` if the tracker is closed, or if it drains and
+    /// the run `is_inside` no live task of the app.
+    pub(super) fn start(tracker: T, id: RunId, is_inside: impl FnOnce() -> bool) -> Option<Self> {
+        let is_draining = tracker.is_draining();
+        // Called without the lock, because it takes that of the task manager.
+        let may_start_draining = is_draining && is_inside();
+        let mut state = tracker.state.lock();
+        if state.is_closed || state.draining_since.is_some() && !may_start_draining {
+            return None;
+        }
+        state.accepted += 1;
+        let key = state.active.insert(ActiveRun { id, is_stopped: false });
+        drop(state);
+        Some(Self { tracker, key, reached_end: false })
+    }
+
     /// Records that the run reached `END`.
     pub(super) fn reached_end(&mut self) {
         self.reached_end = true;
     }
 }
 
-impl Drop for RunGuard<'_> {
+impl<T: Deref<Target = RunTracker>> Drop for RunGuard<T> {
     fn drop(&mut self) {
         let mut state = self.tracker.state.lock();
         let run = state.active.remove(self.key);

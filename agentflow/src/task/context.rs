@@ -95,8 +95,8 @@ impl TaskContext {
     }
 
     /// Reports the task's progress: `task.progress(0.4, "uploading")`. It appears in
-    /// [`task_info`](BackgroundTaskManager::task_info) and as an [event](BackgroundTaskManager::events), and counts as
-    /// a [`heartbeat`](Self::heartbeat).
+    /// [`task_info`](BackgroundTaskManager::task_info), as an [event](BackgroundTaskManager::events) and in the
+    /// [stream](crate::run::EventKind::TaskProgress) of the task's run, and counts as a [`heartbeat`](Self::heartbeat).
     ///
     /// `fraction` is clamped to 0..=1.
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -53,7 +52,9 @@ pub enum TaskEvent {
 /// A [`Stream`] of the [`TaskEvent`]s of a manager, from the call of
 /// [`events`](crate::BackgroundTaskManager::events) on.
 ///
-/// It ends when the manager is closed and its last task has ended.
+/// It ends when the manager is closed and its last task has ended. A task of the manager may read its own manager's
+/// events: the stream ends as soon as a [`close`](crate::BackgroundTaskManager::close) finds that all tasks that are left
+/// wait for the next event, and a [`wait_for_all`](crate::BackgroundTaskManager::wait_for_all) leaves such tasks out.
 ///
 /// ```
 /// use agentflow::{BackgroundTaskManager, task::{TaskEvent, TaskManagerOptions}};
@@ -92,7 +93,8 @@ impl TaskEventStream {
     ///
     /// Safe to drop: no event is lost.
     pub async fn next(&mut self) -> Option<TaskEvent> {
-        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+        let next = NextEvent { stream: self, waits: false };
+        next.await
     }
 
     /// Returns the sequence number of the event that was returned last; 0 before the first one.
@@ -136,6 +138,31 @@ impl Stream for TaskEventStream {
         };
         self.sequence = sequence;
         Poll::Ready(Some(event))
+    }
+}
+
+/// The next event of a stream. A task that has dropped it waits for other things, and a caller may wait for the task.
+struct NextEvent<'a> {
+    stream: &'a mut TaskEventStream,
+    /// Set if the stream was found waiting.
+    waits: bool,
+}
+
+impl Future for NextEvent<'_> {
+    type Output = Option<TaskEvent>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let next = Pin::new(&mut *self.stream).poll_next(cx);
+        self.waits = next.is_pending();
+        next
+    }
+}
+
+impl Drop for NextEvent<'_> {
+    fn drop(&mut self) {
+        if let Some(reader) = self.stream.reader.as_ref().filter(|_| self.waits) {
+            reader.stop_waiting();
+        }
     }
 }
 

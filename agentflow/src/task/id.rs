@@ -32,11 +32,12 @@ pub struct TaskOrigin {
     tasks: Arc<RunTasks>,
 }
 
-/// Receives the starts and ends of one run's tasks, on the thread that spawns or ends them: it must be quick and never
-/// wait.
+/// Receives the starts, ends and progress of one run's tasks, on the thread of the fact: it must be quick and never wait.
 pub(crate) trait Watch: fmt::Debug + Send + Sync {
     fn started(&self, node: &str, task: &str, id: TaskId);
     fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome);
+    /// `is_live` returns `false` from before `ended` is called.
+    fn progressed(&self, node: &str, task: &str, id: TaskId, progress: &TaskProgress, is_live: &dyn Fn() -> bool);
 }
 
 impl TaskOrigin {
@@ -60,6 +61,13 @@ impl TaskOrigin {
     pub(super) fn report_end(&self, task: &str, id: TaskId, outcome: TaskOutcome) {
         if let Some(watch) = &self.watch {
             watch.ended(&self.node, task, id, outcome);
+        }
+    }
+
+    /// Reports to the run how far a task is.
+    pub(super) fn report_progress(&self, task: &str, id: TaskId, progress: &TaskProgress, is_live: &dyn Fn() -> bool) {
+        if let Some(watch) = &self.watch {
+            watch.progressed(&self.node, task, id, progress, is_live);
         }
     }
 

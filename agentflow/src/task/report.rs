@@ -17,7 +17,7 @@ pub struct CloseReport {
     /// The tasks that were cancelled or aborted because the bound was over, in the order of their ends.
     pub unfinished: Vec<FinishedTask>,
     /// The tasks that still run: blocking ones, those that block their thread, and those that closed the manager
-    /// themselves.
+    /// themselves, with the tasks that are queued behind their keys.
     pub still_running: Vec<TaskInfo>,
     /// The time from the first call of `close` until the first report.
     pub elapsed: Duration,
@@ -80,7 +80,7 @@ impl fmt::Display for CancelReport {
     }
 }
 
-/// The error of a [bounded wait](crate::BackgroundTaskManager::wait_for_all) that was over before all tasks had ended.
+/// The error of a [bounded wait](crate::BackgroundTaskManager::wait_for) that was over before the tasks had ended.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WaitTimeout {

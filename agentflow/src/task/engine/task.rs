@@ -18,6 +18,7 @@ use super::{
         options::{OnClose, OnDuplicateKey, OnRunEnd},
         outcome::{TaskOutcome, TimeoutKind},
     },
+    ancestors::Ancestors,
     run_tasks::RunTasks,
     sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Once},
 };
@@ -54,8 +55,8 @@ pub(crate) struct TaskExtras {
     /// Set if the task runs on a thread for blocking work, and so can't be dropped while it runs.
     pub(crate) is_blocking: bool,
     pub(crate) on_run_end: OnRunEnd,
-    /// The tasks that spawned this one, directly or not, and were still alive when it was spawned.
-    pub(crate) ancestors: Vec<TaskRef>,
+    /// The tasks that spawned this one, directly or not; `None` if no task did.
+    pub(crate) ancestors: Option<Arc<Ancestors>>,
 }
 
 /// The key of a task that has one.
@@ -76,11 +77,10 @@ pub(crate) struct TaskKey {
     pub(crate) key: Arc<str>,
 }
 
-/// A task by its slot in the registry. A slot is reused, an id is not. The older task is the lesser.
+/// A task by its id. The older task is the lesser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TaskRef {
     pub(crate) id: TaskId,
-    pub(crate) slot: usize,
 }
 
 /// The shared state of one task. The registry, its supervisor, its handle and the snapshots of it hold one each.
@@ -230,7 +230,7 @@ impl TaskSpec {
             cancel_last: false,
             is_blocking: false,
             on_run_end: OnRunEnd::Detach,
-            ancestors: Vec::new(),
+            ancestors: None,
         };
         self.extras.as_deref().unwrap_or(&NONE)
     }
@@ -261,11 +261,11 @@ impl TaskSpec {
 }
 
 impl TaskRecord {
-    /// Creates the record of a task that is not in the registry yet; admission assigns its slot. Its age counts from
+    /// Creates the record of a task that is not in the registry yet; admission assigns its id. Its age counts from
     /// now.
     pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>, now: Instant) -> Self {
         Self {
-            at: TaskRef { id: TaskId(0), slot: usize::MAX },
+            at: TaskRef { id: TaskId(0) },
             spec,
             origin,
             spawned: now,
@@ -294,9 +294,9 @@ impl TaskRecord {
         (self.spec.extras().on_run_end != OnRunEnd::Detach).then_some(tasks)
     }
 
-    /// Returns whether a node of this run, or a task of it, spawned the task.
-    pub(crate) fn belongs_to(&self, run: RunId) -> bool {
-        self.origin.as_ref().is_some_and(|origin| origin.run() == run)
+    /// Returns the run of which a node, or a task, spawned the task.
+    pub(crate) fn run(&self) -> Option<RunId> {
+        self.origin.as_ref().map(|origin| origin.run())
     }
 
     /// Returns when the timeout is over; `None` if there is none, or if it lies beyond the clock's range.

@@ -16,6 +16,7 @@ use super::{
     },
     ABORT_MARGIN, Registry, infos, mark_all,
     state::{Closing, ManagerPhase, ShutdownWave, State},
+    watchers::Delivery,
 };
 
 impl Registry {
@@ -65,16 +66,18 @@ impl Registry {
         self.notify_phase_changed();
     }
 
-    /// Waits until only the tasks in `except` live, or until the deadline, and closes the manager; returns whether only
-    /// they live.
+    /// Waits until only the tasks in `except` live, and those that are queued behind a key of theirs, or until the
+    /// deadline, and closes the manager; returns whether only they live.
+    ///
+    /// Tasks that wait for the events of the others would wait for ever, so their streams end when only they are left.
     async fn drain_before_deadline(&self, except: &[TaskRef]) -> bool {
         let mut in_time = true;
-        let _waiter = self.register_waiter(except.len());
+        let _waiter = self.register_waiter(self.wake_at(except));
         loop {
             let changed = self.changed();
-            let deadline = {
+            let (deadline, over) = {
                 let mut state = self.lock();
-                let drained = state.live_except(except) == 0;
+                let drained = state.live_except(except) == state.queued_behind(except);
                 if drained || !in_time {
                     // Close under the lock that found the registry empty, so that no task is admitted in between.
                     state.phase = ManagerPhase::Closed;
@@ -82,8 +85,10 @@ impl Registry {
                     self.notify_closed();
                     return drained;
                 }
-                state.closing.as_ref().and_then(|closing| closing.deadline)
+                let over = if state.count_awaited(except) == 0 { state.end_events() } else { Delivery::default() };
+                (state.closing.as_ref().and_then(|closing| closing.deadline), over)
             };
+            over.deliver();
             in_time = self.changed_before(changed, deadline).await;
         }
     }
@@ -148,7 +153,7 @@ impl Registry {
             let mut state = self.lock();
             let until_now = state.outcomes;
             // The tasks are read under the same lock as the outcomes, so that each task is in one of the two.
-            let live = state.tasks().cloned().collect();
+            let live: Vec<_> = state.tasks().cloned().collect();
             let (outcomes, unfinished, elapsed) = match &mut state.closing {
                 Some(closing) => {
                     let elapsed = *closing.elapsed.get_or_insert_with(|| now.saturating_duration_since(closing.began));
@@ -159,6 +164,6 @@ impl Registry {
             };
             (outcomes, unfinished, elapsed, live)
         };
-        CloseReport { outcomes, unfinished, still_running: infos(live, self.now()), elapsed }
+        CloseReport { outcomes, unfinished, still_running: infos(&live, self.now()), elapsed }
     }
 }

@@ -6,6 +6,7 @@
 pub(super) mod admission;
 mod closing;
 mod eviction;
+mod live;
 mod run_queue;
 mod state;
 mod waiters;
@@ -24,10 +25,11 @@ use super::{
         log,
         metrics::{Change, Metrics},
         sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify},
-        task::{StopRequest, TaskEnd, TaskRecord, TaskResult},
+        task::{StopRequest, TaskEnd, TaskRecord, TaskRef, TaskResult},
     },
     error::{SpawnError, TaskError},
     events::TaskEvent,
+    filter::Selection,
     id::TaskProgress,
     info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
@@ -189,8 +191,13 @@ impl Registry {
         task.begin_attempt()
     }
 
-    /// Reports the progress of a task to the watchers.
+    /// Reports the progress of a task to its run and to the watchers.
     pub(super) fn task_progressed(&self, task: &Arc<TaskRecord>, progress: Arc<TaskProgress>) {
+        if let Some(origin) = &task.origin {
+            let is_live = || !task.has_ended();
+            // A run's watcher wakes the reader of its stream.
+            catch_panic(|| origin.report_progress(&task.spec.name, task.at.id, &progress, &is_live));
+        }
         self.emit(task, |task| TaskEvent::Progress(task.with_progress(progress)));
     }
 
@@ -271,17 +278,23 @@ impl Registry {
         }
     }
 
-    /// Returns the live tasks that match, oldest first. The lock is held only to find them.
-    pub(super) fn infos(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<TaskInfo> {
-        let tasks = self.lock().tasks().filter(|task| matches(task)).cloned().collect();
-        infos(tasks, self.now())
+    /// Returns the selected live tasks, oldest first. The lock is held only to find them.
+    pub(super) fn infos(&self, selection: &Selection) -> Vec<TaskInfo> {
+        let tasks: Vec<_> = self.lock().select(selection).cloned().collect();
+        infos(&tasks, self.now())
     }
 
-    /// Cancels the live tasks that match, and returns them.
-    pub(super) fn cancel(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<Arc<TaskRecord>> {
+    /// Returns the selected live tasks that a wait in the tasks in `except` waits for, oldest first.
+    pub(super) fn awaited(&self, selection: &Selection, except: &[TaskRef]) -> Vec<TaskInfo> {
+        let tasks: Vec<_> = self.lock().awaited(selection, except).cloned().collect();
+        infos(&tasks, self.now())
+    }
+
+    /// Cancels the selected live tasks besides those in `except`, and returns them, oldest first.
+    pub(super) fn cancel(&self, selection: &Selection, except: &[TaskRef]) -> Vec<Arc<TaskRecord>> {
         let tasks: Vec<_> = {
-            let state = self.lock();
-            let tasks: Vec<_> = state.tasks().filter(|task| matches(task)).cloned().collect();
+            let mut state = self.lock();
+            let tasks: Vec<_> = state.select(selection).filter(|task| is_beside(task, except)).cloned().collect();
             mark_all(&tasks, StopRequest::Cancel);
             tasks
         };
@@ -336,9 +349,13 @@ pub(super) fn now_in(runtime: &Handle) -> Instant {
     Instant::now()
 }
 
-/// Returns snapshots of these tasks, oldest first.
-fn infos(mut tasks: Vec<Arc<TaskRecord>>, now: Instant) -> Vec<TaskInfo> {
-    tasks.sort_unstable_by_key(|task| task.at);
+/// Returns whether a task is none of those in `except`, which is sorted.
+fn is_beside(task: &TaskRecord, except: &[TaskRef]) -> bool {
+    except.binary_search(&task.at).is_err()
+}
+
+/// Returns snapshots of these tasks.
+fn infos(tasks: &[Arc<TaskRecord>], now: Instant) -> Vec<TaskInfo> {
     tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 

@@ -81,17 +81,20 @@ impl RunQueue {
         self.keys.contains_key(key)
     }
 
+    /// Returns the tasks with this key, oldest first.
+    pub(super) fn with_key(&self, key: &TaskKey) -> Vec<TaskRef> {
+        self.keys.get(key).map(|keyed| keyed.tasks(None)).unwrap_or_default()
+    }
+
+    /// Returns the task that has passed this key's gate, and the number of the others: they can't run before it has ended.
+    pub(super) fn holder(&self, key: &TaskKey) -> Option<(TaskRef, usize)> {
+        let keyed = self.keys.get(key)?;
+        Some((keyed.first?, keyed.waiting.len() + keyed.delayed.len()))
+    }
+
     /// Returns the tasks with this key that were not replaced yet, oldest first.
     pub(super) fn unreplaced(&self, key: &TaskKey) -> Vec<TaskRef> {
-        let Some(keyed) = self.keys.get(key) else {
-            return Vec::new();
-        };
-        let younger = (keyed.replaced.map_or(Unbounded, Excluded), Unbounded);
-        let first = keyed.first.filter(|first| keyed.replaced < Some(*first));
-        let waiting = keyed.waiting.range(younger).map(|(task, _)| *task);
-        let mut tasks: Vec<_> = first.into_iter().chain(waiting).chain(keyed.delayed.range(younger).copied()).collect();
-        tasks.sort_unstable();
-        tasks
+        self.keys.get(key).map(|keyed| keyed.tasks(keyed.replaced)).unwrap_or_default()
     }
 
     /// Marks all present tasks with this key as replaced.
@@ -207,6 +210,18 @@ impl RunQueue {
     }
 }
 
+impl Keyed {
+    /// Returns the tasks that are younger than this one, oldest first.
+    fn tasks(&self, than: Option<TaskRef>) -> Vec<TaskRef> {
+        let younger = (than.map_or(Unbounded, Excluded), Unbounded);
+        let first = self.first.filter(|first| than < Some(*first));
+        let waiting = self.waiting.range(younger).map(|(task, _)| *task);
+        let mut tasks: Vec<_> = first.into_iter().chain(waiting).chain(self.delayed.range(younger).copied()).collect();
+        tasks.sort_unstable();
+        tasks
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -217,7 +232,7 @@ mod tests {
     const NAMES: [&str; 3] = ["free", "one at a time", "two at a time"];
 
     fn task(number: u64) -> TaskRef {
-        TaskRef { id: TaskId(number), slot: 0 }
+        TaskRef { id: TaskId(number) }
     }
 
     struct Queued {

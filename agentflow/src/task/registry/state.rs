@@ -2,18 +2,20 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
     super::{
         engine::task::{StopRequest, TaskRecord, TaskRef},
+        filter::Selection,
         info::FinishedTask,
         options::{OnClose, TaskManagerOptions},
         outcome::TaskOutcome,
         stats::{OutcomeCounts, TaskStats},
     },
     eviction::Evictable,
+    is_beside,
+    live::{LiveTasks, Selected},
     run_queue::{QueueEntry, RunQueue},
     watchers::EventBuffer,
 };
@@ -23,7 +25,7 @@ use super::{
 pub(crate) struct State {
     pub(crate) phase: ManagerPhase,
     pub(super) last_id: u64,
-    pub(super) live: Slab<Arc<TaskRecord>>,
+    pub(super) live: LiveTasks,
     pub(super) queue: RunQueue,
     /// The tasks that may be dropped for another one; empty unless the options ask for that.
     pub(super) evictable: Evictable,
@@ -115,7 +117,7 @@ impl State {
         Self {
             phase: ManagerPhase::Open,
             last_id: 0,
-            live: Slab::new(),
+            live: LiveTasks::default(),
             queue: RunQueue::new(options.max_running, &options.max_running_named),
             evictable: Evictable::default(),
             leaving: 0,
@@ -136,7 +138,10 @@ impl State {
 
     /// Removes a task that has ended; returns it, and the tasks that may run now.
     pub(super) fn remove(&mut self, at: TaskRef) -> Option<(Arc<TaskRecord>, Vec<Arc<TaskRecord>>)> {
-        let task = self.live.try_remove(at.slot)?;
+        let task = self.live.remove(at)?;
+        if let Some(ancestors) = &task.spec.extras().ancestors {
+            ancestors.task_ended(|task| self.get(task).is_some());
+        }
         self.cancel_last -= usize::from(task.spec.extras().cancel_last);
         self.awaiting_thread -= usize::from(task.awaits_thread());
         self.delayed -= usize::from(task.is_delayed());
@@ -174,8 +179,7 @@ impl State {
         if self.delayed == 0 {
             return Vec::new();
         }
-        let mut delayed: Vec<_> = self.tasks().filter(|task| task.is_delayed()).cloned().collect();
-        delayed.sort_unstable_by_key(|task| task.at);
+        let delayed: Vec<_> = self.tasks().filter(|task| task.is_delayed()).cloned().collect();
         for task in &delayed {
             match task.spec.extras().on_close {
                 OnClose::Run => self.end_delay(task, now),
@@ -197,12 +201,31 @@ impl State {
     }
 
     pub(crate) fn get(&self, task: TaskRef) -> Option<&Arc<TaskRecord>> {
-        self.live.get(task.slot).filter(|live| live.at == task)
+        self.live.get(task)
     }
 
-    /// Returns the live tasks, in no particular order.
+    /// Returns the live tasks, oldest first.
     pub(super) fn tasks(&self) -> impl Iterator<Item = &Arc<TaskRecord>> {
-        self.live.iter().map(|(_, task)| task)
+        self.live.iter()
+    }
+
+    /// Returns the selected live tasks, oldest first.
+    pub(super) fn select<'a>(&'a mut self, selection: &'a Selection) -> Selected<'a> {
+        self.index_for(selection);
+        self.selected(selection)
+    }
+
+    /// Builds the index that this selection needs, if it is not there yet.
+    pub(super) fn index_for(&mut self, selection: &Selection) {
+        self.live.index_for(selection);
+    }
+
+    /// Returns the selected live tasks, oldest first, without building an index for them.
+    pub(super) fn selected<'a>(&'a self, selection: &'a Selection) -> Selected<'a> {
+        match selection {
+            Selection::Keyed(key) => Box::new(self.queue.with_key(key).into_iter().filter_map(|task| self.get(task))),
+            selection => self.live.select(selection),
+        }
     }
 
     pub(crate) fn live(&self) -> usize {
@@ -214,15 +237,16 @@ impl State {
         self.live() - self.leaving
     }
 
-    /// Returns a task and those of its ancestors that live.
-    pub(super) fn with_ancestors(&self, task: &TaskRecord) -> Vec<TaskRef> {
-        let ancestors = task.spec.extras().ancestors.iter().copied();
-        std::iter::once(task.at).chain(ancestors.filter(|ancestor| self.get(*ancestor).is_some())).collect()
-    }
-
-    /// Returns the live tasks that wait for a caller within `task`: the task itself, and its ancestors.
+    /// Returns the live tasks that wait for a caller within `task`, oldest first: its ancestors, and the task itself.
     pub(crate) fn current_and_ancestors(&self, task: TaskRef) -> Vec<TaskRef> {
-        self.get(task).map_or_else(Vec::new, |task| self.with_ancestors(task))
+        let Some(task) = self.get(task) else {
+            return Vec::new();
+        };
+        let ancestors = task.spec.extras().ancestors.as_ref();
+        let mut tasks = ancestors.map_or_else(Vec::new, |ancestors| ancestors.live(|task| self.get(task).is_some()));
+        tasks.reverse();
+        tasks.push(task.at);
+        tasks
     }
 
     /// Returns the number of live tasks besides those in `except`.
@@ -230,8 +254,39 @@ impl State {
         self.live() - except.iter().filter(|task| self.get(**task).is_some()).count()
     }
 
+    /// Returns how many live tasks are queued behind a key that one of the tasks in `except` holds: they can't begin before
+    /// that one has ended.
+    pub(super) fn queued_behind(&self, except: &[TaskRef]) -> usize {
+        let behind = |task: &TaskRef| {
+            let (holder, queued) = self.queue.holder(self.get(*task)?.spec.scoped_key()?)?;
+            (holder == *task).then_some(queued)
+        };
+        except.iter().filter_map(behind).sum()
+    }
+
+    /// Returns the selected tasks that end without the callers in `except`, oldest first: neither one of these nor queued
+    /// behind a key of theirs, nor a task that waits for the events of the others.
+    pub(super) fn awaited<'a>(&'a self, selection: &'a Selection, except: &'a [TaskRef]) -> Selected<'a> {
+        let watching = self.watching();
+        let is_behind = |task: &TaskRecord| {
+            let holder = task.spec.scoped_key().and_then(|key| self.queue.holder(key));
+            holder.is_some_and(|(holder, _)| holder != task.at && except.binary_search(&holder).is_ok())
+        };
+        Box::new(
+            self.selected(selection)
+                .filter(move |task| is_beside(task, except) && !is_behind(task) && !watching.contains(&task.at)),
+        )
+    }
+
+    /// Returns the number of all [`awaited`](Self::awaited) tasks.
+    pub(super) fn count_awaited(&self, except: &[TaskRef]) -> usize {
+        let watching = self.watching().into_iter().filter(|task| except.binary_search(task).is_err()).count();
+        self.live_except(except) - self.queued_behind(except) - watching
+    }
+
+    /// Returns the live tasks besides those in `except`, which is sorted.
     pub(super) fn tasks_except<'a>(&'a self, except: &'a [TaskRef]) -> impl Iterator<Item = &'a Arc<TaskRecord>> {
-        self.tasks().filter(|task| !except.contains(&task.at))
+        self.tasks().filter(|task| is_beside(task, except))
     }
 
     pub(crate) fn recently_finished(&self) -> Vec<FinishedTask> {

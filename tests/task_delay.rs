@@ -5,8 +5,8 @@ use std::{convert::Infallible, future::pending, time::Duration};
 use agentflow::{
     AgentState, BackgroundTaskManager, NodeError, RetryPolicy, RunConfig, TaskContext, graph, node,
     task::{
-        OnClose, OnDuplicateKey, OnFull, SpawnError, TaskError, TaskEvent, TaskHandle, TaskManagerOptions, TaskOutcome,
-        TaskState, TimeoutKind,
+        OnClose, OnDuplicateKey, OnFull, SpawnError, TaskError, TaskEvent, TaskHandle, TaskInfo, TaskManagerOptions,
+        TaskOutcome, TaskState, TimeoutKind,
     },
 };
 use tokio::time::{Instant, sleep};
@@ -263,7 +263,7 @@ async fn a_key_is_taken_by_a_delayed_task_for_skip_and_held_up_for_nobody_by_it(
     let began = Instant::now();
     let queued = task(OnDuplicateKey::Queue).spawn().unwrap();
     sleep(3 * SECOND).await;
-    let states: Vec<_> = tasks.task_info().iter().map(|info| info.state()).collect();
+    let states: Vec<_> = tasks.task_info().iter().map(TaskInfo::state).collect();
     assert_eq!(states, [TaskState::Queued, TaskState::Running]);
     queued.await.unwrap();
     assert_eq!(began.elapsed(), 4 * SECOND);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager,
+    AgentState, BackgroundTaskManager, NodeError, RetryPolicy, RunConfig, graph, node,
     task::{SpawnError, TaskError, TaskManagerOptions, TaskOutcome, TaskState},
 };
 
@@ -61,6 +61,32 @@ async fn texts_and_anyhow_errors_are_errors() {
     errors.sort();
     assert_eq!(errors, ["plain text", "sending failed: no route to ada", "text 2"]);
     assert_eq!(tasks.stats().outcomes.failed, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_and_a_task_may_share_a_function() {
+    async fn send_invoice(to: &'static str) -> Result<&'static str, NodeError> {
+        if to.is_empty() { Err(NoRoute("nobody"))? } else { Ok(to) }
+    }
+
+    #[node]
+    async fn invoice(_state: &AgentState) -> Result<(), NodeError> {
+        send_invoice("").await.map(drop)
+    }
+
+    let tasks = BackgroundTaskManager::new();
+    assert_eq!(tasks.create_task(send_invoice("ada")).spawn().unwrap().await.unwrap(), "ada");
+    let retried = tasks.create_retrying_task(|_| send_invoice("")).retry(RetryPolicy::new(1));
+    for failed in [retried.spawn(), tasks.create_task_with_context(|_| send_invoice("")).spawn()] {
+        let TaskError::Failed(source) = failed.unwrap().await.unwrap_err() else { panic!("expected a failure") };
+        assert_eq!(source.downcast_ref(), Some(&NoRoute("nobody")));
+        // The way back: a task's error is the error of a node that awaits it.
+        assert!(NodeError::from(source).downcast_ref::<NoRoute>().is_some());
+    }
+
+    let app = graph! { invoice -> END };
+    let error = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&NoRoute("nobody")));
 }
 
 #[tokio::test(start_paused = true)]

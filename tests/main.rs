@@ -34,6 +34,7 @@ mod task_close;
 mod task_events;
 mod task_groups;
 mod task_info;
+mod task_json;
 mod task_keys;
 mod task_logging;
 mod task_metrics;

@@ -75,6 +75,7 @@ mod node;
 mod retry;
 pub mod run;
 mod run_id;
+mod seconds;
 pub mod shutdown;
 pub mod state;
 mod sync;

@@ -1,12 +1,16 @@
 //! Shutdown: the signals that stop a process, and the report of an app that was shut down.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt::{self, from_fn},
+    time::Duration,
+};
 
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
     run::tracker::RunTracker,
-    task::{BackgroundTaskManager, CloseReport},
+    task::{BackgroundTaskManager, CloseReport, MAX_PRINTED},
 };
 
 pub use crate::run::tracker::RunsReport;
@@ -71,10 +75,11 @@ impl fmt::Display for Signal {
 }
 
 /// The outcome of a shutdown, for the app's runs and background tasks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// The time from the first call until the app was down.
+    /// The time from the first call until the app was down. Serialized as seconds.
+    #[serde(with = "crate::seconds")]
     pub elapsed: Duration,
     /// The outcome of the runs.
     pub runs: RunsReport,
@@ -82,13 +87,15 @@ pub struct ShutdownReport {
     pub tasks: CloseReport,
 }
 
+/// Two lines for the app and its runs, and those of the tasks' [`CloseReport`]: 20 lines at most.
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RunsReport { ended, unfinished, still_running } = &self.runs;
         write!(f, "shut down in {:.1?}", self.elapsed)?;
         write!(f, "\n  runs:  {ended} ended, {} unfinished, {} still running", unfinished.len(), still_running.len())?;
         // The lines of the unfinished tasks are indented below the line of the tasks.
-        write!(f, "\n  tasks: {}", self.tasks.to_string().replace('\n', "\n       "))
+        let tasks = from_fn(|f| self.tasks.write_lines(f, MAX_PRINTED - 2));
+        write!(f, "\n  tasks: {}", tasks.to_string().replace('\n', "\n       "))
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
     engine::task::{Fields, StopRequest, TaskEnd, TaskRecord},
-    id::TaskProgress,
+    id::{TaskId, TaskOrigin, TaskProgress},
     outcome::{TaskOutcome, TimeoutKind},
 };
+use crate::seconds;
 
 /// Defines the accessors of what is known of a task from its spawn on; the type has the task's record in `task`.
 macro_rules! task_accessors {
@@ -53,8 +55,9 @@ macro_rules! task_accessors {
 }
 pub(super) use task_accessors;
 
-/// The state of a live task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The state of a live task. In JSON it is one word, such as `queued`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TaskState {
     /// The task waits to run: see [`TaskManagerOptions::max_running`](crate::task::TaskManagerOptions::max_running) and
@@ -79,7 +82,19 @@ impl fmt::Display for TaskState {
 
 /// A live task, as it was when [`task_info`](crate::BackgroundTaskManager::task_info) was called.
 ///
-/// Cheap to make and to clone: it shares name and log fields with the task.
+/// Cheap to make and to clone: it shares name and log fields with the task. It serializes with all that its methods
+/// return; durations are seconds.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let tasks = agentflow::BackgroundTaskManager::new();
+/// tasks.create_task(async {}).name("upload").context("user", "ada").spawn()?;
+/// let info = serde_json::to_value(tasks.task_info())?;
+/// assert_eq!((&info[0]["id"], &info[0]["context"]["user"]), (&1.into(), &"ada".into()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct TaskInfo {
     task: Arc<TaskRecord>,
@@ -175,7 +190,7 @@ impl fmt::Display for TaskInfo {
     }
 }
 
-/// A task that ended. Cheap to clone.
+/// A task that ended. Cheap to clone. It serializes with all that its methods return; durations are seconds.
 #[derive(Clone)]
 pub struct FinishedTask {
     task: Arc<TaskRecord>,
@@ -248,6 +263,79 @@ impl fmt::Display for FinishedTask {
     }
 }
 
+impl Serialize for TaskInfo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename = "TaskInfo")]
+        struct Fields<'a> {
+            id: TaskId,
+            name: &'a str,
+            state: TaskState,
+            attempt: u32,
+            #[serde(with = "seconds")]
+            age: Duration,
+            #[serde(with = "seconds::optional")]
+            timeout: Option<Duration>,
+            #[serde(with = "seconds::optional")]
+            remaining: Option<Duration>,
+            progress: Option<&'a TaskProgress>,
+            key: Option<&'a str>,
+            origin: Option<&'a TaskOrigin>,
+            context: Json<'a>,
+        }
+        let fields = Fields {
+            id: self.id(),
+            name: self.name(),
+            state: self.state,
+            attempt: self.attempt,
+            age: self.age,
+            timeout: self.timeout(),
+            remaining: self.remaining(),
+            progress: self.progress(),
+            key: self.key(),
+            origin: self.origin(),
+            context: Json(&self.task.spec.context),
+        };
+        fields.serialize(serializer)
+    }
+}
+
+impl Serialize for FinishedTask {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename = "FinishedTask")]
+        struct Fields<'a> {
+            id: TaskId,
+            name: &'a str,
+            outcome: TaskOutcome,
+            error: Option<&'a str>,
+            limit: Option<TimeoutKind>,
+            attempts: u32,
+            #[serde(with = "seconds")]
+            age: Duration,
+            #[serde(with = "seconds::optional")]
+            timeout: Option<Duration>,
+            key: Option<&'a str>,
+            origin: Option<&'a TaskOrigin>,
+            context: Json<'a>,
+        }
+        let fields = Fields {
+            id: self.id(),
+            name: self.name(),
+            outcome: self.end.outcome,
+            error: self.error(),
+            limit: self.end.limit,
+            attempts: self.attempts(),
+            age: self.end.age,
+            timeout: self.timeout(),
+            key: self.key(),
+            origin: self.origin(),
+            context: Json(&self.task.spec.context),
+        };
+        fields.serialize(serializer)
+    }
+}
+
 fn write_context(f: &mut fmt::Formatter<'_>, fields: &Fields) -> fmt::Result {
     if fields.is_empty() { Ok(()) } else { write!(f, " {}", Json(fields)) }
 }
@@ -263,6 +351,12 @@ impl fmt::Display for Json<'_> {
             write!(f, "{comma}{}:{value}", Value::from(&**key))?;
         }
         f.write_str("}")
+    }
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (&**key, value)))
     }
 }
 

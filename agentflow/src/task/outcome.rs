@@ -2,10 +2,13 @@
 
 use std::{error::Error, fmt};
 
+use serde::Serialize;
+
 use crate::error::NodeError;
 
-/// The end of a task. Every task that was spawned gets exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The end of a task. Every task that was spawned gets exactly one. In JSON it is the word of [`as_str`](Self::as_str).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TaskOutcome {
     /// The task ran to its end, and returned `()` or `Ok`.
@@ -55,8 +58,9 @@ impl fmt::Display for TaskOutcome {
     }
 }
 
-/// The timeout that was over when a task timed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The timeout that was over when a task timed out. In JSON it is the word of [`as_str`](Self::as_str).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TimeoutKind {
     /// The limit of its whole life: [`timeout`](crate::task::TaskBuilder::timeout).

@@ -33,6 +33,7 @@ mod task_capacity;
 mod task_close;
 mod task_events;
 mod task_groups;
+mod task_history;
 mod task_info;
 mod task_json;
 mod task_keys;

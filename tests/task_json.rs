@@ -83,11 +83,11 @@ async fn a_finished_task_and_the_counters_have_all_their_fields() {
     tasks.wait_for_all(None).await.unwrap();
     let failed = json!({
         "id": 1, "name": "send", "outcome": "failed", "error": "no route", "limit": null, "attempts": 1, "age": 0.0,
-        "timeout": null, "key": null, "origin": null, "context": { "user": "ada" },
+        "progress": null, "timeout": null, "key": null, "origin": null, "context": { "user": "ada" },
     });
     let timed_out = json!({
         "id": 2, "name": "wait", "outcome": "timed_out", "error": null, "limit": "total", "attempts": 1, "age": 2.0,
-        "timeout": 2.0, "key": null, "origin": null, "context": {},
+        "progress": null, "timeout": 2.0, "key": null, "origin": null, "context": {},
     });
     assert_eq!(to_json(&tasks.recently_finished()), json!([failed, timed_out]));
     let outcomes = json!({

@@ -195,6 +195,7 @@ impl fmt::Display for TaskInfo {
 pub struct FinishedTask {
     task: Arc<TaskRecord>,
     end: TaskEnd,
+    progress: Option<Arc<TaskProgress>>,
 }
 
 impl FinishedTask {
@@ -202,7 +203,7 @@ impl FinishedTask {
 
     /// Returns `None` while the task runs.
     pub(super) fn of(task: &Arc<TaskRecord>) -> Option<Self> {
-        task.end().map(|end| Self { task: Arc::clone(task), end })
+        task.end().map(|end| Self { task: Arc::clone(task), end, progress: task.attempt_and_progress().1 })
     }
 
     /// Returns the task's outcome.
@@ -230,6 +231,13 @@ impl FinishedTask {
         self.task.attempt()
     }
 
+    /// Returns the progress that the task reported last, in its last attempt: how far a task got that failed or was
+    /// cut off.
+    #[must_use]
+    pub fn progress(&self) -> Option<&TaskProgress> {
+        self.progress.as_deref()
+    }
+
     /// Returns the time from the task's spawn to its end.
     #[must_use]
     pub fn age(&self) -> Duration {
@@ -246,6 +254,7 @@ impl fmt::Debug for FinishedTask {
             .field("error", &self.error())
             .field("limit", &self.end.limit)
             .field("attempts", &self.attempts())
+            .field("progress", &self.progress)
             .field("age", &self.end.age)
             .field("timeout", &self.timeout())
             .field("context", &Json(&self.task.spec.context))
@@ -311,6 +320,7 @@ impl Serialize for FinishedTask {
             error: Option<&'a str>,
             limit: Option<TimeoutKind>,
             attempts: u32,
+            progress: Option<&'a TaskProgress>,
             #[serde(with = "seconds")]
             age: Duration,
             #[serde(with = "seconds::optional")]
@@ -326,6 +336,7 @@ impl Serialize for FinishedTask {
             error: self.error(),
             limit: self.end.limit,
             attempts: self.attempts(),
+            progress: self.progress(),
             age: self.end.age,
             timeout: self.timeout(),
             key: self.key(),

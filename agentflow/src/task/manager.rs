@@ -331,8 +331,8 @@ impl BackgroundTaskManager {
         self.registry.infos(|task| task.belongs_to(run))
     }
 
-    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many are
-    /// retained.
+    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many of each name
+    /// are retained; those that did not complete are retained longest.
     #[must_use]
     pub fn recently_finished(&self) -> Vec<FinishedTask> {
         self.registry.lock().recently_finished()

@@ -137,8 +137,12 @@ impl TaskManagerOptions {
         }
     }
 
-    /// Sets how many finished tasks [`recently_finished`](crate::BackgroundTaskManager::recently_finished) retains; 256
-    /// by default.
+    /// Sets how many finished tasks of each name
+    /// [`recently_finished`](crate::BackgroundTaskManager::recently_finished) retains; 256 by default.
+    ///
+    /// The tasks of all names together are at most 16 times as many. Where there are too many, of a name or of all, the
+    /// oldest completed task is forgotten first, and the oldest that did not complete only if there is no other. The task
+    /// that ended last is always retained, unless the number is zero.
     #[must_use]
     pub fn history(mut self, tasks: usize) -> Self {
         self.history = tasks;

@@ -6,6 +6,7 @@
 pub(super) mod admission;
 mod closing;
 mod eviction;
+mod history;
 mod run_queue;
 mod state;
 mod waiters;
@@ -194,7 +195,6 @@ impl Registry {
     pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd, result: Option<TaskResult>) {
         let TaskEnd { outcome, age, .. } = end;
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
-        let mut forgotten = None;
         let mut state = self.lock();
         let remains = task.set_end(end, result);
         let (removed, next) = state.remove(task.at).unzip();
@@ -202,12 +202,7 @@ impl Registry {
         if let Some(closing) = &mut state.closing {
             closing.record(task);
         }
-        if self.options.history > 0 {
-            if state.history.len() >= self.options.history {
-                forgotten = state.history.pop_front();
-            }
-            state.history.extend(removed);
-        }
+        let forgotten = removed.and_then(|removed| state.history.add(removed, outcome));
         let ended = state.publish(|| FinishedTask::of(task).map(TaskEvent::Ended));
         let freed = self.freed(&mut state, next.unwrap_or_default());
         drop(state);

@@ -1,6 +1,6 @@
 //! [`State`]: what the registry's mutex guards.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use slab::Slab;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use super::{
         stats::{OutcomeCounts, TaskStats},
     },
     eviction::Evictable,
+    history::History,
     run_queue::{QueueEntry, RunQueue},
     watchers::EventBuffer,
 };
@@ -36,7 +37,7 @@ pub(crate) struct State {
     pub(super) outcomes: OutcomeCounts,
     pub(super) retries: u64,
     pub(super) rejected: u64,
-    pub(super) history: VecDeque<Arc<TaskRecord>>,
+    pub(super) history: History,
     pub(super) closing: Option<Closing>,
     /// The task in which the last owner of the manager was dropped.
     pub(super) last_owner_dropped_in: Option<TaskRef>,
@@ -122,7 +123,7 @@ impl State {
             outcomes: OutcomeCounts::default(),
             retries: 0,
             rejected: 0,
-            history: VecDeque::new(),
+            history: History::new(options.history),
             closing: None,
             last_owner_dropped_in: None,
             waiters: Waiters::default(),
@@ -198,7 +199,7 @@ impl State {
     }
 
     pub(crate) fn recently_finished(&self) -> Vec<FinishedTask> {
-        self.history.iter().filter_map(FinishedTask::of).collect()
+        self.history.tasks()
     }
 
     pub(crate) fn stats(&self) -> TaskStats {

@@ -78,7 +78,7 @@ const SNAPSHOTS_ARE_WHOLE: bool = false;
 /// Events of different tasks come in the order in which they became true.
 const EVENTS_IN_TRUE_ORDER: bool = true;
 
-/// How long a program on the real clock may take before the test fails rather than hangs.
+/// The time that a program on the real clock may take before the test fails rather than hangs.
 const STUCK: Duration = Duration::from_mins(2);
 
 fn cases(few: u32) -> ProptestConfig {
@@ -169,7 +169,7 @@ fn runtime(is_single_threaded: bool, dispatch: &Dispatch) -> Runtime {
     builder.enable_time().build().unwrap()
 }
 
-/// What is left after the last step.
+/// The objects that are left after the last step.
 struct Played {
     observer: BackgroundTaskManager,
     /// Owns the manager, if that is to see the end of its runtime.

@@ -5,7 +5,7 @@
 //!
 //! - **Wiring mistakes are compile errors**, reported at the wrong token. Other runtimes report them at run time or never.
 //! - **Background work is part of the runtime.** Every task has a name, a timeout, an owner and one recorded outcome, and
-//!   is drained when the process is told to stop.
+//!   is drained when the process is asked to stop.
 //!
 //! ```
 //! use std::time::Duration;

@@ -116,7 +116,7 @@ impl Delays<'_> {
         let wait = self.waits.as_mut().and_then(Iterator::next).unwrap_or_default();
         // The backoff applies its maximum neither to the first delay nor to the jitter.
         let wait = wait.min(self.policy.max_delay);
-        // Rounded, because the factor is a float and makes the delay inexact by some nanoseconds.
+        // The delay is rounded, because the factor is a float and makes it inexact by some nanoseconds.
         let micros = u64::try_from((wait.as_nanos() + 500) / 1_000).unwrap_or(u64::MAX);
         let wait = Duration::from_micros(micros);
         // Give up now rather than sleep past the deadline.

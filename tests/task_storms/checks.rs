@@ -106,7 +106,7 @@ impl Known<'_> {
         }
     }
 
-    /// What the record of a task has that can't be, by what is known of it.
+    /// Returns a fact in the record of a task that contradicts the steps.
     fn contradiction(&self, number: usize, row: &Row, end: &FinishedTask) -> Option<String> {
         let (outcome, limits) = (end.outcome(), self.program.limits);
         let fault = |fault: &str| Some(fault.to_owned());
@@ -176,7 +176,7 @@ impl Known<'_> {
         if is_possible { None } else { fault("has an outcome without a cause") }
     }
 
-    /// Whether anything was done that may have cancelled the task of this row.
+    /// Returns whether a step may have cancelled the task of this row.
     fn may_be_cancelled(&self, row: &Row) -> bool {
         let cancels = self.cancels;
         let replaces = |other: &&Row| match (other.job.key, row.job.key) {

@@ -31,11 +31,11 @@ pub(super) struct Row {
     pub(super) answer: Answer,
     /// The number of attempts that began.
     pub(super) began: u32,
-    /// How the last attempt ended by itself.
+    /// The end of the last attempt, if it ended by itself.
     pub(super) returned: Option<TaskOutcome>,
     /// The destructor of its captures panicked.
     pub(super) burst: bool,
-    /// How many of its captures live.
+    /// The number of its live captures.
     pub(super) captures: usize,
     pub(super) cancelled: bool,
     /// Its handle was dropped.
@@ -53,7 +53,7 @@ pub(super) struct Cancels {
     pub(super) closing: bool,
 }
 
-/// How many tasks' code runs now.
+/// The number of tasks whose code runs now.
 #[derive(Debug, Default)]
 struct Running {
     all: usize,
@@ -199,7 +199,7 @@ impl Drop for Inside {
     }
 }
 
-/// What a task captures: it is counted while it lives, and may panic when it is dropped.
+/// A value that a task captures. It is counted while it lives, and may panic when it is dropped.
 #[derive(Debug)]
 pub(super) struct Capture {
     ledger: Arc<Ledger>,

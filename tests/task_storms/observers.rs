@@ -161,7 +161,7 @@ pub(super) struct Seen {
     pub(super) happened: Happened,
 }
 
-/// What one reader has read.
+/// The events that one reader has read.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     pub(super) seen: Vec<Seen>,

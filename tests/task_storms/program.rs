@@ -69,7 +69,7 @@ pub(super) enum How {
     PolledOnce,
 }
 
-/// What the spawner keeps of a task.
+/// The handle of a task that the spawner keeps, if it keeps one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Keep {
     Handle,
@@ -111,7 +111,7 @@ pub(super) enum Kind {
     },
 }
 
-/// What a task does before it ends.
+/// The actions of a task before it ends.
 #[derive(Clone, Debug)]
 pub(super) enum Act {
     Sleep(u64),
@@ -156,7 +156,7 @@ pub(super) enum Ending {
 }
 
 impl Program {
-    /// Whether a task of it blocks a thread, and so is a thread of its own.
+    /// Returns whether a task of it blocks a thread, and so is a thread of its own.
     pub(super) fn blocks(&self) -> bool {
         self.users.clone().iter_mut().flatten().flat_map(Step::jobs).any(|job| job.blocks())
     }

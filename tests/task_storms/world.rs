@@ -30,7 +30,7 @@ use super::{
 };
 use crate::support::Trip;
 
-/// How long a blocking task sleeps for each unit of time, on the real clock.
+/// The time that a blocking task sleeps for each unit of time, on the real clock.
 const BLOCKING_UNIT: Duration = Duration::from_micros(20);
 
 /// After so many units of time a run is dropped.
@@ -56,15 +56,15 @@ impl std::error::Error for Failure {}
 
 type Work = BoxFuture<'static, Result<usize, Failure>>;
 
-/// What all users and tasks of a program share. It doesn't own the manager.
+/// The data that all users and tasks of a program share. It doesn't own the manager.
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) ledger: Arc<Ledger>,
     /// The length of a unit of time.
     unit: Duration,
-    /// Whether the program runs on the paused clock of one thread, and that of its blocking tasks.
+    /// True if the program runs on the paused clock of one thread, and that of its blocking tasks.
     pub(super) is_single_threaded: bool,
-    /// Whether nothing happens between two statements that don't await.
+    /// True if nothing happens between two statements that don't await.
     pub(super) is_sequential: bool,
     /// The handles that are kept, with their rows.
     handles: Mutex<Vec<(usize, TaskHandle<usize>)>>,
@@ -272,7 +272,7 @@ impl World {
         self.ledger.check(is_refused, || format!("after the close row {row} is {answer:?}"));
     }
 
-    /// Whether a spawn needs no free slot, as it replaces a task or is refused because of it.
+    /// Returns whether a spawn needs no free slot, because it replaces a task or is refused because of it.
     fn needs_no_slot(&self, tasks: &BackgroundTaskManager, job: &Job) -> bool {
         let is_live = |info: &TaskInfo| info.key() == key(job).as_deref() && info.state() != TaskState::Cancelling;
         self.is_sequential
@@ -515,7 +515,7 @@ pub(super) async fn observer(tasks: &BackgroundTaskManager) -> BackgroundTaskMan
     tasks.create_task_with_context(hand_out).name("observer").spawn().unwrap().await.unwrap()
 }
 
-/// What the node of a run spawns.
+/// The tasks that the node of a run spawns.
 struct Jobs(Vec<Job>);
 
 /// A node that spawns the jobs of its run.

@@ -42,10 +42,11 @@ pub(crate) struct Entry {
 }
 
 impl State {
-    /// Parses on after a mistake, so that all mistakes are found. Returns `None` if the item has no name.
+    /// Parses the item, and continues after a mistake, so that all mistakes are reported. Returns `None` for
+    /// tokens that are no struct, enum or union.
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> Option<Self> {
         let input: DeriveInput = syn::parse2(tokens).map_err(|error| errors.push(error)).ok()?;
-        owns_all(&input.generics, errors);
+        reject_lifetimes(&input.generics, errors);
         let root = root(entries(&input.attrs, errors), errors);
         let fields = match input.data {
             Data::Struct(data) => match data.fields {
@@ -133,7 +134,7 @@ fn path(input: ParseStream<'_>) -> syn::Result<Path> {
     }
     if input.peek(Token![|]) {
         let error = input.error("name a function here: a closure cannot stand in an attribute");
-        // The rest is skipped whole, because a closure may contain commas.
+        // Skip all remaining tokens, because the closure may contain commas.
         input.parse::<TokenStream>()?;
         return Err(error);
     }
@@ -152,7 +153,7 @@ fn skip_to_comma(input: ParseStream<'_>) -> syn::Result<()> {
 }
 
 /// Rejects lifetimes: a run owns its state and moves it from thread to thread.
-fn owns_all(generics: &Generics, errors: &mut Errors) {
+fn reject_lifetimes(generics: &Generics, errors: &mut Errors) {
     for lifetime in generics.lifetimes() {
         errors.spanning(&lifetime.lifetime, "a state cannot have lifetimes: its fields must own their data");
     }

@@ -87,7 +87,7 @@ pub(super) fn visible(text: &str) -> impl Iterator<Item = char> {
             '\n' => '\n',
             '\u{7f}' => '\u{2421}',
             '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
-            // The symbols stand in the order of the characters.
+            // U+2400 to U+2420 are the symbols of these characters, in the same order.
             control @ ..' ' => char::from_u32(0x2400 + u32::from(control)).unwrap_or(control),
             character => character,
         })

@@ -1,4 +1,4 @@
-//! [`Plan`]: a checked graph, as the executor walks it.
+//! [`Plan`]: a checked graph, in the form that the executor walks.
 
 use std::sync::{Arc, atomic::AtomicBool};
 

@@ -158,7 +158,7 @@ pub(super) async fn run_attempts<A: Attempt>(
     let invocation = Invocation { scope, path, attempt: 1, error, events: scope.run.sink.writer(path) };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
-        // Boxed, because most nodes succeed: without the box, the future of every step would be as large as this one.
+        // The future is boxed because most nodes succeed: without the box, that of every step would be as large.
         Err(failed) => Box::pin(retry_attempts(node, failed, invocation, options)).await,
     };
     running.ended();
@@ -253,7 +253,7 @@ async fn run_attempt<A: Attempt>(
     match result.and_then(|output| node.route(output)) {
         Ok(output) => {
             node.commit();
-            // Written without waiting for the reader: the next node waits for it before it starts.
+            // The event is written without waiting for the reader: the next node waits before it starts.
             if let Some(fields) = invocation.events.take_changes() {
                 sink.push(|| EventKind::Updated { node: path.to_string(), fields });
             }

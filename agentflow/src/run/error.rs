@@ -1,4 +1,4 @@
-//! [`RunError`]: the error of a run, with the state that is left of it.
+//! [`RunError`]: the error of a run, with the run's last state.
 
 use std::{any::Any, error::Error, fmt, sync::Arc, time::Duration};
 

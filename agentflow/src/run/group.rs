@@ -67,7 +67,7 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     for Slot { node, update } in slots {
         let Some(update) = update else { continue };
         if let Err(mut failure) = guarded(scope, node, || state.apply(update)) {
-            // Some of the updates may be merged, and half of this one.
+            // The state may contain some of the updates, and a part of this one.
             failure.is_committed = false;
             emit_failed(plan, branches, scope, &failure);
             return Err(failure);
@@ -124,14 +124,14 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         'r: 'f,
     {
         match steps {
-            // The future of a branch with one step, the usual one, is smaller.
+            // Most branches have one step, and this future is smaller than that of `run_steps`.
             [step] => Box::pin(self.run_step(self.plan.step(*step), slots, true)),
             _ => Box::pin(self.run_steps(steps, slots)),
         }
     }
 
     async fn run_steps(self, steps: &[StepId], mut slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
-        // Copied only when a later step must see the update of an earlier one.
+        // The state is copied only when a later step must see the update of an earlier one.
         let mut own: Option<S> = None;
         for (position, step) in steps.iter().enumerate() {
             let (written, left) = take(&mut slots).split_at_mut(slot_count(self.plan, &[*step]));
@@ -163,7 +163,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                     run_attempts(&mut node, &path, &step.options, scope, error).await?;
                 }
             }
-            // Boxed, or the future of every node would be as large as that of a group.
+            // The future is boxed, or the future of every node would be as large as that of a group.
             Work::Group(branches) => {
                 Box::pin(self.run(branches, slots)).await?;
                 emit_joined(plan, branches, scope, changed_fields(scope, slots));

@@ -1,4 +1,5 @@
-//! [`StopSignals`]: the signals that stop a run from outside, and [`interruptible`], which obeys them.
+//! [`StopSignals`]: the signals that stop a run from outside, and [`interruptible`], which polls a future until one of
+//! them arrives.
 
 use std::{
     future::{Future, poll_fn},
@@ -24,7 +25,7 @@ use crate::error::{NodeError, catch_panic};
 pub(crate) struct StopSignals<'a> {
     /// The run's own token.
     pub(crate) cancel: &'a CancellationToken,
-    /// Set by a shutdown of the app that waits for its runs no longer.
+    /// Set by a shutdown of the app that no longer waits for its runs.
     pub(crate) shutdown: &'a SetOnce<()>,
     pub(crate) deadline: Option<RunDeadline>,
 }
@@ -120,13 +121,13 @@ pub(super) async fn interruptible<F: Future + Send>(
         let Some(future) = future.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
-        // Unwind safe, because a future that panicked is not polled again. The timer is polled inside, because it panics
-        // on a runtime without timers.
+        // `AssertUnwindSafe` holds because a future that panicked is not polled again. The timer is polled inside,
+        // because it panics on a runtime without timers.
         let polled = catch_unwind(AssertUnwindSafe(|| {
             if let Poll::Ready(output) = future.poll(cx) {
                 return Poll::Ready(Ended::Completed(output));
             }
-            // Unconstrained, because a node that always has work to do leaves no budget for the signals.
+            // The signals are polled unconstrained, because a node that always has work leaves them no budget.
             let waiting = waiting.get_or_insert_with(|| Box::pin(unconstrained(signals.wait())));
             waiting.as_mut().poll(cx).map(Ended::Interrupted)
         }));

@@ -51,7 +51,7 @@ impl Drop for RunningNode<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
             let mut last = self.last.0.lock();
-            // A node inside this one is dropped before it, and is the better answer.
+            // A node inside this one is dropped first, and its more exact name is kept.
             if !last.as_deref().is_some_and(|last| is_inside(last, self.path)) {
                 *last = Some(Arc::clone(self.path));
             }

@@ -1,4 +1,4 @@
-//! [`RunContext`] and [`PathScope`]: what the nodes of a run, and the nodes of one path in it, share.
+//! [`RunContext`] and [`PathScope`]: the data that the nodes of a run, and the nodes of one path in it, share.
 
 use std::{
     borrow::Cow,
@@ -127,7 +127,7 @@ impl<'a> PathScope<'a> {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
                 limit: self.limit.steps,
                 graph: self.limit.graph.clone(),
-                // The walk that the loop is in adds its nodes.
+                // The walk that contains the loop adds the nodes of the loop.
                 nodes: Vec::new(),
                 node: path.into_owned(),
             }));

@@ -1,4 +1,4 @@
-//! [`SpawnError`] and [`TaskError`]: why a task was not spawned, and why it did not complete.
+//! [`SpawnError`] and [`TaskError`]: the reasons why a task was not spawned, or did not complete.
 
 use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
 
@@ -78,7 +78,7 @@ pub enum TaskError {
 }
 
 impl TaskError {
-    /// Returns the outcome that goes with this error; never [`Completed`](TaskOutcome::Completed).
+    /// Returns the outcome of a task that ended with this error; never [`Completed`](TaskOutcome::Completed).
     #[must_use]
     pub const fn outcome(&self) -> TaskOutcome {
         match self {
@@ -91,7 +91,7 @@ impl TaskError {
         }
     }
 
-    /// Returns the message of the error or panic, with its sources, as one line; `None` if the outcome says it all.
+    /// Returns the message of the error or panic, with its sources, as one line; `None` for all other outcomes.
     pub(super) fn text(&self) -> Option<Arc<str>> {
         let source = match self {
             Self::Failed(source) => source,

@@ -1,4 +1,4 @@
-//! [`TaskEvent`] and [`TaskEventStream`]: what happens to tasks, as it happens.
+//! [`TaskEvent`] and [`TaskEventStream`]: the events of a manager's tasks, and the stream of them.
 
 use std::{
     fmt,
@@ -21,7 +21,7 @@ use crate::seconds;
 
 /// Something that happened to a task.
 ///
-/// All events of a manager come in the order in which they became true. Those of one task are: spawned, started, its
+/// The events of a manager arrive in the order in which they happened. Those of one task are: spawned, started, its
 /// attempts and its progress, ended. So counting by events never finds more running tasks than
 /// [`max_running`](crate::task::TaskManagerOptions::max_running) allows, and when a task's end arrives, its handle is
 /// ready and the counters contain it. Cheap to clone.
@@ -139,7 +139,7 @@ pub struct TaskEventStream {
 }
 
 impl TaskEventStream {
-    /// Creates the stream of what is read; an empty one if there will be no events.
+    /// Creates the stream of the reader's events, or an empty stream without a reader.
     pub(super) fn new(reader: Option<EventReader>) -> Self {
         Self { reader, sequence: 0 }
     }
@@ -155,7 +155,7 @@ impl TaskEventStream {
 
     /// Returns the sequence number of the event that was returned last; 0 before the first one.
     ///
-    /// The numbers count the manager's events in the order in which they became true, and are the same for all
+    /// The numbers count the manager's events in the order in which they happened, and are the same for all
     /// streams. After [`Missed`](TaskEvent::Missed) it is the number of the last event that was missed.
     ///
     /// ```

@@ -62,7 +62,7 @@ pub struct GroupResult<T> {
     pub id: TaskId,
     /// The task's name.
     pub name: String,
-    /// The value that the task returned, or why there is none.
+    /// The value that the task returned, or the reason why there is none.
     pub result: Result<T, TaskError>,
 }
 
@@ -94,7 +94,7 @@ impl<T> TaskGroup<T> {
         self
     }
 
-    /// Spawns a task of the group, as soon as fewer tasks of the group are live than may be.
+    /// Spawns a task in the group. Waits first while [`max_running`](Self::max_running) tasks of the group are live.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl<T> TaskGroup<T> {
     /// Dropping the future while it waits drops the new task unspawned; no result of another task is lost.
     pub async fn spawn<W>(&mut self, task: TaskBuilder<'_, T, W>) -> Result<TaskId, SpawnError> {
         while self.max_running.is_some_and(|max| self.running.len() >= max) {
-            // Stored before the next await, so that a dropped future loses no result.
+            // The result is stored before the next await, so that a dropped future loses none.
             self.ended.extend(self.running.next().await);
         }
         let handle = task.spawn()?;

@@ -1,4 +1,4 @@
-//! [`TaskHandle`]: a spawned task as its spawner holds it.
+//! [`TaskHandle`]: the handle of a spawned task.
 
 use std::{
     fmt,

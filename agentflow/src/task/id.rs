@@ -1,4 +1,4 @@
-//! [`TaskId`], [`TaskOrigin`] and [`TaskProgress`]: which task, who spawned it, and how far it is.
+//! [`TaskId`], [`TaskOrigin`] and [`TaskProgress`]: the identity, the spawner and the progress of a task.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -130,7 +130,7 @@ impl fmt::Debug for TaskOrigin {
     }
 }
 
-/// Compares run and node only: the run's watcher and task list are no part of the origin's identity.
+/// Compares only the run and the node: the run's watcher and task list are not part of the origin's identity.
 impl PartialEq for TaskOrigin {
     fn eq(&self, other: &Self) -> bool {
         (self.run, &self.node) == (other.run, &other.node)
@@ -143,7 +143,7 @@ impl Eq for TaskOrigin {}
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TaskProgress {
-    /// The share that is done, from 0 to 1.
+    /// The fraction that is done, from 0 to 1.
     pub fraction: f64,
     /// A short description of the current activity.
     pub message: Box<str>,
@@ -152,7 +152,7 @@ pub struct TaskProgress {
 impl TaskProgress {
     /// Creates a progress report; clamps `fraction` to 0..=1 and treats NaN as 0.
     pub(super) fn new(fraction: f64, message: String) -> Self {
-        // Adding zero turns -0.0 into 0.0, which would print as `-0 %`.
+        // Adding zero turns -0.0, which would print as `-0 %`, into 0.0.
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) + 0.0 };
         Self { fraction, message: message.into() }
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::seconds;
 
-/// Defines the accessors of what is known of a task from its spawn on; the type has the task's record in `task`.
+/// Defines the accessors of the data that a task has from its spawn on; the type has the task's record in `task`.
 macro_rules! task_accessors {
     () => {
         /// Returns the task's id.
@@ -109,7 +109,7 @@ impl TaskInfo {
 
     pub(super) fn new(task: &Arc<TaskRecord>, now: Instant) -> Self {
         let (attempt, progress) = task.attempt_and_progress();
-        // Read after the attempt: a task that has begun is not queued, whatever it was when this began.
+        // The permit is read after the attempt, because a task that begins between the two is not queued any more.
         let is_queued = attempt == 0 && (!task.may_run() || task.spec.extras().is_blocking);
         let state = match task.stop_request() {
             StopRequest::None if is_queued => TaskState::Queued,

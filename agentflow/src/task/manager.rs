@@ -70,8 +70,8 @@ use crate::run_id::RunId;
 ///
 /// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,
 /// `context`, `error`, `timeout`, [`limit`](crate::task::TimeoutKind::as_str), `attempts` if there was more than one,
-/// `key`, `replaced_by` with the name and id of the task that took its key, `overrun` if the task ended by itself after its timeout). `context` is one JSON object of the fields that
-/// [`context`](TaskBuilder::context) added.
+/// `key`, `replaced_by` with the name and id of the task that took its key, `overrun` if the task ended by itself after
+/// its timeout). `context` is one JSON object of the fields that [`context`](TaskBuilder::context) added.
 ///
 /// Each task runs in a span `agentflow.task` at level info, with the fields `name` and `id`. It has no parent, and
 /// follows from the span in which the task was spawned.
@@ -91,16 +91,16 @@ use crate::run_id::RunId;
 /// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | time from the spawn to the end |
 /// | `agentflow_task_queue_wait_seconds` | histogram | `name` | time from the spawn until the task began, if it did |
 ///
-/// A task's name is the only label that identifies it; its id, key, context and errors are for the logs. A manager's first 256
-/// names become labels, and all others share the label `other`: give tasks of one kind one name, and tell them apart by
-/// their [context](TaskBuilder::context).
+/// A task's name is the only label that identifies it; its id, key, context and errors are for the logs. A manager's
+/// first 256 names become labels, and all others share the label `other`: give tasks of one kind one name, and
+/// distinguish them by their [context](TaskBuilder::context).
 #[derive(Clone)]
 pub struct BackgroundTaskManager {
     pub(super) registry: Arc<Registry>,
     role: ManagerRole,
 }
 
-/// The holder of a manager: whether it keeps the manager alive, and which origin its spawns have.
+/// The role of a manager's holder. It determines if the holder keeps the manager alive, and the origin of its spawns.
 #[derive(Clone)]
 enum ManagerRole {
     /// The application. The manager closes when the last owner is dropped.
@@ -173,7 +173,8 @@ impl BackgroundTaskManager {
         Spawner { task, run }
     }
 
-    /// Returns the tasks that would wait for themselves if a wait that is called here waited for them.
+    /// Returns the task that this is called in and its ancestors. A wait in that task must leave them out, because they
+    /// cannot end before it.
     fn current_and_ancestors(&self) -> Vec<TaskRef> {
         self.spawner().task.map_or_else(Vec::new, |task| self.registry.lock().current_and_ancestors(task))
     }
@@ -384,13 +385,13 @@ impl BackgroundTaskManager {
         if still_running.is_empty() { Ok(()) } else { Err(WaitTimeout { still_running }) }
     }
 
-    /// Returns a stream of what happens to all tasks from now on.
+    /// Returns a stream of the events of all tasks from now on.
     ///
     /// A task never waits for a stream's reader: a reader that is more than
     /// [`event_buffer`](TaskManagerOptions::event_buffer) events behind gets [`TaskEvent::Missed`] with the number of
     /// missed events, and goes on with the oldest that is retained. While there is no stream, events cost nothing.
     ///
-    /// The events come in the order in which they became true. When [`wait_for_all`](Self::wait_for_all) or
+    /// The events arrive in the order in which they happened. When [`wait_for_all`](Self::wait_for_all) or
     /// [`close`](Self::close) has returned, the stream has the events of all ends.
     ///
     /// [`TaskEvent::Missed`]: crate::task::TaskEvent::Missed
@@ -540,8 +541,8 @@ impl BackgroundTaskManager {
     /// keeps `close` waiting for the whole bound: cancel it first, [by name](Self::cancel_named) or by its handle.
     ///
     /// Any number of callers may close at once, and all get the complete report. The shortest bound holds for all of
-    /// them, even if its caller goes away, so `close(Some(Duration::ZERO))` hastens a close that is under way. Called
-    /// from inside a task, it leaves that task and its ancestors alone, and reports them as still running.
+    /// them, even if its caller drops the future, so `close(Some(Duration::ZERO))` hastens a close that is under way.
+    /// Called from inside a task, it leaves that task and its ancestors alone, and reports them as still running.
     ///
     /// ```
     /// # use std::time::Duration;

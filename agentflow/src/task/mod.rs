@@ -24,7 +24,8 @@
 //! # }
 //! ```
 
-// The public API, one noun a file. The files `error` to `stats` hold its vocabulary and know nothing of the others.
+// The public API, one concept a file. `error`, `id`, `info`, `options`, `outcome`, `report` and `stats` are its
+// vocabulary and use no other file of the API.
 mod builder;
 mod context;
 mod error;

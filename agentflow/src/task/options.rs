@@ -1,4 +1,4 @@
-//! [`TaskManagerOptions`], and the choices of what happens to a task: [`OnFull`], [`OnDuplicateKey`], [`OnRunEnd`].
+//! [`TaskManagerOptions`], and the policies of a spawn: [`OnFull`], [`OnDuplicateKey`], [`OnRunEnd`].
 
 use std::{borrow::Cow, time::Duration};
 

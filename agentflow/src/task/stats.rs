@@ -1,4 +1,4 @@
-//! [`OutcomeCounts`] and [`TaskStats`]: the numbers of a manager.
+//! [`OutcomeCounts`] and [`TaskStats`]: the counters of a manager.
 
 use std::{fmt, ops::Sub};
 
@@ -8,7 +8,7 @@ use super::outcome::TaskOutcome;
 
 /// Counts of ended tasks, one for each [`TaskOutcome`].
 ///
-/// The difference of two counts is what ended in between:
+/// The difference of two counts is the count of the tasks that ended in between:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -75,6 +75,7 @@ impl OutcomeCounts {
     }
 }
 
+/// Subtracts earlier counts of the same manager. Counts that are not earlier overflow, as integers do.
 impl Sub for OutcomeCounts {
     type Output = Self;
 

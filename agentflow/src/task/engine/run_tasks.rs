@@ -1,4 +1,4 @@
-//! [`RunTasks`]: a run as its tasks see it: whether it lives, and the live tasks that its end concerns.
+//! [`RunTasks`]: the live tasks of one run that the run cancels or waits for when it ends.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,11 +9,11 @@ use super::{
 };
 use crate::sync::guard_waker;
 
-/// Whether a run lives, and the live tasks that it cancels or waits for when it ends.
+/// The liveness of a run, and the live tasks that the run cancels or waits for when it ends.
 #[derive(Debug, Default)]
 pub(crate) struct RunTasks {
     owned: Mutex<Owned>,
-    /// Notified when the last task that the run waits for has ended, and when the run has.
+    /// Notified when the last task that the run waits for has ended, and when the run has ended.
     changed: Notify,
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct RunTasks {
 struct Owned {
     run_has_ended: bool,
     tasks: BTreeMap<TaskRef, Arc<TaskRecord>>,
-    /// The number of tasks with [`OnRunEnd::Wait`] among them.
+    /// The number of `tasks` with [`OnRunEnd::Wait`].
     waited_for: usize,
 }
 
@@ -34,7 +34,7 @@ impl RunTasks {
     /// Waits until the run has ended.
     pub(crate) async fn ended(&self) {
         loop {
-            // Created before the check, so that an end between the two is not missed.
+            // The future is created before the check, so that an end between the two is not missed.
             let changed = self.changed.notified();
             if !self.is_live() {
                 return;
@@ -71,10 +71,10 @@ impl RunTasks {
         }
     }
 
-    /// Waits until none of the tasks with [`OnRunEnd::Wait`] is left, those spawned meanwhile included.
+    /// Waits until all tasks with [`OnRunEnd::Wait`] have ended, including those that are spawned meanwhile.
     pub(crate) async fn wait(&self) {
         loop {
-            // Created before the check, so that an end between the two is not missed.
+            // The future is created before the check, so that an end between the two is not missed.
             let changed = self.changed.notified();
             if self.owned.lock().waited_for == 0 {
                 return;
@@ -83,7 +83,8 @@ impl RunTasks {
         }
     }
 
-    /// Ends the run's right to spawn, cancels the tasks with [`OnRunEnd::Cancel`], and lets go of the others.
+    /// Records that the run has ended, so that it spawns no more tasks. Cancels the tasks with [`OnRunEnd::Cancel`] and
+    /// forgets the others.
     pub(crate) fn run_ended(&self) {
         let left = {
             let mut owned = self.owned.lock();
@@ -91,11 +92,11 @@ impl RunTasks {
             owned.waited_for = 0;
             std::mem::take(&mut owned.tasks)
         };
-        // Spawns that wait for a free slot are refused now.
+        // Wake the spawns of this run that wait for a free slot: they are refused now.
         self.changed.notify_waiters();
         let mut cancelled: Vec<_> = left.into_values().collect();
         cancelled.retain(|task| task.spec.extras().on_run_end == OnRunEnd::Cancel);
-        // Mark all of them first, so that ending one of them cannot start another.
+        // Mark all tasks before any of them is woken, so that the end of one cannot start another.
         for task in &cancelled {
             task.mark_stop_requested(StopRequest::Cancel);
         }

@@ -54,7 +54,7 @@ pin_project! {
 }
 
 pin_project! {
-    // Apart from the supervisor, so that its methods can borrow `current` beside it.
+    // This type is separate from `Supervisor`, so that its methods can borrow `current` as well.
     struct Supervised<W>
     where
         W: Work,
@@ -224,7 +224,7 @@ impl<W: Work> Supervised<W> {
         }
     }
 
-    /// Returns when the task is to be stopped if nothing else happens, and why.
+    /// Returns the time at which the task is to be stopped if nothing else happens, and the reason.
     fn next_stop(&self, task: &TaskRecord, options: &TaskManagerOptions) -> Option<(Instant, Stop)> {
         if self.informed().is_some() {
             return None;
@@ -242,7 +242,7 @@ impl<W: Work> Supervised<W> {
                 timed_out(TimeoutKind::Queue, task.spawned, limit)
             }
             (None, TaskPhase::Running) => extras.idle_timeout.and_then(|limit| {
-                // The beginning of the task was its first heartbeat.
+                // The start of the task counts as its first heartbeat.
                 timed_out(TimeoutKind::Idle, task.last_heartbeat()?, Some(limit))
             }),
             (None, TaskPhase::New | TaskPhase::Queued | TaskPhase::Ended) => None,
@@ -251,7 +251,7 @@ impl<W: Work> Supervised<W> {
         [total, other].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// Waits until the task is to be stopped, and returns why.
+    /// Waits until the task is to be stopped, and returns the reason.
     fn poll_stop(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<Stop> {
         loop {
             let Some((at, why)) = self.next_stop(&current.task, &current.registry.options) else {
@@ -262,7 +262,7 @@ impl<W: Work> Supervised<W> {
             if sleep.deadline() != at {
                 sleep.as_mut().reset(at);
             }
-            // Unconstrained: work that has used up its cooperative budget must not keep its own timeout from firing.
+            // The timer is polled unconstrained: work that has used up its cooperative budget must not delay it.
             ready!(Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx));
             // A heartbeat may have arrived since the timer was set: then the stop is later.
             if self.next_stop(&current.task, &current.registry.options).is_some_and(|(next, _)| next <= at) {
@@ -288,7 +288,7 @@ impl<W: Work> Supervised<W> {
 
     /// Records the end of a task that the runtime dropped because it shuts down.
     ///
-    /// A closure that runs on a thread goes on, so its task lives until it returns: that is the end then.
+    /// A closure that runs on a thread continues, so its task lives until the closure returns and records the end.
     fn dropped_by_runtime(mut self: Pin<&mut Self>, current: &CurrentTask) {
         let mut this = self.as_mut().project();
         match this.work.as_mut().as_pin_mut().map_or(Poll::Ready(None), Work::abandon) {
@@ -310,7 +310,7 @@ impl<W: Work> Supervised<W> {
     fn refused_by_runtime(self: Pin<&mut Self>, current: &CurrentTask) {
         let mut this = self.project();
         *this.phase = TaskPhase::Ended;
-        // The task never was, so a panic of its destructor is not its outcome.
+        // The task was never accepted, so a panic of its destructor is not an outcome.
         let _ = drop_work(this.work.as_mut(), this.current);
         current.registry.task_refused(&current.task);
     }

@@ -1,4 +1,4 @@
-//! [`TaskRecord`]: the shared state of one task, from its spawn until its last reader lets go of it.
+//! [`TaskRecord`]: the shared state of one task, from its spawn until the last reference to it is dropped.
 
 use std::{
     any::Any,
@@ -134,7 +134,7 @@ enum HandleState {
     Dropped,
 }
 
-/// The rest of a task's life, which its end leaves to do outside of the registry's lock.
+/// The work that the end of a task leaves to do outside the registry's lock.
 #[derive(Debug)]
 #[must_use = "the handle is woken by `finish`"]
 pub(crate) struct Remains {
@@ -499,7 +499,7 @@ impl TaskRecord {
     /// Takes the result for the handle when the task has ended; it is absent if it was taken before.
     pub(crate) fn poll_result(&self, cx: &Context<'_>) -> Poll<Option<TaskResult>> {
         if !self.has_ended() {
-            // Cloned outside the lock: a waker is user code.
+            // The waker is cloned outside the lock, because it is user code.
             let waiting = HandleState::Waiting(cx.waker().clone());
             let replaced = match &mut *self.status.lock() {
                 TaskStatus::Live { handle, .. } => Some(std::mem::replace(handle, waiting)),

@@ -31,7 +31,7 @@ pub(crate) struct Spawner<'a> {
 }
 
 impl Registry {
-    /// Counts the task and reserves a slot for it, or returns why not; then the registry is unchanged.
+    /// Counts the task and reserves a slot for it, or returns the reason for the refusal and changes nothing.
     ///
     /// [`SpawnError::Full`] may be temporary: see [`admit_when_free`](Registry::admit_when_free).
     pub(crate) fn admit(&self, task: &mut Arc<TaskRecord>, spawner: Spawner<'_>) -> Result<(), SpawnError> {
@@ -40,7 +40,7 @@ impl Registry {
             state.check_right(spawner)?;
             let parent = spawner.task.and_then(|spawner| state.get(spawner)).cloned();
             let victims = state.reserve_slot(task, parent.as_deref(), &self.options)?;
-            // Mark all victims while holding the lock, so that ending one of them cannot start another.
+            // Mark all victims while holding the lock, so that the end of one of them cannot start another.
             for (victim, request) in &victims {
                 victim.mark_stop_requested(*request);
             }
@@ -67,7 +67,7 @@ impl Registry {
                 Err(_) => guard_waker(self.spawn_queue.lock()).await,
             };
             loop {
-                // Enabled before the attempt, so that a slot that becomes free between the two is not missed.
+                // The futures are enabled before the attempt, so that a slot that becomes free between is not missed.
                 let mut slot_freed = pin!(self.slot_freed.notified());
                 slot_freed.as_mut().enable();
                 // The task is spawned now or later, and its age counts from then.
@@ -102,15 +102,15 @@ impl Registry {
         }
     }
 
-    /// Wakes the waiting spawns, because the manager accepts less than before.
+    /// Wakes the waiting spawns, because the manager accepts fewer tasks from now on.
     pub(super) fn notify_phase_changed(&self) {
         self.phase_changed.notify_waiters();
     }
 }
 
 impl State {
-    /// Checks that the spawner has the right to spawn, which depends on what it stands for and not on its handle: the
-    /// manager of a node spawns while its run lives, and a task's children are accepted while it lives.
+    /// Checks that the spawner has the right to spawn. The right lasts as long as the run or the task, not as long as
+    /// the handle: a node's manager spawns while its run lives, and a task's children are accepted while it lives.
     fn check_right(&self, spawner: Spawner<'_>) -> Result<(), SpawnError> {
         if self.phase == ManagerPhase::Closed {
             return Err(SpawnError::Closed);
@@ -126,8 +126,8 @@ impl State {
         }
     }
 
-    /// Counts the task and reserves a slot for it, or returns why not. Returns the tasks that are to be stopped for it,
-    /// which the caller marks while it still holds the lock.
+    /// Counts the task and reserves a slot for it, or returns the reason for the refusal. Returns the tasks that are to
+    /// be stopped for it, which the caller marks while it still holds the lock.
     fn reserve_slot(
         &mut self,
         task: &mut Arc<TaskRecord>,
@@ -168,7 +168,7 @@ impl State {
         let replaced_by: Option<Arc<str>> = (!replaced.is_empty()).then(|| format!("{} #{id}", new.spec.name).into());
         for other in replaced {
             if let (Some(setting), Some(by)) = (&other.spec.extras().key, &replaced_by) {
-                // It is not set yet: a task is replaced once only.
+                // The cell is not set yet, because a task is replaced only once.
                 let _ = setting.replaced_by.set(Arc::clone(by));
             }
             self.evictable.remove(other.at);

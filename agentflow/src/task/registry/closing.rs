@@ -128,7 +128,8 @@ impl Registry {
                 let wake_at = except.len() + last(&self.lock());
                 self.wait_until(until, wake_at, |state| state.live_except(except) == last(state)).await
             }
-            // Tasks of the first wave that ignored their abort may still live, so every end may be the one.
+            // Check at every end: tasks of the first wave that ignored their abort may still live, so the number of
+            // live tasks does not show if the last wave has ended.
             ShutdownWave::Last => self.wait_until(until, usize::MAX, |state| last(state) == 0).await,
         }
     }
@@ -138,7 +139,7 @@ impl Registry {
         let (outcomes, unfinished, elapsed, live) = {
             let mut state = self.lock();
             let until_now = state.outcomes;
-            // Read under the same lock as the outcomes, so that each task is in one of the two.
+            // The tasks are read under the same lock as the outcomes, so that each task is in one of the two.
             let live = state.tasks().cloned().collect();
             let (outcomes, unfinished, elapsed) = match &mut state.closing {
                 Some(closing) => {

@@ -43,13 +43,13 @@ pub(super) const ABORT_MARGIN: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Registry {
     state: Mutex<State>,
-    /// Notified at the ends that a caller waits for, and when a close gets an earlier deadline.
+    /// Notified when a task ends that a caller waits for, and when a close gets an earlier deadline.
     changed: Notify,
     /// Notified of each slot that becomes free.
     slot_freed: Notify,
     /// Held by the waiting spawn that gets the next slot. The lock is fair, so the others follow in their order.
     spawn_queue: tokio::sync::Mutex<()>,
-    /// Notified when the manager accepts less than before.
+    /// Notified when the manager begins to drain, and when it is closed.
     phase_changed: Notify,
     /// Set while there may be a watcher to send events to.
     is_watched: AtomicBool,
@@ -58,8 +58,8 @@ pub(super) struct Registry {
     pub(super) options: TaskManagerOptions,
 }
 
-/// The effects of the removal of a task on others.
-#[must_use = "`hand_on` wakes those that wait for it"]
+/// The effects of the removal of a task on other tasks and on callers.
+#[must_use = "`hand_on` wakes the tasks and the callers that wait"]
 struct Freed {
     next: Vec<Arc<TaskRecord>>,
     over: Delivery,
@@ -82,12 +82,13 @@ impl Registry {
         }
     }
 
-    /// Returns the time on the clock of the tasks: that of the manager's runtime, if it has one, wherever this is called.
+    /// Returns the time on the clock that times the tasks: the clock of the manager's runtime, or the caller's clock if
+    /// the manager has no runtime.
     pub(super) fn now(&self) -> Instant {
         self.runtime.as_ref().map_or_else(Instant::now, now_in)
     }
 
-    /// Returns the time on the clock of a caller that waits, whose timers are those of its own runtime, or else of the
+    /// Returns the time on the clock that times a waiting caller: the clock of the caller's runtime, or else of the
     /// manager's.
     pub(super) fn now_of_caller(&self) -> Instant {
         match (Handle::try_current(), &self.runtime) {
@@ -96,8 +97,8 @@ impl Registry {
         }
     }
 
-    /// Returns the moment at which `bound` is over for a caller that waits; `None` if there is no bound, or if it lies
-    /// beyond the clock's range.
+    /// Returns the time at which `bound` is over for a waiting caller; `None` if there is no bound, or if that time is
+    /// beyond the range of the clock.
     pub(super) fn deadline_of_caller(&self, bound: Option<Duration>) -> Option<Instant> {
         bound.and_then(|bound| self.now_of_caller().checked_add(bound))
     }
@@ -116,7 +117,7 @@ impl Registry {
 
     /// Reports that a task was spawned, unless that was reported already.
     ///
-    /// A task is reported when the runtime has taken it: before, the spawn may still fail.
+    /// A task is reported only when the runtime has taken it, because the spawn may fail until then.
     pub(super) fn task_accepted(&self, task: &Arc<TaskRecord>) {
         task.accept(|| self.report_spawn(task));
     }
@@ -145,7 +146,7 @@ impl Registry {
         }
         if extras.idle_timeout.is_some() {
             task.beat(self.now(), None);
-            // A thread has begun the closure of a blocking task: its supervisor has another timeout from now on.
+            // Wake the supervisor of a blocking task: the idle timeout applies from now on.
             if extras.is_blocking {
                 task.wake();
             }
@@ -189,9 +190,9 @@ impl Registry {
 
     /// Removes a task that has ended, lets queued tasks run, and reports the end.
     ///
-    /// The record, the counters and the handle change at one moment, under the lock: a caller that finds the task gone
-    /// finds its handle ready, and the other way round. The metrics are recorded before, like the log line, because a
-    /// caller that waited for the task may end the process at once.
+    /// The record, the counters and the handle change together, under the lock: a caller that finds the task gone also
+    /// finds its handle ready, and vice versa. The metrics are recorded first, like the log line, because a caller that
+    /// waited for the task may end the process at once.
     pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd, result: Option<TaskResult>) {
         let TaskEnd { outcome, age, .. } = end;
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
@@ -207,7 +208,7 @@ impl Registry {
         let freed = self.freed(&mut state, next.unwrap_or_default());
         drop(state);
 
-        // Dropped outside the lock: the record may hold user data.
+        // The record is dropped outside the lock, because it may hold user data.
         drop(forgotten);
         ended.deliver();
         self.hand_on(freed, || {
@@ -224,7 +225,7 @@ impl Registry {
     /// Removes a task that the runtime has refused, as if it had never been admitted.
     pub(super) fn task_refused(&self, task: &Arc<TaskRecord>) {
         let mut state = self.lock();
-        // A caller that has found the task meanwhile does not wait for it.
+        // The record gets an end too: a caller that has found the task meanwhile must not wait for it.
         let end = TaskEnd { outcome: TaskOutcome::Aborted, age: Duration::ZERO, error: None, limit: None };
         let remains = task.set_end(end, None);
         let next = state.remove(task.at).map(|(_, next)| next);
@@ -243,7 +244,7 @@ impl Registry {
         }
     }
 
-    /// Wakes the tasks and the callers that waited for the removal of a task, and calls `report` before the latter.
+    /// Wakes the tasks that waited for the removal of a task, calls `report`, and then wakes the callers that waited.
     fn hand_on(&self, freed: Freed, report: impl FnOnce()) {
         for task in freed.next {
             task.wake();
@@ -283,7 +284,7 @@ impl Registry {
         tasks.iter().map(|task| task.spec.grace(self.options.grace_period)).max().unwrap_or_default()
     }
 
-    /// Refuses all spawns and cancels all tasks: the last owner of the manager is gone.
+    /// Refuses all spawns and cancels all tasks, because the last owner of the manager was dropped.
     pub(super) fn cancel_orphans(self: &Arc<Self>) {
         let dropped_in = CurrentTask::of_registry(self);
         let mut orphans: Vec<_> = {
@@ -300,15 +301,16 @@ impl Registry {
         for task in &orphans {
             task.request_stop(StopRequest::Cancel);
         }
-        // The warning is about tasks that were cut off. A task that is informed through its token is; one that ended by
-        // itself meanwhile is not; and the task that runs here, and drops the last owner, may be about to return.
+        // The warning names the tasks that were cut off: those that were informed through their token, and the others
+        // unless they ended by themselves meanwhile. The task that runs here and drops the last owner may be about to
+        // return, so `log_if_orphan` logs it later.
         orphans.retain(|task| Some(task.at) != dropped_in && (task.spec.token.is_some() || !task.ended_by_itself()));
         if !orphans.is_empty() {
             log::orphaned(&orphans);
         }
     }
 
-    /// Logs the task as an orphan if the last owner was dropped in it, now that it was cut off by that.
+    /// Logs a task that was cut off as an orphan, if the last owner of the manager was dropped in it.
     pub(super) fn log_if_orphan(&self, task: &Arc<TaskRecord>) {
         if self.lock().last_owner_dropped_in == Some(task.at) {
             log::orphaned(std::slice::from_ref(task));
@@ -328,7 +330,7 @@ fn infos(mut tasks: Vec<Arc<TaskRecord>>, now: Instant) -> Vec<TaskInfo> {
     tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 
-/// Records the request for all of these tasks. The caller holds the lock, so that ending one of them cannot start
+/// Records the request for all of these tasks. The caller holds the lock, so that the end of one of them cannot start
 /// another.
 fn mark_all(tasks: &[Arc<TaskRecord>], request: StopRequest) {
     for task in tasks {

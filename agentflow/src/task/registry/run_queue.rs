@@ -154,7 +154,8 @@ impl RunQueue {
         self.max_running.is_none_or(|max| self.running < max) && lane.max_running.is_none_or(|max| lane.running < max)
     }
 
-    /// Counts a task that has passed its key's gate as running if there is room, or else queues it; returns which.
+    /// Counts a task that has passed its key's gate as running if there is room, or else queues it; returns whether it
+    /// may run.
     fn run_or_queue(&mut self, task: TaskRef, lane: usize) -> bool {
         let may_run = self.has_room(lane);
         if may_run {

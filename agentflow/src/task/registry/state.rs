@@ -1,4 +1,4 @@
-//! [`State`]: what the registry's mutex guards.
+//! [`State`]: the data that the registry's mutex guards.
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,14 +48,14 @@ pub(crate) struct State {
     pub(super) event_sequence: u64,
 }
 
-/// The work that a manager accepts.
+/// The phase of a manager, which determines the tasks that it accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ManagerPhase {
     /// The manager accepts every task.
     Open,
     /// The manager accepts the children of live tasks, and the tasks of live runs.
     Draining,
-    /// The manager accepts nothing.
+    /// The manager accepts no task.
     Closed,
 }
 
@@ -149,7 +149,7 @@ impl State {
         Some((task, next))
     }
 
-    /// Returns whether no task lives, and none will.
+    /// Returns whether no task lives and none can be spawned any more.
     pub(super) fn is_over(&self) -> bool {
         self.phase == ManagerPhase::Closed && self.live() == 0
     }

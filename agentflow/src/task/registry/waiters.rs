@@ -1,4 +1,4 @@
-//! Waiting until few enough tasks live.
+//! Waiters: callers that wait until no more than a number of tasks live.
 
 use std::panic::catch_unwind;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::sync::guard_waker;
 
-/// Registers a waiter for as long as it lives.
+/// Keeps a waiter registered until it is dropped.
 pub(super) struct WaitGuard<'a>(&'a Registry);
 
 impl Drop for WaitGuard<'_> {
@@ -94,7 +94,7 @@ impl Registry {
     ) -> bool {
         let _waiter = self.register_waiter(wake_at);
         loop {
-            // Created before the check, so that an end between the two is not missed.
+            // The future is created before the check, so that an end between the two is not missed.
             let changed = self.changed();
             if done(&self.lock()) {
                 return true;

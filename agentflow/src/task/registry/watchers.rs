@@ -1,7 +1,7 @@
-//! [`EventBuffer`]: the events for the watchers of a manager, in the order of the facts.
+//! [`EventBuffer`]: the events that the watchers of a manager have not read yet.
 //!
-//! An event is added under the registry's lock together with its fact, so all watchers see the events in the order in
-//! which the facts became true. The watchers are woken outside the lock.
+//! An event is added while the registry's lock is held for the change that the event reports, so all watchers see the
+//! events in the order of the changes. The watchers are woken after the lock is released.
 
 use std::{
     collections::VecDeque,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::error::catch_panic;
 
-/// The events that a watcher has not read yet, up to a number.
+/// The events that at least one watcher has not read yet, up to a capacity.
 #[derive(Debug)]
 pub(super) struct EventBuffer(Mutex<Buffer>);
 
@@ -30,7 +30,7 @@ pub(super) struct EventBuffer(Mutex<Buffer>);
 struct Buffer {
     capacity: usize,
     events: VecDeque<TaskEvent>,
-    /// The sequence number of the first event.
+    /// The sequence number of the first event in the buffer.
     first: u64,
     readers: Slab<Reader>,
     is_closed: bool,
@@ -38,7 +38,7 @@ struct Buffer {
 
 #[derive(Debug)]
 struct Reader {
-    /// The sequence number of the event that it reads next.
+    /// The sequence number of the event that the reader reads next.
     next: u64,
     /// The reader's waker while it waits.
     waker: Option<Waker>,
@@ -49,7 +49,7 @@ struct Reader {
 #[must_use = "the watchers are woken by `deliver`"]
 pub(super) struct Delivery {
     wakers: Vec<Waker>,
-    /// The oldest event, if the buffer was full. It holds a record, which may hold user data.
+    /// The oldest event, if the buffer was full. It is dropped outside the lock, because its record may hold user data.
     missed: Option<TaskEvent>,
 }
 
@@ -76,7 +76,7 @@ impl EventBuffer {
         Delivery { wakers: buffer.wakers(), missed }
     }
 
-    /// Ends the streams of the watchers, after the events that there are.
+    /// Ends the streams of the watchers once they have read the buffered events.
     fn close(&self) -> Delivery {
         let mut buffer = self.0.lock();
         buffer.is_closed = true;
@@ -130,7 +130,7 @@ impl Buffer {
     }
 }
 
-/// One watcher's place in the buffer.
+/// The position of one watcher in the buffer.
 #[derive(Debug)]
 pub(crate) struct EventReader {
     buffer: Arc<EventBuffer>,
@@ -149,7 +149,7 @@ impl EventReader {
 
     /// Returns the next event with its sequence number; `None` when there will be none.
     pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<(u64, TaskEvent)>> {
-        // Cloned outside the lock, and only if the reader has to wait: a waker is user code.
+        // The waker is user code: it is cloned outside the lock, and only if the reader has to wait.
         let mut waker = None;
         loop {
             let mut buffer = self.buffer.0.lock();
@@ -193,7 +193,7 @@ impl State {
         }
     }
 
-    /// Ends the watchers' streams if no task lives, and none will.
+    /// Ends the watchers' streams if no task lives and none can be spawned any more.
     pub(super) fn end_events_if_over(&mut self) -> Delivery {
         if self.is_over() {
             self.events.take().map(|events| events.close()).unwrap_or_default()
@@ -204,7 +204,7 @@ impl State {
 }
 
 impl Registry {
-    /// Returns a reader of the events from now on; `None` if there will be none.
+    /// Returns a reader of all later events; `None` if there can be none.
     pub(crate) fn subscribe(&self) -> Option<EventReader> {
         let mut state = self.lock();
         if state.is_over() {
@@ -225,7 +225,7 @@ impl Registry {
         self.is_watched.load(Ordering::Acquire) && self.lock().events.is_some()
     }
 
-    /// Adds an event of a live task for the watchers, if there are any, and waits for none of them.
+    /// Adds an event of a live task for the watchers, if there are any, without waiting for them.
     pub(super) fn emit(&self, task: &Arc<TaskRecord>, event: impl FnOnce(TaskInfo) -> TaskEvent) {
         // Acquire: pairs with the stores below and in `subscribe`. A stale `true` is corrected under the lock; a stale
         // `false` is possible only for an event that is concurrent with the subscription, and may be missed.
@@ -236,7 +236,7 @@ impl Registry {
         let (delivery, unwatched) = {
             let mut state = self.lock();
             if state.events.as_ref().is_some_and(|events| events.has_readers()) {
-                // Nothing follows the end of a task, such as progress that another thread reports for it.
+                // `Ended` is the last event of a task, even if another thread still reports progress for it.
                 let event = || (!task.has_ended()).then(|| event(TaskInfo::new(task, now)));
                 (state.publish(event), None)
             } else {
@@ -247,7 +247,7 @@ impl Registry {
                 (Delivery::default(), unwatched)
             }
         };
-        // Dropped outside the lock: the buffer holds records, which may hold user data.
+        // The buffer is dropped outside the lock, because its records may hold user data.
         drop(unwatched);
         delivery.deliver();
     }

@@ -1,5 +1,5 @@
-//! What is told of a task is true of it: log lines, events, metrics, counters, records and handles agree, and telling
-//! changes nothing.
+//! Log lines, events, metrics, counters, records and handles agree about each task, and the code that they call (a
+//! subscriber, a recorder, a waker) changes nothing of what they report.
 
 use std::{
     convert::Infallible,

@@ -78,6 +78,7 @@ mod run_id;
 mod seconds;
 pub mod shutdown;
 pub mod state;
+mod suggest;
 mod sync;
 pub mod task;
 

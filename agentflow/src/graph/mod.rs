@@ -13,7 +13,6 @@ pub(crate) mod options;
 pub(crate) mod outline;
 pub(crate) mod plan;
 mod subgraph;
-mod suggest;
 #[cfg(feature = "svg")]
 mod svg;
 pub(crate) mod topology;

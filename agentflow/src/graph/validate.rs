@@ -7,10 +7,9 @@ use super::{
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
     outline::Edge,
-    suggest,
     topology::{Next, StepEdges, StepId, Topology, Violation},
 };
-use crate::state::State;
+use crate::{state::State, suggest};
 
 /// A graph that breaks no rule, with all names resolved.
 pub(super) struct CheckedGraph {

@@ -66,6 +66,7 @@ use crate::run_id::RunId;
 /// | background task dropped to make room for another one | warn | those of an end |
 /// | background task failed, and will be tried again | warn | `name`, `id`, `attempt`, `retry_in`, `error`, (`run`, `node`, `context`, `key`) |
 /// | background task rejected | debug | `name`, `reason` |
+/// | no background task had the name that `max_running_named` limits | warn | `name`, (`did_you_mean`) |
 /// | the task manager was dropped without being closed: … | warn | `count`, `tasks` (the names and ids of the first 20) |
 ///
 /// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,

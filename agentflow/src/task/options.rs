@@ -187,6 +187,9 @@ impl TaskManagerOptions {
 
     /// Limits how many tasks of this name may run at once, within [`max_running`](Self::max_running). Queued tasks of
     /// this name don't hold up the tasks of other names. Zero counts as one.
+    ///
+    /// The name is compared exactly. If no task has it until the manager is closed, a warning suggests the name that may
+    /// have been meant.
     #[must_use]
     pub fn max_running_named(mut self, name: impl Into<Cow<'static, str>>, tasks: usize) -> Self {
         let name = name.into();

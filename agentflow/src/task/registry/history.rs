@@ -90,6 +90,11 @@ impl History {
         Some(oldest)
     }
 
+    /// Returns the names of the tasks.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Cow<'static, str>> {
+        self.names.keys()
+    }
+
     /// Returns the tasks, by the order of their ends.
     pub(super) fn tasks(&self) -> Vec<FinishedTask> {
         let mut tasks: Vec<_> = self.tasks.successes.iter().chain(&self.tasks.failures).collect();

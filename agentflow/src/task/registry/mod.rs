@@ -15,7 +15,7 @@ pub(super) mod watchers;
 use std::{sync::Arc, time::Duration};
 
 use state::ManagerPhase;
-pub(super) use state::State;
+pub(super) use state::{State, UnusedLimits};
 use tokio::time::Instant;
 use watchers::Delivery;
 

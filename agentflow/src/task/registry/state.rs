@@ -1,6 +1,6 @@
 //! [`State`]: the data that the registry's mutex guards.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 use slab::Slab;
 use tokio::time::Instant;
@@ -57,6 +57,14 @@ pub(crate) enum ManagerPhase {
     Draining,
     /// The manager accepts no task.
     Closed,
+}
+
+/// The limits of names that no task had: most likely, they are misspelt.
+#[derive(Debug)]
+pub(crate) struct UnusedLimits {
+    pub(crate) names: Vec<Cow<'static, str>>,
+    /// The names of the tasks that live, or are in the history.
+    pub(crate) known: HashSet<Cow<'static, str>>,
 }
 
 /// The progress of a close, shared by all its callers.
@@ -147,6 +155,14 @@ impl State {
             self.awaiting_thread += usize::from(task.awaits_thread());
         }
         Some((task, next))
+    }
+
+    /// Returns the limits that were set for names of which there was no task, each once, and never if there was no task
+    /// at all.
+    pub(super) fn take_unused_limits(&mut self) -> Option<UnusedLimits> {
+        let names = if self.last_id > 0 { self.queue.take_unused_names() } else { Vec::new() };
+        let known = self.history.names().chain(self.tasks().map(|task| &task.spec.name));
+        (!names.is_empty()).then(|| UnusedLimits { names, known: known.cloned().collect() })
     }
 
     /// Returns whether no task lives and none can be spawned any more.

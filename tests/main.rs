@@ -7,6 +7,7 @@ mod support;
 
 mod builder;
 mod builder_flow;
+mod commits;
 mod concurrency;
 mod decisions;
 mod erased_graphs;

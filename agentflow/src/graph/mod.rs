@@ -3,6 +3,7 @@
 
 pub(crate) mod app;
 mod builder;
+pub(crate) mod commit;
 mod compiled;
 mod dot;
 mod erased;
@@ -19,6 +20,7 @@ pub(crate) mod topology;
 mod validate;
 
 pub use builder::{END, EdgeSource, EdgeTarget, START, StateGraph};
+pub use commit::Commit;
 pub use compiled::CompiledGraph;
 pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};

@@ -6,6 +6,7 @@ use tokio::task::consume_budget;
 
 use super::{
     attempts::{SequentialAttempt, routed, run_attempts},
+    commit_hook::CommitHook,
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     group::run_group,
@@ -69,6 +70,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     let mut at = plan.entry;
     let mut error: Option<NodeFailure> = None;
     let mut trace = LoopTrace::new(plan);
+    let mut on_commit = CommitHook::new(plan);
     loop {
         let step = plan.step(at);
         progress.set(at, !step.mutates_state());
@@ -116,6 +118,11 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 },
             });
         }
+        let next = match to {
+            Next::Step(to) => Some(plan.step(*to)),
+            Next::End => None,
+        };
+        on_commit.call(step, next, scope.run, state);
         match to {
             Next::Step(to) => at = *to,
             // Nothing is awaited between the success of the last node and the end, so that no interrupt comes between.

@@ -1,6 +1,7 @@
 //! Runs: the executor walks a compiled graph from node to node.
 
 mod attempts;
+mod commit_hook;
 pub(crate) mod error;
 mod event;
 pub(crate) mod event_channel;

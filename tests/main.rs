@@ -12,6 +12,7 @@ mod concurrency;
 mod decisions;
 mod erased_graphs;
 mod groups;
+mod invoke_from;
 mod isolation;
 mod messages;
 mod node_options;

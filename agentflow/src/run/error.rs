@@ -38,6 +38,24 @@ struct Inner {
 pub enum RunErrorKind {
     /// The app is shutting down or is down; the run did not start.
     Closed,
+    /// The graph has no node of the name at which [`invoke_from`](crate::CompiledGraph::invoke_from) was to start; the run
+    /// did not start.
+    #[non_exhaustive]
+    UnknownNode {
+        /// The name.
+        node: Arc<str>,
+        /// The node that may have been meant.
+        suggestion: Option<Arc<str>>,
+    },
+    /// The node at which [`invoke_from`](crate::CompiledGraph::invoke_from) was to start is inside a group, which only runs
+    /// as a whole; the run did not start.
+    #[non_exhaustive]
+    InsideGroup {
+        /// The node.
+        node: Arc<str>,
+        /// The group, at which a run can start.
+        group: Arc<str>,
+    },
     /// A node returned an error, panicked or timed out.
     Node(NodeFailure),
     /// Two branches of a group replaced the same field, so that one of the values would be lost. Nothing of the group is
@@ -161,7 +179,7 @@ impl RunError {
     #[must_use]
     pub fn node(&self) -> Option<&str> {
         match self.kind() {
-            RunErrorKind::Closed => None,
+            RunErrorKind::Closed | RunErrorKind::UnknownNode { .. } | RunErrorKind::InsideGroup { .. } => None,
             RunErrorKind::Node(NodeFailure { node, .. })
             | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
@@ -251,6 +269,13 @@ impl fmt::Display for RunErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the app is shut down: it starts no more runs"),
+            Self::UnknownNode { node, suggestion } => {
+                write!(f, "a run cannot start at `{node}`: the graph has no such node")?;
+                suggestion.as_ref().map_or(Ok(()), |suggestion| write!(f, "; did you mean `{suggestion}`?"))
+            }
+            Self::InsideGroup { node, group } => {
+                write!(f, "a run cannot start at `{node}`, which is inside the group `{group}`: start at the group")
+            }
             Self::Node(failure) => failure.fmt(f),
             Self::Conflict { field, nodes: [first, second] } => write!(
                 f,

@@ -48,8 +48,13 @@ impl Progress {
         self.is_committed.store(true, Ordering::Relaxed);
     }
 
+    /// Returns the id of the step.
+    fn at(&self) -> StepId {
+        StepId::new(self.step.load(Ordering::Relaxed))
+    }
+
     pub(super) fn step<'p, S: State, C>(&self, plan: &'p Plan<S, C>) -> &'p Step<S, C> {
-        plan.step(StepId::new(self.step.load(Ordering::Relaxed)))
+        plan.step(self.at())
     }
 
     pub(super) fn is_committed(&self) -> bool {
@@ -57,7 +62,7 @@ impl Progress {
     }
 }
 
-/// Walks a graph, or a subgraph, from its entry to END. The first step receives the failure that led the run to the
+/// Walks a graph, or a subgraph, from the step at which `progress` is to END. The first step receives the failure that led the run to the
 /// subgraph, if it is a fallback.
 pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
@@ -67,7 +72,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     progress: &Progress,
     mut inherited: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
-    let mut at = plan.entry;
+    let mut at = progress.at();
     let mut error: Option<NodeFailure> = None;
     let mut trace = LoopTrace::new(plan);
     let mut on_commit = CommitHook::new(plan);

@@ -16,6 +16,7 @@ use super::{
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
     last_node::LastNode,
     scope::{PathScope, RunContext},
+    start::start_step,
 };
 use crate::{
     config::RunConfig,
@@ -30,6 +31,7 @@ use crate::{
 /// only if its `starter`, a task of the app, still lives.
 pub(super) async fn run<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
+    start: Option<&str>,
     state: S,
     run_id: RunId,
     config: &RunConfig,
@@ -45,7 +47,7 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static>(
     );
     async {
         sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
-        let ended = admit(app, state, run_id, config, starter, sink).await;
+        let ended = admit(app, start, state, run_id, config, starter, sink).await;
         if let Err(error) = &ended {
             // The text contains a node's error, which may panic when it is formatted.
             catch_panic(|| log(error));
@@ -70,12 +72,17 @@ fn log(error: &RunError) {
 /// Walks the graph, unless the app is shutting down and the run is no part of the work that it waits for.
 async fn admit<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
+    start: Option<&str>,
     mut state: S,
     run_id: RunId,
     config: &RunConfig,
     starter: Option<TaskRef>,
     sink: &Sink,
 ) -> Result<S, RunError> {
+    let entry = match start_step(&app.plan, start) {
+        Ok(entry) => entry,
+        Err(kind) => return Err(RunError::new(run_id, kind, LastState::Committed(state))),
+    };
     let is_inside = || starter.is_some_and(|task| app.manager.is_live(task));
     let Some(mut guard) = app.runs.start(run_id, is_inside) else {
         return Err(RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state)));
@@ -99,7 +106,7 @@ async fn admit<S: State, C: Send + Sync + 'static>(
         tasks: &tasks.0,
     };
     let scope = PathScope::new(&context);
-    let progress = Progress::new(app.plan.entry);
+    let progress = Progress::new(entry);
     let ended = {
         let walk = pin!(Some(walk(&app.plan, &app.services, &scope, &mut state, &progress, None)));
         interruptible(walk, signals).await

@@ -14,6 +14,7 @@ mod last_node;
 mod lifecycle;
 mod loops;
 mod scope;
+mod start;
 mod stream;
 pub(crate) mod tracker;
 
@@ -31,15 +32,17 @@ pub use event::{Event, EventKind};
 pub use event_channel::EventWriter;
 pub use stream::RunStream;
 
-/// Runs the graph once. Every run has its own state, token and id, and shares the app's manager and services.
+/// Runs the graph once, from this node or else from the graph's entry. Every run has its own state, token and id, and
+/// shares the app's manager and services.
 pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
+    start: Option<&str>,
     state: S,
     config: RunConfig,
 ) -> Result<S, RunError> {
     let (run_id, config) = with_run_id(config);
     let starter = app.manager.current_task();
-    lifecycle::run(app, state, run_id, &config, starter, &Sink::default()).await
+    lifecycle::run(app, start, state, run_id, &config, starter, &Sink::default()).await
 }
 
 /// Runs the graph once and returns a stream of its events, which drives the run.
@@ -52,7 +55,7 @@ pub(crate) fn stream<S: State, C: Send + Sync + 'static>(
     let (sink, buffer) = Sink::buffered(run_id);
     // Taken here, because another task may read the stream.
     let starter = app.manager.current_task();
-    let run = Box::pin(async move { lifecycle::run(&app, state, run_id, &config, starter, &sink).await });
+    let run = Box::pin(async move { lifecycle::run(&app, None, state, run_id, &config, starter, &sink).await });
     RunStream::new(buffer, run)
 }
 

@@ -67,7 +67,7 @@ async fn an_unknown_node_is_refused_with_a_suggestion_and_the_state() {
         REVIEW -> SUB -> END;
     };
     for (node, suggested, text) in [
-        ("REVEIW", Some("REVIEW"), "the graph has no such node; did you mean `REVIEW`?"),
+        ("REVIEWS", Some("REVIEW"), "the graph has no such node; did you mean `REVIEW`?"),
         ("SUB/c", Some("SUB"), "the graph has no such node; did you mean `SUB`?"),
         ("payment", None, "the graph has no such node"),
         ("END", None, "the graph has no such node"),

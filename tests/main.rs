@@ -25,6 +25,7 @@ mod run_config;
 mod run_errors;
 mod run_faults;
 mod run_limits;
+mod run_metrics;
 mod shutdown;
 mod state_updates;
 mod streams;

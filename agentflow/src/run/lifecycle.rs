@@ -15,6 +15,7 @@ use super::{
     executor::{Progress, walk},
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
     last_node::LastNode,
+    metrics::{self, RunMeter},
     scope::{PathScope, RunContext},
     start::start_step,
 };
@@ -81,12 +82,13 @@ async fn admit<S: State, C: Send + Sync + 'static>(
 ) -> Result<S, RunError> {
     let entry = match start_step(&app.plan, start) {
         Ok(entry) => entry,
-        Err(kind) => return Err(RunError::new(run_id, kind, LastState::Committed(state))),
+        Err(kind) => return Err(rejected(app, run_id, kind, state)),
     };
     let is_inside = || starter.is_some_and(|task| app.manager.is_live(task));
     let Some(mut guard) = app.runs.start(run_id, is_inside) else {
-        return Err(RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state)));
+        return Err(rejected(app, run_id, RunErrorKind::Closed, state));
     };
+    let meter = RunMeter::start(&app.name);
     let mut token = RunToken::new(config);
     let cancel = token.token.clone();
     let signals = StopSignals {
@@ -97,6 +99,7 @@ async fn admit<S: State, C: Send + Sync + 'static>(
     let tasks = OwnTasks::default();
     let context = RunContext {
         id: run_id,
+        graph: &app.name,
         config,
         signals,
         manager: &app.manager,
@@ -122,6 +125,7 @@ async fn admit<S: State, C: Send + Sync + 'static>(
     let failure = match ended {
         Ended::Completed(Ok(())) => {
             token.reached_end = true;
+            meter.ended(None);
             guard.reached_end();
             return Ok(state);
         }
@@ -129,8 +133,15 @@ async fn admit<S: State, C: Send + Sync + 'static>(
         Ended::Interrupted(interrupt) => Failure::new(interrupt.at(current_node()), progress.is_committed()),
         Ended::Panicked(source) => Failure::new(RunErrorKind::Node(NodeFailure::new(current_node(), source)), false),
     };
+    meter.ended(Some(&failure.kind));
     let last = if failure.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
     Err(RunError::new(run_id, failure.kind, last))
+}
+
+/// Returns the error of a run that does not start.
+fn rejected<S: State, C>(app: &App<S, C>, run_id: RunId, reason: RunErrorKind, state: S) -> RunError {
+    metrics::rejected(&app.name, &reason);
+    RunError::new(run_id, reason, LastState::Committed(state))
 }
 
 /// The tasks that are bound to the run. When the run ends or is dropped, the tasks that must end with it are cancelled.

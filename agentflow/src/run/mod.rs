@@ -13,6 +13,7 @@ mod join_all;
 mod last_node;
 mod lifecycle;
 mod loops;
+mod metrics;
 mod scope;
 mod start;
 mod stream;

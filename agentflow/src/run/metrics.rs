@@ -10,6 +10,7 @@ pub(super) use off::{AttemptMeter, RunMeter, rejected};
 pub(super) use on::{AttemptMeter, RunMeter, rejected};
 
 #[cfg(not(feature = "metrics"))]
+#[allow(clippy::unused_self, reason = "a meter has no state without the feature")]
 mod off {
     use std::sync::Arc;
 

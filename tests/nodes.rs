@@ -372,17 +372,17 @@ async fn a_node_that_wraps_another_one_runs_it_more_than_once() {
         state.pages += 1;
         state.pages > 10
     }
+    #[node]
+    async fn counts(state: &Report, events: &EventWriter) -> ReportUpdate {
+        events.emit("counted", state.pages).await;
+        Report::update().notes(["counted".to_owned()])
+    }
     assert_eq!(run(Again(in_place {})).await.unwrap().pages, 2);
     assert_eq!(run(Again(by_value {})).await.unwrap().pages, 2);
     assert_eq!(run(Again(by_update {})).await.unwrap().pages, 2);
     let app = graph! { node IT = (Again(routes {})); IT -> match { true => END, false => IT } };
     assert_eq!(app.invoke(Report::default(), RunConfig::new()).await.unwrap().pages, 12);
 
-    #[node]
-    async fn counts(state: &Report, events: &EventWriter) -> ReportUpdate {
-        events.emit("counted", state.pages).await;
-        Report::update().notes(["counted".to_owned()])
-    }
     let app = graph! { node IT = (Again(counts {})); START -> { IT, by_update } -> END };
     let mut run = app.stream(Report::default(), RunConfig::new());
     let mut counted = 0;

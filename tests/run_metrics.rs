@@ -24,7 +24,7 @@ async fn slow(_state: &AgentState) {
 
 #[node]
 async fn stuck(_state: &AgentState) {
-    pending().await
+    pending::<()>().await;
 }
 
 #[node]

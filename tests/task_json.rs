@@ -4,7 +4,7 @@ use std::{future::pending, time::Duration};
 
 use agentflow::{
     AgentState, BackgroundTaskManager, NodeError, RetryPolicy, RunConfig, RunId, TaskContext, graph, node,
-    task::{OnDuplicateKey, TaskEvent, TaskId, TaskManagerOptions},
+    task::{OnDuplicateKey, TaskEvent, TaskId, TaskManagerOptions, TimeoutKind},
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -109,7 +109,7 @@ async fn the_words_are_those_of_logs_and_metrics() {
     tasks.cancel_all().await;
     for end in tasks.recently_finished() {
         assert_eq!(to_json(&end.outcome()), end.outcome().as_str());
-        assert_eq!(to_json(&end.limit()), json!(end.limit().map(|limit| limit.as_str())));
+        assert_eq!(to_json(&end.limit()), json!(end.limit().map(TimeoutKind::as_str)));
     }
 }
 

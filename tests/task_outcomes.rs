@@ -66,6 +66,7 @@ async fn texts_and_anyhow_errors_are_errors() {
 #[tokio::test(start_paused = true)]
 async fn a_node_and_a_task_may_share_a_function() {
     async fn send_invoice(to: &'static str) -> Result<&'static str, NodeError> {
+        tokio::task::yield_now().await;
         if to.is_empty() { Err(NoRoute("nobody"))? } else { Ok(to) }
     }
 

@@ -30,7 +30,7 @@ pub struct NodeContext<'a, S, C = ()> {
     pub(crate) is_written: &'a AtomicBool,
 }
 
-/// The inputs of a node in a group. A node that wraps another one passes on a copy.
+/// The inputs of a node in a group. A node that wraps another one passes on a clone.
 #[derive(Debug)]
 pub struct ParallelContext<'a, S, C = ()> {
     /// The state as it was at the fork, with the updates of the branch itself.
@@ -152,11 +152,10 @@ impl<S, C> NodeContext<'_, S, C> {
 // Not derived: the state and the services need not be `Clone`.
 impl<S, C> Clone for ParallelContext<'_, S, C> {
     fn clone(&self) -> Self {
-        *self
+        let Self { state, config, services, cancel, events, invocation } = *self;
+        Self { state, config, services, cancel, events, invocation }
     }
 }
-
-impl<S, C> Copy for ParallelContext<'_, S, C> {}
 
 impl<'a, S, C> ParallelContext<'a, S, C> {
     pub(crate) fn new(state: &'a S, services: &'a C, invocation: &'a Invocation<'a>) -> Self {

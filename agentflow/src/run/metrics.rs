@@ -54,7 +54,7 @@ mod on {
     pub(crate) fn rejected(graph: &Arc<str>, reason: &RunErrorKind) {
         let graph = SharedString::from_shared(Arc::clone(graph));
         catch_panic(|| {
-            counter!("agentflow_runs_rejected_total", "graph" => graph, "reason" => outcome(reason)).increment(1)
+            counter!("agentflow_runs_rejected_total", "graph" => graph, "reason" => outcome(reason)).increment(1);
         });
     }
 

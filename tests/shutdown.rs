@@ -554,6 +554,17 @@ async fn the_longest_shutdown_timeout_waits_for_every_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_report_prints_twenty_lines_at_most() {
+    let app = stuck();
+    for _ in 0..100 {
+        app.task_manager().create_task(pending::<()>()).name("upload").spawn().unwrap();
+    }
+    let text = app.stop().await.to_string();
+    assert_eq!(text.lines().count(), 20, "{text}");
+    assert!(text.ends_with("\n         … and 84 more"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_report_reads_as_text() {
     let app = stuck();
     drop(start(&app));

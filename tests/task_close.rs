@@ -68,6 +68,42 @@ async fn what_still_runs_when_the_bound_is_over_is_cut_off_and_named() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_report_prints_twenty_lines_at_most_and_keeps_all_tasks() {
+    for (tasks_left, last) in
+        [(19, "unfinished: stuck #19 (cancelled after 0.0ns)"), (20, "… and 2 more"), (9_720, "… and 9,702 more")]
+    {
+        let tasks = BackgroundTaskManager::new();
+        for _ in 0..tasks_left {
+            tasks.create_task(pending::<()>()).name("stuck").spawn().unwrap();
+        }
+        let report = tasks.close(Some(Duration::ZERO)).await;
+        assert_eq!(report.unfinished.len(), tasks_left);
+        let text = report.to_string();
+        assert_eq!((text.lines().count(), text.lines().last()), (20, Some(&*format!("  {last}"))), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_and_a_list_count_the_tasks_that_they_do_not_print() {
+    let tasks = BackgroundTaskManager::new();
+    for _ in 0..30 {
+        tasks.create_task(pending::<()>()).name("stuck").spawn().unwrap();
+    }
+    let error = tasks.wait_for_all(Some(Duration::ZERO)).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("30 background tasks still run: stuck #1 (for 0.0ns), stuck #2"), "{text}");
+    assert!(text.ends_with(", stuck #20 (for 0.0ns), … and 10 more"), "{text}");
+
+    let closer = |task: TaskContext| async move {
+        let report = task.manager().close(Some(Duration::ZERO)).await;
+        assert_eq!((report.unfinished.len(), report.still_running.len()), (30, 1));
+        let text = report.to_string();
+        assert!(text.ends_with("\n  … and 13 more, of which 1 still runs"), "{text}");
+    };
+    tasks.create_task_with_context(closer).spawn().unwrap().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spawn_after_close_is_refused_and_its_future_dropped_unpolled() {
     let tasks = BackgroundTaskManager::new();
     tasks.close(None).await;

@@ -75,9 +75,11 @@ mod node;
 mod retry;
 pub mod run;
 mod run_id;
+mod seconds;
 pub mod shutdown;
 mod span;
 pub mod state;
+mod suggest;
 mod sync;
 pub mod task;
 
@@ -175,6 +177,7 @@ pub use agentflow_macros::node;
 /// | `type State = S;` | the state, where it cannot be inferred from the nodes |
 /// | `name = "support";` | the name of the graph in spans |
 /// | `compile { key: value }` | [`CompileOptions`]: each key is a method, a duration may be written `30s`, `1.5s`, `200ms`, `5m`, `1h` |
+/// | `compile { on_commit: f }` | [`StateGraph::on_commit`]: calls `f` after each committed node |
 /// | `crate = path;` | the path of a re-exported agentflow |
 ///
 /// A node has one outgoing edge, one `match` or one group. The order of the statements matters only for the default entry.

@@ -1,14 +1,19 @@
 //! Shutdown: the signals that stop a process, and the report of an app that was shut down.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, from_fn},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::join_all;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
     graph::outline::NestedManager,
     run::tracker::RunTracker,
-    task::{BackgroundTaskManager, CloseReport},
+    task::{BackgroundTaskManager, CloseReport, MAX_PRINTED},
 };
 
 pub use crate::run::tracker::RunsReport;
@@ -73,10 +78,11 @@ impl fmt::Display for Signal {
 }
 
 /// The outcome of a shutdown, for the app's runs and background tasks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// The time from the first call until the app was down.
+    /// The time from the first call until the app was down. Serialized as seconds.
+    #[serde(with = "crate::seconds")]
     pub elapsed: Duration,
     /// The outcome of the runs.
     pub runs: RunsReport,
@@ -87,7 +93,7 @@ pub struct ShutdownReport {
 }
 
 /// The outcome of the background tasks of a graph that is a node, and has a task manager of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct NestedTasks {
     /// The node; inside a subgraph `SUBGRAPH/NODE`.
@@ -96,18 +102,29 @@ pub struct NestedTasks {
     pub tasks: CloseReport,
 }
 
+/// The number of nested graphs whose tasks are printed.
+const MAX_NESTED: usize = 6;
+
+/// Two lines for the app and its runs, those of the tasks' [`CloseReport`], and one for each of the first nested graphs: 20
+/// lines at most.
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RunsReport { ended, unfinished, still_running } = &self.runs;
         // The lines of the unfinished tasks are indented below the line of the tasks.
-        let indented = |tasks: &CloseReport| tasks.to_string().replace('\n', "\n       ");
+        let indented = |tasks: &dyn fmt::Display| tasks.to_string().replace('\n', "\n       ");
         write!(f, "shut down in {:.1?}", self.elapsed)?;
         write!(f, "\n  runs:  {ended} ended, {} unfinished, {} still running", unfinished.len(), still_running.len())?;
-        write!(f, "\n  tasks: {}", indented(&self.tasks))?;
-        for NestedTasks { node, tasks } in &self.nested {
-            write!(f, "\n  tasks of `{node}`: {}", indented(tasks))?;
+        // Each nested graph has at least one line.
+        let max = MAX_PRINTED - 2 - self.nested.len().min(MAX_NESTED);
+        let tasks = from_fn(|f| self.tasks.write_lines(f, max));
+        write!(f, "\n  tasks: {}", indented(&tasks))?;
+        for NestedTasks { node, tasks } in self.nested.iter().take(MAX_NESTED) {
+            write!(f, "\n  tasks of `{node}`: {}", from_fn(|f| tasks.write_summary(f)))?;
         }
-        Ok(())
+        match self.nested.len().saturating_sub(MAX_NESTED) {
+            0 => Ok(()),
+            more => write!(f, "\n  … and the tasks of {more} more nested graphs"),
+        }
     }
 }
 

@@ -187,6 +187,7 @@ impl Known<'_> {
         let mut ends = BTreeMap::new();
         let mut failed: BTreeMap<u64, u32> = BTreeMap::new();
         let mut rejected: BTreeMap<String, usize> = BTreeMap::new();
+        let mut unused = 0;
         for line in &self.lines {
             match line {
                 Line::Ended { id, outcome, has_error } => {
@@ -199,6 +200,12 @@ impl Known<'_> {
                     check!(faults, u64::from(*failed) == *attempt, "task {id} failed {failed} times: {line:?}");
                 }
                 Line::Rejected { reason } => *rejected.entry(reason.clone()).or_default() += 1,
+                Line::Other(message) if message.contains("`max_running_named`") => {
+                    unused += 1;
+                    let is_true = self.program.limits.max_limited.is_some()
+                        && records.values().all(|end| end.name() != NAMES[LIMITED]);
+                    check!(faults, is_true && unused == 1, "a limit that was used, or line {unused} of it: {message}");
+                }
                 Line::Other(message) => {
                     let is_known = matches!(self.program.ending, Ending::DropManager | Ending::ShutDownRuntime)
                         && message.contains("dropped without");

@@ -3,6 +3,7 @@
 use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
+    commit::{Commit, OnCommit},
     options::NodeOptions,
     outline::Outline,
     plan::{ErasedNode, ErasedParallelNode, RoutedNode, Router},
@@ -104,6 +105,7 @@ pub struct StateGraph<S, C = ()> {
     pub(super) options: Vec<OptionsDeclaration>,
     pub(super) edges: Vec<EdgeDeclaration>,
     pub(super) routes: Vec<RouteDeclaration<S>>,
+    pub(super) on_commit: Option<OnCommit<S>>,
     pub(super) created: Caller,
 }
 
@@ -170,6 +172,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
             options: Vec::new(),
             edges: Vec::new(),
             routes: Vec::new(),
+            on_commit: None,
             created: Location::caller(),
         }
     }
@@ -304,6 +307,53 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         duplicates: Vec<Arc<str>>,
     ) -> &mut Self {
         self.routes.push(RouteDeclaration { from, router, arms, duplicates, location: Location::caller() });
+        self
+    }
+
+    /// Sets a function that is called after each committed node, for example to save the state; in `graph!` it is the key
+    /// `on_commit` of `compile { .. }`. A second call replaces the first.
+    ///
+    /// It is called on the main path: after a node has succeeded and its decision is taken, and after the branches of a
+    /// group were joined, but for no node inside a group. [`Commit`] has the node, the next node and the state, which a
+    /// later run may [continue from](crate::CompiledGraph::invoke_from). A node that failed is not reported; its fallback
+    /// is.
+    ///
+    /// The run waits for the function, and a function that blocks, blocks the thread: hand the work over, to a channel or
+    /// to a background task. If the function panics, the run goes on, and its first panic in a run is logged.
+    ///
+    /// In a nested graph, this function is called once, when the nested graph has reached its `END`. A nested
+    /// [`CompiledGraph`](crate::CompiledGraph) with a function of its own calls that for its own nodes, with its own names
+    /// and state. The outer run may still undo those commits: by a retry of the nested graph, by its fallback, or because
+    /// the group that it is in fails.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use agentflow::{AgentState, RunConfig, graph, node};
+    ///
+    /// #[node]
+    /// async fn plan(_state: &mut AgentState) {}
+    ///
+    /// #[node]
+    /// async fn write(_state: &mut AgentState) {}
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (commits, saved) = mpsc::channel();
+    /// let app = graph! {
+    ///     type State = AgentState;
+    ///     plan -> write -> END;
+    ///     compile { on_commit: move |commit| {
+    ///         _ = commits.send((commit.node.to_owned(), commit.next.map(str::to_owned)));
+    ///     } }
+    /// };
+    /// app.invoke(AgentState::default(), RunConfig::new()).await?;
+    /// assert_eq!(saved.recv()?, ("plan".into(), Some("write".into())));
+    /// assert_eq!(saved.recv()?, ("write".into(), None));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_commit(&mut self, hook: impl Fn(Commit<'_, S>) + Send + Sync + 'static) -> &mut Self {
+        self.on_commit = Some(Box::new(hook));
         self
     }
 

@@ -56,7 +56,54 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// Dropping the future cancels the run: the running node is dropped at its current await, and no further node starts.
     pub async fn invoke(&self, state: S, config: RunConfig) -> Result<S, RunError> {
-        run::run(&self.app, state, config).await
+        run::run(&self.app, None, state, config).await
+    }
+
+    /// Runs the graph as [`invoke`](Self::invoke) does, but from this node or group, with a state that it would have
+    /// there. What stands before it does not run.
+    ///
+    /// [`StateGraph::on_commit`](crate::StateGraph::on_commit) hands out such states, with the names at which runs
+    /// continue: together the two are a checkpointer.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, Message, RunConfig, graph, node};
+    ///
+    /// #[node]
+    /// async fn plan(state: &mut AgentState) {
+    ///     state.context.push(Message::assistant("a plan"));
+    /// }
+    ///
+    /// #[node]
+    /// async fn write(state: &mut AgentState) {
+    ///     state.context.push(Message::assistant("a report"));
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), agentflow::RunError> {
+    /// let app = graph! { plan -> write -> END };
+    /// let state = app.invoke_from("write", AgentState::default(), RunConfig::new()).await?;
+    /// assert_eq!(state.context[0].text(), "a report");
+    ///
+    /// let error = app.invoke_from("wrote", state, RunConfig::new()).await.unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "a run cannot start at `wrote`: the graph has no such node; did you mean `write`?",
+    /// );
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`invoke`](Self::invoke); [`UnknownNode`](crate::run::RunErrorKind::UnknownNode) if the graph has no node or
+    /// group of this name, and [`InsideGroup`](crate::run::RunErrorKind::InsideGroup) if the node is in a group, which only
+    /// runs as a whole.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the run.
+    pub async fn invoke_from(&self, node: &str, state: S, config: RunConfig) -> Result<S, RunError> {
+        run::run(&self.app, Some(node), state, config).await
     }
 
     /// Runs the graph as [`invoke`](Self::invoke) does, in a tokio task of its own, and returns a stream of its events.

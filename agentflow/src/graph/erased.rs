@@ -54,6 +54,7 @@ pub struct ErasedGraph<S: State>(Arc<dyn Erased<S>>);
 /// The methods of a compiled graph that do not name its services.
 trait Erased<S: State>: fmt::Debug + Send + Sync {
     fn invoke(&self, state: S, config: RunConfig) -> BoxFuture<'_, Result<S, RunError>>;
+    fn invoke_from<'a>(&'a self, node: &'a str, state: S, config: RunConfig) -> BoxFuture<'a, Result<S, RunError>>;
     fn stream(&self, state: S, config: RunConfig) -> RunStream<S>;
     fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError>;
     fn is_closed(&self) -> bool;
@@ -74,6 +75,10 @@ trait Erased<S: State>: fmt::Debug + Send + Sync {
 impl<S: State, C: Send + Sync + 'static> Erased<S> for CompiledGraph<S, C> {
     fn invoke(&self, state: S, config: RunConfig) -> BoxFuture<'_, Result<S, RunError>> {
         Box::pin(self.invoke(state, config))
+    }
+
+    fn invoke_from<'a>(&'a self, node: &'a str, state: S, config: RunConfig) -> BoxFuture<'a, Result<S, RunError>> {
+        Box::pin(self.invoke_from(node, state, config))
     }
 
     fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
@@ -134,6 +139,19 @@ impl<S: State> ErasedGraph<S> {
     /// Dropping the future cancels the run.
     pub async fn invoke(&self, state: S, config: RunConfig) -> Result<S, RunError> {
         self.0.invoke(state, config).await
+    }
+
+    /// Runs the graph from a node; see [`CompiledGraph::invoke_from`].
+    ///
+    /// # Errors
+    ///
+    /// As [`CompiledGraph::invoke_from`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the run.
+    pub async fn invoke_from(&self, node: &str, state: S, config: RunConfig) -> Result<S, RunError> {
+        self.0.invoke_from(node, state, config).await
     }
 
     /// Runs the graph and returns its events as a stream; see [`CompiledGraph::stream`].

@@ -15,7 +15,7 @@ use crate::state::State;
 /// Checks the graph and lowers it.
 pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>, Outline), BuildError> {
     let CheckedGraph { entry, steps: checked, nesting } = validate(&graph)?;
-    let StateGraph { name, steps, routes, .. } = graph;
+    let StateGraph { name, steps, routes, on_commit, .. } = graph;
     let mut routers: HashMap<Arc<str>, Option<Box<dyn Router<S>>>> =
         routes.into_iter().map(|route| (route.from, route.router)).collect();
     let lower_step = |(declared, checked): (StepDeclaration<S, C>, CheckedStep)| {
@@ -43,7 +43,7 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
         next.into_iter().any(|next| matches!(next, Next::Step(next) if next.index() <= index))
     };
     let may_loop = steps.iter().enumerate().any(leads_back);
-    Ok((Plan { steps, entry, may_loop }, outline))
+    Ok((Plan { steps, entry, may_loop, on_commit }, outline))
 }
 
 fn outline_of<S: State, C>(step: &Step<S, C>) -> OutlineStep {

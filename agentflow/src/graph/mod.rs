@@ -3,6 +3,7 @@
 
 pub(crate) mod app;
 mod builder;
+pub(crate) mod commit;
 mod compiled;
 mod dot;
 mod erased;
@@ -13,13 +14,13 @@ pub(crate) mod options;
 pub(crate) mod outline;
 pub(crate) mod plan;
 mod subgraph;
-mod suggest;
 #[cfg(feature = "svg")]
 mod svg;
 pub(crate) mod topology;
 mod validate;
 
 pub use builder::{END, EdgeSource, EdgeTarget, START, StateGraph};
+pub use commit::Commit;
 pub use compiled::CompiledGraph;
 pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{retry::RetryPolicy, task::BackgroundTaskManager};
 
-/// Options of a compiled graph; in `graph!` these are the keys of `compile { .. }`.
+/// Options of a compiled graph; in `graph!` these are the keys of `compile { .. }`. Its key `on_commit` is
+/// [`StateGraph::on_commit`](crate::StateGraph::on_commit) instead, which knows the type of the state.
 ///
 /// ```
 /// use std::time::Duration;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::{
+    commit::OnCommit,
     options::NodeOptions,
     outline::{Edge, Outline},
     topology::StepId,
@@ -22,6 +23,8 @@ pub(crate) struct Plan<S: State, C> {
     pub(crate) entry: StepId,
     /// Set if a walk may visit a step twice. Every loop has an edge back to the same or to an earlier step.
     pub(crate) may_loop: bool,
+    /// Called after each committed step.
+    pub(crate) on_commit: Option<OnCommit<S>>,
 }
 
 /// A node or a group, with its outgoing edges.

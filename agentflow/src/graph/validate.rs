@@ -7,10 +7,9 @@ use super::{
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
     outline::Edge,
-    suggest,
     topology::{Next, StepEdges, StepId, Topology, Violation},
 };
-use crate::state::State;
+use crate::{state::State, suggest};
 
 /// The number of graphs and groups that may be inside each other. A level takes up to 20 KiB of stack in a debug build,
 /// and the threads of tokio have 2 MiB, most of which is left to the nodes.

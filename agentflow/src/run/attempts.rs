@@ -15,6 +15,7 @@ use super::{
     event::EventKind,
     executor::CommitMark,
     invocation::Invocation,
+    metrics::AttemptMeter,
     scope::PathScope,
 };
 use crate::{
@@ -245,6 +246,7 @@ async fn run_attempt<A: Attempt>(
     let sink = scope.run.sink;
     scope.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
     let started = Instant::now();
+    let meter = AttemptMeter::start(scope.run.graph, path);
     let span = GuardedSpan::new(|| tracing::info_span!("agentflow.node", node = &**path, attempt));
     let mut running = span.instrument(node.start(invocation));
     let result = guarded(Pin::new(&mut running), timeout, |cx| invocation.events.poll_waited(cx), node_error).await;
@@ -253,6 +255,7 @@ async fn run_attempt<A: Attempt>(
     match result.and_then(|output| node.route(output)) {
         Ok(output) => {
             node.commit();
+            meter.ended(None);
             // The event is written without waiting for the reader: the next node waits before it starts.
             if let Some(fields) = invocation.events.take_changes() {
                 sink.push(|| EventKind::Updated { node: path.to_string(), fields });
@@ -260,7 +263,10 @@ async fn run_attempt<A: Attempt>(
             sink.push(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() });
             Ok(output)
         }
-        Err(source) => Err(FailedAttempt { source, elapsed: started.elapsed() }),
+        Err(source) => {
+            meter.ended(Some(&source));
+            Err(FailedAttempt { source, elapsed: started.elapsed() })
+        }
     }
 }
 

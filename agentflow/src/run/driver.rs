@@ -41,10 +41,10 @@ pub(super) fn start<S: State, C: Send + Sync + 'static>(
     let (sink, events) = Sink::buffered(new.id);
     sink.push(|| EventKind::RunStarted { graph: app.name.to_string() });
     if !new.is_accepted() {
-        return Err(Refused { error: new.refuse(state, RunErrorKind::Closed, &sink), events });
+        return Err(Refused { error: new.refuse(&app, state, RunErrorKind::Closed, &sink), events });
     }
     let Some(runtime) = Handle::try_current().ok().or_else(|| app.manager.runtime()) else {
-        return Err(Refused { error: new.refuse(state, RunErrorKind::NoRuntime, &sink), events });
+        return Err(Refused { error: new.refuse(&app, state, RunErrorKind::NoRuntime, &sink), events });
     };
     let (sender, result) = oneshot::channel();
     let stream = RunStream::new(events, new.attach_reader(), result);

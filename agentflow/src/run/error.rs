@@ -40,6 +40,24 @@ pub enum RunErrorKind {
     Closed,
     /// A streamed run has no tokio runtime: it was started outside of one, or its runtime was shut down.
     NoRuntime,
+    /// The graph has no node of the name at which [`invoke_from`](crate::CompiledGraph::invoke_from) was to start; the run
+    /// did not start.
+    #[non_exhaustive]
+    UnknownNode {
+        /// The name.
+        node: Arc<str>,
+        /// The node that may have been meant.
+        suggestion: Option<Arc<str>>,
+    },
+    /// The node at which [`invoke_from`](crate::CompiledGraph::invoke_from) was to start is inside a group, which only runs
+    /// as a whole; the run did not start.
+    #[non_exhaustive]
+    InsideGroup {
+        /// The node.
+        node: Arc<str>,
+        /// The group, at which a run can start.
+        group: Arc<str>,
+    },
     /// A node returned an error, panicked or timed out.
     Node(NodeFailure),
     /// Two branches of a group replaced the same field, so that one of the values would be lost. Nothing of the group is
@@ -156,7 +174,10 @@ impl RunError {
     #[must_use]
     pub fn node(&self) -> Option<&str> {
         match self.kind() {
-            RunErrorKind::Closed | RunErrorKind::NoRuntime => None,
+            RunErrorKind::Closed
+            | RunErrorKind::NoRuntime
+            | RunErrorKind::UnknownNode { .. }
+            | RunErrorKind::InsideGroup { .. } => None,
             RunErrorKind::Node(NodeFailure { node, .. })
             | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
@@ -256,6 +277,13 @@ impl fmt::Display for RunErrorKind {
             Self::NoRuntime => f.write_str(
                 "there is no tokio runtime for the run: start it inside of a runtime, and read it before the runtime ends",
             ),
+            Self::UnknownNode { node, suggestion } => {
+                write!(f, "a run cannot start at `{node}`: the graph has no such node")?;
+                suggestion.as_ref().map_or(Ok(()), |suggestion| write!(f, "; did you mean `{suggestion}`?"))
+            }
+            Self::InsideGroup { node, group } => {
+                write!(f, "a run cannot start at `{node}`, which is inside the group `{group}`: start at the group")
+            }
             Self::Node(failure) => failure.fmt(f),
             Self::Conflict { field, nodes: [first, second] } => write!(
                 f,

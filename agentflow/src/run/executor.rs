@@ -6,6 +6,7 @@ use tokio::task::consume_budget;
 
 use super::{
     attempts::{SequentialAttempt, routed, run_attempts},
+    commit_hook::CommitHook,
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     group::run_group,
@@ -72,13 +73,18 @@ impl Progress {
         self.step.store(step.index(), Ordering::Relaxed);
     }
 
+    /// Returns the id of the step.
+    fn at(&self) -> StepId {
+        StepId::new(self.step.load(Ordering::Relaxed))
+    }
+
     pub(super) fn step<'p, S: State, C>(&self, plan: &'p Plan<S, C>) -> &'p Step<S, C> {
-        plan.step(StepId::new(self.step.load(Ordering::Relaxed)))
+        plan.step(self.at())
     }
 }
 
-/// Walks a graph, or a subgraph, from its entry to END; the `progress` is that of the run's own graph. The first step receives the failure that led the run to the
-/// subgraph, if it is a fallback.
+/// Walks a graph, or a subgraph, to END: from its entry, or from the step at which `progress`, that of the run's own graph,
+/// is. The first step receives the failure that led the run to the subgraph, if it is a fallback.
 pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     services: &C,
@@ -88,9 +94,10 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     progress: Option<&Progress>,
     mut inherited: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
-    let mut at = plan.entry;
+    let mut at = progress.map_or(plan.entry, Progress::at);
     let mut error: Option<NodeFailure> = None;
     let mut trace = LoopTrace::new(plan);
+    let mut on_commit = CommitHook::new(plan);
     loop {
         let step = plan.step(at);
         if let Some(progress) = progress {
@@ -140,6 +147,11 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 },
             });
         }
+        let next = match to {
+            Next::Step(to) => Some(plan.step(*to)),
+            Next::End => None,
+        };
+        on_commit.call(step, next, scope.run, state);
         match to {
             Next::Step(to) => at = *to,
             // Nothing is awaited between the success of the last node and the end, so that no interrupt comes between.

@@ -15,6 +15,7 @@ use super::{
     executor::{Progress, walk},
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
     last_node::LastNode,
+    metrics::{self, RunMeter},
     scope::{PathScope, RunContext},
     tracker::{RunGuard, RunTracker},
 };
@@ -73,7 +74,15 @@ impl<T: Deref<Target = RunTracker>> NewRun<T> {
     }
 
     /// Reports the end of a run that does not begin.
-    pub(super) fn refuse<S: State>(&self, state: S, kind: RunErrorKind, sink: &Sink) -> RunError {
+    pub(super) fn refuse<S: State, C>(
+        &mut self,
+        app: &App<S, C>,
+        state: S,
+        kind: RunErrorKind,
+        sink: &Sink,
+    ) -> RunError {
+        self.guard = None;
+        metrics::rejected(&app.name, &kind);
         let failure = Failure::committed(kind);
         catch_panic(|| self.span.in_scope(|| log(&failure, sink)));
         sink.push(|| EventKind::RunEnded { error: Some(text_of(&failure)) });
@@ -104,7 +113,10 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
                 }
                 ended
             }
-            None => Err(Failure::committed(RunErrorKind::Closed)),
+            None => {
+                metrics::rejected(&app.name, &RunErrorKind::Closed);
+                Err(Failure::committed(RunErrorKind::Closed))
+            }
         };
         unfinished.has_ended = true;
         if let Err(failure) = &ended {
@@ -139,13 +151,16 @@ pub(super) fn log(error: &Failure, sink: &Sink) {
             tracing::debug!(%error, "run cancelled: its reader went away");
         }
         RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
-        RunErrorKind::Closed | RunErrorKind::NoRuntime => tracing::warn!(%error, "run rejected"),
+        RunErrorKind::Closed
+        | RunErrorKind::NoRuntime
+        | RunErrorKind::UnknownNode { .. }
+        | RunErrorKind::InsideGroup { .. } => tracing::warn!(%error, "run rejected"),
         RunErrorKind::ShutDown { .. } => tracing::warn!(%error, "run stopped by a shutdown"),
         _ => tracing::error!(%error, "run failed"),
     }
 }
 
-/// Walks the graph from its entry to the end.
+/// Walks the graph from the step at which `progress` is to the end.
 async fn walk_through<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
     state: &mut S,
@@ -155,6 +170,7 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     caller: Option<&CancellationToken>,
     sink: &Sink,
 ) -> Result<(), Box<Failure>> {
+    let meter = RunMeter::start(&app.name);
     let mut token = RunToken::new(caller);
     let cancel = token.token.clone();
     let signals = StopSignals {
@@ -165,6 +181,7 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     let tasks = OwnTasks::default();
     let context = RunContext {
         id: run_id,
+        graph: &app.name,
         config,
         signals,
         manager: &app.manager,
@@ -187,7 +204,7 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
         tasks.wait(caller, signals).await;
     }
     let current_node = || context.last_node.within(&app.plan, progress.step(&app.plan));
-    match ended {
+    let ended = match ended {
         Ended::Completed(Ok(())) => {
             token.reached_end = true;
             Ok(())
@@ -199,7 +216,9 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
         Ended::Panicked(source) => {
             Err(Failure::new(RunErrorKind::Node(NodeFailure::new(current_node(), source)), false))
         }
-    }
+    };
+    meter.ended(ended.as_ref().err().map(|failure| &failure.kind));
+    ended
 }
 
 /// The tasks that are bound to the run. When the run ends or is dropped, the tasks that must end with it are cancelled.

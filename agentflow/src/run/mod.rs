@@ -1,6 +1,7 @@
 //! Runs: the executor walks a compiled graph from node to node.
 
 mod attempts;
+mod commit_hook;
 mod driver;
 pub(crate) mod error;
 mod event;
@@ -13,7 +14,9 @@ mod join_all;
 mod last_node;
 mod lifecycle;
 mod loops;
+mod metrics;
 mod scope;
+mod start;
 mod stream;
 pub(crate) mod tracker;
 
@@ -24,6 +27,7 @@ use driver::Refused;
 use event_channel::Sink;
 use executor::Progress;
 use lifecycle::NewRun;
+use start::start_step;
 
 pub use crate::{
     config::{ConfigValueError, RunConfig},
@@ -34,15 +38,22 @@ pub use event::{Event, EventKind};
 pub use event_channel::EventWriter;
 pub use stream::{RunEnd, RunEvents, RunStream};
 
-/// Runs the graph once. Every run has its own state, token and id, and shares the app's manager and services.
+/// Runs the graph once, from this node or else from the graph's entry. Every run has its own state, token and id, and
+/// shares the app's manager and services.
 pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
+    start: Option<&str>,
     mut state: S,
     config: RunConfig,
 ) -> Result<S, RunError> {
     let mut new = NewRun::admit(app, &*app.runs, config);
-    let progress = Progress::new(app.plan.entry);
-    match lifecycle::run(app, &mut state, &progress, &mut new, &Sink::default()).await {
+    let sink = Sink::default();
+    let entry = match start_step(&app.plan, start) {
+        Ok(entry) => entry,
+        Err(kind) => return Err(new.refuse(app, state, kind, &sink)),
+    };
+    let progress = Progress::new(entry);
+    match lifecycle::run(app, &mut state, &progress, &mut new, &sink).await {
         Ok(()) => Ok(state),
         Err(failure) => Err(failure.into_error(new.id, state)),
     }

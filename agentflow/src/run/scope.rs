@@ -25,6 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct RunContext<'a> {
     pub(crate) id: RunId,
+    /// The name of the run's graph.
+    pub(crate) graph: &'a Arc<str>,
     pub(crate) config: &'a RunConfig,
     pub(crate) signals: StopSignals<'a>,
     pub(crate) manager: &'a BackgroundTaskManager,

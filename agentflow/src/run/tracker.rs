@@ -2,6 +2,7 @@
 
 use std::{cell::RefCell, future::poll_fn, ops::Deref, pin::pin, sync::OnceLock, time::Duration};
 
+use serde::Serialize;
 use slab::Slab;
 use tokio::{
     sync::{Notify, SetOnce},
@@ -11,7 +12,7 @@ use tokio::{
 use crate::{run_id::RunId, sync::Mutex};
 
 /// The outcome of the runs that were active when the app was shut down.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RunsReport {
     /// The number of runs that ended on their own.

@@ -67,6 +67,7 @@ use crate::run_id::RunId;
 /// | background task dropped to make room for another one | warn | those of an end |
 /// | background task failed, and will be tried again | warn | `name`, `id`, `attempt`, `retry_in`, `error`, (`run`, `node`, `context`, `key`) |
 /// | background task rejected | debug | `name`, `reason` |
+/// | no background task had the name that `max_running_named` limits | warn | `name`, (`did_you_mean`) |
 /// | the task manager was dropped without being closed: … | warn | `count`, `tasks` (the names and ids of the first 20) |
 ///
 /// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,
@@ -341,8 +342,8 @@ impl BackgroundTaskManager {
         self.registry.infos(&Selection::OfRun(run))
     }
 
-    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many are
-    /// retained.
+    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many of each name
+    /// are retained; those that did not complete are retained longest.
     #[must_use]
     pub fn recently_finished(&self) -> Vec<FinishedTask> {
         self.registry.lock().recently_finished()

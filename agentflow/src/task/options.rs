@@ -154,8 +154,12 @@ impl TaskManagerOptions {
         }
     }
 
-    /// Sets how many finished tasks [`recently_finished`](crate::BackgroundTaskManager::recently_finished) retains; 256
-    /// by default.
+    /// Sets how many finished tasks of each name
+    /// [`recently_finished`](crate::BackgroundTaskManager::recently_finished) retains; 256 by default.
+    ///
+    /// The tasks of all names together are at most 16 times as many. Where there are too many, of a name or of all, the
+    /// oldest completed task is forgotten first, and the oldest that did not complete only if there is no other. The task
+    /// that ended last is always retained, unless the number is zero.
     #[must_use]
     pub fn history(mut self, tasks: usize) -> Self {
         self.history = tasks;
@@ -200,6 +204,9 @@ impl TaskManagerOptions {
 
     /// Limits how many tasks of this name may run at once, within [`max_running`](Self::max_running). Queued tasks of
     /// this name don't hold up the tasks of other names. Zero counts as one.
+    ///
+    /// The name is compared exactly. If no task has it until the manager is closed, a warning suggests the name that may
+    /// have been meant.
     #[must_use]
     pub fn max_running_named(mut self, name: impl Into<Cow<'static, str>>, tasks: usize) -> Self {
         let name = name.into();

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Sub};
 
+use serde::Serialize;
+
 use super::outcome::TaskOutcome;
 
 /// Counts of ended tasks, one for each [`TaskOutcome`].
@@ -19,7 +21,7 @@ use super::outcome::TaskOutcome;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OutcomeCounts {
     /// Tasks that ended [`Completed`](TaskOutcome::Completed).
@@ -92,7 +94,7 @@ impl Sub for OutcomeCounts {
 
 /// A manager's counters, read at one moment: `spawned` is always `active` plus the
 /// [total](OutcomeCounts::total) of `outcomes`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TaskStats {
     /// Tasks that were accepted.

@@ -120,6 +120,8 @@ enum TaskStatus {
     },
     Ended {
         end: TaskEnd,
+        /// The progress of the last attempt.
+        progress: Option<Arc<TaskProgress>>,
         /// The result, until the handle takes it; absent if there was no handle any more.
         result: Option<TaskResult>,
     },
@@ -503,7 +505,7 @@ impl TaskRecord {
         let status = self.status.lock();
         let progress = match &*status {
             TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref().and_then(|heartbeat| heartbeat.progress.clone()),
-            TaskStatus::Ended { .. } => None,
+            TaskStatus::Ended { progress, .. } => progress.clone(),
         };
         (self.attempt(), progress)
     }
@@ -537,7 +539,11 @@ impl TaskRecord {
         // Relaxed: the flag is set under this lock.
         let (result, unread) =
             if self.handle_dropped.load(Ordering::Relaxed) { (None, result) } else { (result, None) };
-        let status = std::mem::replace(&mut *status, TaskStatus::Ended { end, result });
+        let progress = match &mut *status {
+            TaskStatus::Live { heartbeat: Some(heartbeat), .. } => heartbeat.progress.take(),
+            _ => None,
+        };
+        let status = std::mem::replace(&mut *status, TaskStatus::Ended { end, progress, result });
         Remains { status, unread }
     }
 

@@ -9,7 +9,10 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        engine::task::{StopRequest, TaskRecord, TaskRef},
+        engine::{
+            log,
+            task::{StopRequest, TaskRecord, TaskRef},
+        },
         options::OnClose,
         report::CloseReport,
         stats::OutcomeCounts,
@@ -59,10 +62,17 @@ impl Registry {
         self.close_report()
     }
 
-    /// Wakes the waiting spawns, which are refused now, and ends the watchers' streams if no task lives.
+    /// Wakes the waiting spawns, which are refused now, ends the watchers' streams if no task lives, and logs the limits
+    /// that no task can use any more.
     pub(super) fn notify_closed(&self) {
-        let over = self.lock().end_events_if_over();
+        let (over, unused) = {
+            let mut state = self.lock();
+            (state.end_events_if_over(), state.take_unused_limits())
+        };
         over.deliver();
+        if let Some(unused) = unused {
+            log::unused_limits(&unused);
+        }
         self.notify_phase_changed();
     }
 

@@ -6,6 +6,7 @@
 pub(super) mod admission;
 mod closing;
 mod eviction;
+mod history;
 mod live;
 mod run_queue;
 mod state;
@@ -15,7 +16,7 @@ pub(super) mod watchers;
 use std::{sync::Arc, time::Duration};
 
 use state::ManagerPhase;
-pub(super) use state::State;
+pub(super) use state::{State, UnusedLimits};
 use tokio::time::Instant;
 use watchers::Delivery;
 
@@ -209,7 +210,6 @@ impl Registry {
     pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd, result: Option<TaskResult>) {
         let (outcome, age) = (end.outcome, end.age());
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
-        let mut forgotten = None;
         let mut state = self.lock();
         let remains = task.set_end(end, result);
         let (removed, next) = state.remove(task.at).unzip();
@@ -217,12 +217,7 @@ impl Registry {
         if let Some(closing) = &mut state.closing {
             closing.record(task);
         }
-        if self.options.history > 0 {
-            if state.history.len() >= self.options.history {
-                forgotten = state.history.pop_front();
-            }
-            state.history.extend(removed);
-        }
+        let forgotten = removed.and_then(|removed| state.history.add(removed, outcome));
         let ended = state.publish(|| FinishedTask::of(task).map(TaskEvent::Ended));
         let freed = self.freed(&mut state, next.unwrap_or_default());
         drop(state);

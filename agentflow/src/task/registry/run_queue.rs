@@ -28,6 +28,8 @@ pub(super) struct RunQueue {
 #[derive(Debug, Default)]
 struct Lane {
     max_running: Option<usize>,
+    /// Set if there was a task of the lane's name.
+    is_used: bool,
     running: usize,
     waiting: BTreeSet<TaskRef>,
 }
@@ -71,6 +73,13 @@ impl RunQueue {
         Self { max_running, running: 0, lanes, names, keys: HashMap::new(), waiting: 0 }
     }
 
+    /// Returns the names with a limit of which there was no task, each of them once.
+    pub(super) fn take_unused_names(&mut self) -> Vec<Cow<'static, str>> {
+        let lanes = &mut self.lanes;
+        let mut is_new = |lane: usize| !std::mem::replace(&mut lanes[lane].is_used, true);
+        self.names.iter().filter(|(_, lane)| is_new(**lane)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Returns the number of queued tasks.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
@@ -111,6 +120,7 @@ impl RunQueue {
             return true;
         }
         let lane = self.lane(entry.name);
+        self.lanes[lane].is_used = true;
         if let Some(key) = entry.key {
             match self.keys.get_mut(key) {
                 Some(keyed) if keyed.first.is_some() => {

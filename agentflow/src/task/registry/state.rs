@@ -1,6 +1,6 @@
 //! [`State`]: the data that the registry's mutex guards.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use super::{
         stats::{OutcomeCounts, TaskStats},
     },
     eviction::Evictable,
+    history::History,
     is_beside,
     live::{LiveTasks, Selected},
     run_queue::{QueueEntry, RunQueue},
@@ -40,7 +41,7 @@ pub(crate) struct State {
     pub(super) outcomes: OutcomeCounts,
     pub(super) retries: u64,
     pub(super) rejected: u64,
-    pub(super) history: VecDeque<Arc<TaskRecord>>,
+    pub(super) history: History,
     pub(super) closing: Option<Closing>,
     /// The task in which the last owner of the manager was dropped.
     pub(super) last_owner_dropped_in: Option<TaskRef>,
@@ -60,6 +61,14 @@ pub(crate) enum ManagerPhase {
     Draining,
     /// The manager accepts no task.
     Closed,
+}
+
+/// The limits of names that no task had: most likely, they are misspelt.
+#[derive(Debug)]
+pub(crate) struct UnusedLimits {
+    pub(crate) names: Vec<Cow<'static, str>>,
+    /// The names of the tasks that live, or are in the history.
+    pub(crate) known: HashSet<Cow<'static, str>>,
 }
 
 /// The progress of a close, shared by all its callers.
@@ -127,7 +136,7 @@ impl State {
             outcomes: OutcomeCounts::default(),
             retries: 0,
             rejected: 0,
-            history: VecDeque::new(),
+            history: History::new(options.history),
             closing: None,
             last_owner_dropped_in: None,
             waiters: Waiters::default(),
@@ -187,6 +196,14 @@ impl State {
             }
         }
         delayed
+    }
+
+    /// Returns the limits that were set for names of which there was no task, each once, and never if there was no task
+    /// at all.
+    pub(super) fn take_unused_limits(&mut self) -> Option<UnusedLimits> {
+        let names = if self.last_id > 0 { self.queue.take_unused_names() } else { Vec::new() };
+        let known = self.history.names().chain(self.tasks().map(|task| &task.spec.name));
+        (!names.is_empty()).then(|| UnusedLimits { names, known: known.cloned().collect() })
     }
 
     /// Returns whether no task lives and none can be spawned any more.
@@ -290,7 +307,7 @@ impl State {
     }
 
     pub(crate) fn recently_finished(&self) -> Vec<FinishedTask> {
-        self.history.iter().filter_map(FinishedTask::of).collect()
+        self.history.tasks()
     }
 
     pub(crate) fn stats(&self) -> TaskStats {

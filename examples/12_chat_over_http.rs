@@ -49,10 +49,11 @@ use agentflow::{
 use axum::{
     Router,
     extract::{Path, State},
+    http::StatusCode,
     response::{IntoResponse, Sse, sse},
     routing,
 };
-use futures::{StreamExt, future::ready, stream};
+use futures::{StreamExt, future::ready};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -102,24 +103,29 @@ struct Service {
     threads: Threads,
 }
 
-async fn chat(State(service): State<Service>, Path(id): Path<String>, question: String) -> impl IntoResponse {
-    // The response owns this lock: the thread's next request waits until this one has ended or was dropped.
-    let memory = service.threads.thread(&id).lock_owned().await;
+async fn chat(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    question: String,
+) -> Result<impl IntoResponse, StatusCode> {
+    // The task below owns this lock: the thread's next request waits until this run has ended.
+    let mut memory = service.threads.thread(&id).lock_owned().await;
     let mut state = memory.clone();
     state.context.push(Message::user(question));
-    let run = service.app.stream(state, RunConfig::new().with_thread_id(id));
+    let run = service.app.try_stream(state, RunConfig::new().with_thread_id(id));
+    let (events, end) = run.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?.split();
 
-    // A client that hangs up drops this stream, and with it the run and the lock.
-    let events = stream::unfold((run, memory), |(mut run, mut memory)| async move {
-        if let Some(event) = run.next().await {
-            return Some((event, (run, memory)));
-        }
-        if let Ok(state) = run.finish().await {
+    // A task of the app, so that a shutdown waits until the state is saved.
+    let save = async move {
+        if let Ok(state) = end.await {
             *memory = state;
         }
-        None
-    });
-    Sse::new(events.filter_map(|event| ready(to_sse(event).map(Ok::<_, Infallible>))))
+    };
+    let saving = service.app.task_manager().create_task(save).name("save").spawn();
+    saving.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+
+    // A client that hangs up drops these events, which cancels the run.
+    Ok(Sse::new(events.filter_map(|event| ready(to_sse(event).map(Ok::<_, Infallible>)))))
 }
 
 /// Selects what the client sees of a run.

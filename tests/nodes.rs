@@ -5,9 +5,9 @@ use std::{convert::Infallible, marker::PhantomData, sync::Mutex};
 use agentflow::{
     BackgroundTaskManager, CancellationToken, CompileOptions, CompiledGraph, END, EventWriter, NodeError, Provide,
     RunConfig, State, StateGraph, graph,
-    graph::{Node, NodeContext},
+    graph::{Node, NodeContext, ParallelContext, ParallelNode},
     node,
-    run::LastState,
+    run::{EventKind, LastState},
 };
 
 #[derive(Clone, Debug, Default, PartialEq, State)]
@@ -325,6 +325,71 @@ async fn a_failed_by_value_node_does_not_change_the_state() {
         panic!("the state was not touched");
     };
     assert_eq!(state.title, "Owls");
+}
+
+/// Runs a node until it has succeeded twice or failed twice; returns the last output.
+struct Again<N>(N);
+
+impl<S: State, C: Send + Sync + 'static, N: Node<S, C>> Node<S, C> for Again<N>
+where
+    N::Output: Send,
+{
+    type Output = N::Output;
+    const MUTATES_STATE: bool = N::MUTATES_STATE;
+
+    async fn run(&self, mut cx: NodeContext<'_, S, C>) -> Result<N::Output, NodeError> {
+        _ = self.0.run(cx.reborrow()).await;
+        let output = self.0.run(cx.reborrow()).await;
+        // Still usable: this is what a wrapper needs that does something afterwards.
+        cx.events.emit("ran_again", cx.node_name()).await;
+        output
+    }
+}
+
+impl<S: State, N: ParallelNode<S>> ParallelNode<S> for Again<N> {
+    async fn run_parallel(&self, cx: ParallelContext<'_, S>) -> Result<Option<S::Update>, NodeError> {
+        self.0.run_parallel(cx.clone()).await?;
+        self.0.run_parallel(cx).await
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_wraps_another_one_runs_it_more_than_once() {
+    #[node]
+    async fn in_place(state: &mut Report) {
+        state.pages += 1;
+    }
+    #[node]
+    async fn by_value(state: Report) -> Report {
+        Report { pages: state.pages + 1, ..state }
+    }
+    #[node]
+    async fn by_update(state: &Report) -> ReportUpdate {
+        Report::update().pages(state.pages + 1)
+    }
+    #[node]
+    async fn routes(state: &mut Report) -> bool {
+        state.pages += 1;
+        state.pages > 10
+    }
+    #[node]
+    async fn counts(state: &Report, events: &EventWriter) -> ReportUpdate {
+        events.emit("counted", state.pages).await;
+        Report::update().notes(["counted".to_owned()])
+    }
+    assert_eq!(run(Again(in_place {})).await.unwrap().pages, 2);
+    assert_eq!(run(Again(by_value {})).await.unwrap().pages, 2);
+    assert_eq!(run(Again(by_update {})).await.unwrap().pages, 2);
+    let app = graph! { node IT = (Again(routes {})); IT -> match { true => END, false => IT } };
+    assert_eq!(app.invoke(Report::default(), RunConfig::new()).await.unwrap().pages, 12);
+
+    let app = graph! { node IT = (Again(counts {})); START -> { IT, by_update } -> END };
+    let mut run = app.stream(Report::default(), RunConfig::new());
+    let mut counted = 0;
+    while let Some(event) = futures::StreamExt::next(&mut run).await {
+        counted += u32::from(matches!(&event.kind, EventKind::Custom { name, .. } if name == "counted"));
+    }
+    assert_eq!(counted, 2);
 }
 
 #[tokio::test]

@@ -8,10 +8,12 @@ use std::{
 
 use agentflow::{
     AgentState, BackgroundTaskManager, CancellationToken, CompiledGraph, Message, NodeError, RunConfig, RunError,
-    RunId, ShutdownReport, TaskContext, graph, node,
+    RunId, ShutdownReport, TaskContext, graph,
+    graph::ErasedGraph,
+    node,
     run::{LastState, RunErrorKind},
     shutdown::RunsReport,
-    task::{OnDuplicateKey, SpawnError, TaskManagerOptions},
+    task::{OnDuplicateKey, OnRunEnd, SpawnError, TaskManagerOptions},
 };
 use futures::future::BoxFuture;
 use tokio::{
@@ -129,16 +131,146 @@ async fn runs_that_live_tasks_start_while_the_app_drains_are_accepted_and_awaite
     }
 }
 
+/// The app of a node that runs its own app, once.
+type Inner = Arc<OnceLock<ErasedGraph<AgentState>>>;
+
+#[node]
+async fn delegate(state: &AgentState, #[inject] app: &Inner) -> Result<(), NodeError> {
+    sleep(2 * SECOND).await;
+    let Some(app) = app.get().filter(|_| state.context.len() < 3) else { return Ok(()) };
+    let mut inner = state.clone();
+    inner.context.push(Message::user("deeper"));
+    // Every second one is streamed.
+    if inner.context.len().is_multiple_of(2) {
+        app.stream(inner, RunConfig::new()).finish().await?;
+    } else {
+        app.invoke(inner, RunConfig::new()).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_run_that_a_task_started_before_it_ended_is_outside_work() {
+async fn runs_that_nodes_of_live_runs_start_while_the_app_drains_are_accepted_and_awaited() {
+    let inner = Inner::default();
+    let app = graph! { delegate -> END; compile { services: Arc::clone(&inner) } };
+    assert!(inner.set(app.clone().erase()).is_ok());
+    let run = tokio::spawn(async move { inner.get().unwrap().invoke(AgentState::default(), RunConfig::new()).await });
+    settle().await;
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 8 * SECOND, "four runs, each inside another one");
+    assert_eq!((report.runs.ended, report.runs.unfinished.len()), (4, 0));
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_a_node_of_another_app_starts_is_outside_work() {
+    let (app, inner) = (worker(), Inner::default());
+    assert!(inner.set(app.clone().erase()).is_ok());
+    let (_, live) = start(&app);
+    let run = tokio::spawn(async move {
+        let app = graph! { delegate -> END; compile { services: inner } };
+        app.invoke(AgentState::default(), RunConfig::new()).await
+    });
+    settle().await;
+    let closing = closing(&app).await;
+    let error = run.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("the app is shut down"), "{error}");
+    live.await.unwrap().unwrap();
+    drop(closing.await.unwrap());
+}
+
+/// Returns a graph with a task manager of its own, whose node spawns a task that takes three seconds.
+fn with_own_manager(tasks: &BackgroundTaskManager) -> CompiledGraph<AgentState> {
+    graph! { work -> END; compile { task_manager: tasks.clone() } }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_closes_the_managers_of_nested_graphs_too() {
+    let (tasks, other) = (BackgroundTaskManager::new(), BackgroundTaskManager::new());
+    let app = graph! {
+        node A = with_own_manager(&tasks);
+        node B = with_own_manager(&tasks).erase();
+        node OWN = work;
+        graph INNER { node C = with_own_manager(&other); C -> END }
+        A -> B -> INNER -> OWN -> END
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    assert_eq!((tasks.stats().outcomes.completed, tasks.task_count()), (2, 0), "those of A and B have ended");
+    assert_eq!((other.task_count(), app.task_manager().task_count()), (1, 1));
+    assert_eq!(other.task_info()[0].origin().unwrap().node(), "INNER/C/work");
+    let began = Instant::now();
+    let report = app.aclose().await;
+    assert_eq!(began.elapsed(), 3 * SECOND);
+    let nested: Vec<_> = report.nested.iter().map(|nested| (&*nested.node, nested.tasks.outcomes.completed)).collect();
+    assert_eq!(nested, [("A", 0), ("INNER/C", 1)]);
+    assert_eq!(report.tasks.outcomes.completed, 1);
+    for tasks in [tasks, other] {
+        assert_eq!(tasks.create_task(async {}).spawn().map(drop), Err(SpawnError::Closed));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_names_the_nested_graph_of_a_task_that_was_cut_off() {
+    let tasks = BackgroundTaskManager::new();
+    let app = graph! { node A = with_own_manager(&tasks); A -> END; compile { shutdown_timeout: 1s } };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    assert_eq!(
+        app.aclose().await.to_string(),
+        "shut down in 1.0s\n  \
+         runs:  0 ended, 0 unfinished, 0 still running\n  \
+         tasks: closed in 1.0s: 0 completed\n  \
+         tasks of `A`: closed in 1.0s: 0 completed, 1 cancelled\n         \
+         unfinished: upload #1 (cancelled after 1.0s)"
+    );
+}
+
+/// The tasks of two managers may have the same ids.
+#[tokio::test(start_paused = true)]
+async fn a_run_ends_its_tasks_in_each_manager() {
+    #[node]
+    async fn bound(task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+        task_manager.create_task(pending::<()>()).on_run_end(OnRunEnd::Cancel).spawn()?;
+        Ok(())
+    }
+    let tasks = BackgroundTaskManager::new();
+    let app = graph! {
+        type State = AgentState;
+        node SUB = (graph! { type State = AgentState; bound -> END; compile { task_manager: tasks.clone() } });
+        node OWN = bound;
+        SUB -> OWN -> END
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    settle().await;
+    assert_eq!((tasks.task_count(), app.task_manager().task_count()), (0, 0));
+    assert_eq!((tasks.stats().outcomes.cancelled, app.task_manager().stats().outcomes.cancelled), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_run_is_accepted_when_it_is_started_and_not_when_it_is_read() {
+    let app = worker();
+    let mut early = app.stream(AgentState::default(), RunConfig::new());
+    let closing = closing(&app).await;
+    let error = app.stream(AgentState::default(), RunConfig::new()).finish().await.unwrap_err();
+    assert!(matches!(error.kind(), RunErrorKind::Closed));
+    assert!(early.next().await.is_some());
+    early.finish().await.unwrap();
+    assert_eq!(closing.await.unwrap().runs.ended, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_future_of_a_run_that_an_ended_task_left_behind_is_outside_work() {
     let app = worker();
     let (_, live) = start(&app);
-    let (sender, mut streams) = mpsc::unbounded_channel();
+    let (sender, mut runs) = mpsc::unbounded_channel();
     let inner = app.clone();
-    let job = async move { sender.send(inner.stream(AgentState::default(), RunConfig::new())).map_err(drop).unwrap() };
+    let job = async move {
+        let run = async move { inner.invoke(AgentState::default(), RunConfig::new()).await };
+        sender.send(Box::pin(run)).map_err(drop).unwrap();
+    };
     drop(app.task_manager().create_task(job).spawn().unwrap().await);
     let closing = closing(&app).await;
-    let error = streams.recv().await.unwrap().finish().await.unwrap_err();
+    let error = runs.recv().await.unwrap().await.unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::Closed));
     live.await.unwrap().unwrap();
     drop(closing.await.unwrap());
@@ -419,6 +551,17 @@ async fn the_longest_shutdown_timeout_waits_for_every_run() {
     settle().await;
     assert_eq!(app.aclose().await.tasks.outcomes.completed, 1);
     run.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_report_prints_twenty_lines_at_most() {
+    let app = stuck();
+    for _ in 0..100 {
+        app.task_manager().create_task(pending::<()>()).name("upload").spawn().unwrap();
+    }
+    let text = app.stop().await.to_string();
+    assert_eq!(text.lines().count(), 20, "{text}");
+    assert!(text.ends_with("\n         … and 84 more"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

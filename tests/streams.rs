@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{OnDrop, Say, Trip, TripUpdate, committed};
+use crate::support::{OnDrop, Say, Trip, TripUpdate, committed, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -432,6 +432,7 @@ async fn a_dropped_stream_cancels_its_run() {
     assert!(!dropped.load(Ordering::SeqCst));
 
     drop(run);
+    settle().await;
     assert!(dropped.load(Ordering::SeqCst));
     assert!(token.lock().unwrap().take().unwrap().is_cancelled());
     // The app does not wait for the dropped run.
@@ -439,7 +440,7 @@ async fn a_dropped_stream_cancels_its_run() {
 }
 
 #[tokio::test]
-async fn nothing_runs_before_the_stream_is_read() {
+async fn a_run_goes_on_without_its_reader() {
     static RAN: AtomicBool = AtomicBool::new(false);
 
     #[node]
@@ -448,15 +449,14 @@ async fn nothing_runs_before_the_stream_is_read() {
     }
 
     let app = graph! { type State = Trip; run -> END };
-    let mut stream = app.stream(Trip::default(), RunConfig::new());
-    tokio::task::yield_now().await;
-    assert!(!RAN.load(Ordering::SeqCst));
-    stream.next().await.unwrap();
+    let stream = app.stream(Trip::default(), RunConfig::new());
+    settle().await;
     assert!(RAN.load(Ordering::SeqCst));
+    assert_eq!(stream.count().await, 4, "every event is kept for the reader");
 }
 
 #[tokio::test]
-async fn finish_drives_a_run_that_was_not_read_to_the_end() {
+async fn finish_reads_a_run_to_its_end() {
     let written = Arc::new(AtomicUsize::new(0));
     let app = graph! {
         node A = (Chatter(written.clone()));
@@ -536,6 +536,8 @@ fn every_event_survives_json() {
         json!({ "type": "custom", "node": "A", "name": "token", "data": { "text": "hel" } }),
         json!({ "type": "task_started", "node": "A", "task": "send", "id": 7 }),
         json!({ "type": "task_ended", "node": "A", "task": "send", "id": 7, "outcome": "completed" }),
+        json!({ "type": "task_progress", "node": "A", "task": "send", "id": 7, "fraction": 0.5, "message": "half" }),
+        json!({ "type": "tasks_missed", "count": 3 }),
         json!({ "type": "run_ended", "error": null }),
         json!({ "type": "run_ended", "error": "e" }),
     ];

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::pending,
+    pin::pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -14,9 +15,9 @@ use std::{
 
 use agentflow::{
     AgentState, BackgroundTaskManager, CompiledGraph, NodeError, RunConfig, RunId, TaskContext, graph, node,
-    task::{OnDuplicateKey, SpawnError, TaskManagerOptions, TaskOutcome, TaskState},
+    task::{OnDuplicateKey, SpawnError, TaskError, TaskManagerOptions, TaskOutcome, TaskState},
 };
-use futures::FutureExt;
+use futures::{FutureExt, poll};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{OnDrop, settle};
@@ -25,6 +26,25 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn with_grace(grace: Duration) -> BackgroundTaskManager {
     BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(grace))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_cancels_itself_without_a_grace_period_is_cancelled() {
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().grace_period(Duration::ZERO));
+    let work = async {
+        tokio::task::yield_now().await;
+        let task = TaskContext::current().unwrap();
+        task.manager().cancel(task.id());
+        pending::<()>().await;
+    };
+    assert!(matches!(tasks.create_task(work).spawn().unwrap().await, Err(TaskError::Cancelled)));
+
+    let listens = |task: TaskContext| async move {
+        tokio::task::yield_now().await;
+        task.manager().cancel(task.id());
+        tokio::task::yield_now().await;
+    };
+    assert!(tasks.create_task_with_context(listens).spawn().unwrap().await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,8 +415,11 @@ fn tasks_cancelled_together_never_start_in_freed_slots() {
         let tasks = BackgroundTaskManager::new();
         let (send, token) = mpsc::channel();
         let first = move |task: TaskContext| async move {
+            // The task waits before the test does, so that its waker is the first to be called.
+            let mut cancelled = pin!(task.cancelled());
+            assert!(poll!(cancelled.as_mut()).is_pending());
             send.send(task.token().clone()).unwrap();
-            task.cancelled().await;
+            cancelled.await;
         };
         tasks.create_task_with_context(first).name("mail").key("k", OnDuplicateKey::Queue).spawn().unwrap();
         let token = token.recv().unwrap();

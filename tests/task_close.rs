@@ -9,7 +9,7 @@ use std::{
 
 use agentflow::{
     BackgroundTaskManager, TaskContext,
-    task::{FinishedTask, SpawnError, TaskInfo, TaskManagerOptions, TaskOutcome},
+    task::{FinishedTask, SpawnError, TaskError, TaskInfo, TaskManagerOptions, TaskOutcome},
 };
 use futures::{FutureExt, future::BoxFuture};
 use tokio::{
@@ -65,6 +65,42 @@ async fn what_still_runs_when_the_bound_is_over_is_cut_off_and_named() {
                 unfinished: plain #2 (cancelled after 5.0s) {\"user\":\"ada\"}\n  \
                 unfinished: stubborn #4 (aborted after 7.0s)";
     assert_eq!(report.to_string(), text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_prints_twenty_lines_at_most_and_keeps_all_tasks() {
+    for (tasks_left, last) in
+        [(19, "unfinished: stuck #19 (cancelled after 0.0ns)"), (20, "… and 2 more"), (9_720, "… and 9,702 more")]
+    {
+        let tasks = BackgroundTaskManager::new();
+        for _ in 0..tasks_left {
+            tasks.create_task(pending::<()>()).name("stuck").spawn().unwrap();
+        }
+        let report = tasks.close(Some(Duration::ZERO)).await;
+        assert_eq!(report.unfinished.len(), tasks_left);
+        let text = report.to_string();
+        assert_eq!((text.lines().count(), text.lines().last()), (20, Some(&*format!("  {last}"))), "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_and_a_list_count_the_tasks_that_they_do_not_print() {
+    let tasks = BackgroundTaskManager::new();
+    for _ in 0..30 {
+        tasks.create_task(pending::<()>()).name("stuck").spawn().unwrap();
+    }
+    let error = tasks.wait_for_all(Some(Duration::ZERO)).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("30 background tasks still run: stuck #1 (for 0.0ns), stuck #2"), "{text}");
+    assert!(text.ends_with(", stuck #20 (for 0.0ns), … and 10 more"), "{text}");
+
+    let closer = |task: TaskContext| async move {
+        let report = task.manager().close(Some(Duration::ZERO)).await;
+        assert_eq!((report.unfinished.len(), report.still_running.len()), (30, 1));
+        let text = report.to_string();
+        assert!(text.ends_with("\n  … and 13 more, of which 1 still runs"), "{text}");
+    };
+    tasks.create_task_with_context(closer).spawn().unwrap().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,6 +274,21 @@ async fn the_grace_ends_at_the_bound_even_for_a_task_that_came_late_to_its_own()
     let report = closing.await;
     assert_eq!(began.elapsed(), 2 * SECOND);
     assert_eq!(names(&report.unfinished), ["stubborn"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_grace_period_a_task_is_polled_once_after_its_cancellation() {
+    let options = TaskManagerOptions::new().grace_period(Duration::ZERO);
+    let tasks = BackgroundTaskManager::with_options(options);
+    let plain = tasks.create_task(pending::<()>()).spawn().unwrap();
+    let listens = tasks.create_task_with_context(|task| async move { task.cancelled().await }).spawn().unwrap();
+    let stubborn = tasks.create_task_with_context(|_| pending::<()>()).spawn().unwrap();
+    settle().await;
+    let report = tasks.close(Some(Duration::ZERO)).await;
+    assert!(matches!(plain.await, Err(TaskError::Cancelled)));
+    assert!(listens.await.is_ok());
+    assert!(matches!(stubborn.await, Err(TaskError::Aborted)));
+    assert_eq!(report.still_running.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,15 @@
 //! Task events in a run's stream.
 
-use agentflow::{AgentState, BackgroundTaskManager, RunConfig, graph, node, run::EventKind, task::SpawnError};
-use tokio::sync::Notify;
+use std::sync::Mutex;
+
+use agentflow::{
+    AgentState, BackgroundTaskManager, EventWriter, NodeError, RunConfig, TaskContext, graph, node,
+    run::{EventKind, RunStream},
+    task::SpawnError,
+};
+use tokio::sync::{Notify, oneshot};
+
+use crate::support::settle;
 
 static GO: Notify = Notify::const_new();
 
@@ -20,6 +28,15 @@ fn tasks_of_run(kinds: &[EventKind]) -> Vec<String> {
         _ => None,
     });
     told.collect()
+}
+
+/// Reads a run to its end.
+async fn kinds_of(mut run: RunStream<AgentState>) -> Vec<EventKind> {
+    let mut kinds = Vec::new();
+    while let Some(event) = run.next().await {
+        kinds.push(event.kind);
+    }
+    kinds
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,4 +100,126 @@ async fn a_slow_reader_receives_the_number_of_missed_task_events() {
     // All tasks are spawned before the reader is polled.
     assert!(missed > 900, "{missed}");
     assert_eq!(told + missed, 2 * MANY as u64);
+}
+
+fn progress_of(kinds: &[EventKind]) -> Vec<String> {
+    let told = kinds.iter().filter_map(|kind| match kind {
+        EventKind::TaskProgress { node, task, fraction, message, .. } => {
+            Some(format!("{node}'s {task} at {fraction}: {message}"))
+        }
+        EventKind::TaskEnded { .. } => Some("end".to_owned()),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// The context of a task that has ended.
+static ENDED: Mutex<Option<TaskContext>> = Mutex::new(None);
+
+#[node]
+async fn reports(_state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    let work = |task: TaskContext| async move {
+        task.progress(0.5, "half");
+        TaskContext::current().unwrap().progress(2.0, "all");
+        *ENDED.lock().unwrap() = Some(task);
+    };
+    task_manager.create_task_with_context(work).name("work").spawn()?.await?;
+    if let Some(task) = ENDED.lock().unwrap().take() {
+        task.progress(0.1, "too late");
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_reports_the_progress_of_tasks_until_their_end() {
+    let app = graph! { graph SUB { reports -> END } SUB -> END };
+    for run in [
+        app.stream(AgentState::default(), RunConfig::new()),
+        app.clone().erase().stream(AgentState::default(), RunConfig::new()),
+    ] {
+        let kinds = kinds_of(run).await;
+        assert_eq!(
+            progress_of(&kinds),
+            ["SUB/reports's work at 0.5: half", "SUB/reports's work at 1: all", "end"],
+            "{kinds:?}"
+        );
+        assert!(!kinds.iter().any(|kind| matches!(kind, EventKind::TasksMissed { .. })));
+    }
+}
+
+/// Reports more progress than a stream keeps for a slow reader.
+#[node]
+async fn reports_much(_state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    let work = |task: TaskContext| async move {
+        for n in 0..MANY {
+            task.progress(0.5, n.to_string());
+        }
+    };
+    task_manager.create_task_with_context(work).spawn()?.await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_reader_does_not_slow_a_task_that_reports_progress() {
+    let app = graph! { reports_much -> END };
+    let run = app.stream(AgentState::default(), RunConfig::new());
+    // Nothing is read.
+    app.task_manager().wait_for_all(None).await.unwrap();
+    settle().await;
+    assert_eq!(app.task_manager().stats().outcomes.completed, 1);
+
+    let kinds = kinds_of(run).await;
+    let missed = kinds.iter().find_map(|kind| match kind {
+        EventKind::TasksMissed { count, .. } => Some(*count),
+        _ => None,
+    });
+    let told = progress_of(&kinds);
+    assert_eq!(told.len() as u64 - 1 + missed.unwrap(), MANY as u64);
+    assert_eq!(told.last().unwrap(), "end", "the end of a task has room behind its progress");
+    assert!(kinds.len() < 70, "{}", kinds.len());
+}
+
+static LATE: Notify = Notify::const_new();
+
+/// Lends its writer to a task that outlives the run.
+#[node]
+async fn lends(
+    _state: &mut AgentState,
+    task_manager: &BackgroundTaskManager,
+    events: &EventWriter,
+) -> Result<(), NodeError> {
+    let events = events.clone();
+    let (written, is_written) = oneshot::channel();
+    let work = async move {
+        events.emit("early", "from the task").await;
+        let _ = written.send(());
+        LATE.notified().await;
+        for n in 0..200 {
+            events.emit("late", n).await;
+        }
+    };
+    task_manager.create_task(work).name("speaker").spawn()?;
+    is_written.await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_writes_into_the_stream_of_its_run_until_the_run_ends() {
+    let app = graph! { graph SUB { lends -> END } SUB -> END };
+    let run = app.stream(AgentState::default(), RunConfig::new());
+    settle().await;
+    // The run has ended and its events are unread; the task neither waits nor fails.
+    LATE.notify_one();
+    assert_eq!(app.aclose().await.tasks.outcomes.completed, 1);
+
+    let kinds = kinds_of(run).await;
+    let written: Vec<_> = kinds
+        .iter()
+        .filter_map(|kind| match kind {
+            EventKind::Custom { node, name, data, .. } => Some((node.as_str(), name.as_str(), data.as_str().unwrap())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(written, [("SUB/lends", "early", "from the task")]);
+    assert!(matches!(kinds.last(), Some(EventKind::RunEnded { error: None, .. })));
 }

@@ -83,6 +83,45 @@ async fn a_failed_attempt_and_the_end_are_logged_with_the_tasks_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_limit_for_a_name_that_no_task_has_is_logged_once() {
+    let limited = || {
+        let options = TaskManagerOptions::new().max_running_named("send-email", 1).max_running_named("import", 1);
+        BackgroundTaskManager::with_options(options.max_running_named("refund", 1))
+    };
+    let (log, _guard) = capture();
+    let unused = || {
+        let mut lines = log.events("no background task had the name that `max_running_named` limits");
+        lines.sort_by(|a, b| a.field("name").cmp(b.field("name")));
+        lines
+    };
+    let tasks = limited();
+    for _ in 0..3 {
+        tasks.create_task(async {}).name("send_email").spawn().unwrap();
+        tasks.create_task(async {}).name("import").spawn().unwrap();
+    }
+    tasks.wait_for_all(None).await.unwrap();
+    assert!(unused().is_empty(), "until the close, such a task may still come");
+    tasks.close(None).await;
+    tasks.close(None).await;
+    drop(tasks);
+    let lines = unused();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((lines[0].field("name"), lines[0].level), ("refund", Level::WARN));
+    assert!(!lines[0].fields.contains_key("did_you_mean"));
+    assert_eq!((lines[1].field("name"), lines[1].field("did_you_mean")), ("send-email", "send_email"));
+
+    // A manager without a single task was not used at all.
+    limited().close(None).await;
+    assert_eq!(unused().len(), 2);
+
+    // Dropping the manager closes it too, and a task that still runs has its name.
+    let tasks = limited();
+    tasks.create_task(pending::<()>()).name("refunds").spawn().unwrap();
+    drop(tasks);
+    assert_eq!(unused().iter().filter(|line| line.fields.contains_key("did_you_mean")).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_is_logged_with_its_sources() {
     let (log, _guard) = capture();
     let tasks = BackgroundTaskManager::new();

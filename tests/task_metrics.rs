@@ -23,7 +23,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The recorded series: each `name{label=value,..}` with its sum, or with each value of a histogram.
 #[derive(Clone, Default)]
-struct Recorded(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
+pub(crate) struct Recorded(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
 
 /// One series.
 struct Series(Recorded, String);
@@ -91,19 +91,19 @@ impl Recorder for Recorded {
 }
 
 /// Records the metrics of this thread until the guard is dropped. The guard borrows the recorder, which is leaked.
-fn record_metrics() -> (Recorded, LocalRecorderGuard<'static>) {
+pub(crate) fn record_metrics() -> (Recorded, LocalRecorderGuard<'static>) {
     let metrics_seen: &Recorded = Box::leak(Box::default());
     (metrics_seen.clone(), metrics::set_default_local_recorder(metrics_seen))
 }
 
 /// Returns the series since the last call.
-fn recorded(metrics_seen: &Recorded) -> BTreeMap<String, String> {
+pub(crate) fn recorded(metrics_seen: &Recorded) -> BTreeMap<String, String> {
     let series = std::mem::take(&mut *metrics_seen.0.lock().unwrap());
     let text = |values: Vec<f64>| values.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
     series.into_iter().map(|(series, values)| (series, text(values))).collect()
 }
 
-fn lines(series: &BTreeMap<String, String>) -> Vec<String> {
+pub(crate) fn lines(series: &BTreeMap<String, String>) -> Vec<String> {
     series.iter().map(|(name, value)| format!("{name} {value}")).collect()
 }
 
@@ -132,6 +132,18 @@ async fn a_task_is_counted_and_measured_from_its_spawn_to_its_end() {
             "agentflow_tasks_in_flight{name=send} -2",
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_time_of_a_delayed_task_begins_after_its_delay() {
+    let (metrics_seen, _guard) = record_metrics();
+    let tasks = BackgroundTaskManager::with_options(TaskManagerOptions::new().max_running(1));
+    tasks.create_task(sleep(8 * SECOND)).name("runs").spawn().unwrap();
+    tasks.create_task(async {}).name("later").delay(5 * SECOND).spawn().unwrap();
+    tasks.wait_for_all(None).await.unwrap();
+    let series = recorded(&metrics_seen);
+    assert_eq!(series["agentflow_task_queue_wait_seconds{name=later}"], "3");
+    assert_eq!(series["agentflow_task_duration_seconds{name=later,outcome=completed}"], "8");
 }
 
 #[tokio::test(start_paused = true)]
@@ -262,7 +274,7 @@ async fn only_the_name_of_a_task_is_a_label() {
 }
 
 /// Panics at each call.
-struct Broken;
+pub(crate) struct Broken;
 
 impl Recorder for Broken {
     fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}

@@ -14,7 +14,7 @@ use std::{
 };
 
 use agentflow::{
-    BackgroundTaskManager,
+    AgentState, BackgroundTaskManager, NodeError, RetryPolicy, RunConfig, graph, node,
     task::{SpawnError, TaskError, TaskManagerOptions, TaskOutcome, TaskState},
 };
 
@@ -61,6 +61,33 @@ async fn texts_and_anyhow_errors_are_errors() {
     errors.sort();
     assert_eq!(errors, ["plain text", "sending failed: no route to ada", "text 2"]);
     assert_eq!(tasks.stats().outcomes.failed, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_and_a_task_may_share_a_function() {
+    async fn send_invoice(to: &'static str) -> Result<&'static str, NodeError> {
+        tokio::task::yield_now().await;
+        if to.is_empty() { Err(NoRoute("nobody"))? } else { Ok(to) }
+    }
+
+    #[node]
+    async fn invoice(_state: &AgentState) -> Result<(), NodeError> {
+        send_invoice("").await.map(drop)
+    }
+
+    let tasks = BackgroundTaskManager::new();
+    assert_eq!(tasks.create_task(send_invoice("ada")).spawn().unwrap().await.unwrap(), "ada");
+    let retried = tasks.create_retrying_task(|_| send_invoice("")).retry(RetryPolicy::new(1));
+    for failed in [retried.spawn(), tasks.create_task_with_context(|_| send_invoice("")).spawn()] {
+        let TaskError::Failed(source) = failed.unwrap().await.unwrap_err() else { panic!("expected a failure") };
+        assert_eq!(source.downcast_ref(), Some(&NoRoute("nobody")));
+        // The way back: a task's error is the error of a node that awaits it.
+        assert!(NodeError::from(source).downcast_ref::<NoRoute>().is_some());
+    }
+
+    let app = graph! { invoice -> END };
+    let error = app.invoke(AgentState::default(), RunConfig::new()).await.unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&NoRoute("nobody")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -309,11 +336,11 @@ async fn the_history_is_bounded_and_ended_tasks_are_freed() {
     for number in 0..10 {
         let held = Arc::clone(&held);
         let work = async move { drop(held) };
-        tasks.create_task(work).name(format!("n{number}")).spawn().unwrap();
+        tasks.create_task(work).name("n").context("number", number).spawn().unwrap();
     }
     tasks.wait_for_all(None).await.unwrap();
-    let names: Vec<_> = tasks.recently_finished().iter().map(|end| end.name().to_owned()).collect();
-    assert_eq!(names, ["n7", "n8", "n9"]);
+    let ids: Vec<_> = tasks.recently_finished().iter().map(|end| end.id().get()).collect();
+    assert_eq!(ids, [8, 9, 10]);
     assert_eq!(Arc::strong_count(&held), 1);
 
     let forgetful = BackgroundTaskManager::with_options(TaskManagerOptions::new().history(0));

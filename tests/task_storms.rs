@@ -54,21 +54,6 @@ mod world;
 
 // What the storms find in the task manager and is known. Each constant turns the check on, once it holds.
 
-/// A task without a token that a close cancels is cancelled, even if the grace period is zero.
-const ZERO_GRACE_IS_NO_ABORT: bool = false;
-
-/// A blocking task has begun when its closure has, and not when it was handed to the pool of threads.
-const BLOCKING_BEGINS_WITH_ITS_CLOSURE: bool = false;
-
-/// A blocking task whose runtime shuts down while it runs is counted out when its closure has returned.
-const RUNTIME_KEEPS_BLOCKING_TASKS: bool = false;
-
-/// `spawn_wait` doesn't wait where it needs no free slot, as it replaces a task or is refused because of it.
-const SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY: bool = false;
-
-/// A snapshot of a task is of one moment.
-const SNAPSHOTS_ARE_WHOLE: bool = false;
-
 /// Events of different tasks come in the order in which they became true.
 const EVENTS_IN_TRUE_ORDER: bool = true;
 

@@ -10,6 +10,7 @@ use std::{
 
 use agentflow::{
     AgentState, BackgroundTaskManager, CompiledGraph, RetryPolicy, RunConfig, TaskContext, graph,
+    run::EventKind,
     task::{OnFull, TaskEvent, TaskEventStream, TaskManagerOptions, TaskOutcome, TaskState},
 };
 use futures::{FutureExt, StreamExt};
@@ -392,7 +393,7 @@ impl Wake for HoldsUp {
 #[test]
 fn an_end_delivered_slowly_arrives_before_the_end_of_the_stream() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
-    let _entered = runtime.enter();
+    let entered = runtime.enter();
     let [slow, quick] = [(); 2].map(|()| Arc::new(Notify::new()));
     let wait = Arc::clone(&slow);
     let app: CompiledGraph<AgentState> = graph! {
@@ -410,7 +411,9 @@ fn an_end_delivered_slowly_arrives_before_the_end_of_the_stream() {
     let (go_on, may_go_on) = std::sync::mpsc::channel();
     let waker = Waker::from(Arc::new(HoldsUp(woken, Mutex::new(may_go_on))));
     let mut run = app.stream(AgentState::default(), RunConfig::new());
-    while run.poll_next_unpin(&mut Context::from_waker(Waker::noop())).is_ready() {}
+    drop(entered);
+    // The last event before the node waits.
+    while !matches!(runtime.block_on(run.next()).unwrap().kind, EventKind::TaskStarted { .. }) {}
     assert!(run.poll_next_unpin(&mut Context::from_waker(&waker)).is_pending());
 
     let tasks = app.task_manager();

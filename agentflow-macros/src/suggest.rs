@@ -1,1 +1,1 @@
-../../agentflow/src/graph/suggest.rs
+../../agentflow/src/suggest.rs

@@ -10,7 +10,7 @@ pub use tokio_util::sync::CancellationToken;
 
 pub use crate::carried::{Input, InputType, Slot};
 use crate::graph::{
-    ArmDeclaration, EdgeTarget, WorkDeclaration, collect_items,
+    ArmDeclaration, BuildError, BuildProblem, BuildProblemKind, EdgeTarget, WorkDeclaration, collect_items,
     plan::{Each, GroupKind, RoutedNode},
 };
 pub use crate::state::generated as state;
@@ -712,11 +712,12 @@ pub fn same<I>(_: Takes<I>, _: Takes<I>) {}
 ///
 /// Panics for the same reason as [`compiled`].
 #[must_use]
+#[track_caller]
 #[allow(clippy::panic, reason = "as for `compiled`")]
 pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgraph<S, C>, (), ()>, Takes<()>) {
     match Subgraph::new(graph) {
         Ok(subgraph) => placed(subgraph),
-        Err(error) => panic!("bug in `graph!`: {error}"),
+        Err(error) => panic!("{}", refusal(&error)),
     }
 }
 
@@ -730,7 +731,7 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgra
 pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (ParallelSubgraph<S, C>, Takes<()>) {
     match ParallelSubgraph::new(graph) {
         Ok(subgraph) => (subgraph, Takes(Input::new)),
-        Err(error) => panic!("bug in `graph!`: {error}"),
+        Err(error) => panic!("{}", refusal(&error)),
     }
 }
 
@@ -738,14 +739,25 @@ pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Para
 ///
 /// # Panics
 ///
-/// Panics if the builder refuses a graph that `graph!` accepted, which is a bug in `graph!`.
+/// Panics if the builder refuses a graph that `graph!` accepted: a graph that is a value is nested too deep or has an option
+/// that has no effect there, or there is a bug in `graph!`.
 #[must_use]
+#[track_caller]
 #[allow(clippy::panic, reason = "`graph!` has the builder's rules; a graph that breaks one is a bug of the macro")]
 pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileOptions<C>) -> CompiledGraph<S, C> {
     match graph.compile(options) {
         Ok(app) => app,
-        Err(error) => panic!("bug in `graph!`: {error}"),
+        Err(error) => panic!("{}", refusal(&error)),
     }
+}
+
+/// Returns the text of a panic of `graph!`.
+fn refusal(error: &BuildError) -> String {
+    // The macro cannot see what is inside a value.
+    let is_of_values = |problem: &BuildProblem| {
+        matches!(problem.kind, BuildProblemKind::TooDeep { .. } | BuildProblemKind::OuterOption { .. })
+    };
+    if error.problems().iter().all(is_of_values) { error.to_string() } else { format!("bug in `graph!`: {error}") }
 }
 
 /// Stands for the value of a `graph!` with mistakes. It has the graph's type and never runs, because such a program

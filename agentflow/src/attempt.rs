@@ -5,7 +5,7 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -30,11 +30,15 @@ pub(crate) enum AttemptFault {
 /// A timeout of zero expires before the first poll. The caller drops the attempt afterwards, and decides what a panic of
 /// its destructor means.
 ///
+/// The timeout leaves out the time that `excluded` returns. While such a time lasts, `excluded` is pending and wakes the
+/// caller at its end.
+///
 /// `fault` converts a fault into the attempt's own error, so that the result is not wrapped in another one: it is copied
 /// through the caller's futures on every step.
 pub(crate) async fn guarded<T, E>(
     mut attempt: Pin<&mut impl Future<Output = Result<T, E>>>,
     timeout: Option<Duration>,
+    excluded: impl Fn(&mut Context<'_>) -> Poll<Duration>,
     fault: impl Fn(AttemptFault) -> E,
 ) -> Result<T, E> {
     if timeout == Some(Duration::ZERO) {
@@ -42,6 +46,7 @@ pub(crate) async fn guarded<T, E>(
     }
     let deadline = deadline(timeout);
     let mut timer = None;
+    let mut timer_excludes = Duration::ZERO;
     poll_fn(|cx| {
         // Unwind safe, because an attempt that panicked is never polled again.
         match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(cx))) {
@@ -50,6 +55,16 @@ pub(crate) async fn guarded<T, E>(
             Ok(Poll::Pending) => {}
         }
         let (Some(after), Some(deadline)) = (timeout, deadline) else {
+            return Poll::Pending;
+        };
+        let Poll::Ready(excluded) = excluded(cx) else {
+            return Poll::Pending;
+        };
+        if excluded != timer_excludes {
+            timer_excludes = excluded;
+            timer = None;
+        }
+        let Some(deadline) = deadline.checked_add(excluded) else {
             return Poll::Pending;
         };
         // Unconstrained, because an attempt that always has work to do leaves no budget for the timer.

@@ -79,7 +79,8 @@ impl RunConfig {
         Self { run_id: Some(run_id), ..self }
     }
 
-    /// Limits the duration of the run. There is no limit by default.
+    /// Limits the duration of the run, including the time that a streamed run waits for its reader. There is no limit by
+    /// default.
     pub fn with_run_timeout(self, timeout: Duration) -> Self {
         self.set(|shared| shared.run_timeout = Some(timeout))
     }

@@ -16,6 +16,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// every kind of error. Like `anyhow::Error` it is not itself a `std::error::Error`; [`as_error`](Self::as_error) returns
 /// one.
 ///
+/// A background task may return it too: what a node calls, a task can run. Where a `Box<dyn Error + Send + Sync>` is
+/// needed, `map_err(NodeError::into_source)` returns one.
+///
 /// ```
 /// use agentflow::NodeError;
 ///

@@ -76,9 +76,11 @@ mod node;
 mod retry;
 pub mod run;
 mod run_id;
+mod seconds;
 pub mod shutdown;
 mod span;
 pub mod state;
+mod suggest;
 mod sync;
 pub mod task;
 
@@ -99,7 +101,7 @@ pub mod __private;
 /// | | `S` | a copy of the state; the node returns the new one |
 /// | `config` | [`&RunConfig`](RunConfig) | thread, run and user id, and the caller's own values |
 /// | `task_manager` | [`&BackgroundTaskManager`](BackgroundTaskManager) | the app's manager, labelled with this run and node |
-/// | `events` | [`&EventWriter`](EventWriter) | writes custom events |
+/// | `events` | [`&EventWriter`](EventWriter) | writes custom events; a clone of it does so in a task |
 /// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token, for work that the node starts; the node itself is dropped at its current await |
 /// | `attempt` | `u32` | the number of the attempt, from 1 |
 /// | `error` | [`Option<&NodeFailure>`](NodeFailure) | the failure that led the run here by another node's `on_error` |
@@ -176,6 +178,7 @@ pub use agentflow_macros::node;
 /// | `type State = S;` | the state, where it cannot be inferred from the nodes |
 /// | `name = "support";` | the name of the graph in spans |
 /// | `compile { key: value }` | [`CompileOptions`]: each key is a method, a duration may be written `30s`, `1.5s`, `200ms`, `5m`, `1h` |
+/// | `compile { on_commit: f }` | [`StateGraph::on_commit`]: calls `f` after each committed node |
 /// | `crate = path;` | the path of a re-exported agentflow |
 ///
 /// A node has one outgoing edge, one `match` or one group. The order of the statements matters only for the default entry.
@@ -183,7 +186,18 @@ pub use agentflow_macros::node;
 ///
 /// The branches of a group read the state as it was before the group, and their updates are merged in written order. If two
 /// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](run::RunErrorKind::Conflict) and nothing
-/// of the group is merged; mark the field `append` or `with` in [`#[derive(State)]`](derive@State) to merge instead.
+/// of the group is merged; mark the field `append` or `with` in [`#[derive(State)]`](derive@State) to merge instead. Which
+/// of two branches that are woken, or fail, at the same moment comes first is not defined; the merge does not depend on it.
+///
+/// Up to 32 graphs and groups may be inside each other: a run polls all of them on one stack, and tokio's threads have
+/// 2 MiB of it.
+///
+/// # Panics
+///
+/// The expression panics if a graph that is a value, as in `node SUB = sub_app();`, is nested too deep, or was compiled with
+/// a `shutdown_timeout`, which has no effect there; [`StateGraph`] returns an error. All other mistakes are compile errors.
+///
+/// # Other brackets
 ///
 /// `graph!( .. )` and `graph![ .. ]` are equivalent. `graph!< .. >` is not valid Rust: a macro call takes `()`, `[]` or `{}`.
 pub use agentflow_macros::graph;

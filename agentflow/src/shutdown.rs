@@ -1,12 +1,19 @@
 //! Shutdown: the signals that stop a process, and the report of an app that was shut down.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt::{self, from_fn},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures_util::future::join_all;
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
+    graph::outline::NestedManager,
     run::tracker::RunTracker,
-    task::{BackgroundTaskManager, CloseReport},
+    task::{BackgroundTaskManager, CloseReport, MAX_PRINTED},
 };
 
 pub use crate::run::tracker::RunsReport;
@@ -71,35 +78,71 @@ impl fmt::Display for Signal {
 }
 
 /// The outcome of a shutdown, for the app's runs and background tasks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// The time from the first call until the app was down.
+    /// The time from the first call until the app was down. Serialized as seconds.
+    #[serde(with = "crate::seconds")]
     pub elapsed: Duration,
     /// The outcome of the runs.
     pub runs: RunsReport,
     /// The outcome of the background tasks.
     pub tasks: CloseReport,
+    /// The outcome of the background tasks of the graphs inside the app's that have task managers of their own.
+    pub nested: Vec<NestedTasks>,
 }
 
+/// The outcome of the background tasks of a graph that is a node, and has a task manager of its own.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct NestedTasks {
+    /// The node; inside a subgraph `SUBGRAPH/NODE`.
+    pub node: Arc<str>,
+    /// The outcome of the tasks.
+    pub tasks: CloseReport,
+}
+
+/// The number of nested graphs whose tasks are printed.
+const MAX_NESTED: usize = 6;
+
+/// Two lines for the app and its runs, those of the tasks' [`CloseReport`], and one for each of the first nested graphs: 20
+/// lines at most.
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RunsReport { ended, unfinished, still_running } = &self.runs;
+        // The lines of the unfinished tasks are indented below the line of the tasks.
+        let indented = |tasks: &dyn fmt::Display| tasks.to_string().replace('\n', "\n       ");
         write!(f, "shut down in {:.1?}", self.elapsed)?;
         write!(f, "\n  runs:  {ended} ended, {} unfinished, {} still running", unfinished.len(), still_running.len())?;
-        // The lines of the unfinished tasks are indented below the line of the tasks.
-        write!(f, "\n  tasks: {}", self.tasks.to_string().replace('\n', "\n       "))
+        // Each nested graph has at least one line.
+        let max = MAX_PRINTED - 2 - self.nested.len().min(MAX_NESTED);
+        let tasks = from_fn(|f| self.tasks.write_lines(f, max));
+        write!(f, "\n  tasks: {}", indented(&tasks))?;
+        for NestedTasks { node, tasks } in self.nested.iter().take(MAX_NESTED) {
+            write!(f, "\n  tasks of `{node}`: {}", from_fn(|f| tasks.write_summary(f)))?;
+        }
+        match self.nested.len().saturating_sub(MAX_NESTED) {
+            0 => Ok(()),
+            more => write!(f, "\n  … and the tasks of {more} more nested graphs"),
+        }
     }
 }
 
 /// Shuts an app down. Every caller runs the same steps on shared state, so that no caller depends on another one.
-pub(crate) async fn shut_down(runs: &RunTracker, manager: &BackgroundTaskManager, bound: Duration) -> ShutdownReport {
+pub(crate) async fn shut_down(
+    runs: &RunTracker,
+    manager: &BackgroundTaskManager,
+    nested: &[NestedManager],
+    bound: Duration,
+) -> ShutdownReport {
     let started = runs.drain();
-    manager.drain();
+    for manager in all(manager, nested) {
+        manager.drain();
+    }
     let deadline = Instant::now().checked_add(bound);
     let drained = tokio::select! {
         biased;
-        idle = drain(runs, manager, deadline) => idle,
+        idle = drain(runs, manager, nested, deadline) => idle,
         // Another caller has stopped the runs. A run that is not polled does not end, so there is no use in waiting.
         () = runs.shutdown().wait() => false,
     };
@@ -108,18 +151,39 @@ pub(crate) async fn shut_down(runs: &RunTracker, manager: &BackgroundTaskManager
     }
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     // Stopped runs get the grace period of tasks to end.
-    let grace = Instant::now().checked_add(manager.grace());
-    let (tasks, _) = tokio::join!(manager.close(left), runs.wait_until_idle(grace));
-    ShutdownReport { elapsed: runs.time_to_down(started), runs: runs.report(), tasks }
+    let grace = all(manager, nested).map(BackgroundTaskManager::grace).max().unwrap_or_default();
+    let grace = Instant::now().checked_add(grace);
+    let close = |nested: &NestedManager| {
+        let NestedManager { node, manager } = nested.clone();
+        async move { NestedTasks { node, tasks: manager.close(left).await } }
+    };
+    let nested = join_all(nested.iter().map(close));
+    let (tasks, nested, _) = tokio::join!(manager.close(left), nested, runs.wait_until_idle(grace));
+    ShutdownReport { elapsed: runs.time_to_down(started), runs: runs.report(), tasks, nested }
+}
+
+/// Returns all managers of an app.
+fn all<'a>(
+    own: &'a BackgroundTaskManager,
+    nested: &'a [NestedManager],
+) -> impl Iterator<Item = &'a BackgroundTaskManager> {
+    std::iter::once(own).chain(nested.iter().map(|nested| &nested.manager))
 }
 
 /// Waits until neither a run nor a task is left, or until the deadline. Returns whether none is left; the app then accepts
 /// no more runs.
-async fn drain(runs: &RunTracker, manager: &BackgroundTaskManager, deadline: Option<Instant>) -> bool {
+async fn drain(
+    runs: &RunTracker,
+    manager: &BackgroundTaskManager,
+    nested: &[NestedManager],
+    deadline: Option<Instant>,
+) -> bool {
     loop {
         let Some(idle) = runs.wait_until_idle(deadline).await else { return false };
-        if !manager.wait_until_idle(deadline).await {
-            return false;
+        for manager in all(manager, nested) {
+            if !manager.wait_until_idle(deadline).await {
+                return false;
+            }
         }
         // One of the tasks may have started a run meanwhile, and the run another task. If none did, nothing is left that
         // could start anything.

@@ -6,28 +6,36 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
-use tracing::{Span, span::Entered};
+use tracing::{Span, level_filters::LevelFilter, span::Entered};
 
 use crate::error::catch_panic;
 
 /// A span; does nothing if no subscriber enables it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct GuardedSpan(
-    // In a box, because most programs enable no span.
-    Option<Box<Span>>,
+    // Shared, so that a clone calls no subscriber.
+    Option<Arc<Span>>,
 );
 
+// What happens without a subscriber is inlined into the futures of runs, which other crates instantiate.
 impl GuardedSpan {
     /// Creates the span, or none if the subscriber panics.
+    #[inline]
     pub(crate) fn new(create: impl FnOnce() -> Span) -> Self {
+        if LevelFilter::current() == LevelFilter::OFF { Self::default() } else { Self::create(create) }
+    }
+
+    #[cold]
+    fn create(create: impl FnOnce() -> Span) -> Self {
         let mut created = Self::default();
         catch_panic(|| {
             let span = create();
-            created.0 = (!span.is_disabled()).then(|| Box::new(span));
+            created.0 = (!span.is_disabled()).then(|| Arc::new(span));
         });
         created
     }
@@ -42,24 +50,29 @@ impl GuardedSpan {
     }
 
     /// Enters the span until the guard is dropped.
+    #[inline]
     pub(crate) fn enter(&self) -> EnteredSpan<'_> {
-        let mut entered = None;
-        if let Some(span) = &self.0 {
-            catch_panic(|| entered = Some(span.enter()));
-        }
-        EnteredSpan(entered)
+        EnteredSpan(self.0.as_deref().and_then(entered))
+    }
+
+    /// Calls the function in the span.
+    pub(crate) fn in_scope<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _entered = self.enter();
+        call()
     }
 
     /// Makes a future that is polled and dropped in the span.
+    #[inline]
     pub(crate) fn instrument<F>(self, future: F) -> Instrumented<F> {
         Instrumented { future: Some(future), span: self }
     }
 }
 
 impl Drop for GuardedSpan {
+    #[inline]
     fn drop(&mut self) {
         if let Some(span) = self.0.take() {
-            catch_panic(|| drop(span));
+            dropped(span);
         }
     }
 }
@@ -69,11 +82,24 @@ impl Drop for GuardedSpan {
 pub(crate) struct EnteredSpan<'a>(Option<Entered<'a>>);
 
 impl Drop for EnteredSpan<'_> {
+    #[inline]
     fn drop(&mut self) {
         if let Some(entered) = self.0.take() {
-            catch_panic(|| drop(entered));
+            dropped(entered);
         }
     }
+}
+
+#[cold]
+fn entered(span: &Span) -> Option<Entered<'_>> {
+    let mut entered = None;
+    catch_panic(|| entered = Some(span.enter()));
+    entered
+}
+
+#[cold]
+fn dropped<T>(value: T) {
+    catch_panic(|| drop(value));
 }
 
 pin_project! {

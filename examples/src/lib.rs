@@ -17,6 +17,9 @@ mod groups {}
 #[doc = include_str!("../../docs/observability.md")]
 mod observability {}
 
+#[doc = include_str!("../../docs/persistence.md")]
+mod persistence {}
+
 #[doc = include_str!("../../docs/queue-consumers.md")]
 mod queue_consumers {}
 

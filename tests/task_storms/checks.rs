@@ -8,7 +8,7 @@ use agentflow::{
 };
 
 use super::{
-    BLOCKING_BEGINS_WITH_ITS_CLOSURE, EVENTS_IN_TRUE_ORDER, RUNTIME_KEEPS_BLOCKING_TASKS, ZERO_GRACE_IS_NO_ABORT,
+    EVENTS_IN_TRUE_ORDER,
     ledger::{Answer, Cancels, Row},
     observers::{Happened, Line, Reading},
     program::{Ending, Keep, Kind, LIMITED, NAMES, Program},
@@ -121,7 +121,7 @@ impl Known<'_> {
         if matches!(row.result, Some(Ok(value)) if value != number) {
             return fault("has the result of another task");
         }
-        if (!row.is_blocking() || BLOCKING_BEGINS_WITH_ITS_CLOSURE) && end.attempts() != row.began {
+        if end.attempts() != row.began {
             return fault("began another number of times");
         }
         if (outcome == TaskOutcome::Panicked || outcome == TaskOutcome::Failed) != end.error().is_some() {
@@ -129,10 +129,6 @@ impl Known<'_> {
         }
         if (outcome == TaskOutcome::TimedOut) != end.limit().is_some() {
             return fault("has a limit, or has none");
-        }
-        if row.is_blocking() && matches!(self.program.ending, Ending::ShutDownRuntime) && !RUNTIME_KEEPS_BLOCKING_TASKS
-        {
-            return None;
         }
         if row.burst {
             return if outcome == TaskOutcome::Panicked { None } else { fault("has a destructor that panicked") };
@@ -153,7 +149,6 @@ impl Known<'_> {
             TaskOutcome::Aborted => {
                 row.is_aborted()
                     || (has_grace && self.may_be_cancelled(row))
-                    || (self.cancels.closing && !ZERO_GRACE_IS_NO_ABORT)
                     || matches!(self.program.ending, Ending::ShutDownRuntime)
             }
             TaskOutcome::Evicted => {
@@ -192,6 +187,7 @@ impl Known<'_> {
         let mut ends = BTreeMap::new();
         let mut failed: BTreeMap<u64, u32> = BTreeMap::new();
         let mut rejected: BTreeMap<String, usize> = BTreeMap::new();
+        let mut unused = 0;
         for line in &self.lines {
             match line {
                 Line::Ended { id, outcome, has_error } => {
@@ -204,6 +200,12 @@ impl Known<'_> {
                     check!(faults, u64::from(*failed) == *attempt, "task {id} failed {failed} times: {line:?}");
                 }
                 Line::Rejected { reason } => *rejected.entry(reason.clone()).or_default() += 1,
+                Line::Other(message) if message.contains("`max_running_named`") => {
+                    unused += 1;
+                    let is_true = self.program.limits.max_limited.is_some()
+                        && records.values().all(|end| end.name() != NAMES[LIMITED]);
+                    check!(faults, is_true && unused == 1, "a limit that was used, or line {unused} of it: {message}");
+                }
                 Line::Other(message) => {
                     let is_known = matches!(self.program.ending, Ending::DropManager | Ending::ShutDownRuntime)
                         && message.contains("dropped without");

@@ -5,9 +5,12 @@ use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
 use agentflow::task::{OnDuplicateKey, SpawnError, TaskId, TaskOutcome};
+
+use tokio::time::Instant;
 
 use super::program::{Job, Keep, Kind, LIMITED, Limits};
 
@@ -28,6 +31,8 @@ pub(super) enum Answer {
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) job: Job,
+    /// The task must not begin before, unless the manager closes.
+    due: Instant,
     pub(super) answer: Answer,
     /// The number of attempts that began.
     pub(super) began: u32,
@@ -112,10 +117,11 @@ impl Ledger {
         lock(&self.violations).clone()
     }
 
-    pub(super) fn open(&self, job: &Job) -> usize {
+    pub(super) fn open(&self, job: &Job, delay: Duration) -> usize {
         let mut rows = self.rows();
         rows.push(Row {
             job: job.clone(),
+            due: Instant::now() + delay,
             answer: Answer::None,
             began: 0,
             returned: None,
@@ -159,10 +165,12 @@ impl Ledger {
             row.began += 1;
             row.returned = None;
         });
-        let (name, key) = {
-            let job = &self.rows()[row].job;
-            (job.name, job.key.map(|(key, _)| (job.name, key)))
+        let (name, key, due) = {
+            let Row { job, due, .. } = &self.rows()[row];
+            (job.name, job.key.map(|(key, _)| (job.name, key)), *due)
         };
+        let is_due = self.cancels().closing || Instant::now() >= due;
+        self.check(is_due, || format!("row {row} began before its delay was over"));
         let mut running = lock(&self.running);
         running.all += 1;
         running.limited += usize::from(name == LIMITED);

@@ -1,6 +1,6 @@
 //! Random programs: the manager's options, the steps of its users, the tasks that they spawn, and the end.
 
-use agentflow::task::{OnDuplicateKey, OnFull, OnRunEnd};
+use agentflow::task::{OnClose, OnDuplicateKey, OnFull, OnRunEnd};
 use proptest::prelude::*;
 
 /// The names of tasks. The second one has a limit of its own.
@@ -82,6 +82,8 @@ pub(super) struct Job {
     pub(super) kind: Kind,
     pub(super) name: usize,
     pub(super) key: Option<(u8, OnDuplicateKey)>,
+    pub(super) delay: Option<u64>,
+    pub(super) on_close: OnClose,
     pub(super) timeout: Option<u64>,
     pub(super) queue_timeout: Option<u64>,
     pub(super) idle_timeout: Option<u64>,
@@ -196,6 +198,8 @@ impl Job {
             kind: Kind::Plain,
             name: 0,
             key: None,
+            delay: None,
+            on_close: OnClose::Run,
             timeout: None,
             queue_timeout: None,
             idle_timeout: None,
@@ -270,9 +274,10 @@ fn act(children: impl Strategy<Value = Act> + 'static) -> impl Strategy<Value = 
     ]
 }
 
-fn job_with(acts: impl Strategy<Value = Vec<Act>>) -> impl Strategy<Value = Job> {
+fn job_with(acts: impl Strategy<Value = Vec<Act>> + 'static) -> impl Strategy<Value = Job> {
     let on_duplicate = prop::sample::select(vec![OnDuplicateKey::Replace, OnDuplicateKey::Skip, OnDuplicateKey::Queue]);
     let on_run_end = prop::sample::select(vec![OnRunEnd::Detach, OnRunEnd::Cancel, OnRunEnd::Wait]);
+    let on_close = prop::sample::select(vec![OnClose::Run, OnClose::Drop]);
     let end = prop_oneof![
         5 => Just(End::Complete),
         2 => Just(End::Fail),
@@ -286,16 +291,20 @@ fn job_with(acts: impl Strategy<Value = Vec<Act>>) -> impl Strategy<Value = Job>
         (kind(), 0..NAMES.len(), prop::option::weighted(0.4, (0..2_u8, on_duplicate))),
         (some(150), some(60), some(40), some(MAX_GRACE), prop::bool::weighted(0.15)),
         (on_run_end, keep, acts, end, prop::bool::weighted(0.1)),
+        (some(100), on_close),
     )
         .prop_map(
             |(
                 (kind, name, key),
                 (timeout, queue_timeout, idle_timeout, grace, cancel_last),
                 (on_run_end, keep, acts, end, destructor_panics),
+                (delay, on_close),
             )| Job {
                 kind,
                 name,
                 key,
+                delay,
+                on_close,
                 timeout,
                 queue_timeout,
                 idle_timeout,
@@ -308,6 +317,8 @@ fn job_with(acts: impl Strategy<Value = Vec<Act>>) -> impl Strategy<Value = Job>
                 destructor_panics,
             },
         )
+        // A job has jobs, and a strategy that holds others by value outgrows the stack.
+        .boxed()
 }
 
 fn job() -> impl Strategy<Value = Job> {

@@ -24,7 +24,6 @@ use tokio::{
 };
 
 use super::{
-    SNAPSHOTS_ARE_WHOLE, SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY,
     ledger::{Answer, Capture, Inside, Ledger, quiet_panic},
     program::{Act, End, Ending, How, Job, Keep, Kind, NAMES, Program, Step, Target},
 };
@@ -138,18 +137,17 @@ impl World {
     /// Compares what can be read of the manager.
     pub(super) fn look(&self, tasks: &BackgroundTaskManager, max_running: Option<usize>) {
         let stats = tasks.stats();
-        let running = stats.active - stats.queued;
+        let running = stats.active - stats.delayed - stats.queued;
         let ledger = &self.ledger;
         ledger.check(max_running.is_none_or(|max| running <= max as u64), || format!("{running} run: {stats}"));
         let sum = stats.active + stats.outcomes.total();
         ledger.check(stats.spawned == sum, || format!("counted wrongly: {stats}"));
         let infos = tasks.task_info();
         ledger.check(infos.is_sorted_by_key(TaskInfo::id), || format!("not in order: {infos:?}"));
-        if SNAPSHOTS_ARE_WHOLE {
-            for info in &infos {
-                let is_torn = info.state() == TaskState::Queued && (info.attempt() > 0 || info.progress().is_some());
-                ledger.check(!is_torn, || format!("torn: {info:?}"));
-            }
+        for info in &infos {
+            let waits = matches!(info.state(), TaskState::Delayed | TaskState::Queued);
+            let is_torn = waits && (info.attempt() > 0 || info.progress().is_some());
+            ledger.check(!is_torn, || format!("torn: {info:?}"));
         }
         if self.is_sequential {
             let counts = (infos.len() as u64, tasks.task_count() as u64);
@@ -282,7 +280,7 @@ impl World {
 
     /// Spawns a task, and returns its row.
     pub(super) async fn spawn(self: &Arc<Self>, tasks: &BackgroundTaskManager, job: &Job, how: How) -> usize {
-        let row = self.ledger.open(job);
+        let row = self.ledger.open(job, self.units(job.delay.unwrap_or(0)));
         let capture = Capture::new(&self.ledger, row);
         let world = Arc::clone(self);
         let job = job.clone();
@@ -372,6 +370,9 @@ impl World {
         if let Some((key, (_, on_duplicate))) = key(job).zip(job.key) {
             builder = builder.key(key, on_duplicate);
         }
+        if let Some(delay) = job.delay {
+            builder = builder.delay(self.units(delay)).on_close(job.on_close);
+        }
         if let Some(timeout) = job.timeout {
             builder = builder.timeout(self.units(timeout));
         }
@@ -390,7 +391,7 @@ impl World {
         let spawned = match how {
             How::Spawn => Some(builder.spawn()),
             How::Wait(_) | How::PolledOnce => {
-                let needs_no_slot = SPAWN_WAIT_WAITS_FOR_SLOTS_ONLY && self.needs_no_slot(tasks, job);
+                let needs_no_slot = self.needs_no_slot(tasks, job);
                 let mut spawn = pin!(builder.spawn_wait());
                 match (poll!(unconstrained(spawn.as_mut())), how) {
                     (Poll::Ready(spawned), _) => Some(spawned),

@@ -22,7 +22,12 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     let errors = errors.into_tokens();
     let hints = editor_hints(graph);
     let builder = Builder { graph, model, has_errors, is_parallel: false }.statements(&errors);
-    let settings = graph.compile.iter().map(|setting| option(setting, has_errors));
+    let settings = graph.compile.iter().filter(|setting| !is_of_builder(setting));
+    let settings = settings.map(|setting| option(setting, has_errors));
+    // A closure that is missing has no type that rustc could infer.
+    let hooks =
+        graph.compile.iter().filter(|setting| is_of_builder(setting) && !(setting.value.is_empty() && has_errors));
+    let hooks = hooks.map(|setting| option(setting, has_errors));
     let options = Ident::new("__options", Span::mixed_site());
     let g = builder_ident();
     quote_spanned! {Span::mixed_site()=>
@@ -32,12 +37,19 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
             #[allow(unused_parens, clippy::let_and_return)]
             let __app = {
                 #builder
+                #(#g #hooks;)*
                 let #options = __af::CompileOptions::new() #(#settings)*;
                 __af::#finish(#g, #options)
             };
             __app
         }
     }
+}
+
+/// Returns whether the key of `compile { .. }` is a call on the builder: there the closure's parameter has the type of
+/// the state, which the options do not know.
+pub(super) fn is_of_builder(setting: &Setting) -> bool {
+    setting.key == "on_commit"
 }
 
 /// Returns the variable that holds the builder. The user's expressions cannot name it.

@@ -4,7 +4,7 @@ use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::quote;
 
 use super::{
-    expand::{names, option, router},
+    expand::{is_of_builder, names, option, router},
     model::Model,
     syntax::{Arm, Branches, BranchesKind, Chain, Decision, Graph, Source, Stage},
 };
@@ -34,7 +34,8 @@ fn hints(graph: &Graph) -> TokenStream {
         let settings = binding.options.iter().map(|setting| option(setting, true));
         quote!(let _ = __af::NodeOptions::new() #(#settings)*;)
     });
-    let settings = graph.compile.iter().map(|setting| option(setting, true));
+    let settings = graph.compile.iter().filter(|setting| !is_of_builder(setting));
+    let settings = settings.map(|setting| option(setting, true));
     let mut parts = Parts::default();
     graph.chains.iter().for_each(|chain| parts.collect(chain));
     let returned = [Ident::new("__returned", Span::mixed_site())];

@@ -2,8 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{options::CompileOptions, outline::Outline, plan::Plan};
-use crate::{run::tracker::RunTracker, state::State, task::BackgroundTaskManager};
+use super::{
+    options::CompileOptions,
+    outline::{NestedManager, Outline},
+    plan::Plan,
+};
+use crate::{
+    run::tracker::RunTracker,
+    shutdown::{ShutdownReport, shut_down},
+    state::State,
+    task::BackgroundTaskManager,
+};
 
 /// Everything that belongs to one compiled graph.
 pub(crate) struct App<S: State, C> {
@@ -14,14 +23,22 @@ pub(crate) struct App<S: State, C> {
     pub(crate) recursion_limit: usize,
     /// The recursion limit that the options set, which holds inside other graphs as well.
     pub(super) own_limit: Option<usize>,
-    pub(crate) runs: RunTracker,
+    /// Shared with the runs that have a task of their own.
+    pub(crate) runs: Arc<RunTracker>,
     pub(crate) manager: BackgroundTaskManager,
+    /// The managers of the graphs inside this one that have their own.
+    nested_managers: Vec<NestedManager>,
     pub(super) shutdown_timeout: Duration,
 }
 
 impl<S: State, C> App<S, C> {
-    pub(super) fn new(name: Arc<str>, plan: Plan<S, C>, outline: Outline, options: CompileOptions<C>) -> Self {
+    pub(super) fn new(name: Arc<str>, plan: Plan<S, C>, mut outline: Outline, options: CompileOptions<C>) -> Self {
         let nodes = outline.nodes();
+        outline.manager.clone_from(&options.task_manager);
+        outline.outer_option = options.shutdown_timeout.map(|_| "shutdown_timeout");
+        let manager = options.task_manager.unwrap_or_default();
+        let mut nested_managers = Vec::new();
+        outline.collect_managers("", &manager, &mut nested_managers);
         Self {
             name,
             recursion_limit: options.recursion_limit.unwrap_or_else(|| nodes.max(25)),
@@ -29,9 +46,27 @@ impl<S: State, C> App<S, C> {
             plan,
             outline,
             services: options.services,
-            runs: RunTracker::new(),
-            manager: options.task_manager.unwrap_or_default(),
-            shutdown_timeout: options.shutdown_timeout,
+            runs: Arc::new(RunTracker::new()),
+            manager,
+            nested_managers,
+            shutdown_timeout: options.shutdown_timeout.unwrap_or(Duration::from_secs(30)),
         }
+    }
+
+    /// Returns the manager that the graph was compiled with, which its nodes use inside other graphs as well.
+    pub(super) fn own_manager(&self) -> Option<&BackgroundTaskManager> {
+        self.outline.manager.as_ref()
+    }
+
+    /// Returns whether the caller is a live task of the app.
+    pub(crate) fn is_in_a_live_task(&self) -> bool {
+        let nested = self.nested_managers.iter().map(|nested| &nested.manager);
+        let is_current =
+            |manager: &BackgroundTaskManager| manager.current_task().is_some_and(|task| manager.is_live(task));
+        nested.chain([&self.manager]).any(is_current)
+    }
+
+    pub(super) async fn shut_down(&self, bound: Duration) -> ShutdownReport {
+        shut_down(&self.runs, &self.manager, &self.nested_managers, bound).await
     }
 }

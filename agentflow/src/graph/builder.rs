@@ -4,7 +4,9 @@ use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
     arms::Arms,
+    commit::{Commit, OnCommit},
     options::{EachOptions, NodeOptions},
+    outline::Outline,
     plan::{Each, ErasedNode, ErasedParallelNode, GroupKind, RoutedNode, Router},
     subgraph::ParallelSubgraph,
 };
@@ -131,6 +133,7 @@ pub struct StateGraph<S, C = ()> {
     pub(super) routes: Vec<RouteDeclaration<S>>,
     /// Set if the graph runs in a branch of another one, so that all nodes are parallel nodes.
     pub(crate) is_in_branch: bool,
+    pub(super) on_commit: Option<OnCommit<S>>,
     pub(super) created: Caller,
 }
 
@@ -173,6 +176,17 @@ pub(crate) struct GroupDeclaration<S> {
     /// The type of the items, for `each`.
     pub(super) items: Option<InputType>,
     pub(super) branches: Vec<Vec<Arc<str>>>,
+}
+
+impl<S: State, C> WorkDeclaration<S, C> {
+    /// Returns the outline of a node that is a graph.
+    pub(super) fn outline(&self) -> Option<&Outline> {
+        match self {
+            Self::Node(node, _) => node.outline(),
+            Self::Branch(node, _) => node.outline(),
+            Self::Group(_) => None,
+        }
+    }
 }
 
 pub(super) struct OptionsDeclaration {
@@ -221,6 +235,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
             edges: Vec::new(),
             routes: Vec::new(),
             is_in_branch: false,
+            on_commit: None,
             created: Location::caller(),
         }
     }
@@ -346,6 +361,10 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// unless [`add_edge`](Self::add_edge), [`add_route`](Self::add_route) or its arms say otherwise: a branch may decide
     /// and loop among its own nodes. A node that is named only as the `on_error` of a node of the branch belongs to the
     /// branch too.
+    ///
+    /// The branches are polled in the task of the run. Which of two branches that are woken at the same moment goes on first
+    /// is not defined, and neither is which failure is reported if both fail at that moment. The merge does not depend on
+    /// it: it is in written order.
     #[track_caller]
     pub fn add_group<B, M>(&mut self, name: impl Into<Arc<str>>, branches: impl IntoIterator<Item = B>) -> &mut Self
     where
@@ -482,6 +501,53 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         duplicates: Vec<Arc<str>>,
     ) -> &mut Self {
         self.routes.push(RouteDeclaration { from, router, arms, duplicates, location: Location::caller() });
+        self
+    }
+
+    /// Sets a function that is called after each committed node, for example to save the state; in `graph!` it is the key
+    /// `on_commit` of `compile { .. }`. A second call replaces the first.
+    ///
+    /// It is called on the main path: after a node has succeeded and its decision is taken, and after the branches of a
+    /// group were joined, but for no node inside a group. [`Commit`] has the node, the next node and the state, which a
+    /// later run may [continue from](crate::CompiledGraph::invoke_from). A node that failed is not reported; its fallback
+    /// is.
+    ///
+    /// The run waits for the function, and a function that blocks, blocks the thread: hand the work over, to a channel or
+    /// to a background task. If the function panics, the run goes on, and its first panic in a run is logged.
+    ///
+    /// In a nested graph, this function is called once, when the nested graph has reached its `END`. A nested
+    /// [`CompiledGraph`](crate::CompiledGraph) with a function of its own calls that for its own nodes, with its own names
+    /// and state. The outer run may still undo those commits: by a retry of the nested graph, by its fallback, or because
+    /// the group that it is in fails.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use agentflow::{AgentState, RunConfig, graph, node};
+    ///
+    /// #[node]
+    /// async fn plan(_state: &mut AgentState) {}
+    ///
+    /// #[node]
+    /// async fn write(_state: &mut AgentState) {}
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let (commits, saved) = mpsc::channel();
+    /// let app = graph! {
+    ///     type State = AgentState;
+    ///     plan -> write -> END;
+    ///     compile { on_commit: move |commit| {
+    ///         _ = commits.send((commit.node.to_owned(), commit.next.map(str::to_owned)));
+    ///     } }
+    /// };
+    /// app.invoke(AgentState::default(), RunConfig::new()).await?;
+    /// assert_eq!(saved.recv()?, ("plan".into(), Some("write".into())));
+    /// assert_eq!(saved.recv()?, ("write".into(), None));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_commit(&mut self, hook: impl Fn(Commit<'_, S>) + Send + Sync + 'static) -> &mut Self {
+        self.on_commit = Some(Box::new(hook));
         self
     }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::RunConfig,
     run::{self, RunError, RunStream},
-    shutdown::{ShutdownReport, shut_down},
+    shutdown::ShutdownReport,
     state::State,
     task::BackgroundTaskManager,
 };
@@ -25,6 +25,9 @@ pub struct CompiledGraph<S: State, C = ()> {
 
 impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// Checks the graph and makes it ready to run.
+    ///
+    /// Up to 32 graphs and groups may be inside each other: a run polls all of them on one stack. A graph that a
+    /// [`Node`](crate::graph::Node) of one's own runs is not counted, and neither is a run that a node invokes.
     ///
     /// # Errors
     ///
@@ -53,12 +56,94 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// Dropping the future cancels the run: the running node is dropped at its current await, and no further node starts.
     pub async fn invoke(&self, state: S, config: RunConfig) -> Result<S, RunError> {
-        run::run(&self.app, state, config).await
+        run::run(&self.app, None, state, config).await
     }
 
-    /// Runs the graph as [`invoke`](Self::invoke) does and returns a stream of its events.
+    /// Runs the graph as [`invoke`](Self::invoke) does, but from this node or group, with a state that it would have
+    /// there. What stands before it does not run.
+    ///
+    /// [`StateGraph::on_commit`](crate::StateGraph::on_commit) hands out such states, with the names at which runs
+    /// continue: together the two are a checkpointer.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, Message, RunConfig, graph, node};
+    ///
+    /// #[node]
+    /// async fn plan(state: &mut AgentState) {
+    ///     state.context.push(Message::assistant("a plan"));
+    /// }
+    ///
+    /// #[node]
+    /// async fn write(state: &mut AgentState) {
+    ///     state.context.push(Message::assistant("a report"));
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), agentflow::RunError> {
+    /// let app = graph! { plan -> write -> END };
+    /// let state = app.invoke_from("write", AgentState::default(), RunConfig::new()).await?;
+    /// assert_eq!(state.context[0].text(), "a report");
+    ///
+    /// let error = app.invoke_from("wrote", state, RunConfig::new()).await.unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "a run cannot start at `wrote`: the graph has no such node; did you mean `write`?",
+    /// );
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`invoke`](Self::invoke); [`UnknownNode`](crate::run::RunErrorKind::UnknownNode) if the graph has no node or
+    /// group of this name, and [`InsideGroup`](crate::run::RunErrorKind::InsideGroup) if the node is in a group, which only
+    /// runs as a whole.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the run.
+    pub async fn invoke_from(&self, node: &str, state: S, config: RunConfig) -> Result<S, RunError> {
+        run::run(&self.app, Some(node), state, config).await
+    }
+
+    /// Runs the graph as [`invoke`](Self::invoke) does, in a tokio task of its own, and returns a stream of its events.
+    ///
+    /// The task runs on the caller's runtime; outside of one, on that of the app's [task manager](Self::task_manager).
+    /// Where there is none, the stream ends with [`RunErrorKind::NoRuntime`](crate::run::RunErrorKind::NoRuntime). A run
+    /// that a background task streams is a part of that task, as one that it invokes.
     pub fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
         run::stream(Arc::clone(&self.app), state, config)
+    }
+
+    /// Runs the graph as [`stream`](Self::stream) does, unless the run is refused: a service finds that out before its
+    /// response begins.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, RunConfig, graph, node, run::RunErrorKind};
+    ///
+    /// #[node]
+    /// async fn answer(_state: &mut AgentState) {}
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let app = graph! { answer -> END };
+    /// app.aclose().await;
+    /// let status = match app.try_stream(AgentState::default(), RunConfig::new()) {
+    ///     Ok(_run) => 200,
+    ///     Err(error) if matches!(error.kind(), RunErrorKind::Closed) => 503,
+    ///     Err(_) => 500,
+    /// };
+    /// assert_eq!(status, 503);
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RunErrorKind::Closed`](crate::run::RunErrorKind::Closed) if the app is shutting down or is down, and
+    /// [`RunErrorKind::NoRuntime`](crate::run::RunErrorKind::NoRuntime) outside of a runtime. The state can be taken back
+    /// from the error.
+    pub fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError> {
+        run::try_stream(Arc::clone(&self.app), state, config)
     }
 
     /// Hides the type of the services, so that graphs with different services fit into one collection.
@@ -73,8 +158,11 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// cancels the rest, and reports the outcome.
     ///
     /// While it waits, the app accepts what outstanding work starts: the children of live tasks, the tasks of live runs,
-    /// and the runs that a live task of the app starts with [`invoke`](Self::invoke) or [`stream`](Self::stream). A queue
-    /// of tasks that invoke the app is therefore worked off.
+    /// and the runs that a live task of the app or a node of a live run starts with [`invoke`](Self::invoke) or
+    /// [`stream`](Self::stream). A queue of tasks that invoke the app is therefore worked off.
+    ///
+    /// Graphs that are nodes of this one, and were compiled with a task manager of their own, share this shutdown: their
+    /// managers are drained and closed too.
     ///
     /// The future resolves within `shutdown_timeout` plus the longest grace period plus 100 ms, whatever runs and tasks
     /// do. The longest grace period is the manager's [own](crate::task::TaskManagerOptions::grace_period) or that of a
@@ -89,7 +177,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// Safe to drop. The app stays closed to new work, and another call continues the shutdown.
     pub async fn aclose(&self) -> ShutdownReport {
-        shut_down(&self.app.runs, &self.app.manager, self.app.shutdown_timeout).await
+        self.app.shut_down(self.app.shutdown_timeout).await
     }
 
     /// Shuts the app down as [`aclose`](Self::aclose) does with a `shutdown_timeout` of zero: runs and tasks are cancelled
@@ -99,11 +187,18 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// The same as for [`aclose`](Self::aclose).
     pub async fn stop(&self) -> ShutdownReport {
-        shut_down(&self.app.runs, &self.app.manager, Duration::ZERO).await
+        self.app.shut_down(Duration::ZERO).await
     }
 }
 
 impl<S: State, C> CompiledGraph<S, C> {
+    /// Returns whether the app is shutting down or is down: [`aclose`](Self::aclose) or [`stop`](Self::stop) was called,
+    /// and new runs are refused. Until the app is down, it still accepts the runs that its own live tasks start.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.app.runs.is_draining()
+    }
+
     /// Returns the manager of the app's background tasks.
     #[must_use]
     pub fn task_manager(&self) -> &BackgroundTaskManager {

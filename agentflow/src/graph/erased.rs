@@ -54,7 +54,10 @@ pub struct ErasedGraph<S: State>(Arc<dyn Erased<S>>);
 /// The methods of a compiled graph that do not name its services.
 trait Erased<S: State>: fmt::Debug + Send + Sync {
     fn invoke(&self, state: S, config: RunConfig) -> BoxFuture<'_, Result<S, RunError>>;
+    fn invoke_from<'a>(&'a self, node: &'a str, state: S, config: RunConfig) -> BoxFuture<'a, Result<S, RunError>>;
     fn stream(&self, state: S, config: RunConfig) -> RunStream<S>;
+    fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError>;
+    fn is_closed(&self) -> bool;
     fn aclose(&self) -> BoxFuture<'_, ShutdownReport>;
     fn stop(&self) -> BoxFuture<'_, ShutdownReport>;
     fn task_manager(&self) -> &BackgroundTaskManager;
@@ -74,8 +77,20 @@ impl<S: State, C: Send + Sync + 'static> Erased<S> for CompiledGraph<S, C> {
         Box::pin(self.invoke(state, config))
     }
 
+    fn invoke_from<'a>(&'a self, node: &'a str, state: S, config: RunConfig) -> BoxFuture<'a, Result<S, RunError>> {
+        Box::pin(self.invoke_from(node, state, config))
+    }
+
     fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
         self.stream(state, config)
+    }
+
+    fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError> {
+        self.try_stream(state, config)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed()
     }
 
     fn aclose(&self) -> BoxFuture<'_, ShutdownReport> {
@@ -126,9 +141,37 @@ impl<S: State> ErasedGraph<S> {
         self.0.invoke(state, config).await
     }
 
+    /// Runs the graph from a node; see [`CompiledGraph::invoke_from`].
+    ///
+    /// # Errors
+    ///
+    /// As [`CompiledGraph::invoke_from`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the run.
+    pub async fn invoke_from(&self, node: &str, state: S, config: RunConfig) -> Result<S, RunError> {
+        self.0.invoke_from(node, state, config).await
+    }
+
     /// Runs the graph and returns its events as a stream; see [`CompiledGraph::stream`].
     pub fn stream(&self, state: S, config: RunConfig) -> RunStream<S> {
         self.0.stream(state, config)
+    }
+
+    /// Runs the graph as a stream, unless the run is refused; see [`CompiledGraph::try_stream`].
+    ///
+    /// # Errors
+    ///
+    /// As [`CompiledGraph::try_stream`].
+    pub fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError> {
+        self.0.try_stream(state, config)
+    }
+
+    /// Returns whether the app is shutting down or is down; see [`CompiledGraph::is_closed`].
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.is_closed()
     }
 
     /// Shuts the app down within its `shutdown_timeout`; see [`CompiledGraph::aclose`].

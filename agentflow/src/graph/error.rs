@@ -199,6 +199,28 @@ pub enum BuildProblemKind {
         /// The node.
         node: Arc<str>,
     },
+    /// A node is a compiled graph with an option that has no effect inside another graph.
+    #[error(
+        "node `{node}` was compiled with `{option}`, which has no effect inside another graph: compile it without, and set the option of the outer graph"
+    )]
+    OuterOption {
+        /// The node.
+        node: Arc<str>,
+        /// The name of the option.
+        option: &'static str,
+    },
+    /// More graphs and groups are inside each other than a thread's stack may hold.
+    #[error(
+        "graphs and groups are {levels} deep at `{node}`, and at most {max} fit on a thread's stack; let a node spawn a task that invokes the inner graph"
+    )]
+    TooDeep {
+        /// The node or group.
+        node: Arc<str>,
+        /// The number of graphs and groups that are inside each other there.
+        levels: usize,
+        /// The maximum.
+        max: usize,
+    },
     /// A retry or a timeout was set for a group.
     #[error("`{group}` is a group: it has `on_error` and `label`, and its nodes have the other options")]
     OptionsOfGroup {

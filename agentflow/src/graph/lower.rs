@@ -14,8 +14,8 @@ use crate::state::State;
 
 /// Checks the graph and lowers it.
 pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>, Outline), BuildError> {
-    let CheckedGraph { entry, steps: checked } = validate(&graph)?;
-    let StateGraph { name, steps, routes, .. } = graph;
+    let CheckedGraph { entry, steps: checked, nesting } = validate(&graph)?;
+    let StateGraph { name, steps, routes, on_commit, .. } = graph;
     let mut routers: HashMap<Arc<str>, Option<Box<dyn Router<S>>>> =
         routes.into_iter().map(|route| (route.from, route.router)).collect();
     let mut members: HashMap<Arc<str>, Vec<Vec<StepId>>> = HashMap::new();
@@ -50,8 +50,9 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
     };
     let steps: Vec<_> = steps.into_iter().zip(checked).map(lower_step).collect();
     let outlines = steps.iter().map(|step| outline_of(step, members.remove(&step.name)));
-    let outline = Outline { name, steps: outlines.collect(), entry };
-    Ok((Plan { steps, entry, may_loop }, outline))
+    let outline =
+        Outline { name, steps: outlines.collect(), entry, nesting, manager: None, outer_option: None };
+    Ok((Plan { steps, entry, may_loop, on_commit }, outline))
 }
 
 fn outline_of<S: State, C>(step: &Step<S, C>, branches: Option<Vec<Vec<StepId>>>) -> OutlineStep {

@@ -4,6 +4,7 @@
 pub(crate) mod app;
 mod arms;
 mod builder;
+pub(crate) mod commit;
 mod compiled;
 mod dot;
 mod erased;
@@ -14,7 +15,6 @@ pub(crate) mod options;
 pub(crate) mod outline;
 pub(crate) mod plan;
 mod subgraph;
-mod suggest;
 #[cfg(feature = "svg")]
 mod svg;
 pub(crate) mod topology;
@@ -23,6 +23,7 @@ mod validate;
 pub use arms::Arms;
 pub(crate) use builder::{ArmDeclaration, WorkDeclaration, collect_items};
 pub use builder::{END, EdgeSource, EdgeTarget, ItemsOf, JOIN, START, StateGraph};
+pub use commit::Commit;
 pub use compiled::CompiledGraph;
 pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};

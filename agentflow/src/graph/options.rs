@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{retry::RetryPolicy, task::BackgroundTaskManager};
 
-/// Options of a compiled graph; in `graph!` these are the keys of `compile { .. }`.
+/// Options of a compiled graph; in `graph!` these are the keys of `compile { .. }`. Its key `on_commit` is
+/// [`StateGraph::on_commit`](crate::StateGraph::on_commit) instead, which knows the type of the state.
 ///
 /// ```
 /// use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::{retry::RetryPolicy, task::BackgroundTaskManager};
 #[must_use = "options do nothing until a graph is compiled with them"]
 pub struct CompileOptions<C = ()> {
     pub(crate) services: C,
-    pub(crate) shutdown_timeout: Duration,
+    pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) recursion_limit: Option<usize>,
     pub(crate) task_manager: Option<BackgroundTaskManager>,
 }
@@ -26,7 +27,7 @@ impl CompileOptions {
     /// Creates the default options: no services, a `shutdown_timeout` of 30 s, and a `recursion_limit` of 25 or the number
     /// of nodes, whichever is greater.
     pub fn new() -> Self {
-        Self { services: (), shutdown_timeout: Duration::from_secs(30), recursion_limit: None, task_manager: None }
+        Self { services: (), shutdown_timeout: None, recursion_limit: None, task_manager: None }
     }
 }
 
@@ -48,9 +49,10 @@ impl<C> CompileOptions<C> {
     }
 
     /// Sets how long [`aclose`](crate::CompiledGraph::aclose) waits for runs and tasks before it cancels them. The default
-    /// is 30 s; zero cancels at once.
+    /// is 30 s; zero cancels at once. A graph that is a node of another one is not shut down by itself, so that there the
+    /// option is a mistake.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
-        self.shutdown_timeout = timeout;
+        self.shutdown_timeout = Some(timeout);
         self
     }
 
@@ -64,6 +66,9 @@ impl<C> CompileOptions<C> {
     }
 
     /// Sets the manager of the app's background tasks, for a manager with options of its own. The app closes it.
+    ///
+    /// If the graph is a node of another one, its nodes still spawn in this manager, and the shutdown of the outer app
+    /// drains and closes it too; without this option, they spawn in the manager of the outer app.
     pub fn task_manager(mut self, manager: BackgroundTaskManager) -> Self {
         self.task_manager = Some(manager);
         self
@@ -96,8 +101,9 @@ impl NodeOptions {
 
     /// Retries an attempt that fails, panics or times out. Accepts a number of retries or a [`RetryPolicy`].
     ///
-    /// Every attempt starts from the state as it was before the first one. The state is therefore copied once, unless the
-    /// node only reads it and no decision follows it (a panic of the decision counts as a failure of the node).
+    /// Every attempt starts from the state as it was before the first one. The state is therefore copied once. If
+    /// the node only reads it and no decision follows it (a panic of the decision counts as a failure of the node), it is
+    /// copied only when the node returns an update.
     pub fn retry(mut self, retry: impl Into<RetryPolicy>) -> Self {
         self.retry = Some(retry.into());
         self
@@ -105,7 +111,7 @@ impl NodeOptions {
 
     /// Limits the duration of one attempt. An attempt that exceeds it is dropped at its current await and fails with
     /// [`AttemptTimedOut`](crate::error::AttemptTimedOut). Zero times out at once. In a
-    /// [`stream`](crate::CompiledGraph::stream) the time that the node waits for the reader is included.
+    /// [`stream`](crate::CompiledGraph::stream) the time that the node waits for the reader is not included.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -1,23 +1,36 @@
-//! [`Outline`]: the parts of a graph that a picture shows.
+//! [`Outline`]: the parts of a graph that pictures and the graph around it see.
 
 use std::sync::Arc;
 
 use super::topology::{Next, StepId};
-use crate::carried::InputType;
+use crate::{carried::InputType, task::BackgroundTaskManager};
 
-/// The parts of a graph that a picture shows.
+/// The parts of a graph that pictures and the graph around it see.
 #[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Outline {
     pub(super) name: Arc<str>,
     pub(super) steps: Vec<OutlineStep>,
     pub(super) entry: StepId,
+    /// The number of graphs and groups that are inside each other in this graph.
+    pub(super) nesting: usize,
+    /// The task manager that the graph was compiled with, if it has one of its own.
+    pub(super) manager: Option<BackgroundTaskManager>,
+    /// An option that the graph was compiled with, and that has no effect where the graph is a node.
+    pub(super) outer_option: Option<&'static str>,
+}
+
+/// A task manager of a graph that is a node.
+#[derive(Clone, Debug)]
+pub(crate) struct NestedManager {
+    /// The path of the node.
+    pub(crate) node: Arc<str>,
+    pub(crate) manager: BackgroundTaskManager,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct OutlineStep {
     /// The name in the events of a run.
-    #[cfg_attr(not(feature = "svg"), expect(dead_code, reason = "other pictures show the label only"))]
     pub(super) name: Arc<str>,
     pub(super) label: String,
     pub(super) inside: Inside,
@@ -79,6 +92,21 @@ impl Outline {
             Inside::Graph(inner) => 1 + inner.nodes(),
         };
         self.steps.iter().map(of_step).sum()
+    }
+
+    /// Adds the managers of the graphs inside this one, which is at the path `around`, each manager once.
+    pub(super) fn collect_managers(&self, around: &str, own: &BackgroundTaskManager, found: &mut Vec<NestedManager>) {
+        for step in &self.steps {
+            let Inside::Graph(inner) = &step.inside else { continue };
+            let node = if around.is_empty() { step.name.to_string() } else { format!("{around}/{}", step.name) };
+            if let Some(manager) = &inner.manager
+                && !manager.is_same(own)
+                && !found.iter().any(|other| manager.is_same(&other.manager))
+            {
+                found.push(NestedManager { node: node.as_str().into(), manager: manager.clone() });
+            }
+            inner.collect_managers(&node, own, found);
+        }
     }
 
     pub(super) fn step(&self, step: StepId) -> &OutlineStep {

@@ -5,6 +5,7 @@ use std::{marker::PhantomData, sync::Arc};
 use futures_util::future::BoxFuture;
 
 use super::{
+    commit::OnCommit,
     options::{EachOptions, NodeOptions},
     outline::{Edge, Outline},
     topology::{Next, StepId},
@@ -23,6 +24,8 @@ pub(crate) struct Plan<S: State, C> {
     pub(crate) entry: StepId,
     /// Set if a walk may visit a step outside of all branches twice.
     pub(crate) may_loop: bool,
+    /// Called after each committed step.
+    pub(crate) on_commit: Option<OnCommit<S>>,
 }
 
 /// A node or a group, with its outgoing edges.

@@ -5,6 +5,7 @@ use std::fmt;
 use futures_util::future::BoxFuture;
 
 use super::{
+    app::App,
     builder::StateGraph,
     compiled::CompiledGraph,
     error::BuildError,
@@ -17,11 +18,12 @@ use crate::{
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{
         branch_log::BranchLog,
-        executor::{CommitMark, Progress, walk},
+        executor::{CommitMark, walk},
         group::run_inner_branch,
         invocation::{Arrival, Invocation},
     },
     state::State,
+    task::BackgroundTaskManager,
 };
 
 /// A graph written inside another one. It shares the state and the services of the outer graph.
@@ -42,7 +44,7 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
     type Output = ();
 
     async fn run(&self, cx: NodeContext<'_, S, C>) -> Result<(), NodeError> {
-        run_inside(&self.plan, None, cx.services, cx.state, cx.commit, cx.invocation).await
+        run_inside(&self.plan, Own::default(), cx.services, cx.state, cx.commit, cx.invocation).await
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -69,7 +71,7 @@ impl<S: State, C: Send + Sync + 'static> ErasedParallelNode<S, C> for ParallelSu
         log: &'a mut BranchLog<S>,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let scope = invocation.scope.inside(invocation.path.clone(), None);
+            let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, None, None);
             let arrival = Arrival { error: invocation.error, input: None };
             let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, arrival).await;
             ended.map_err(|failure| *failure)?;
@@ -99,8 +101,10 @@ impl<S: State, C> fmt::Debug for Subgraph<S, C> {
     }
 }
 
-/// A compiled graph is a node of every graph with the same state. It keeps its own services; the run, with its id,
-/// configuration, limits, cancellation and task manager, is that of the outer graph.
+/// A compiled graph is a node of every graph with the same state. It keeps its own services, recursion limit and, if it was
+/// compiled with one, task manager; the run, with its id, configuration, cancellation and shutdown, is that of the outer
+/// graph. A graph that was compiled with a `shutdown_timeout` is no node, because the outer one's holds. A shutdown of the
+/// inner app by itself does not keep it from being a node; if it has a task manager of its own, that is closed then.
 impl<S, C, D> Node<S, C> for CompiledGraph<S, D>
 where
     S: State,
@@ -126,7 +130,7 @@ impl<S: State, D: Send + Sync + 'static> CompiledGraph<S, D> {
         commit: &CommitMark,
         invocation: &Invocation<'_>,
     ) -> Result<(), NodeError> {
-        run_inside(&self.app.plan, self.app.own_limit, &self.app.services, state, commit, invocation).await
+        run_inside(&self.app.plan, Own::of(&self.app), &self.app.services, state, commit, invocation).await
     }
 }
 
@@ -230,7 +234,7 @@ where
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
     async fn run_mapped(&self, mut state: T, invocation: &Invocation<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
-        run_inside(&app.plan, app.own_limit, &app.services, &mut state, &CommitMark::new(), invocation).await?;
+        run_inside(&app.plan, Own::of(app), &app.services, &mut state, &CommitMark::new(), invocation).await?;
         Ok(state)
     }
 }
@@ -241,18 +245,30 @@ impl<T: State, D, I, B> fmt::Debug for MappedGraph<T, D, I, B> {
     }
 }
 
-/// Walks the inner graph as a part of the outer run, within its own recursion limit if it has one.
+/// The options of a graph that hold inside another one.
+#[derive(Default)]
+struct Own<'a> {
+    recursion_limit: Option<usize>,
+    manager: Option<&'a BackgroundTaskManager>,
+}
+
+impl<'a> Own<'a> {
+    fn of<S: State, C>(app: &'a App<S, C>) -> Self {
+        Self { recursion_limit: app.own_limit, manager: app.own_manager() }
+    }
+}
+
+/// Walks the inner graph as a part of the outer run, with its own recursion limit and task manager if it has them.
 async fn run_inside<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
-    own_limit: Option<usize>,
+    own: Own<'_>,
     services: &C,
     state: &mut S,
     commit: &CommitMark,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
-    let scope = invocation.scope.inside(invocation.path.clone(), own_limit);
-    let progress = Progress::new(plan.entry);
-    walk(plan, services, &scope, state, commit, &progress, invocation.error).await.map_err(|failure| *failure)?;
+    let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own.recursion_limit, own.manager);
+    walk(plan, services, &scope, state, commit, None, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([scope.taken()]);
     Ok(())

@@ -7,15 +7,20 @@ use super::{
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
     outline::Edge,
-    suggest,
     topology::{Next, StepEdges, StepId, Violation, violations_of_path},
 };
-use crate::{carried::InputType, state::State};
+use crate::{carried::InputType, state::State, suggest};
+
+/// The number of graphs and groups that may be inside each other. A level takes up to 20 KiB of stack in a debug build,
+/// and the threads of tokio have 2 MiB, most of which is left to the nodes.
+pub(crate) const MAX_NESTING: usize = 32;
 
 /// A graph that breaks no rule, with all names resolved.
 pub(super) struct CheckedGraph {
     pub(super) entry: StepId,
     pub(super) steps: Vec<CheckedStep>,
+    /// The number of graphs and groups that are inside each other in this graph.
+    pub(super) nesting: usize,
 }
 
 /// A step with its names resolved.
@@ -77,8 +82,10 @@ pub(super) fn validate<S: State, C>(graph: &StateGraph<S, C>) -> Result<CheckedG
     }
     if let Some(entry) = entry.filter(|_| checker.problems.is_empty()) {
         checker.topology(entry);
+        checker.outer_options();
+        let nesting = checker.nesting();
         if checker.problems.is_empty() {
-            return Ok(CheckedGraph { entry, steps: checker.steps });
+            return Ok(CheckedGraph { entry, steps: checker.steps, nesting });
         }
     }
     Err(checker.into_error())
@@ -186,11 +193,13 @@ impl<S: State, C> Checker<'_, S, C> {
                     self.step_mut(from).edges.push(edge);
                 }
                 Some(first) => {
-                    let (from, to, first) = (self.name(from), self.target_name(to), self.target_name(first.edge.to));
+                    let first = first.edge.to;
+                    let (from, second) = (self.name(from), self.target_name(to));
+                    // Compared as targets, because a node may have the name of `END`, which is another problem.
                     let kind = if first == to {
-                        BuildProblemKind::DuplicateEdge { from, to }
+                        BuildProblemKind::DuplicateEdge { from, to: second }
                     } else {
-                        BuildProblemKind::SecondOutgoingEdge { from, first, second: to }
+                        BuildProblemKind::SecondOutgoingEdge { from, first: self.target_name(first), second }
                     };
                     self.report(edge.location, kind);
                 }
@@ -473,6 +482,36 @@ impl<S: State, C> Checker<'_, S, C> {
                 self.report(self.step(step).location, kind);
             }
         }
+    }
+
+    /// A graph that is a node has no options that only the outermost graph obeys.
+    fn outer_options(&mut self) {
+        for StepDeclaration { name, work, location } in &self.graph.steps {
+            if let Some(option) = work.outline().and_then(|outline| outline.outer_option) {
+                self.report(location, BuildProblemKind::OuterOption { node: Arc::clone(name), option });
+            }
+        }
+    }
+
+    /// Graphs and groups are inside each other only as deep as a thread's stack allows. Returns how deep they are.
+    fn nesting(&mut self) -> usize {
+        let mut deepest = 0;
+        for (index, StepDeclaration { name, work, location }) in self.graph.steps.iter().enumerate() {
+            let outer = |inner: &StepId| self.step(*inner).place.map(|place| place.group);
+            let around = std::iter::successors(outer(&StepId::new(index)), outer).take(MAX_NESTING + 1).count();
+            let inside = match work {
+                WorkDeclaration::Group(_) => Some(1),
+                work => work.outline().map(|outline| 1 + outline.nesting),
+            };
+            let levels = around + inside.unwrap_or_default();
+            deepest = deepest.max(levels);
+            // Of the groups inside a group that is too deep, none is reported.
+            if inside.is_some() && levels > MAX_NESTING && around <= MAX_NESTING {
+                let kind = BuildProblemKind::TooDeep { node: Arc::clone(name), levels, max: MAX_NESTING };
+                self.report(location, kind);
+            }
+        }
+        deepest
     }
 
     fn ids(&self) -> impl Iterator<Item = StepId> + use<S, C> {

@@ -33,7 +33,7 @@ pub struct NodeContext<'a, S, C = (), I = ()> {
     pub(crate) commit: &'a CommitMark,
 }
 
-/// The inputs of a node in a group.
+/// The inputs of a node in a group. A node that wraps another one passes on a clone.
 #[derive(Debug)]
 pub struct ParallelContext<'a, S, C = (), I = ()> {
     /// The state as it was at the fork, with the updates of the branch itself.
@@ -113,6 +113,59 @@ impl<'a, S, C, I> NodeContext<'a, S, C, I> {
     pub(crate) fn replace(self, state: S) {
         self.commit.changes_begin();
         *self.state = state;
+    }
+}
+
+impl<S, C, I> NodeContext<'_, S, C, I> {
+    /// Lends the context, so that a node that wraps another one can run it more than once, or do something afterwards.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, NodeError, RunConfig, State, graph, graph::{Node, NodeContext}, node};
+    ///
+    /// /// Runs a node once more if it fails, on the state as the first attempt left it.
+    /// struct Twice<N>(N);
+    ///
+    /// impl<S: State, C: Send + Sync + 'static, N: Node<S, C>> Node<S, C> for Twice<N>
+    /// where
+    ///     N::Output: Send,
+    /// {
+    ///     type Output = N::Output;
+    ///     const MUTATES_STATE: bool = N::MUTATES_STATE;
+    ///
+    ///     async fn run(&self, mut cx: NodeContext<'_, S, C>) -> Result<N::Output, NodeError> {
+    ///         match self.0.run(cx.reborrow()).await {
+    ///             Ok(output) => Ok(output),
+    ///             Err(_) => self.0.run(cx).await,
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// #[node]
+    /// async fn greet(state: &mut AgentState) -> Result<(), NodeError> {
+    ///     let is_first = state.context.is_empty();
+    ///     state.context.push(agentflow::Message::assistant("hello"));
+    ///     if is_first { Err("nobody listened".into()) } else { Ok(()) }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), agentflow::RunError> {
+    /// let app = graph! { node GREET = (Twice(greet {})); GREET -> END };
+    /// let state = app.invoke(AgentState::default(), RunConfig::new()).await?;
+    /// assert_eq!(state.context.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reborrow(&mut self) -> NodeContext<'_, S, C, I> {
+        let Self { input, config, services, cancel, events, invocation, commit, .. } = *self;
+        NodeContext { state: self.state, input, config, services, cancel, events, invocation, commit }
+    }
+}
+
+// Not derived: the state and the services need not be `Clone`.
+impl<S, C, I> Clone for ParallelContext<'_, S, C, I> {
+    fn clone(&self) -> Self {
+        let Self { state, input, config, services, cancel, events, invocation } = *self;
+        Self { state, input, config, services, cancel, events, invocation }
     }
 }
 

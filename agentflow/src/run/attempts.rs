@@ -16,6 +16,7 @@ use super::{
     event::EventKind,
     executor::CommitMark,
     invocation::{Arrival, Invocation},
+    metrics::AttemptMeter,
     scope::PathScope,
 };
 use crate::{
@@ -164,7 +165,6 @@ pub(super) fn routed<S>(router: &dyn Router<S>, state: &S, slot: &Slot) -> Resul
 /// The failure of an attempt.
 struct FailedAttempt {
     source: NodeError,
-    started: Instant,
     elapsed: Duration,
 }
 
@@ -178,8 +178,7 @@ pub(super) async fn run_attempts<A: Attempt>(
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
     let undoes_updates = node.undoes_updates();
-    let invocation =
-        Invocation { scope, path, attempt: 1, error, input, events: scope.run.sink.writer(path), undoes_updates };
+    let invocation = Invocation { scope, path, attempt: 1, error, input, events: scope.writer(path), undoes_updates };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.
@@ -197,7 +196,9 @@ async fn retry_attempts<A: Attempt>(
     options: &NodeOptions,
 ) -> Result<A::Output, Box<Failure>> {
     let Invocation { scope, path, .. } = invocation;
-    let mut delays = options.retry.as_ref().map(|retry| retry.delays(failed.started));
+    let now = Instant::now();
+    let began = now.checked_sub(failed.elapsed).unwrap_or(now);
+    let mut delays = options.retry.as_ref().map(|retry| retry.delays(began));
     loop {
         scope.run.last_node.forget();
         let delay = next_delay(node, failed, &invocation, delays.as_mut())?;
@@ -207,7 +208,7 @@ async fn retry_attempts<A: Attempt>(
         // A node that failed because its run is stopping would fail again.
         scope.check_signals(|| Arc::clone(path))?;
         invocation.attempt += 1;
-        invocation.events = scope.run.sink.writer(path);
+        invocation.events = scope.writer(path);
         match run_attempt(node, &invocation, options.timeout).await {
             Ok(output) => return Ok(output),
             Err(next) => failed = next,
@@ -218,7 +219,7 @@ async fn retry_attempts<A: Attempt>(
 /// Returns the delay before the next attempt, or the failure if there is no further attempt.
 fn next_delay<A: Attempt>(
     node: &mut A,
-    FailedAttempt { source, elapsed, .. }: FailedAttempt,
+    FailedAttempt { source, elapsed }: FailedAttempt,
     invocation: &Invocation<'_>,
     delays: Option<&mut Delays<'_>>,
 ) -> Result<Duration, Box<Failure>> {
@@ -263,16 +264,18 @@ async fn run_attempt<A: Attempt>(
 ) -> Result<A::Output, FailedAttempt> {
     let Invocation { scope, path, attempt, .. } = *invocation;
     let sink = scope.run.sink;
-    sink.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
+    scope.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
     let started = Instant::now();
+    let meter = AttemptMeter::start(scope.run.graph, path);
     let span = GuardedSpan::new(|| tracing::info_span!("agentflow.node", node = &**path, attempt));
     let mut running = span.instrument(node.start(invocation));
-    let result = guarded(Pin::new(&mut running), timeout, node_error).await;
+    let result = guarded(Pin::new(&mut running), timeout, |cx| invocation.events.poll_waited(cx), node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));
     match result.and_then(|output| node.route(output, &scope.slot)) {
         Ok(output) => {
             node.commit();
+            meter.ended(None);
             // The event is written without waiting for the reader: the next node waits before it starts.
             if let Some(fields) = invocation.events.take_changes() {
                 sink.push(|| EventKind::Updated { node: path.to_string(), fields });
@@ -280,7 +283,10 @@ async fn run_attempt<A: Attempt>(
             sink.push(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() });
             Ok(output)
         }
-        Err(source) => Err(FailedAttempt { source, started, elapsed: started.elapsed() }),
+        Err(source) => {
+            meter.ended(Some(&source));
+            Err(FailedAttempt { source, elapsed: started.elapsed() })
+        }
     }
 }
 

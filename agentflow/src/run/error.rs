@@ -38,6 +38,26 @@ struct Inner {
 pub enum RunErrorKind {
     /// The app is shutting down or is down; the run did not start.
     Closed,
+    /// A streamed run has no tokio runtime: it was started outside of one, or its runtime was shut down.
+    NoRuntime,
+    /// The graph has no node of the name at which [`invoke_from`](crate::CompiledGraph::invoke_from) was to start; the run
+    /// did not start.
+    #[non_exhaustive]
+    UnknownNode {
+        /// The name.
+        node: Arc<str>,
+        /// The node that may have been meant.
+        suggestion: Option<Arc<str>>,
+    },
+    /// The node at which [`invoke_from`](crate::CompiledGraph::invoke_from) was to start is inside a group, which only runs
+    /// as a whole; the run did not start.
+    #[non_exhaustive]
+    InsideGroup {
+        /// The node.
+        node: Arc<str>,
+        /// The group, at which a run can start.
+        group: Arc<str>,
+    },
     /// A node returned an error, panicked or timed out.
     Node(NodeFailure),
     /// Two branches of a group replaced the same field, so that one of the values would be lost. Nothing of the group is
@@ -151,19 +171,12 @@ impl<S> LastState<S> {
             Self::Committed(state) | Self::Uncommitted(state) => state,
         }
     }
-
-    fn map<T>(self, f: impl FnOnce(S) -> T) -> LastState<T> {
-        match self {
-            Self::Committed(state) => LastState::Committed(f(state)),
-            Self::Uncommitted(state) => LastState::Uncommitted(f(state)),
-        }
-    }
 }
 
 impl RunError {
-    pub(super) fn new<S: State>(run_id: RunId, kind: RunErrorKind, state: LastState<S>) -> Self {
-        let state = Some(state.map(|state| Box::new(state) as _));
-        Self(Box::new(Inner { run_id, kind, state }))
+    /// Creates the error of a run whose state is lost.
+    pub(super) fn without_state(run_id: RunId, kind: RunErrorKind) -> Self {
+        Self(Box::new(Inner { run_id, kind, state: None }))
     }
 
     /// Returns the reason for which the run ended.
@@ -182,7 +195,10 @@ impl RunError {
     #[must_use]
     pub fn node(&self) -> Option<&str> {
         match self.kind() {
-            RunErrorKind::Closed => None,
+            RunErrorKind::Closed
+            | RunErrorKind::NoRuntime
+            | RunErrorKind::UnknownNode { .. }
+            | RunErrorKind::InsideGroup { .. } => None,
             RunErrorKind::Node(NodeFailure { node, .. })
             | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
@@ -250,6 +266,13 @@ impl Failure {
         }
     }
 
+    /// Returns the error of the run that ended with this failure and left this state.
+    pub(super) fn into_error<S: State>(self, run_id: RunId, state: S) -> RunError {
+        let state = Box::new(state) as _;
+        let last = if self.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
+        RunError(Box::new(Inner { run_id, kind: self.kind, state: Some(last) }))
+    }
+
     /// Returns the node's failure if a fallback can continue with the state, and `self` otherwise.
     pub(super) fn into_recoverable(self) -> Result<NodeFailure, Box<Self>> {
         match self {
@@ -272,6 +295,16 @@ impl fmt::Display for RunErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Closed => f.write_str("the app is shut down: it starts no more runs"),
+            Self::NoRuntime => f.write_str(
+                "there is no tokio runtime for the run: start it inside of a runtime, and read it before the runtime ends",
+            ),
+            Self::UnknownNode { node, suggestion } => {
+                write!(f, "a run cannot start at `{node}`: the graph has no such node")?;
+                suggestion.as_ref().map_or(Ok(()), |suggestion| write!(f, "; did you mean `{suggestion}`?"))
+            }
+            Self::InsideGroup { node, group } => {
+                write!(f, "a run cannot start at `{node}`, which is inside the group `{group}`: start at the group")
+            }
             Self::Node(failure) => failure.fmt(f),
             Self::Conflict { field, nodes: [first, second] } => write!(
                 f,

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::run_id::RunId;
+use crate::{
+    run_id::RunId,
+    seconds::{self, optional as optional_seconds},
+};
 
 /// Something that happened in a run, with its time.
 ///
@@ -163,7 +166,21 @@ pub enum EventKind {
         /// The outcome of the task: `completed`, `failed`, ….
         outcome: String,
     },
-    /// The reader was too slow, and this many starts and ends of tasks were left out.
+    /// A background task of the run reported its progress. While the reader is 64 events behind, progress is left out.
+    #[non_exhaustive]
+    TaskProgress {
+        /// The node.
+        node: String,
+        /// The task's name.
+        task: String,
+        /// The task's id.
+        id: u64,
+        /// The share that is done, from 0 to 1.
+        fraction: f64,
+        /// A short description of the current activity.
+        message: String,
+    },
+    /// The reader was too slow, and this many starts, ends and reports of progress of tasks were left out.
     #[non_exhaustive]
     TasksMissed {
         /// The number of events left out.
@@ -195,36 +212,6 @@ mod unix_millis {
     }
 }
 
-mod seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(duration.as_secs_f64())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-    }
-}
-
-mod optional_seconds {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[allow(clippy::ref_option, reason = "serde's `with` passes a reference to the field")]
-    pub(super) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let seconds = Option::<f64>::deserialize(deserializer)?;
-        seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
-    }
-}
-
 impl EventKind {
     /// Returns the name of the kind, which is the `type` in its JSON. Use it as the event name of server-sent events.
     #[must_use]
@@ -243,6 +230,7 @@ impl EventKind {
             Self::Custom { .. } => "custom",
             Self::TaskStarted { .. } => "task_started",
             Self::TaskEnded { .. } => "task_ended",
+            Self::TaskProgress { .. } => "task_progress",
             Self::TasksMissed { .. } => "tasks_missed",
             Self::RunEnded { .. } => "run_ended",
         }
@@ -273,6 +261,7 @@ mod tests {
             EventKind::Custom { node: node(), name: node(), data: json!(1) },
             EventKind::TaskStarted { node: node(), task: node(), id: 1 },
             EventKind::TaskEnded { node: node(), task: node(), id: 1, outcome: node() },
+            EventKind::TaskProgress { node: node(), task: node(), id: 1, fraction: 0.5, message: node() },
             EventKind::TasksMissed { count: 1 },
             EventKind::RunEnded { error: None },
         ];

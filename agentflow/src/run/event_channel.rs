@@ -2,27 +2,33 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
-    sync::Arc,
+    fmt, iter,
+    sync::{Arc, MutexGuard},
     task::{Context, Poll, Waker},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use serde::Serialize;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::consume_budget, time::Instant};
 
 use super::event::{Event, EventKind};
 use crate::{
+    error::catch_panic,
     run_id::RunId,
     state::FieldChange,
-    sync::Mutex,
-    task::{TaskId, TaskOutcome, Watch},
+    sync::{Mutex, guard_waker},
+    task::{TaskId, TaskOutcome, TaskProgress, Watch},
 };
 
 /// The number of unread events from which on the run waits for its reader.
 const EVENT_CAPACITY: usize = 64;
 
-/// The number of unread events from which on the events of tasks, which never wait, are counted and left out.
+/// The number of events that the reader takes at once. Run and reader meet by the batch and not by the event, and while
+/// the reader reads one half of the capacity, the run may fill the other.
+const BATCH: usize = EVENT_CAPACITY / 2;
+
+/// The number of unread events from which on the starts and ends of tasks, which never wait, are counted and left out.
+/// Their progress is left out as soon as the reader is behind.
 const TASK_EVENT_CAPACITY: usize = 1024;
 
 /// The destination of a run's events. `invoke` has none and pays for one check of an `Option` per event.
@@ -31,21 +37,25 @@ pub(crate) struct Sink(Option<Arc<Buffer>>);
 
 /// The channel between a run and the reader of its events.
 pub(super) struct Buffer {
-    run: RunId,
+    pub(super) run: RunId,
     state: Mutex<BufferState>,
-    /// Notified when the number of unread events falls below [`EVENT_CAPACITY`].
+    /// Notified when the reader has taken events, and when later events are discarded.
     has_capacity: Notify,
 }
 
 #[derive(Default)]
 struct BufferState {
     events: VecDeque<Event>,
+    /// The number of events in the batch that the reader has taken, which count as unread until it takes the next one.
+    taken: usize,
     next_sequence: u64,
     /// The number of task events that were left out since the last event.
     missed: u64,
     reader: Option<Waker>,
     /// Set by the last event and by the end of the reader: later events are discarded.
     is_closed: bool,
+    /// Set if the reader ended before the last event was written.
+    is_abandoned: bool,
 }
 
 impl Sink {
@@ -55,18 +65,23 @@ impl Sink {
         (Self(Some(Arc::clone(&buffer))), buffer)
     }
 
-    /// Writes an event and returns a future that waits until the reader has caught up.
+    /// Writes an event and returns a future that waits until the reader has caught up. The time is no time of the nodes
+    /// that `writer` belongs to.
     ///
     /// This is not an `async fn`, because that would copy the captures of `kind` into a future even without a reader.
     #[inline]
-    pub(super) fn emit<K: FnOnce() -> EventKind>(&self, kind: K) -> impl Future<Output = ()> + use<'_, K> {
+    pub(super) fn emit<'a, K: FnOnce() -> EventKind>(
+        &'a self,
+        writer: &'a EventWriter,
+        kind: K,
+    ) -> impl Future<Output = ()> + use<'a, K> {
         let buffer = self.0.as_deref();
         if let Some(buffer) = buffer {
             buffer.push(kind());
         }
         async move {
             if let Some(buffer) = buffer {
-                buffer.wait_for_capacity().await;
+                buffer.wait_for_capacity(writer).await;
             }
         }
     }
@@ -95,10 +110,30 @@ impl Sink {
         self.0.clone().map(|buffer| buffer as _)
     }
 
-    pub(super) fn writer(&self, node: &Arc<str>) -> EventWriter {
+    /// Returns the writer of an attempt of this node, which is inside the graphs that `outer` belongs to.
+    pub(super) fn writer(&self, node: &Arc<str>, outer: &EventWriter) -> EventWriter {
         EventWriter(self.0.as_ref().map(|buffer| {
-            Box::new(Writer { sink: Self(Some(Arc::clone(buffer))), node: Arc::clone(node), fields: Mutex::default() })
+            Arc::new(Writer {
+                sink: Self(Some(Arc::clone(buffer))),
+                node: Arc::clone(node),
+                outer: outer.clone(),
+                fields: Mutex::default(),
+                waits: Mutex::default(),
+            })
         }))
+    }
+
+    fn is_reader_behind(&self) -> bool {
+        self.0.as_deref().is_some_and(|buffer| buffer.has_capacity() == Some(false))
+    }
+
+    pub(super) fn has_reader(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Returns whether the reader went away before the last event.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.0.as_deref().is_some_and(|buffer| buffer.state.lock().is_abandoned)
     }
 }
 
@@ -117,12 +152,35 @@ impl Watch for Buffer {
             outcome,
         });
     }
+
+    fn progressed(&self, node: &str, task: &str, id: TaskId, progress: &TaskProgress, is_live: &dyn Fn() -> bool) {
+        let kind = EventKind::TaskProgress {
+            node: node.to_owned(),
+            task: task.to_owned(),
+            id: id.get(),
+            fraction: progress.fraction,
+            message: progress.message.to_string(),
+        };
+        let mut state = self.state.lock();
+        // Nothing follows the end of a task, whose event is written under this lock after the task has ended.
+        if !is_live() {
+            return;
+        }
+        if state.events.len() >= EVENT_CAPACITY {
+            state.missed += 1;
+            return;
+        }
+        self.push_locked(state, kind);
+    }
 }
 
 impl Buffer {
     /// Writes an event without waiting. Events after the last one are discarded.
     pub(super) fn push(&self, kind: EventKind) {
-        let mut state = self.state.lock();
+        self.push_locked(self.state.lock(), kind);
+    }
+
+    fn push_locked(&self, mut state: MutexGuard<'_, BufferState>, kind: EventKind) {
         if state.is_closed {
             return;
         }
@@ -134,10 +192,15 @@ impl Buffer {
             state.next_sequence += 1;
             state.events.push_back(Event { sequence, time: SystemTime::now(), run: self.run, kind });
         }
+        let is_last = state.is_closed;
         let reader = state.reader.take();
         drop(state);
         if let Some(reader) = reader {
-            reader.wake();
+            // The waker is user code, and may not change what becomes of the writer.
+            catch_panic(|| reader.wake());
+        }
+        if is_last {
+            self.has_capacity.notify_waiters();
         }
     }
 
@@ -153,37 +216,67 @@ impl Buffer {
         self.push(kind());
     }
 
-    /// Discards the unread events and all later ones, because the reader is gone.
-    pub(super) fn close(&self) {
+    /// Discards the unread events and all later ones, because the reader is gone. Returns whether the run had not ended.
+    pub(super) fn close(&self) -> bool {
         let mut state = self.state.lock();
+        let is_abandoned = !state.is_closed;
         state.is_closed = true;
-        drop(std::mem::take(&mut state.events));
+        state.is_abandoned |= is_abandoned;
+        let unread = std::mem::take(&mut state.events);
+        let reader = state.reader.take();
+        drop(state);
+        catch_panic(|| drop((unread, reader)));
+        self.has_capacity.notify_waiters();
+        is_abandoned
     }
 
-    async fn wait_for_capacity(&self) {
+    /// Returns whether events may be written without waiting for the reader; `None` if they are discarded.
+    fn has_capacity(&self) -> Option<bool> {
+        let state = self.state.lock();
+        (!state.is_closed).then_some(state.events.len() + state.taken < EVENT_CAPACITY)
+    }
+
+    async fn wait_for_capacity(&self, writer: &EventWriter) {
+        match self.has_capacity() {
+            Some(true) => return,
+            Some(false) => {}
+            // Yields from time to time, so that a node that only emits finds out that its run is cancelled.
+            None => return consume_budget().await,
+        }
+        let waiting = Waiting::of(writer);
         loop {
             // Created before the check: `notify_waiters` wakes every `Notified` that exists when it is called.
-            let has_capacity = self.has_capacity.notified();
-            if self.state.lock().events.len() < EVENT_CAPACITY {
+            let notified = self.has_capacity.notified();
+            if self.has_capacity() != Some(false) {
                 return;
             }
-            has_capacity.await;
+            waiting.begin();
+            guard_waker(notified).await;
         }
     }
 
-    /// Returns the next event, or registers the reader's waker for it.
-    pub(super) fn poll_pop(&self, cx: &mut Context<'_>) -> Poll<Event> {
-        let mut state = self.state.lock();
-        if let Some(event) = state.events.pop_front() {
-            let has_capacity = state.events.len() + 1 == EVENT_CAPACITY;
-            drop(state);
-            if has_capacity {
-                self.has_capacity.notify_waiters();
-            }
-            return Poll::Ready(event);
+    /// Returns the next event, or registers the reader's waker for it. There is none after the last event. The reader
+    /// takes events in batches, and passes the same one each time.
+    pub(super) fn poll_next(&self, batch: &mut VecDeque<Event>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if let Some(event) = batch.pop_front() {
+            return Poll::Ready(Some(event));
         }
-        state.reader = Some(cx.waker().clone());
-        Poll::Pending
+        let waker = cx.waker().clone();
+        let mut state = self.state.lock();
+        state.taken = state.events.len().min(BATCH);
+        if state.events.len() > BATCH {
+            batch.extend(state.events.drain(..BATCH));
+        } else {
+            std::mem::swap(batch, &mut state.events);
+        }
+        let next = batch.pop_front();
+        let is_pending = next.is_none() && !state.is_closed;
+        let waker = if is_pending { state.reader.replace(waker) } else { Some(waker) };
+        drop(state);
+        self.has_capacity.notify_waiters();
+        // Dropped without the lock, as it was cloned: a waker is user code.
+        drop(waker);
+        if is_pending { Poll::Pending } else { Poll::Ready(next) }
     }
 }
 
@@ -197,19 +290,82 @@ impl fmt::Debug for Buffer {
 /// [`invoke`](crate::CompiledGraph::invoke) have no reader, and the events cost nothing there.
 ///
 /// `EventWriter::default()` has no reader; use it in unit tests of a node's function.
-#[derive(Debug, Default)]
-pub struct EventWriter(Option<Box<Writer>>);
+#[derive(Clone, Debug, Default)]
+pub struct EventWriter(Option<Arc<Writer>>);
 
+/// The writer of one attempt of a node.
 #[derive(Debug)]
 struct Writer {
     sink: Sink,
     node: Arc<str>,
+    /// The writer of the graph that the node is in, if that is a node itself.
+    outer: EventWriter,
     fields: Mutex<Vec<String>>,
+    waits: Mutex<Waits>,
+}
+
+/// The time that an attempt has waited for the reader, which its timeout does not include.
+#[derive(Debug, Default)]
+struct Waits {
+    total: Duration,
+    /// The number of futures that wait.
+    count: usize,
+    /// The time at which the first of them began, while the reader is behind.
+    since: Option<Instant>,
+    /// The attempt's waker, for the end of the last wait.
+    attempt: Option<Waker>,
+}
+
+impl Waits {
+    fn end(&mut self) {
+        let last = self.since.take().map(|since| since.elapsed());
+        self.total = self.total.saturating_add(last.unwrap_or_default());
+    }
+}
+
+/// A wait for the reader, which is time of no attempt that it is inside of.
+struct Waiting<'a>(&'a EventWriter);
+
+impl<'a> Waiting<'a> {
+    fn of(writer: &'a EventWriter) -> Self {
+        for writer in writer.enclosing() {
+            writer.waits.lock().count += 1;
+        }
+        Self(writer)
+    }
+
+    /// Begins to count, or goes on.
+    fn begin(&self) {
+        for writer in self.0.enclosing() {
+            writer.waits.lock().since.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        for writer in self.0.enclosing() {
+            let mut waits = writer.waits.lock();
+            waits.count -= 1;
+            if waits.count > 0 {
+                continue;
+            }
+            waits.end();
+            let attempt = waits.attempt.take();
+            drop(waits);
+            if let Some(attempt) = attempt {
+                // The waker may be the user's.
+                catch_panic(|| attempt.wake());
+            }
+        }
+    }
 }
 
 impl EventWriter {
     /// Writes one event, and waits while the reader is too far behind. `data` is serialized only if there is a reader; if
     /// that fails, the event carries the text of the error instead.
+    ///
+    /// The node's timeout does not include the wait.
     ///
     /// # Cancel safety
     ///
@@ -219,13 +375,40 @@ impl EventWriter {
             return;
         };
         let data = serde_json::to_value(data).unwrap_or_else(|error| error.to_string().into());
-        sink.emit(|| EventKind::Custom { node: node.to_string(), name: name.to_owned(), data }).await;
+        sink.emit(self, || EventKind::Custom { node: node.to_string(), name: name.to_owned(), data }).await;
     }
 
     /// Returns whether the run has a reader. Check it before computing data that only an event needs.
     #[must_use]
     pub fn has_reader(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Returns the attempt's own writer and those of the graphs that it is in.
+    fn enclosing(&self) -> impl Iterator<Item = &Writer> {
+        iter::successors(self.0.as_deref(), |writer| writer.outer.0.as_deref())
+    }
+
+    /// Returns the time that the attempt has waited for the reader. Pending while it waits; the caller is woken then.
+    pub(super) fn poll_waited(&self, cx: &Context<'_>) -> Poll<Duration> {
+        let Some(writer) = self.0.as_deref() else {
+            return Poll::Ready(Duration::ZERO);
+        };
+        let waker = cx.waker().clone();
+        let mut waits = writer.waits.lock();
+        // A node may keep a future that waited and not poll it again. Its wait is over when the reader has caught up,
+        // which wakes the attempt.
+        if waits.since.is_some() && !writer.sink.is_reader_behind() {
+            waits.end();
+        }
+        if waits.since.is_none() {
+            return Poll::Ready(waits.total);
+        }
+        let earlier = waits.attempt.replace(waker);
+        drop(waits);
+        // Dropped without the lock, as the new one was cloned: a waker is user code.
+        drop(earlier);
+        Poll::Pending
     }
 
     pub(crate) fn record_changes(&self, changes: impl FnOnce() -> Vec<FieldChange>) {

@@ -6,6 +6,7 @@ use tokio::task::consume_budget;
 
 use super::{
     attempts::{SequentialAttempt, routed, run_attempts},
+    commit_hook::CommitHook,
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     group::run_group,
@@ -24,11 +25,12 @@ use crate::{
     state::State,
 };
 
-/// The position of a walk. It is read after the walk was interrupted.
+/// The position of a run, and whether its state is committed. They are read after the run was interrupted.
 ///
 /// All accesses are relaxed: the walk and the reader of its position run in one task, one after the other.
 pub(crate) struct Progress {
     step: AtomicUsize,
+    pub(super) commit: CommitMark,
 }
 
 /// Records whether a state is committed. Each state has one mark: a graph that is a node shares the mark of the graph
@@ -40,6 +42,7 @@ pub(crate) struct CommitMark(AtomicBool);
 
 impl CommitMark {
     /// Creates the mark of a state that no node has changed yet.
+    #[inline]
     pub(crate) fn new() -> Self {
         Self(AtomicBool::new(true))
     }
@@ -57,6 +60,7 @@ impl CommitMark {
     }
 
     /// Returns whether the state is as the last successful node left it.
+    #[inline]
     pub(crate) fn is_committed(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -64,36 +68,44 @@ impl CommitMark {
 
 impl Progress {
     pub(crate) fn new(entry: StepId) -> Self {
-        Self { step: AtomicUsize::new(entry.index()) }
+        Self { step: AtomicUsize::new(entry.index()), commit: CommitMark::new() }
     }
 
     fn set(&self, step: StepId) {
         self.step.store(step.index(), Ordering::Relaxed);
     }
 
+    /// Returns the id of the step.
+    fn at(&self) -> StepId {
+        StepId::new(self.step.load(Ordering::Relaxed))
+    }
+
     pub(super) fn step<'p, S: State, C>(&self, plan: &'p Plan<S, C>) -> &'p Step<S, C> {
-        plan.step(StepId::new(self.step.load(Ordering::Relaxed)))
+        plan.step(self.at())
     }
 }
 
-/// Walks a graph, or a subgraph, from its entry to END. The first step receives the failure that led the run to the
-/// subgraph, if it is a fallback.
+/// Walks a graph, or a subgraph, to END: from its entry, or from the step at which `progress`, that of the run's own graph,
+/// is. The first step receives the failure that led the run to the subgraph, if it is a fallback.
 pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
     commit: &CommitMark,
-    progress: &Progress,
+    progress: Option<&Progress>,
     mut inherited: Option<&NodeFailure>,
 ) -> Result<(), Box<Failure>> {
-    let mut at = plan.entry;
+    let mut at = progress.map_or(plan.entry, Progress::at);
     let mut error: Option<NodeFailure> = None;
     let mut input: Option<Input> = None;
     let mut trace = LoopTrace::new(plan, plan.may_loop);
+    let mut on_commit = CommitHook::new(plan);
     loop {
         let step = plan.step(at);
-        progress.set(at);
+        if let Some(progress) = progress {
+            progress.set(at);
+        }
         let arrival = Arrival { error: error.as_ref().or(inherited), input: input.as_ref().and_then(Input::value) };
         let edge = match run_step(plan, step, services, scope, state, commit, arrival).await {
             Ok(edge) => edge,
@@ -112,6 +124,11 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         commit.commit();
         let (next, carried) = follow(plan, step, edge, scope);
         input = carried;
+        let next_step = match next {
+            Next::Step(to) => Some(plan.step(to)),
+            Next::End => None,
+        };
+        on_commit.call(step, next_step, scope.run, state);
         match next {
             Next::Step(to) => at = to,
             // Nothing is awaited between the success of the last node and the end, so that no interrupt comes between.

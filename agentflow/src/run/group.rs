@@ -76,7 +76,8 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
 ) -> Result<(), Box<Failure>> {
     let fork = Fork { plan, services, scope, state: &*state, arrival };
     let items = fork.items(step, group);
-    let open = OpenGroup::start(plan, group, scope, &items).await;
+    let (open, started) = OpenGroup::start(plan, group, scope, &items);
+    started.await;
     let Joined { logs, winner } = match fork.run(step, group, items).await {
         Ok(joined) => joined,
         Err(failure) => return Err(open.failed(failure)),
@@ -345,7 +346,8 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             Work::Group(group) => {
                 let before = log.len();
                 let items = self.items(step, group);
-                let open = OpenGroup::start(plan, group, scope, &items).await;
+                let (open, started) = OpenGroup::start(plan, group, scope, &items);
+                started.await;
                 let Joined { logs, winner } = match Box::pin(self.run(step, group, items)).await {
                     Ok(joined) => joined,
                     Err(failure) => return Err(open.failed(failure)),
@@ -398,14 +400,18 @@ struct OpenGroup<'r, S: State, C> {
 }
 
 impl<'r, S: State, C> OpenGroup<'r, S, C> {
-    async fn start(plan: &'r Plan<S, C>, group: &'r Group<S>, scope: &'r PathScope<'r>, items: &Items) -> Self {
+    /// Writes the first event, and returns a future that waits until the reader has caught up. The group is open even while
+    /// it waits.
+    #[inline]
+    fn start(
+        plan: &'r Plan<S, C>,
+        group: &'r Group<S>,
+        scope: &'r PathScope<'r>,
+        items: &Items,
+    ) -> (Self, impl Future<Output = ()> + use<'r, S, C>) {
         let items = items.as_ref().map(|items| items.as_ref().map_or(0, Vec::len));
-        let nodes = || first_nodes(plan, group, scope);
-        let started = scope.run.sink.emit(|| EventKind::GroupStarted { nodes: nodes(), items });
-        // The event is written: the group is open even while it waits for the reader.
-        let open = Self { plan, group, scope, is_open: true };
-        started.await;
-        open
+        let started = scope.emit(move || EventKind::GroupStarted { nodes: first_nodes(plan, group, scope), items });
+        (Self { plan, group, scope, is_open: true }, started)
     }
 
     fn joined(self, fields: Vec<String>, winner: Option<usize>) {
@@ -432,6 +438,7 @@ impl<'r, S: State, C> OpenGroup<'r, S, C> {
 }
 
 impl<S: State, C> Drop for OpenGroup<'_, S, C> {
+    #[inline]
     fn drop(&mut self) {
         if self.is_open {
             self.push(|nodes| EventKind::GroupFailed {

@@ -1,6 +1,7 @@
 //! The life of a run: admission, its span and events, its token and tasks, its end.
 
 use std::{
+    ops::Deref,
     pin::pin,
     sync::{Arc, OnceLock},
 };
@@ -8,13 +9,15 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    error::{Failure, LastState, NodeFailure, RunError, RunErrorKind},
+    error::{Failure, NodeFailure, RunError, RunErrorKind},
     event::EventKind,
     event_channel::Sink,
-    executor::{CommitMark, Progress, walk},
+    executor::{Progress, walk},
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
     last_node::LastNode,
+    metrics::{self, RunMeter},
     scope::{PathScope, RunContext},
+    tracker::{RunGuard, RunTracker},
 };
 use crate::{
     config::RunConfig,
@@ -23,65 +26,152 @@ use crate::{
     run_id::RunId,
     span::GuardedSpan,
     state::State,
-    task::{RunTasks, TaskRef},
+    task::RunTasks,
 };
 
-/// Runs the graph inside the run's span, between its first and its last event. While the app drains, the run is accepted
-/// only if its `starter`, a task of the app, still lives.
-pub(super) async fn run<S: State, C: Send + Sync + 'static>(
+/// A run that has not begun, with the app's decision whether it may.
+///
+/// It keeps the run counted as active until it is dropped.
+pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
+    pub(super) id: RunId,
+    config: RunConfig,
+    pub(super) span: GuardedSpan,
+    /// Cancelled by the caller, and at the end of the run's reader.
+    caller: Option<CancellationToken>,
+    /// `None` if the app is shutting down, and the run is no part of the work that it waits for.
+    guard: Option<RunGuard<T>>,
+}
+
+impl<T: Deref<Target = RunTracker>> NewRun<T> {
+    /// Asks the app for a run, and creates its span within the caller's. While the app drains, it accepts the run only if
+    /// a live task of the app or a node of a live run calls this.
+    pub(super) fn admit<S: State, C>(app: &App<S, C>, tracker: T, config: RunConfig) -> Self {
+        let id = config.run_id().unwrap_or_else(RunId::new);
+        let config = config.with_run_id(id);
+        let span = GuardedSpan::new(|| {
+            tracing::info_span!(
+                "agentflow.run",
+                graph = &*app.name,
+                run = %id,
+                thread = config.thread_id(),
+                user = config.user_id(),
+            )
+        });
+        let guard = RunGuard::start(tracker, id, || app.is_in_a_live_task());
+        let caller = config.cancellation_token().cloned();
+        Self { id, config, span, caller, guard }
+    }
+
+    pub(super) fn is_accepted(&self) -> bool {
+        self.guard.is_some()
+    }
+
+    /// Makes the end of a reader cancel the run, by the token that is returned: a child of the caller's.
+    pub(super) fn attach_reader(&mut self) -> CancellationToken {
+        let reader = child_of(self.caller.as_ref());
+        self.caller = Some(reader.clone());
+        reader
+    }
+
+    /// Reports the end of a run that does not begin.
+    pub(super) fn refuse<S: State, C>(
+        &mut self,
+        app: &App<S, C>,
+        state: S,
+        kind: RunErrorKind,
+        sink: &Sink,
+    ) -> RunError {
+        self.guard = None;
+        metrics::rejected(&app.name, &kind);
+        let failure = Failure::committed(kind);
+        catch_panic(|| self.span.in_scope(|| log(&failure, sink)));
+        sink.push(|| EventKind::RunEnded { error: Some(text_of(&failure)) });
+        failure.into_error(self.id, state)
+    }
+}
+
+/// Runs the graph inside the run's span, and writes the last event. If the future is dropped before, the caller still has
+/// the state, and `progress` knows whether it is committed.
+pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
     app: &App<S, C>,
-    state: S,
-    run_id: RunId,
-    config: &RunConfig,
-    starter: Option<TaskRef>,
+    state: &mut S,
+    progress: &Progress,
+    new: &mut NewRun<T>,
     sink: &Sink,
-) -> Result<S, RunError> {
-    let span = GuardedSpan::new(|| {
-        tracing::info_span!(
-            "agentflow.run",
-            graph = &*app.name,
-            run = %run_id,
-            thread = config.thread_id(),
-            user = config.user_id(),
-        )
-    });
+) -> Result<(), Box<Failure>> {
+    let mut guard = new.guard.take();
+    let NewRun { id, config, span, caller, .. } = new;
+    let span = span.clone();
     let run = async {
-        sink.emit(|| EventKind::RunStarted { graph: app.name.to_string() }).await;
-        let ended = admit(app, state, run_id, config, starter, sink).await;
-        if let Err(error) = &ended {
+        // The task of a streamed run reports this itself.
+        let mut unfinished = Unfinished { has_ended: sink.has_reader() };
+        let ended = match &mut guard {
+            Some(guard) => {
+                let ended = walk_through(app, state, progress, *id, config, caller.as_ref(), sink).await;
+                if ended.is_ok() {
+                    guard.reached_end();
+                }
+                ended
+            }
+            None => {
+                metrics::rejected(&app.name, &RunErrorKind::Closed);
+                Err(Failure::committed(RunErrorKind::Closed))
+            }
+        };
+        unfinished.has_ended = true;
+        if let Err(failure) = &ended {
             // The text contains a node's error, which may panic when it is formatted.
-            catch_panic(|| log(error));
+            catch_panic(|| log(failure, sink));
         }
-        sink.emit(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) }).await;
+        // The run is over before its reader learns of it, or a shutdown that the reader begins would still find it.
+        drop(guard.take());
+        sink.push(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) });
         ended
     };
     span.instrument(run).await
 }
 
+/// Logs the end of a run whose future is dropped.
+struct Unfinished {
+    has_ended: bool,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            catch_panic(|| tracing::debug!("run cancelled: its future was dropped"));
+        }
+    }
+}
+
 /// Logs the error of a run once. A cancel is logged at a low level, because the caller asked for it.
-fn log(error: &RunError) {
-    match error.kind() {
+pub(super) fn log(error: &Failure, sink: &Sink) {
+    match &error.kind {
+        RunErrorKind::Cancelled { .. } if sink.is_abandoned() => {
+            tracing::debug!(%error, "run cancelled: its reader went away");
+        }
         RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
-        RunErrorKind::Closed => tracing::warn!(%error, "run rejected"),
+        RunErrorKind::Closed
+        | RunErrorKind::NoRuntime
+        | RunErrorKind::UnknownNode { .. }
+        | RunErrorKind::InsideGroup { .. } => tracing::warn!(%error, "run rejected"),
         RunErrorKind::ShutDown { .. } => tracing::warn!(%error, "run stopped by a shutdown"),
         _ => tracing::error!(%error, "run failed"),
     }
 }
 
-/// Walks the graph, unless the app is shutting down and the run is no part of the work that it waits for.
-async fn admit<S: State, C: Send + Sync + 'static>(
+/// Walks the graph from the step at which `progress` is to the end.
+async fn walk_through<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
-    mut state: S,
+    state: &mut S,
+    progress: &Progress,
     run_id: RunId,
     config: &RunConfig,
-    starter: Option<TaskRef>,
+    caller: Option<&CancellationToken>,
     sink: &Sink,
-) -> Result<S, RunError> {
-    let is_inside = || starter.is_some_and(|task| app.manager.is_live(task));
-    let Some(mut guard) = app.runs.start(run_id, is_inside) else {
-        return Err(RunError::new(run_id, RunErrorKind::Closed, LastState::Committed(state)));
-    };
-    let mut token = RunToken::new(config);
+) -> Result<(), Box<Failure>> {
+    let meter = RunMeter::start(&app.name);
+    let mut token = RunToken::new(caller);
     let cancel = token.token.clone();
     let signals = StopSignals {
         cancel: &cancel,
@@ -91,6 +181,7 @@ async fn admit<S: State, C: Send + Sync + 'static>(
     let tasks = OwnTasks::default();
     let context = RunContext {
         id: run_id,
+        graph: &app.name,
         config,
         signals,
         manager: &app.manager,
@@ -100,31 +191,34 @@ async fn admit<S: State, C: Send + Sync + 'static>(
         tasks: &tasks.0,
     };
     let scope = PathScope::new(&context);
-    let (commit, progress) = (CommitMark::new(), Progress::new(app.plan.entry));
     let ended = {
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, &mut state, &commit, &progress, None)));
-        interruptible(walk, signals).await
+        let commit = &progress.commit;
+        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), None)));
+        app.runs.polling(interruptible(walk, signals)).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {
         // Cancelled before the tasks are waited for, because one of them may wait for the token.
         token.token.cancel();
     }
     if !matches!(ended, Ended::Interrupted(_)) {
-        tasks.wait(config, signals).await;
+        tasks.wait(caller, signals).await;
     }
     let current_node = || context.last_node.within(&app.plan, progress.step(&app.plan));
-    let failure = match ended {
+    let ended = match ended {
         Ended::Completed(Ok(())) => {
             token.reached_end = true;
-            guard.reached_end();
-            return Ok(state);
+            Ok(())
         }
-        Ended::Completed(Err(failure)) => failure,
-        Ended::Interrupted(interrupt) => Failure::new(interrupt.at(current_node()), commit.is_committed()),
-        Ended::Panicked(source) => Failure::new(RunErrorKind::Node(NodeFailure::new(current_node(), source)), false),
+        Ended::Completed(Err(failure)) => Err(failure),
+        Ended::Interrupted(interrupt) => {
+            Err(Failure::new(interrupt.at(current_node()), progress.commit.is_committed()))
+        }
+        Ended::Panicked(source) => {
+            Err(Failure::new(RunErrorKind::Node(NodeFailure::new(current_node(), source)), false))
+        }
     };
-    let last = if failure.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
-    Err(RunError::new(run_id, failure.kind, last))
+    meter.ended(ended.as_ref().err().map(|failure| &failure.kind));
+    ended
 }
 
 /// The tasks that are bound to the run. When the run ends or is dropped, the tasks that must end with it are cancelled.
@@ -133,10 +227,10 @@ struct OwnTasks(OnceLock<Arc<RunTasks>>);
 
 impl OwnTasks {
     /// Waits for the tasks that the run must wait for, unless it is interrupted. That has no effect on the result of the run.
-    async fn wait(&self, config: &RunConfig, signals: StopSignals<'_>) {
+    async fn wait(&self, caller: Option<&CancellationToken>, signals: StopSignals<'_>) {
         if let Some(tasks) = self.0.get() {
             // The caller's token, because the run's own one is cancelled if the run has failed.
-            let cancel = config.cancellation_token().cloned().unwrap_or_default();
+            let cancel = caller.cloned().unwrap_or_default();
             let waiting = pin!(Some(tasks.wait()));
             interruptible(waiting, StopSignals { cancel: &cancel, ..signals }).await;
         }
@@ -159,10 +253,13 @@ struct RunToken {
 }
 
 impl RunToken {
-    fn new(config: &RunConfig) -> Self {
-        let token = config.cancellation_token().map_or_else(CancellationToken::new, CancellationToken::child_token);
-        Self { token, reached_end: false }
+    fn new(caller: Option<&CancellationToken>) -> Self {
+        Self { token: child_of(caller), reached_end: false }
     }
+}
+
+fn child_of(token: Option<&CancellationToken>) -> CancellationToken {
+    token.map_or_else(CancellationToken::new, CancellationToken::child_token)
 }
 
 impl Drop for RunToken {

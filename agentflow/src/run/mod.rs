@@ -2,6 +2,8 @@
 
 mod attempts;
 pub(crate) mod branch_log;
+mod commit_hook;
+mod driver;
 pub(crate) mod error;
 mod event;
 pub(crate) mod event_channel;
@@ -13,14 +15,20 @@ mod join_all;
 mod last_node;
 mod lifecycle;
 mod loops;
+mod metrics;
 mod scope;
+mod start;
 mod stream;
 pub(crate) mod tracker;
 
 use std::sync::Arc;
 
 use crate::{graph::app::App, state::State};
+use driver::Refused;
 use event_channel::Sink;
+use executor::Progress;
+use lifecycle::NewRun;
+use start::start_step;
 
 pub use crate::{
     config::{ConfigValueError, RunConfig},
@@ -29,35 +37,43 @@ pub use crate::{
 pub use error::{AllFailed, LastState, NodeFailure, RunError, RunErrorKind};
 pub use event::{Event, EventKind};
 pub use event_channel::EventWriter;
-pub use stream::RunStream;
+pub use stream::{RunEnd, RunEvents, RunStream};
 
-/// Runs the graph once. Every run has its own state, token and id, and shares the app's manager and services.
+/// Runs the graph once, from this node or else from the graph's entry. Every run has its own state, token and id, and
+/// shares the app's manager and services.
 pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
-    state: S,
+    start: Option<&str>,
+    mut state: S,
     config: RunConfig,
 ) -> Result<S, RunError> {
-    let (run_id, config) = with_run_id(config);
-    let starter = app.manager.current_task();
-    lifecycle::run(app, state, run_id, &config, starter, &Sink::default()).await
+    let mut new = NewRun::admit(app, &*app.runs, config);
+    let sink = Sink::default();
+    let entry = match start_step(&app.plan, start) {
+        Ok(entry) => entry,
+        Err(kind) => return Err(new.refuse(app, state, kind, &sink)),
+    };
+    let progress = Progress::new(entry);
+    match lifecycle::run(app, &mut state, &progress, &mut new, &sink).await {
+        Ok(()) => Ok(state),
+        Err(failure) => Err(failure.into_error(new.id, state)),
+    }
 }
 
-/// Runs the graph once and returns a stream of its events, which drives the run.
+/// Runs the graph once in a task of its own, and returns a stream of the run's events.
 pub(crate) fn stream<S: State, C: Send + Sync + 'static>(
     app: Arc<App<S, C>>,
     state: S,
     config: RunConfig,
 ) -> RunStream<S> {
-    let (run_id, config) = with_run_id(config);
-    let (sink, buffer) = Sink::buffered(run_id);
-    // Taken here, because another task may read the stream.
-    let starter = app.manager.current_task();
-    let run = Box::pin(async move { lifecycle::run(&app, state, run_id, &config, starter, &sink).await });
-    RunStream::new(buffer, run)
+    driver::start(app, state, config).unwrap_or_else(|Refused { error, events }| RunStream::refused(error, events))
 }
 
-/// Returns the id of the run, a new one unless the caller chose it, and the config with that id.
-fn with_run_id(config: RunConfig) -> (RunId, RunConfig) {
-    let run_id = config.run_id().unwrap_or_else(RunId::new);
-    (run_id, config.with_run_id(run_id))
+/// Does what [`stream`] does, unless the run is refused.
+pub(crate) fn try_stream<S: State, C: Send + Sync + 'static>(
+    app: Arc<App<S, C>>,
+    state: S,
+    config: RunConfig,
+) -> Result<RunStream<S>, RunError> {
+    driver::start(app, state, config).map_err(|refused| refused.error)
 }

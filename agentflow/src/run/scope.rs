@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     error::{Failure, RunErrorKind},
-    event_channel::Sink,
+    event::EventKind,
+    event_channel::{EventWriter, Sink},
     interrupt::StopSignals,
     last_node::LastNode,
 };
@@ -25,6 +26,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct RunContext<'a> {
     pub(crate) id: RunId,
+    /// The name of the run's graph.
+    pub(crate) graph: &'a Arc<str>,
     pub(crate) config: &'a RunConfig,
     pub(crate) signals: StopSignals<'a>,
     pub(crate) manager: &'a BackgroundTaskManager,
@@ -48,6 +51,10 @@ pub(crate) struct PathScope<'a> {
     is_branch: bool,
     /// The value on its way to the next step of the path.
     pub(crate) slot: Slot,
+    /// The writer of the node that is this subgraph.
+    outer: EventWriter,
+    /// The task manager of the path's nodes.
+    manager: &'a BackgroundTaskManager,
     /// The recursion limit that holds on this path.
     limit: Limit,
     /// The number of node executions that the path had left when it was derived.
@@ -77,6 +84,8 @@ impl<'a> PathScope<'a> {
             items: None,
             is_branch: false,
             slot: Slot::default(),
+            outer: EventWriter::default(),
+            manager: run.manager,
             limit,
             steps_at_start: steps,
             steps_left: AtomicUsize::new(steps),
@@ -86,8 +95,8 @@ impl<'a> PathScope<'a> {
     /// Creates the scope of a branch, which counts its own steps.
     pub(crate) fn branch(&self) -> Self {
         let steps = self.steps_left.load(Ordering::Relaxed);
-        let derived = self.derive(self.subgraph.clone(), self.items.clone(), self.limit.clone(), steps);
-        Self { is_branch: true, ..derived }
+        let derived = self.derive(self.subgraph.clone(), &self.outer, self.manager, self.limit.clone(), steps);
+        Self { items: self.items.clone(), is_branch: true, ..derived }
     }
 
     /// Creates the scope of the branch of an item, which counts its own steps.
@@ -97,25 +106,47 @@ impl<'a> PathScope<'a> {
     }
 
     /// Creates the scope for the nodes inside the subgraph `path`, which may have a recursion limit of its own. The
-    /// smaller of this limit and of what the path has left holds.
-    pub(crate) fn inside(&self, path: Arc<str>, own_limit: Option<usize>) -> Self {
+    /// smaller of this limit and of what the path has left holds. The subgraph may have a task manager of its own, too.
+    pub(crate) fn inside<'b>(
+        &self,
+        path: Arc<str>,
+        writer: &EventWriter,
+        own_limit: Option<usize>,
+        own_manager: Option<&'b BackgroundTaskManager>,
+    ) -> PathScope<'b>
+    where
+        'a: 'b,
+    {
+        let manager = own_manager.unwrap_or(self.manager);
         let left = self.steps_left.load(Ordering::Relaxed);
         match own_limit {
             Some(steps) if steps < left => {
                 let limit = Limit { steps, graph: Some(Arc::clone(&path)) };
-                self.derive(Some(path), None, limit, steps)
+                self.derive(Some(path), writer, manager, limit, steps)
             }
-            _ => self.derive(Some(path), None, self.limit.clone(), left),
+            _ => self.derive(Some(path), writer, manager, self.limit.clone(), left),
         }
     }
 
-    fn derive(&self, subgraph: Option<Arc<str>>, items: Option<Arc<str>>, limit: Limit, steps: usize) -> Self {
-        Self {
+    fn derive<'b>(
+        &self,
+        subgraph: Option<Arc<str>>,
+        outer: &EventWriter,
+        manager: &'b BackgroundTaskManager,
+        limit: Limit,
+        steps: usize,
+    ) -> PathScope<'b>
+    where
+        'a: 'b,
+    {
+        PathScope {
             run: self.run,
             subgraph,
-            items,
+            items: None,
             is_branch: false,
             slot: Slot::default(),
+            outer: outer.clone(),
+            manager,
             limit,
             steps_at_start: steps,
             steps_left: AtomicUsize::new(steps),
@@ -198,9 +229,20 @@ impl<'a> PathScope<'a> {
         }
     }
 
-    /// Returns the app's task manager, labelled with this run and the node `path`.
+    /// Writes an event at the start of a step, and returns a future that waits until the reader has caught up.
+    #[inline]
+    pub(super) fn emit<'e, K: FnOnce() -> EventKind>(&'e self, kind: K) -> impl Future<Output = ()> + use<'e, 'a, K> {
+        self.run.sink.emit(&self.outer, kind)
+    }
+
+    /// Returns the writer for an attempt of the node `path`.
+    pub(super) fn writer(&self, path: &Arc<str>) -> EventWriter {
+        self.run.sink.writer(path, &self.outer)
+    }
+
+    /// Returns the path's task manager, labelled with this run and the node `path`.
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
         let tasks = Arc::clone(self.run.tasks.get_or_init(Arc::default));
-        self.run.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), tasks)
+        self.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), tasks)
     }
 }

@@ -1,7 +1,8 @@
 //! [`RunTracker`]: the runs of an app that are active, for its shutdown.
 
-use std::{pin::pin, sync::OnceLock, time::Duration};
+use std::{cell::RefCell, future::poll_fn, ops::Deref, pin::pin, sync::OnceLock, time::Duration};
 
+use serde::Serialize;
 use slab::Slab;
 use tokio::{
     sync::{Notify, SetOnce},
@@ -11,7 +12,7 @@ use tokio::{
 use crate::{run_id::RunId, sync::Mutex};
 
 /// The outcome of the runs that were active when the app was shut down.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RunsReport {
     /// The number of runs that ended on their own.
@@ -23,8 +24,8 @@ pub struct RunsReport {
     pub still_running: Vec<RunId>,
 }
 
-/// Tracks the active runs of an app. Once it drains, it accepts only runs that a live task of the app starts; once it is
-/// closed, none.
+/// Tracks the active runs of an app. Once it drains, it accepts only runs that a live task of the app or a node of an active
+/// run starts; once it is closed, none.
 #[derive(Debug)]
 pub(crate) struct RunTracker {
     state: Mutex<TrackerState>,
@@ -70,24 +71,31 @@ impl RunTracker {
         Self { state: Mutex::default(), idle: Notify::new(), shutdown: SetOnce::new(), time_to_down: OnceLock::new() }
     }
 
-    /// Counts a run as active until the guard is dropped. Returns `None` if the tracker is closed, or if it drains and
-    /// the run `is_inside` no live task of the app.
-    pub(super) fn start(&self, id: RunId, is_inside: impl FnOnce() -> bool) -> Option<RunGuard<'_>> {
-        let is_draining = self.state.lock().draining_since.is_some();
-        // Called without the lock, because it takes that of the task manager.
-        let may_start_draining = is_draining && is_inside();
-        let mut state = self.state.lock();
-        if state.is_closed || state.draining_since.is_some() && !may_start_draining {
-            return None;
-        }
-        state.accepted += 1;
-        let key = state.active.insert(ActiveRun { id, is_stopped: false });
-        Some(RunGuard { tracker: self, key, reached_end: false })
-    }
-
     /// Returns the signal that stops the active runs.
     pub(crate) fn shutdown(&self) -> &SetOnce<()> {
         &self.shutdown
+    }
+
+    /// Returns whether the tracker refuses runs that neither a live task of the app nor a node of an active run starts.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state.lock().draining_since.is_some()
+    }
+
+    /// Polls an active run. A run that it starts meanwhile on this thread is inside it.
+    pub(super) async fn polling<F: Future>(&self, run: F) -> F::Output {
+        let mut run = pin!(run);
+        let address = std::ptr::from_ref(self).addr();
+        poll_fn(|cx| {
+            let _polled = PolledRun::enter(address);
+            run.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// Returns whether one of the active runs is polled on this thread.
+    fn is_polled_here(&self) -> bool {
+        let address = std::ptr::from_ref(self).addr();
+        POLLED.try_with(|polled| polled.borrow().contains(&address)).unwrap_or(false)
     }
 
     /// Begins to drain. Returns the time of the first call.
@@ -159,22 +167,64 @@ impl TrackerState {
     }
 }
 
+thread_local! {
+    /// The trackers whose runs are polled on this thread, by address, the innermost last. A tracker outlives its runs.
+    static POLLED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A run that is polled on this thread until this is dropped.
+struct PolledRun {
+    is_entered: bool,
+}
+
+impl PolledRun {
+    fn enter(tracker: usize) -> Self {
+        // There is no such list while the thread ends.
+        let is_entered = POLLED.try_with(|polled| polled.borrow_mut().push(tracker)).is_ok();
+        Self { is_entered }
+    }
+}
+
+impl Drop for PolledRun {
+    fn drop(&mut self) {
+        if self.is_entered {
+            let _ = POLLED.try_with(|polled| polled.borrow_mut().pop());
+        }
+    }
+}
+
 /// Keeps a run counted as active.
 #[derive(Debug)]
-pub(super) struct RunGuard<'a> {
-    tracker: &'a RunTracker,
+pub(super) struct RunGuard<T: Deref<Target = RunTracker>> {
+    tracker: T,
     key: usize,
     reached_end: bool,
 }
 
-impl RunGuard<'_> {
+impl<T: Deref<Target = RunTracker>> RunGuard<T> {
+    /// Counts a run as active until the guard is dropped. Returns `None` if the tracker is closed, or if it drains and
+    /// the run starts in no active run and, by `is_in_a_task`, in no live task of the app.
+    pub(super) fn start(tracker: T, id: RunId, is_in_a_task: impl FnOnce() -> bool) -> Option<Self> {
+        let is_draining = tracker.is_draining();
+        // Called without the lock, because it takes that of the task manager.
+        let may_start_draining = is_draining && (tracker.is_polled_here() || is_in_a_task());
+        let mut state = tracker.state.lock();
+        if state.is_closed || state.draining_since.is_some() && !may_start_draining {
+            return None;
+        }
+        state.accepted += 1;
+        let key = state.active.insert(ActiveRun { id, is_stopped: false });
+        drop(state);
+        Some(Self { tracker, key, reached_end: false })
+    }
+
     /// Records that the run reached `END`.
     pub(super) fn reached_end(&mut self) {
         self.reached_end = true;
     }
 }
 
-impl Drop for RunGuard<'_> {
+impl<T: Deref<Target = RunTracker>> Drop for RunGuard<T> {
     fn drop(&mut self) {
         let mut state = self.tracker.state.lock();
         let run = state.active.remove(self.key);

@@ -23,7 +23,7 @@ use super::{
     error::SpawnError,
     handle::TaskHandle,
     manager::BackgroundTaskManager,
-    options::{OnDuplicateKey, OnRunEnd},
+    options::{OnClose, OnDuplicateKey, OnRunEnd},
     outcome::TaskOutput,
     registry::now_in,
 };
@@ -52,7 +52,8 @@ use crate::RetryPolicy;
 #[must_use = "nothing runs until `.spawn()` is called"]
 pub struct TaskBuilder<'m, T, W> {
     manager: &'m BackgroundTaskManager,
-    work: W,
+    /// In a box, because each method moves the builder: a debug build would keep a copy of the work on the stack for each.
+    work: Box<W>,
     vtable: WorkVtable<T, W>,
     name: Option<Cow<'static, str>>,
     timeout: Option<Duration>,
@@ -72,7 +73,11 @@ pub(super) struct WorkVtable<T, W> {
 }
 
 /// Hands an admitted task to the runtime.
-type Launch<T, W> = fn(W, &Handle, CurrentTask) -> TaskHandle<T>;
+type Launch<T, W> = fn(Box<W>, &Handle, CurrentTask) -> TaskHandle<T>;
+
+/// The size in bytes from which on work stays in its box. Smaller work moves into the runtime's memory of its task, and
+/// its box lives for the spawn only.
+const LARGE: usize = 4 * 1024;
 
 /// The work of [`create_retrying_task`](BackgroundTaskManager::create_retrying_task): a closure that makes the future
 /// of each attempt, and the retry policy.
@@ -91,7 +96,7 @@ impl<M> Retrying<M> {
 
 impl<'m, T, W> TaskBuilder<'m, T, W> {
     pub(super) fn new(manager: &'m BackgroundTaskManager, work: W, vtable: WorkVtable<T, W>) -> Self {
-        Self { manager, work, vtable, name: None, timeout: None, context: Vec::new(), extras: None }
+        Self { manager, work: Box::new(work), vtable, name: None, timeout: None, context: Vec::new(), extras: None }
     }
 
     /// Sets the task's name, for logs, reports and metrics. The default is the name of the function that made the
@@ -121,7 +126,7 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
         self
     }
 
-    /// Limits how long the task may be queued, counted from its spawn: then it times out without having begun.
+    /// Limits how long the task may be queued, counted from its spawn, or from the end of its [delay](Self::delay): then it times out without having begun.
     /// Overrides the manager's [`queue_timeout`](crate::task::TaskManagerOptions::queue_timeout).
     ///
     /// ```
@@ -222,6 +227,63 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// ```
     pub fn cancel_last(self) -> Self {
         self.with(|extras| extras.cancel_last = true)
+    }
+
+    /// Begins the task after a delay, counted from its spawn. Until then it is
+    /// [`Delayed`](crate::task::TaskState::Delayed): it occupies no slot of
+    /// [`max_running`](crate::task::TaskManagerOptions::max_running), does not hold up others with its
+    /// [key](Self::key), and can be cancelled and [replaced](OnDuplicateKey::Replace) like a queued task. When the delay
+    /// is over, the task runs, or is queued.
+    ///
+    /// The task is live all the while: it counts towards [`max_tasks`](crate::task::TaskManagerOptions::max_tasks), and
+    /// [`wait_for_all`](BackgroundTaskManager::wait_for_all) waits for it, delay included. A close ends the delay: see
+    /// [`on_close`](Self::on_close). The [`timeout`](Self::timeout) counts from the spawn, so one that is no longer than
+    /// the delay ends the task before it begins; the [`queue_timeout`](Self::queue_timeout) counts from the end of the
+    /// delay. A delay of zero is none, and only a close ends one beyond the clock's range.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use agentflow::task::{OnDuplicateKey, TaskState};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let mail = |text| {
+    ///     let send = async move { println!("{text}") };
+    ///     tasks.create_task(send).name("mail").key("ada", OnDuplicateKey::Replace).delay(Duration::from_secs(60))
+    /// };
+    /// let first = mail("1 new message").spawn()?;
+    /// let last = mail("2 new messages").spawn()?; // replaces the first
+    /// assert!(first.await.is_err());
+    /// assert_eq!(tasks.task_info()[0].state(), TaskState::Delayed);
+    /// last.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn delay(self, delay: Duration) -> Self {
+        self.with(|extras| extras.delay = Some(delay).filter(|delay| !delay.is_zero()))
+    }
+
+    /// Sets the effect of a close on the task while it waits for its [delay](Self::delay); by default it runs at once.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use agentflow::task::OnClose;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// let hour = Duration::from_secs(3600);
+    /// tasks.create_task(async {}).name("save").delay(hour).spawn()?;
+    /// tasks.create_task(async {}).name("refresh").delay(hour).on_close(OnClose::Drop).spawn()?;
+    ///
+    /// let report = tasks.close(Some(Duration::from_secs(5))).await;
+    /// assert_eq!((report.outcomes.completed, report.outcomes.cancelled), (1, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_close(self, on_close: OnClose) -> Self {
+        self.with(|extras| extras.on_close = on_close)
     }
 
     /// Sets the effect on the task of the end of the run that spawned it; by default the task lives on.
@@ -411,8 +473,9 @@ impl<'m, T, W> TaskBuilder<'m, T, W> {
     /// [`SpawnError::Full`], this waits, for as long as it takes.
     ///
     /// Waiting spawns get slots in the order of their first polls, so a future that is kept without being polled holds
-    /// up those behind it. A task that waits here for a slot that only its own end would free waits until it is
-    /// stopped.
+    /// up those behind it. A spawn that needs no free slot does not wait, even if others do: one that takes over
+    /// the slot of a task that it [replaces](OnDuplicateKey::Replace), or one that is refused. A task that waits here for a
+    /// slot that only its own end would free waits until it is stopped.
     ///
     /// ```
     /// use agentflow::{BackgroundTaskManager, task::TaskManagerOptions};
@@ -477,7 +540,7 @@ struct PendingTask<'m, T, W> {
     /// The manager's runtime, or that of the caller if the manager has none.
     runtime: Cow<'m, Handle>,
     task: Arc<TaskRecord>,
-    work: W,
+    work: Box<W>,
     launch: Launch<T, W>,
 }
 
@@ -525,7 +588,13 @@ where
     F::Output: TaskOutput,
 {
     WorkVtable {
-        launch: |future, runtime, current| launch(FutureWork { future }, runtime, current),
+        launch: |future, runtime, current| {
+            if const { size_of::<F>() > LARGE } {
+                launch(FutureWork { future: Box::into_pin(future) }, runtime, current)
+            } else {
+                launch(FutureWork { future: *future }, runtime, current)
+            }
+        },
         type_name: type_name::<F>,
         has_token: false,
         is_blocking: false,
@@ -540,7 +609,14 @@ where
     F::Output: TaskOutput,
 {
     WorkVtable {
-        launch: |make, runtime, current| launch(ContextWork::Closure { make: Some(make) }, runtime, current),
+        launch: |make, runtime, current| {
+            if const { size_of::<C>() > LARGE || size_of::<F>() > LARGE } {
+                let make = Some(move |task: TaskContext| Box::pin(make(task)));
+                launch(ContextWork::Closure { make }, runtime, current)
+            } else {
+                launch(ContextWork::Closure { make: Some(*make) }, runtime, current)
+            }
+        },
         type_name: type_name::<C>,
         has_token: true,
         is_blocking: false,
@@ -554,7 +630,13 @@ where
     O: TaskOutput,
 {
     WorkVtable {
-        launch: |run, runtime, current| launch(BlockingWork::new(run), runtime, current),
+        launch: |run, runtime, current| {
+            if const { size_of::<C>() > LARGE } {
+                launch(BlockingWork::new(run), runtime, current)
+            } else {
+                launch(BlockingWork::new(*run), runtime, current)
+            }
+        },
         type_name: type_name::<C>,
         has_token: true,
         is_blocking: true,
@@ -569,8 +651,15 @@ where
     F::Output: TaskOutput,
 {
     WorkVtable {
-        launch: |Retrying { make, retries }, runtime, current| {
-            launch(RetryingWork { future: retrying(make, retries) }, runtime, current)
+        launch: |mut work, runtime, current| {
+            if const { size_of::<M>() > LARGE || size_of::<F>() > LARGE } {
+                let retries = work.retries.clone();
+                let make = move |attempt| Box::pin((work.make)(attempt));
+                launch(RetryingWork { future: retrying(make, retries) }, runtime, current)
+            } else {
+                let Retrying { make, retries } = *work;
+                launch(RetryingWork { future: retrying(make, retries) }, runtime, current)
+            }
         },
         type_name: type_name::<M>,
         has_token: false,

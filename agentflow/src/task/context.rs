@@ -33,18 +33,24 @@ use super::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct TaskContext {
-    task: Arc<TaskRecord>,
     token: CancellationToken,
+    /// The manager for the task, which refers to the task's record.
     manager: BackgroundTaskManager,
 }
 
 impl TaskContext {
     pub(super) fn new(current: &CurrentTask) -> Self {
         Self {
-            task: Arc::clone(&current.task),
             token: current.task.spec.token.clone().unwrap_or_default(),
             manager: BackgroundTaskManager::for_task(current),
         }
+    }
+
+    fn record(&self) -> &Arc<TaskRecord> {
+        let Some(task) = self.manager.holder() else {
+            unreachable!("`new` creates the manager for a task");
+        };
+        task
     }
 
     /// Returns the context of the task that this is called in; `None` outside of a task, and in futures that a task
@@ -78,25 +84,26 @@ impl TaskContext {
     /// Returns the task's id.
     #[must_use]
     pub fn id(&self) -> TaskId {
-        self.task.at.id
+        self.record().at.id
     }
 
     /// Returns the number of the current attempt, from 1. More than 1 is for tasks that
     /// [retry](BackgroundTaskManager::create_retrying_task).
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.task.attempt()
+        self.record().attempt()
     }
 
     /// Reports the task's progress: `task.progress(0.4, "uploading")`. It appears in
-    /// [`task_info`](BackgroundTaskManager::task_info) and as an [event](BackgroundTaskManager::events), and counts as
-    /// a [`heartbeat`](Self::heartbeat).
+    /// [`task_info`](BackgroundTaskManager::task_info), as an [event](BackgroundTaskManager::events) and in the
+    /// [stream](crate::run::EventKind::TaskProgress) of the task's run, and counts as a [`heartbeat`](Self::heartbeat).
     ///
     /// `fraction` is clamped to 0..=1.
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {
         let progress = Arc::new(TaskProgress::new(fraction, message.into()));
-        if self.task.beat(self.manager.registry.now(), Some(Arc::clone(&progress))) {
-            self.manager.registry.task_progressed(&self.task, progress);
+        let task = self.record();
+        if task.beat(self.manager.registry.now(), Some(Arc::clone(&progress))) {
+            self.manager.registry.task_progressed(task, progress);
         }
     }
 
@@ -121,7 +128,7 @@ impl TaskContext {
     /// # }
     /// ```
     pub fn heartbeat(&self) {
-        self.task.beat(self.manager.registry.now(), None);
+        self.record().beat(self.manager.registry.now(), None);
     }
 
     /// Waits until the task is cancelled, for whatever reason, or its timeout is over.

@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -10,12 +9,14 @@ use std::{
 };
 
 use futures_core::Stream;
+use serde::{Serialize, Serializer};
 use tokio::task::coop;
 
 use super::{
     info::{FinishedTask, TaskInfo},
     registry::watchers::EventReader,
 };
+use crate::seconds;
 
 /// Something that happened to a task.
 ///
@@ -23,10 +24,24 @@ use super::{
 /// attempts and its progress, ended. So counting by events never finds more running tasks than
 /// [`max_running`](crate::task::TaskManagerOptions::max_running) allows, and when a task's end arrives, its handle is
 /// ready and the counters contain it. Cheap to clone.
+///
+/// In JSON the kind is the field `type`, and the task is the field `task`:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let tasks = agentflow::BackgroundTaskManager::new();
+/// let mut events = tasks.events();
+/// tasks.create_task(async {}).name("upload").spawn()?;
+/// let event = serde_json::to_value(events.next().await)?;
+/// assert_eq!((&event["type"], &event["task"]["name"]), (&"spawned".into(), &"upload".into()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TaskEvent {
-    /// The task was accepted. It may be queued.
+    /// The task was accepted. It may be delayed or queued.
     Spawned(TaskInfo),
     /// The task began to run.
     Started(TaskInfo),
@@ -50,10 +65,54 @@ pub enum TaskEvent {
     Missed(u64),
 }
 
+impl Serialize for TaskEvent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(tag = "type", rename_all = "snake_case", rename = "TaskEvent")]
+        enum Tagged<'a> {
+            Spawned {
+                task: &'a TaskInfo,
+            },
+            Started {
+                task: &'a TaskInfo,
+            },
+            AttemptFailed {
+                task: &'a TaskInfo,
+                attempt: u32,
+                error: &'a str,
+                #[serde(with = "seconds")]
+                retry_in: Duration,
+            },
+            Progress {
+                task: &'a TaskInfo,
+            },
+            Ended {
+                task: &'a FinishedTask,
+            },
+            Missed {
+                count: u64,
+            },
+        }
+        let tagged = match self {
+            Self::Spawned(task) => Tagged::Spawned { task },
+            Self::Started(task) => Tagged::Started { task },
+            Self::AttemptFailed { task, attempt, error, retry_in } => {
+                Tagged::AttemptFailed { task, attempt: *attempt, error, retry_in: *retry_in }
+            }
+            Self::Progress(task) => Tagged::Progress { task },
+            Self::Ended(task) => Tagged::Ended { task },
+            Self::Missed(count) => Tagged::Missed { count: *count },
+        };
+        tagged.serialize(serializer)
+    }
+}
+
 /// A [`Stream`] of the [`TaskEvent`]s of a manager, from the call of
 /// [`events`](crate::BackgroundTaskManager::events) on.
 ///
-/// It ends when the manager is closed and its last task has ended.
+/// It ends when the manager is closed and its last task has ended. A task of the manager may read its own manager's
+/// events: the stream ends as soon as a [`close`](crate::BackgroundTaskManager::close) finds that all tasks that are left
+/// wait for the next event, and a [`wait_for_all`](crate::BackgroundTaskManager::wait_for_all) leaves such tasks out.
 ///
 /// ```
 /// use agentflow::{BackgroundTaskManager, task::{TaskEvent, TaskManagerOptions}};
@@ -92,7 +151,8 @@ impl TaskEventStream {
     ///
     /// Safe to drop: no event is lost.
     pub async fn next(&mut self) -> Option<TaskEvent> {
-        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+        let next = NextEvent { stream: self, waits: false };
+        next.await
     }
 
     /// Returns the sequence number of the event that was returned last; 0 before the first one.
@@ -136,6 +196,31 @@ impl Stream for TaskEventStream {
         };
         self.sequence = sequence;
         Poll::Ready(Some(event))
+    }
+}
+
+/// The next event of a stream. A task that has dropped it waits for other things, and a caller may wait for the task.
+struct NextEvent<'a> {
+    stream: &'a mut TaskEventStream,
+    /// Set if the stream was found waiting.
+    waits: bool,
+}
+
+impl Future for NextEvent<'_> {
+    type Output = Option<TaskEvent>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let next = Pin::new(&mut *self.stream).poll_next(cx);
+        self.waits = next.is_pending();
+        next
+    }
+}
+
+impl Drop for NextEvent<'_> {
+    fn drop(&mut self) {
+        if let Some(reader) = self.stream.reader.as_ref().filter(|_| self.waits) {
+            reader.stop_waiting();
+        }
     }
 }
 

@@ -22,6 +22,9 @@ use super::{
 /// name, timeout and key as any other task. Their results are kept until they are taken with [`next`](Self::next) or
 /// [`wait`](Self::wait).
 ///
+/// To wait for tasks within a bound, and without their results, use
+/// [`wait_for`](crate::BackgroundTaskManager::wait_for).
+///
 /// Dropping the group leaves the tasks running; call [`cancel`](Self::cancel) first to end them.
 ///
 /// ```

@@ -1,12 +1,29 @@
 //! [`TaskId`], [`TaskOrigin`] and [`TaskProgress`]: the identity, the spawner and the progress of a task.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
 use super::{engine::run_tasks::RunTasks, outcome::TaskOutcome};
 use crate::run_id::RunId;
 
 /// Identifies a task within its manager. Ids count up in the order of spawning and are never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// A text such as `17` or `#17`, from a log line or a URL, parses as an id. A manager without a task of that id
+/// [cancels](crate::BackgroundTaskManager::cancel) nothing.
+///
+/// ```
+/// use agentflow::task::TaskId;
+///
+/// assert_eq!("#17".parse(), Ok(TaskId::from(17)));
+/// assert_eq!(TaskId::from(17).to_string(), "17");
+/// assert_eq!(
+///     "upload".parse::<TaskId>().unwrap_err().to_string(),
+///     "`upload` is not a task id: it must be a number, such as `17` or `#17`",
+/// );
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct TaskId(pub(super) u64);
 
 impl TaskId {
@@ -23,7 +40,29 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// The run and the node that spawned a task.
+impl From<u64> for TaskId {
+    fn from(id: u64) -> Self {
+        Self(id)
+    }
+}
+
+/// The error for a text that is not a task id.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a task id: it must be a number, such as `17` or `#17`")]
+pub struct InvalidTaskId(String);
+
+impl FromStr for TaskId {
+    type Err = InvalidTaskId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix('#').unwrap_or(text);
+        // `u64` also parses a sign, which no id is written with.
+        let id = digits.parse().ok().filter(|_| !digits.starts_with('+'));
+        id.map(Self).ok_or_else(|| InvalidTaskId(text.to_owned()))
+    }
+}
+
+/// The run and the node that spawned a task. In JSON an object of `run` and `node`.
 #[derive(Clone)]
 pub struct TaskOrigin {
     run: RunId,
@@ -32,11 +71,12 @@ pub struct TaskOrigin {
     tasks: Arc<RunTasks>,
 }
 
-/// Receives the starts and ends of one run's tasks, on the thread that spawns or ends them: it must be quick and never
-/// wait.
+/// Receives the starts, ends and progress of one run's tasks, on the thread of the fact: it must be quick and never wait.
 pub(crate) trait Watch: fmt::Debug + Send + Sync {
     fn started(&self, node: &str, task: &str, id: TaskId);
     fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome);
+    /// `is_live` returns `false` from before `ended` is called.
+    fn progressed(&self, node: &str, task: &str, id: TaskId, progress: &TaskProgress, is_live: &dyn Fn() -> bool);
 }
 
 impl TaskOrigin {
@@ -63,6 +103,13 @@ impl TaskOrigin {
         }
     }
 
+    /// Reports to the run how far a task is.
+    pub(super) fn report_progress(&self, task: &str, id: TaskId, progress: &TaskProgress, is_live: &dyn Fn() -> bool) {
+        if let Some(watch) = &self.watch {
+            watch.progressed(&self.node, task, id, progress, is_live);
+        }
+    }
+
     /// Returns the run.
     #[must_use]
     pub fn run(&self) -> RunId {
@@ -73,6 +120,15 @@ impl TaskOrigin {
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node
+    }
+}
+
+impl Serialize for TaskOrigin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut origin = serializer.serialize_struct("TaskOrigin", 2)?;
+        origin.serialize_field("run", &self.run)?;
+        origin.serialize_field("node", &*self.node)?;
+        origin.end()
     }
 }
 
@@ -92,7 +148,7 @@ impl PartialEq for TaskOrigin {
 impl Eq for TaskOrigin {}
 
 /// The progress that a task reports: see [`TaskContext::progress`](crate::TaskContext::progress).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct TaskProgress {
     /// The fraction that is done, from 0 to 1.

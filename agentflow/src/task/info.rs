@@ -2,14 +2,16 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
     engine::task::{Fields, StopRequest, TaskEnd, TaskRecord},
-    id::TaskProgress,
+    id::{TaskId, TaskOrigin, TaskProgress},
     outcome::{TaskOutcome, TimeoutKind},
 };
+use crate::seconds;
 
 /// Defines the accessors of the data that a task has from its spawn on; the type has the task's record in `task`.
 macro_rules! task_accessors {
@@ -53,10 +55,13 @@ macro_rules! task_accessors {
 }
 pub(super) use task_accessors;
 
-/// The state of a live task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The state of a live task. In JSON it is one word, such as `queued`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TaskState {
+    /// The task waits for its [delay](crate::task::TaskBuilder::delay) to end.
+    Delayed,
     /// The task waits to run: see [`TaskManagerOptions::max_running`](crate::task::TaskManagerOptions::max_running) and
     /// [`TaskBuilder::key`](crate::task::TaskBuilder::key). A
     /// [blocking task](crate::BackgroundTaskManager::create_blocking_task) also waits for a thread.
@@ -70,6 +75,7 @@ pub enum TaskState {
 impl fmt::Display for TaskState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Self::Delayed => "delayed",
             Self::Queued => "queued",
             Self::Running => "running",
             Self::Cancelling => "cancelling",
@@ -79,7 +85,19 @@ impl fmt::Display for TaskState {
 
 /// A live task, as it was when [`task_info`](crate::BackgroundTaskManager::task_info) was called.
 ///
-/// Cheap to make and to clone: it shares name and log fields with the task.
+/// Cheap to make and to clone: it shares name and log fields with the task. It serializes with all that its methods
+/// return; durations are seconds.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let tasks = agentflow::BackgroundTaskManager::new();
+/// tasks.create_task(async {}).name("upload").context("user", "ada").spawn()?;
+/// let info = serde_json::to_value(tasks.task_info())?;
+/// assert_eq!((&info[0]["id"], &info[0]["context"]["user"]), (&1.into(), &"ada".into()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct TaskInfo {
     task: Arc<TaskRecord>,
@@ -97,9 +115,10 @@ impl TaskInfo {
         // The permit is read after the attempt, because a task that begins between the two is not queued any more.
         let is_queued = attempt == 0 && (!task.may_run() || task.spec.extras().is_blocking);
         let state = match task.stop_request() {
+            StopRequest::None if attempt == 0 && task.is_delayed() => TaskState::Delayed,
             StopRequest::None if is_queued => TaskState::Queued,
             StopRequest::None => TaskState::Running,
-            StopRequest::Cancel | StopRequest::Abort | StopRequest::Evict => TaskState::Cancelling,
+            _ => TaskState::Cancelling,
         };
         Self { task: Arc::clone(task), age: task.age(now), state, attempt, progress }
     }
@@ -163,8 +182,8 @@ impl fmt::Debug for TaskInfo {
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} (", self.name(), self.id())?;
-        if self.state == TaskState::Queued {
-            f.write_str("queued ")?;
+        if let TaskState::Delayed | TaskState::Queued = self.state {
+            write!(f, "{} ", self.state)?;
         }
         write!(f, "for {:.1?}", self.age)?;
         if let Some(progress) = &self.progress {
@@ -175,11 +194,12 @@ impl fmt::Display for TaskInfo {
     }
 }
 
-/// A task that ended. Cheap to clone.
+/// A task that ended. Cheap to clone. It serializes with all that its methods return; durations are seconds.
 #[derive(Clone)]
 pub struct FinishedTask {
     task: Arc<TaskRecord>,
     end: TaskEnd,
+    progress: Option<Arc<TaskProgress>>,
 }
 
 impl FinishedTask {
@@ -187,7 +207,7 @@ impl FinishedTask {
 
     /// Returns `None` while the task runs.
     pub(super) fn of(task: &Arc<TaskRecord>) -> Option<Self> {
-        task.end().map(|end| Self { task: Arc::clone(task), end })
+        task.end().map(|end| Self { task: Arc::clone(task), end, progress: task.attempt_and_progress().1 })
     }
 
     /// Returns the task's outcome.
@@ -215,10 +235,17 @@ impl FinishedTask {
         self.task.attempt()
     }
 
+    /// Returns the progress that the task reported last, in its last attempt: how far a task got that failed or was
+    /// cut off.
+    #[must_use]
+    pub fn progress(&self) -> Option<&TaskProgress> {
+        self.progress.as_deref()
+    }
+
     /// Returns the time from the task's spawn to its end.
     #[must_use]
     pub fn age(&self) -> Duration {
-        self.end.age
+        self.end.age()
     }
 }
 
@@ -231,7 +258,8 @@ impl fmt::Debug for FinishedTask {
             .field("error", &self.error())
             .field("limit", &self.end.limit)
             .field("attempts", &self.attempts())
-            .field("age", &self.end.age)
+            .field("progress", &self.progress)
+            .field("age", &self.end.age())
             .field("timeout", &self.timeout())
             .field("context", &Json(&self.task.spec.context))
             .field("origin", &self.origin())
@@ -243,8 +271,83 @@ impl fmt::Debug for FinishedTask {
 /// `upload #7 (cancelled after 1.2s) {"user":"ada"}`
 impl fmt::Display for FinishedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age)?;
+        write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age())?;
         write_context(f, &self.task.spec.context)
+    }
+}
+
+impl Serialize for TaskInfo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename = "TaskInfo")]
+        struct Fields<'a> {
+            id: TaskId,
+            name: &'a str,
+            state: TaskState,
+            attempt: u32,
+            #[serde(with = "seconds")]
+            age: Duration,
+            #[serde(with = "seconds::optional")]
+            timeout: Option<Duration>,
+            #[serde(with = "seconds::optional")]
+            remaining: Option<Duration>,
+            progress: Option<&'a TaskProgress>,
+            key: Option<&'a str>,
+            origin: Option<&'a TaskOrigin>,
+            context: Json<'a>,
+        }
+        let fields = Fields {
+            id: self.id(),
+            name: self.name(),
+            state: self.state,
+            attempt: self.attempt,
+            age: self.age,
+            timeout: self.timeout(),
+            remaining: self.remaining(),
+            progress: self.progress(),
+            key: self.key(),
+            origin: self.origin(),
+            context: Json(&self.task.spec.context),
+        };
+        fields.serialize(serializer)
+    }
+}
+
+impl Serialize for FinishedTask {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename = "FinishedTask")]
+        struct Fields<'a> {
+            id: TaskId,
+            name: &'a str,
+            outcome: TaskOutcome,
+            error: Option<&'a str>,
+            limit: Option<TimeoutKind>,
+            attempts: u32,
+            progress: Option<&'a TaskProgress>,
+            #[serde(with = "seconds")]
+            age: Duration,
+            #[serde(with = "seconds::optional")]
+            timeout: Option<Duration>,
+            key: Option<&'a str>,
+            origin: Option<&'a TaskOrigin>,
+            context: Json<'a>,
+        }
+        let fields = Fields {
+            id: self.id(),
+            name: self.name(),
+            outcome: self.end.outcome,
+            error: self.error(),
+            limit: self.end.limit,
+            attempts: self.attempts(),
+            progress: self.progress(),
+            age: self.end.age(),
+            timeout: self.timeout(),
+            key: self.key(),
+            origin: self.origin(),
+            context: Json(&self.task.spec.context),
+        };
+        fields.serialize(serializer)
     }
 }
 
@@ -263,6 +366,12 @@ impl fmt::Display for Json<'_> {
             write!(f, "{comma}{}:{value}", Value::from(&**key))?;
         }
         f.write_str("}")
+    }
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, value)| (&**key, value)))
     }
 }
 

@@ -1,8 +1,8 @@
 //! [`BackgroundTaskManager`]: creates, lists, awaits, cancels and closes tasks.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     builder::{self, Retrying, TaskBuilder},
@@ -13,6 +13,7 @@ use super::{
         task::{TaskRecord, TaskRef},
     },
     events::TaskEventStream,
+    filter::{Selection, TaskFilter},
     id::{TaskId, TaskOrigin, Watch},
     info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
@@ -66,6 +67,7 @@ use crate::run_id::RunId;
 /// | background task dropped to make room for another one | warn | those of an end |
 /// | background task failed, and will be tried again | warn | `name`, `id`, `attempt`, `retry_in`, `error`, (`run`, `node`, `context`, `key`) |
 /// | background task rejected | debug | `name`, `reason` |
+/// | no background task had the name that `max_running_named` limits | warn | `name`, (`did_you_mean`) |
 /// | the task manager was dropped without being closed: … | warn | `count`, `tasks` (the names and ids of the first 20) |
 ///
 /// The fields of an end are `name`, `id`, `age`, [`outcome`](crate::task::TaskOutcome::as_str), and (`run`, `node`,
@@ -87,9 +89,9 @@ use crate::run_id::RunId;
 /// | `agentflow_tasks_ended_total` | counter | `name`, [`outcome`](crate::task::TaskOutcome::as_str) | tasks that ended |
 /// | `agentflow_tasks_rejected_total` | counter | `name`, [`reason`](crate::task::SpawnError::as_str) | refused spawns |
 /// | `agentflow_task_retries_total` | counter | `name` | attempts beyond a task's first |
-/// | `agentflow_tasks_in_flight` | gauge | `name` | tasks that have not ended, queued or running |
+/// | `agentflow_tasks_in_flight` | gauge | `name` | tasks that have not ended, delayed and queued ones included |
 /// | `agentflow_task_duration_seconds` | histogram | `name`, `outcome` | time from the spawn to the end |
-/// | `agentflow_task_queue_wait_seconds` | histogram | `name` | time from the spawn until the task began, if it did |
+/// | `agentflow_task_queue_wait_seconds` | histogram | `name` | time from the spawn, or from the end of its delay, until the task began, if it did |
 ///
 /// A task's name is the only label that identifies it; its id, key, context and errors are for the logs. A manager's
 /// first 256 names become labels, and all others share the label `other`: give tasks of one kind one name, and
@@ -150,6 +152,14 @@ impl BackgroundTaskManager {
     /// Returns the manager for a task. It doesn't keep the manager alive.
     pub(super) fn for_task(current: &CurrentTask) -> Self {
         Self { registry: Arc::clone(&current.registry), role: ManagerRole::Task(Arc::clone(&current.task)) }
+    }
+
+    /// Returns the task that this is the manager [for](Self::for_task).
+    pub(super) fn holder(&self) -> Option<&Arc<TaskRecord>> {
+        match &self.role {
+            ManagerRole::Task(task) => Some(task),
+            ManagerRole::Owner(_) | ManagerRole::Run(_) => None,
+        }
     }
 
     /// Returns the origin that spawns through this manager have.
@@ -299,7 +309,7 @@ impl BackgroundTaskManager {
     /// Returns the tasks that have not ended, oldest first.
     #[must_use]
     pub fn task_info(&self) -> Vec<TaskInfo> {
-        self.registry.infos(|_| true)
+        self.registry.infos(&Selection::All)
     }
 
     /// Returns the tasks of this run that have not ended, oldest first: those that its nodes spawned, and those that
@@ -329,11 +339,11 @@ impl BackgroundTaskManager {
     /// ```
     #[must_use]
     pub fn tasks_of_run(&self, run: RunId) -> Vec<TaskInfo> {
-        self.registry.infos(|task| task.belongs_to(run))
+        self.registry.infos(&Selection::OfRun(run))
     }
 
-    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many are
-    /// retained.
+    /// Returns the tasks that ended last, oldest first. An [option](TaskManagerOptions::history) sets how many of each name
+    /// are retained; those that did not complete are retained longest.
     #[must_use]
     pub fn recently_finished(&self) -> Vec<FinishedTask> {
         self.registry.lock().recently_finished()
@@ -351,8 +361,13 @@ impl BackgroundTaskManager {
     /// Waits until no task is left, those spawned meanwhile included; with a bound, at most that long.
     ///
     /// A wait never cancels anything: tasks that still run when the bound is over go on, and the error lists them.
-    /// Called from inside a task, it waits neither for that task nor for its ancestors; two tasks that both wait
-    /// without a bound do wait for each other. When it returns, the tasks that ended were logged and dropped.
+    /// When it returns, the tasks that ended were logged and dropped.
+    ///
+    /// It does not wait for tasks that would wait for its end, or for an end that never comes. Called from inside a task,
+    /// these are that task, its ancestors, and the tasks that are queued behind a [key](TaskBuilder::key) that one of them
+    /// holds. Wherever it is called, they are the tasks that wait for the next of the manager's own
+    /// [events](Self::events). Two tasks that both wait without a bound do wait for each other, and so does a task with
+    /// one that is queued for a slot of [`max_running`](TaskManagerOptions::max_running).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -375,12 +390,47 @@ impl BackgroundTaskManager {
     ///
     /// Dropping the future only ends the waiting.
     pub async fn wait_for_all(&self, bound: Option<Duration>) -> Result<(), WaitTimeout> {
+        self.wait_for(TaskFilter::all(), bound).await
+    }
+
+    /// Waits until none of these tasks is left; with a bound, at most that long. They are selected by a name, by a
+    /// [`RunId`], by an id, a list of ids or a handle, or by any other [`TaskFilter`]. Those that are spawned meanwhile are
+    /// included.
+    ///
+    /// The rules of [`wait_for_all`](Self::wait_for_all) hold: it never cancels anything, and does not wait for tasks that
+    /// would wait for its caller. To wait for the results of tasks as well, use a [`TaskGroup`](crate::task::TaskGroup).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// tasks.create_task(std::future::pending::<()>()).name("poll").spawn()?;
+    /// tasks.create_task(tokio::time::sleep(Duration::from_secs(1))).name("mail").spawn()?;
+    /// tasks.wait_for("mail", Some(Duration::from_secs(5))).await?;
+    ///
+    /// let timeout = tasks.wait_for("poll", Some(Duration::from_secs(5))).await.unwrap_err();
+    /// assert_eq!(timeout.to_string(), "1 background task still runs: poll #1 (for 6.0s)");
+    /// # tasks.close(Some(Duration::ZERO)).await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`WaitTimeout`] if the bound is over before these tasks have ended. Without a bound there is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the waiting.
+    pub async fn wait_for(&self, tasks: impl Into<TaskFilter>, bound: Option<Duration>) -> Result<(), WaitTimeout> {
+        let TaskFilter(selection) = tasks.into();
         let deadline = self.registry.deadline_of_caller(bound);
         let except = self.current_and_ancestors();
-        if self.registry.wait_for_others(&except, deadline).await {
+        if self.registry.wait_for(&selection, &except, deadline).await {
             return Ok(());
         }
-        let still_running = self.registry.infos(|task| !except.contains(&task.at));
+        let still_running = self.registry.awaited(&selection, &except);
         // The last task may have ended between the deadline and this list.
         if still_running.is_empty() { Ok(()) } else { Err(WaitTimeout { still_running }) }
     }
@@ -446,7 +496,7 @@ impl BackgroundTaskManager {
     /// # }
     /// ```
     pub fn cancel(&self, id: TaskId) -> bool {
-        !self.registry.cancel(|task| task.at.id == id).is_empty()
+        !self.registry.cancel(&Selection::Ids(vec![id]), &[]).is_empty()
     }
 
     /// Cancels the tasks of this name; returns how many were live. Doesn't wait for their ends.
@@ -464,12 +514,34 @@ impl BackgroundTaskManager {
     /// # }
     /// ```
     pub fn cancel_named(&self, name: &str) -> usize {
-        self.registry.cancel(|task| task.spec.name == name).len()
+        self.registry.cancel(&Selection::Named(name.to_owned().into()), &[]).len()
+    }
+
+    /// Cancels the tasks with this key, queued ones included; returns how many were live. Doesn't wait for their ends. The
+    /// scope is the tasks' name, or the one that [`key_in`](TaskBuilder::key_in) has set.
+    ///
+    /// ```
+    /// use agentflow::task::OnDuplicateKey;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let tasks = agentflow::BackgroundTaskManager::new();
+    /// for user in ["user-7", "user-8", "user-7"] {
+    ///     let index = tasks.create_task(std::future::pending::<()>()).name("index");
+    ///     index.key(user, OnDuplicateKey::Queue).spawn()?;
+    /// }
+    /// assert_eq!(tasks.cancel_keyed("index", "user-7"), 2);
+    /// # tasks.cancel_all().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn cancel_keyed(&self, scope: impl Into<Cow<'static, str>>, key: impl Into<Arc<str>>) -> usize {
+        self.registry.cancel(&TaskFilter::keyed(scope, key).0, &[]).len()
     }
 
     /// Cancels the tasks [of this run](Self::tasks_of_run); returns how many were live. Doesn't wait for their ends.
     pub fn cancel_tasks_of_run(&self, run: RunId) -> usize {
-        self.registry.cancel(|task| task.belongs_to(run)).len()
+        self.registry.cancel(&Selection::OfRun(run), &[]).len()
     }
 
     /// Cancels all tasks, and waits until they have ended, or until the longest of their
@@ -495,13 +567,12 @@ impl BackgroundTaskManager {
     /// The tasks are cancelled at the first poll; dropping the future only ends the waiting.
     pub async fn cancel_all(&self) -> CancelReport {
         let except = self.current_and_ancestors();
-        let mut tasks = self.registry.cancel(|task| !except.contains(&task.at));
-        tasks.sort_unstable_by_key(|task| task.at.id);
+        let tasks = self.registry.cancel(&Selection::All, &except);
         let grace = self.registry.longest_grace(&tasks);
         let deadline = self.registry.deadline_of_caller(grace.checked_add(ABORT_MARGIN));
         // The tasks before `left` have not been seen to end yet, so that each end is checked once.
         let mut left = tasks.len();
-        let all_ended = |_: &State| {
+        let all_ended = |_: &mut State| {
             while left > 0 && tasks[left - 1].has_ended() {
                 left -= 1;
             }
@@ -542,7 +613,12 @@ impl BackgroundTaskManager {
     ///
     /// Any number of callers may close at once, and all get the complete report. The shortest bound holds for all of
     /// them, even if its caller drops the future, so `close(Some(Duration::ZERO))` hastens a close that is under way.
-    /// Called from inside a task, it leaves that task and its ancestors alone, and reports them as still running.
+    /// Called from inside a task, it leaves that task and its ancestors alone, and reports them as still running. Nor does
+    /// it wait for the tasks that are queued behind a [key](TaskBuilder::key) of theirs: these run when the key is free,
+    /// unless other tasks used up the bound.
+    ///
+    /// When all tasks that are left wait for the manager's own [events](Self::events), their streams end, and so the tasks
+    /// can.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -578,12 +654,22 @@ impl BackgroundTaskManager {
     /// Returns whether none lives.
     pub(crate) async fn wait_until_idle(&self, deadline: Option<Instant>) -> bool {
         let except = self.current_and_ancestors();
-        self.registry.wait_for_others(&except, deadline).await
+        self.registry.wait_for(&Selection::All, &except, deadline).await
+    }
+
+    /// Returns whether both have the same tasks.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.registry, &other.registry)
     }
 
     /// Returns the task of this manager that runs on this thread.
     pub(crate) fn current_task(&self) -> Option<TaskRef> {
         CurrentTask::of_registry(&self.registry)
+    }
+
+    /// Returns the runtime in which the manager was made, if it was made in one.
+    pub(crate) fn runtime(&self) -> Option<Handle> {
+        self.registry.runtime.clone()
     }
 
     /// Returns whether the task has not ended.

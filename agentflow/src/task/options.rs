@@ -38,8 +38,8 @@ pub enum OnFull {
     /// [`spawn_wait`](crate::task::TaskBuilder::spawn_wait) waits for a free slot.
     #[default]
     Reject,
-    /// The oldest task is dropped to make room for the new one: the one that has been queued longest, or, if none is
-    /// queued, the one that was spawned first. Its outcome is [`Evicted`](crate::task::TaskOutcome::Evicted).
+    /// The oldest task is dropped to make room for the new one: of the delayed and queued ones the one that was spawned
+    /// first, or, if there are none, the running one that was. Its outcome is [`Evicted`](crate::task::TaskOutcome::Evicted).
     ///
     /// Blocking tasks, tasks that are [cancelled last](crate::task::TaskBuilder::cancel_last), and the spawning task
     /// with its ancestors are never dropped for another one. If there are no others, the new task is refused.
@@ -75,13 +75,30 @@ pub enum OnFull {
 #[non_exhaustive]
 pub enum OnDuplicateKey {
     /// The other tasks with the key are cancelled, and the new one runs when they have ended: the latest counts. Where
-    /// slots are [limited](TaskManagerOptions::max_tasks), it takes over a slot of theirs. To debounce, begin the task
-    /// with a sleep.
+    /// slots are [limited](TaskManagerOptions::max_tasks), it takes over a slot of theirs. To debounce, give the task
+    /// a [delay](crate::task::TaskBuilder::delay).
     Replace,
-    /// The new task is refused with [`SpawnError::DuplicateKey`](crate::task::SpawnError::DuplicateKey): a singleton.
+    /// The new task is refused with [`SpawnError::DuplicateKey`](crate::task::SpawnError::DuplicateKey): a singleton. A
+    /// live task that waits for its delay has the key as well.
     Skip,
     /// The new task is [`Queued`](crate::task::TaskState::Queued) until the others have ended: one after the other.
+    /// A task that waits for its delay holds up no other: when the delay is over, it waits for its turn itself.
     Queue,
+}
+
+/// The effect of a close on a task that still waits for its [delay](crate::task::TaskBuilder::delay) to end.
+///
+/// It takes effect when the manager begins to drain, and so for an app at the call of
+/// [`aclose`](crate::CompiledGraph::aclose). Other ways to cancel treat a delayed task like any other, dropping the last
+/// owner of the manager among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnClose {
+    /// The delay is over, and the task runs within the bound of the close: what was accepted is done.
+    #[default]
+    Run,
+    /// The task is cancelled without having begun.
+    Drop,
 }
 
 /// The effect on a task of the end of the run that spawned it, however the run ends.
@@ -137,8 +154,12 @@ impl TaskManagerOptions {
         }
     }
 
-    /// Sets how many finished tasks [`recently_finished`](crate::BackgroundTaskManager::recently_finished) retains; 256
-    /// by default.
+    /// Sets how many finished tasks of each name
+    /// [`recently_finished`](crate::BackgroundTaskManager::recently_finished) retains; 256 by default.
+    ///
+    /// The tasks of all names together are at most 16 times as many. Where there are too many, of a name or of all, the
+    /// oldest completed task is forgotten first, and the oldest that did not complete only if there is no other. The task
+    /// that ended last is always retained, unless the number is zero.
     #[must_use]
     pub fn history(mut self, tasks: usize) -> Self {
         self.history = tasks;
@@ -183,6 +204,9 @@ impl TaskManagerOptions {
 
     /// Limits how many tasks of this name may run at once, within [`max_running`](Self::max_running). Queued tasks of
     /// this name don't hold up the tasks of other names. Zero counts as one.
+    ///
+    /// The name is compared exactly. If no task has it until the manager is closed, a warning suggests the name that may
+    /// have been meant.
     #[must_use]
     pub fn max_running_named(mut self, name: impl Into<Cow<'static, str>>, tasks: usize) -> Self {
         let name = name.into();

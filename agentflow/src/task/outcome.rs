@@ -2,8 +2,13 @@
 
 use std::{error::Error, fmt};
 
-/// The end of a task. Every task that was spawned gets exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+use serde::Serialize;
+
+use crate::error::NodeError;
+
+/// The end of a task. Every task that was spawned gets exactly one. In JSON it is the word of [`as_str`](Self::as_str).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TaskOutcome {
     /// The task ran to its end, and returned `()` or `Ok`.
@@ -53,8 +58,9 @@ impl fmt::Display for TaskOutcome {
     }
 }
 
-/// The timeout that was over when a task timed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The timeout that was over when a task timed out. In JSON it is the word of [`as_str`](Self::as_str).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TimeoutKind {
     /// The limit of its whole life: [`timeout`](crate::task::TaskBuilder::timeout).
@@ -96,9 +102,26 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A result of a background task: `()`, or a `Result` whose error converts into a `Box<dyn Error + Send + Sync>`.
+/// A result of a background task: `()`, or a `Result` whose error converts into a [`NodeError`], as that of a node does.
 ///
-/// No other type is accepted, so that no error is lost by being a mere value.
+/// These are the errors that convert into a `Box<dyn Error + Send + Sync>`, and `NodeError` itself, so that a node and a
+/// task may share a function. No other type is accepted, so that no error is lost by being a mere value.
+///
+/// ```
+/// use agentflow::{NodeError, task::TaskError};
+///
+/// async fn send_invoice(id: &str) -> Result<u32, NodeError> {
+///     Ok(id.parse()?)
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let tasks = agentflow::BackgroundTaskManager::new();
+/// let Err(TaskError::Failed(error)) = tasks.create_task(send_invoice("owl")).spawn()?.await else { panic!() };
+/// assert!(error.is::<std::num::ParseIntError>());
+/// # Ok(())
+/// # }
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a background task returns `()` or a `Result`, not `{Self}`",
     label = "this task returns `{Self}`",
@@ -154,11 +177,11 @@ impl<T, E> sealed::Sealed for Result<T, E> {}
 impl<T, E> TaskOutput for Result<T, E>
 where
     T: Send + 'static,
-    E: Into<Box<dyn Error + Send + Sync>> + Send + 'static,
+    E: Into<NodeError> + Send + 'static,
 {
     type Value = T;
 
     fn into_result(self) -> Result<T, Box<dyn Error + Send + Sync>> {
-        self.map_err(Into::into)
+        self.map_err(|error| error.into().into_source())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, ops::Sub};
 
+use serde::Serialize;
+
 use super::outcome::TaskOutcome;
 
 /// Counts of ended tasks, one for each [`TaskOutcome`].
@@ -19,7 +21,7 @@ use super::outcome::TaskOutcome;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OutcomeCounts {
     /// Tasks that ended [`Completed`](TaskOutcome::Completed).
@@ -92,13 +94,15 @@ impl Sub for OutcomeCounts {
 
 /// A manager's counters, read at one moment: `spawned` is always `active` plus the
 /// [total](OutcomeCounts::total) of `outcomes`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TaskStats {
     /// Tasks that were accepted.
     pub spawned: u64,
     /// Tasks that have not ended.
     pub active: u64,
+    /// The active tasks that wait for their [delay](crate::task::TaskBuilder::delay) to end; they are not in `queued`.
+    pub delayed: u64,
     /// The active tasks that are queued.
     pub queued: u64,
     /// Tasks that ended, by outcome.
@@ -113,8 +117,11 @@ pub struct TaskStats {
 impl fmt::Display for TaskStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} spawned: {} active", self.spawned, self.active)?;
-        if self.queued > 0 {
-            write!(f, " ({} queued)", self.queued)?;
+        match (self.delayed, self.queued) {
+            (0, 0) => {}
+            (0, queued) => write!(f, " ({queued} queued)")?,
+            (delayed, 0) => write!(f, " ({delayed} delayed)")?,
+            (delayed, queued) => write!(f, " ({delayed} delayed, {queued} queued)")?,
         }
         for (outcome, count) in self.outcomes.iter().filter(|(_, count)| *count > 0) {
             write!(f, ", {count} {outcome}")?;

@@ -1,6 +1,13 @@
 //! [`CurrentTask`]: the task that runs on this thread.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
 
 use super::{
     super::registry::Registry,
@@ -54,5 +61,31 @@ impl CurrentTask {
             current.as_ref().filter(|current| Arc::ptr_eq(&current.registry, registry)).map(|current| current.task.at)
         };
         CURRENT.try_with(task).ok().flatten()
+    }
+}
+
+/// Makes a future a part of the task that runs on this thread, wherever the future is polled later.
+pub(crate) fn inherit_task<F: Future>(future: F) -> InheritTask<F> {
+    InheritTask { current: CurrentTask::get(), future }
+}
+
+pin_project! {
+    /// A future that is a part of a task.
+    pub(crate) struct InheritTask<F> {
+        current: Option<CurrentTask>,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for InheritTask<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        if this.current.is_none() {
+            return this.future.poll(cx);
+        }
+        CurrentTask::scope(this.current, || this.future.poll(cx))
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn finish<T: Send + 'static>(current: &CurrentTask, result: Result<T,
         None
     };
     let now = Instant::now();
-    let end = TaskEnd { outcome, age: task.age(now), error, limit };
+    let end = TaskEnd::new(outcome, task.age(now), error, limit);
     let overrun = matches!(outcome, TaskOutcome::Completed | TaskOutcome::Failed)
         .then(|| task.deadline().and_then(|deadline| now.checked_duration_since(deadline)))
         .flatten()

@@ -15,10 +15,11 @@ use super::{
         error::SpawnError,
         info::Json,
         outcome::{TaskOutcome, TimeoutKind},
+        registry::UnusedLimits,
     },
     task::{TaskEnd, TaskRecord},
 };
-use crate::{error::catch_panic, span::GuardedSpan};
+use crate::{error::catch_panic, span::GuardedSpan, suggest};
 
 /// Creates the task's span. It is a root that follows from the spawner's span, because the task may outlive that one.
 pub(crate) fn span(task: &TaskRecord) -> GuardedSpan {
@@ -41,7 +42,7 @@ fn log_end(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>) {
                 target: "agentflow::task",
                 name = %task.spec.name,
                 id = task.at.id.get(),
-                age = ?end.age,
+                age = ?end.age(),
                 outcome = end.outcome.as_str(),
                 run = task.origin.as_ref().map(|origin| field::display(origin.run())),
                 node = task.origin.as_ref().map(|origin| field::display(origin.node())),
@@ -101,6 +102,21 @@ pub(crate) fn attempt_failed(task: &TaskRecord, attempt: u32, error: &str, retry
 /// Logs a refused spawn: at debug level, because the caller has the error.
 pub(crate) fn rejected(name: &str, why: SpawnError) {
     catch_panic(|| tracing::debug!(target: "agentflow::task", name, reason = %why, "background task rejected"));
+}
+
+/// Logs the limits of names that no task had, each with the name that may have been meant.
+pub(crate) fn unused_limits(unused: &UnusedLimits) {
+    let known: Vec<_> = unused.known.iter().map(|name| &**name).collect();
+    for name in &unused.names {
+        catch_panic(|| {
+            tracing::warn!(
+                target: "agentflow::task",
+                name = &**name,
+                did_you_mean = suggest::closest(name, &known),
+                "no background task had the name that `max_running_named` limits"
+            );
+        });
+    }
 }
 
 /// Logs the tasks that are cancelled because the last owner of their manager was dropped.

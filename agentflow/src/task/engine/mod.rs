@@ -1,5 +1,6 @@
 //! One task: its record, its work, and the future that runs the work and decides how the task ends.
 
+pub(super) mod ancestors;
 pub(super) mod current;
 mod end;
 pub(super) mod log;

@@ -20,7 +20,9 @@ pub(crate) struct RunTasks {
 #[derive(Debug, Default)]
 struct Owned {
     run_has_ended: bool,
-    tasks: BTreeMap<TaskRef, Arc<TaskRecord>>,
+    /// In the order of their spawns in each manager. The address is that of the record: the nodes of a run may use several
+    /// managers, whose references may be equal.
+    tasks: BTreeMap<(TaskRef, usize), Arc<TaskRecord>>,
     /// The number of `tasks` with [`OnRunEnd::Wait`].
     waited_for: usize,
 }
@@ -48,7 +50,7 @@ impl RunTasks {
     pub(crate) fn add(&self, task: &Arc<TaskRecord>) {
         let mut owned = self.owned.lock();
         if !owned.run_has_ended {
-            owned.tasks.insert(task.at, Arc::clone(task));
+            owned.tasks.insert((task.at, address(task)), Arc::clone(task));
             owned.waited_for += usize::from(is_waited_for(task));
             return;
         }
@@ -62,7 +64,7 @@ impl RunTasks {
     pub(crate) fn remove(&self, task: &TaskRecord) {
         let was_last = {
             let mut owned = self.owned.lock();
-            let is_waited_for = owned.tasks.remove(&task.at).is_some() && is_waited_for(task);
+            let is_waited_for = owned.tasks.remove(&(task.at, address(task))).is_some() && is_waited_for(task);
             owned.waited_for -= usize::from(is_waited_for);
             is_waited_for && owned.waited_for == 0
         };
@@ -104,6 +106,10 @@ impl RunTasks {
             task.request_stop(StopRequest::Cancel);
         }
     }
+}
+
+fn address(task: &TaskRecord) -> usize {
+    std::ptr::from_ref(task).addr()
 }
 
 fn is_waited_for(task: &TaskRecord) -> bool {

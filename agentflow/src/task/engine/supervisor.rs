@@ -78,7 +78,7 @@ pin_project! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TaskPhase {
     New,
-    /// The task has no permit to run yet.
+    /// The task has no permit to run yet, because it is delayed or queued.
     Queued,
     Running,
     Ended,
@@ -100,6 +100,13 @@ enum Stop {
     Aborted,
     Evicted,
     TimedOut { limit: TimeoutKind, after: Duration },
+}
+
+/// The next moment at which the supervisor acts by itself.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    DelayOver,
+    Stop(Stop),
 }
 
 impl Stop {
@@ -173,9 +180,10 @@ impl<W: Work> Supervised<W> {
     /// Returns the requested stop, if it is to happen now.
     fn requested(&self, task: &TaskRecord) -> Option<Stop> {
         match task.stop_request() {
-            StopRequest::None => None,
-            StopRequest::Cancel if self.has_grace(task) => None,
-            StopRequest::Cancel => Some(Stop::Cancelled),
+            StopRequest::Cancel | StopRequest::EndGrace if !self.has_grace(task) => Some(Stop::Cancelled),
+            // The work was polled since it was cancelled, and went on.
+            StopRequest::EndGrace if self.ending.is_some() => Some(Stop::Aborted),
+            StopRequest::None | StopRequest::Cancel | StopRequest::EndGrace => None,
             StopRequest::Abort => Some(Stop::Aborted),
             StopRequest::Evict => Some(Stop::Evicted),
         }
@@ -183,7 +191,7 @@ impl<W: Work> Supervised<W> {
 
     /// Returns whether the task has a grace period when it is cancelled, or is dropped at once.
     fn has_grace(&self, task: &TaskRecord) -> bool {
-        let is_cancelled_last = task.spec.extras().cancel_last && task.is_unfinished();
+        let is_cancelled_last = task.spec.extras().cancel_last && task.is_unfinished() && !task.is_delayed();
         // A task that waited in a queue and has not begun has nothing to finish. One that is about to be polled for the
         // first time finds its token cancelled.
         let begins_now = self.phase == TaskPhase::New && !task.was_queued() && !W::BEGINS_ITSELF;
@@ -227,22 +235,25 @@ impl<W: Work> Supervised<W> {
         }
     }
 
-    /// Returns the time at which the task is to be stopped if nothing else happens, and the reason.
-    fn next_stop(&self, task: &TaskRecord, options: &TaskManagerOptions) -> Option<(Instant, Stop)> {
+    /// Returns the next action that is due by itself, and its time.
+    fn next_due(&self, task: &TaskRecord, options: &TaskManagerOptions) -> Option<(Instant, Due)> {
         if self.informed().is_some() {
             return None;
         }
         let extras = task.spec.extras();
         let timed_out = |limit, since: Instant, after: Option<Duration>| {
             let after = after?;
-            Some((since.checked_add(after)?, Stop::TimedOut { limit, after }))
+            Some((since.checked_add(after)?, Due::Stop(Stop::TimedOut { limit, after })))
         };
         let total = timed_out(TimeoutKind::Total, task.spawned, task.spec.timeout);
         let other = match (&self.ending, self.phase) {
-            (Some(ending), _) => ending.grace_over.map(|over| (over, Stop::Aborted)),
+            (Some(ending), _) => ending.grace_over.map(|over| (over, Due::Stop(Stop::Aborted))),
+            (None, TaskPhase::Queued) if task.is_delayed() => {
+                extras.delay.and_then(|delay| Some((task.spawned.checked_add(delay)?, Due::DelayOver)))
+            }
             (None, TaskPhase::Queued | TaskPhase::Running) if !self.has_begun(task) => {
                 let limit = extras.queue_timeout.or(options.queue_timeout);
-                timed_out(TimeoutKind::Queue, task.spawned, limit)
+                timed_out(TimeoutKind::Queue, task.queued_since(), limit)
             }
             (None, TaskPhase::Running) => extras.idle_timeout.and_then(|limit| {
                 // The start of the task counts as its first heartbeat.
@@ -254,10 +265,10 @@ impl<W: Work> Supervised<W> {
         [total, other].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
-    /// Waits until the task is to be stopped, and returns the reason.
-    fn poll_stop(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<Stop> {
+    /// Waits until the next action is due, and returns it.
+    fn poll_due(mut self: Pin<&mut Self>, cx: &mut Context<'_>, current: &CurrentTask) -> Poll<Due> {
         loop {
-            let Some((at, why)) = self.next_stop(&current.task, &current.registry.options) else {
+            let Some((at, due)) = self.next_due(&current.task, &current.registry.options) else {
                 return Poll::Pending;
             };
             let sleep = self.as_mut().project().sleep;
@@ -267,9 +278,9 @@ impl<W: Work> Supervised<W> {
             }
             // The timer is polled unconstrained: work that has used up its cooperative budget must not delay it.
             ready!(Pin::new(&mut tokio::task::unconstrained(sleep.as_mut())).poll(cx));
-            // A heartbeat may have arrived since the timer was set: then the stop is later.
-            if self.next_stop(&current.task, &current.registry.options).is_some_and(|(next, _)| next <= at) {
-                return Poll::Ready(why);
+            // A heartbeat may have arrived since the timer was set: then the stop is later. A delay may have been ended.
+            if self.next_due(&current.task, &current.registry.options).is_some_and(|(next, _)| next <= at) {
+                return Poll::Ready(due);
             }
         }
     }
@@ -303,7 +314,7 @@ impl<W: Work> Supervised<W> {
             }
         }
         let error = match current.task.stop_request() {
-            StopRequest::Cancel => TaskError::Cancelled,
+            StopRequest::Cancel | StopRequest::EndGrace => TaskError::Cancelled,
             _ => TaskError::Aborted,
         };
         self.end(current, Err(error));
@@ -323,8 +334,10 @@ impl<W: Work> Supervised<W> {
         if self.phase == TaskPhase::New && task.spec.timeout == Some(Duration::ZERO) {
             return self.stop(current, Stop::TimedOut { limit: TimeoutKind::Total, after: Duration::ZERO });
         }
-        loop {
+        let (request, knows) = loop {
             let request = task.stop_request();
+            let knows = request != StopRequest::None && is_informed(task);
+            let permit = task.permit();
             let may_run = task.may_run();
             if self.phase == TaskPhase::New && !may_run {
                 *self.as_mut().project().phase = TaskPhase::Queued;
@@ -349,28 +362,36 @@ impl<W: Work> Supervised<W> {
             }
             let this = self.as_mut().project();
             if *this.has_waker {
-                break;
+                break (request, knows);
             }
             // The waker is set when the work first waits, because many tasks never do. It is set once, because tokio
             // gives a task the same waker in each poll.
             *this.has_waker = true;
             task.set_waker(cx.waker());
-            if task.stop_request() == request && task.may_run() == may_run {
-                break;
+            if task.stop_request() == request && task.permit() == permit {
+                break (request, knows);
             }
             // A request or a permit arrived between the check and `set_waker`; loop to handle it.
-        }
-        if task.stop_request() != StopRequest::None && self.ending.is_none() && is_informed(task) {
-            let grace = task.spec.grace(current.registry.options.grace_period);
+        };
+        // The grace period counts from the first poll in which the work could find its cancellation. A request that
+        // arrived during that poll has woken the task, and the next poll handles it.
+        if knows && self.ending.is_none() {
+            let grace = match request {
+                StopRequest::Cancel => task.spec.grace(current.registry.options.grace_period),
+                _ => Duration::ZERO,
+            };
             let grace_over = Instant::now().checked_add(grace);
             *self.as_mut().project().ending = Some(Box::new(Ending { grace_over, informed: None }));
         }
-        let stop = catch_unwind(AssertUnwindSafe(|| self.as_mut().poll_stop(cx, current)));
-        match stop {
-            Ok(why) => {
-                let why = ready!(why);
-                self.stop(current, why)
-            }
+        let due = catch_unwind(AssertUnwindSafe(|| self.as_mut().poll_due(cx, current)));
+        match due {
+            Ok(due) => match ready!(due) {
+                Due::Stop(why) => self.stop(current, why),
+                Due::DelayOver => {
+                    current.registry.delay_over(task);
+                    self.poll(cx, current)
+                }
+            },
             // tokio panics if the runtime's timer is not enabled: that is the task's error.
             Err(payload) => {
                 self.end(current, Err(panicked(payload)));

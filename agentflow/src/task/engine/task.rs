@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::{
         id::{TaskId, TaskOrigin, TaskProgress},
-        options::{OnDuplicateKey, OnRunEnd},
+        options::{OnClose, OnDuplicateKey, OnRunEnd},
         outcome::{TaskOutcome, TimeoutKind},
     },
+    ancestors::Ancestors,
     run_tasks::RunTasks,
     sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Once},
 };
@@ -42,6 +43,11 @@ pub(crate) struct TaskSpec {
 #[derive(Debug, Default)]
 pub(crate) struct TaskExtras {
     pub(crate) key: Option<KeySetting>,
+    /// The time from the spawn until the task may begin; never zero.
+    pub(crate) delay: Option<Duration>,
+    pub(crate) on_close: OnClose,
+    /// The moment at which the delay was over.
+    pub(crate) delay_over: OnceLock<Instant>,
     pub(crate) queue_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) grace_period: Option<Duration>,
@@ -49,8 +55,8 @@ pub(crate) struct TaskExtras {
     /// Set if the task runs on a thread for blocking work, and so can't be dropped while it runs.
     pub(crate) is_blocking: bool,
     pub(crate) on_run_end: OnRunEnd,
-    /// The tasks that spawned this one, directly or not, and were still alive when it was spawned.
-    pub(crate) ancestors: Vec<TaskRef>,
+    /// The tasks that spawned this one, directly or not; `None` if no task did.
+    pub(crate) ancestors: Option<Arc<Ancestors>>,
 }
 
 /// The key of a task that has one.
@@ -71,11 +77,10 @@ pub(crate) struct TaskKey {
     pub(crate) key: Arc<str>,
 }
 
-/// A task by its slot in the registry. A slot is reused, an id is not. The older task is the lesser.
+/// A task by its id. The older task is the lesser.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TaskRef {
     pub(crate) id: TaskId,
-    pub(crate) slot: usize,
 }
 
 /// The shared state of one task. The registry, its supervisor, its handle and the snapshots of it hold one each.
@@ -95,6 +100,8 @@ pub(crate) struct TaskRecord {
     refused: AtomicBool,
     /// Set when a close cancels this task because its bound is over.
     unfinished: AtomicBool,
+    /// Set when the handle was dropped.
+    handle_dropped: AtomicBool,
     /// Set when the task no longer counts towards `max_tasks`, though it has not ended.
     slot_released: AtomicBool,
     /// The number of the current attempt; zero until the task begins to run.
@@ -108,10 +115,13 @@ enum TaskStatus {
         /// The waker of the supervisor, once it has been found waiting.
         waker: Option<Waker>,
         heartbeat: Option<Box<Heartbeat>>,
-        handle: HandleState,
+        /// The waker of the handle, once it was polled.
+        handle: Option<Waker>,
     },
     Ended {
         end: TaskEnd,
+        /// The progress of the last attempt.
+        progress: Option<Arc<TaskProgress>>,
         /// The result, until the handle takes it; absent if there was no handle any more.
         result: Option<TaskResult>,
     },
@@ -121,16 +131,6 @@ enum TaskStatus {
 ///
 /// It is in a box, so that the record of a task that ended does not occupy the memory of its value.
 pub(crate) type TaskResult = Box<dyn Any + Send>;
-
-/// The handle of a live task.
-#[derive(Debug)]
-enum HandleState {
-    /// The handle was not polled yet.
-    Idle,
-    /// The handle was polled with this waker.
-    Waiting(Waker),
-    Dropped,
-}
 
 /// The work that the end of a task leaves to do outside the registry's lock.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl Remains {
         if let TaskStatus::Live { waker, handle, .. } = status {
             // The waker may hold the last reference to the runtime's memory of the task.
             catch_panic(|| drop(waker));
-            if let HandleState::Waiting(waker) = handle {
+            if let Some(waker) = handle {
                 catch_panic(|| waker.wake());
             }
         }
@@ -165,8 +165,11 @@ struct Heartbeat {
 }
 
 /// Permission for a task to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum RunPermit {
+pub(crate) enum RunPermit {
+    /// The task waits for its delay to end.
+    Delayed,
     /// The task is queued.
     Pending,
     /// The task was queued, and may run now.
@@ -181,6 +184,9 @@ enum RunPermit {
 pub(crate) enum StopRequest {
     None,
     Cancel,
+    /// End the grace period of a task that was cancelled, which its supervisor may not have seen yet.
+    EndGrace,
+    /// Drop the task without a grace period.
     Abort,
     /// Drop the task to make room for another one.
     Evict,
@@ -190,10 +196,26 @@ pub(crate) enum StopRequest {
 #[derive(Clone, Debug)]
 pub(crate) struct TaskEnd {
     pub(crate) outcome: TaskOutcome,
-    pub(crate) age: Duration,
+    /// In nanoseconds, of which 64 bits are enough for centuries; a `Duration` would make each live task larger.
+    age: u64,
     pub(crate) error: Option<Arc<str>>,
     /// The timeout that was over, if one was.
     pub(crate) limit: Option<TimeoutKind>,
+}
+
+impl TaskEnd {
+    pub(crate) fn new(
+        outcome: TaskOutcome,
+        age: Duration,
+        error: Option<Arc<str>>,
+        limit: Option<TimeoutKind>,
+    ) -> Self {
+        Self { outcome, age: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX), error, limit }
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_nanos(self.age)
+    }
 }
 
 impl TaskSpec {
@@ -201,13 +223,16 @@ impl TaskSpec {
     pub(crate) fn extras(&self) -> &TaskExtras {
         static NONE: TaskExtras = TaskExtras {
             key: None,
+            delay: None,
+            on_close: OnClose::Run,
+            delay_over: OnceLock::new(),
             queue_timeout: None,
             idle_timeout: None,
             grace_period: None,
             cancel_last: false,
             is_blocking: false,
             on_run_end: OnRunEnd::Detach,
-            ancestors: Vec::new(),
+            ancestors: None,
         };
         self.extras.as_deref().unwrap_or(&NONE)
     }
@@ -238,11 +263,11 @@ impl TaskSpec {
 }
 
 impl TaskRecord {
-    /// Creates the record of a task that is not in the registry yet; admission assigns its slot. Its age counts from
+    /// Creates the record of a task that is not in the registry yet; admission assigns its id. Its age counts from
     /// now.
     pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>, now: Instant) -> Self {
         Self {
-            at: TaskRef { id: TaskId(0), slot: usize::MAX },
+            at: TaskRef { id: TaskId(0) },
             spec,
             origin,
             spawned: now,
@@ -251,9 +276,10 @@ impl TaskRecord {
             acceptance: Once::new(),
             refused: AtomicBool::new(false),
             unfinished: AtomicBool::new(false),
+            handle_dropped: AtomicBool::new(false),
             slot_released: AtomicBool::new(false),
             attempt: AtomicU32::new(0),
-            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None, handle: HandleState::Idle }),
+            status: Mutex::new(TaskStatus::Live { waker: None, heartbeat: None, handle: None }),
         }
     }
 
@@ -270,9 +296,9 @@ impl TaskRecord {
         (self.spec.extras().on_run_end != OnRunEnd::Detach).then_some(tasks)
     }
 
-    /// Returns whether a node of this run, or a task of it, spawned the task.
-    pub(crate) fn belongs_to(&self, run: RunId) -> bool {
-        self.origin.as_ref().is_some_and(|origin| origin.run() == run)
+    /// Returns the run of which a node, or a task, spawned the task.
+    pub(crate) fn run(&self) -> Option<RunId> {
+        self.origin.as_ref().map(|origin| origin.run())
     }
 
     /// Returns when the timeout is over; `None` if there is none, or if it lies beyond the clock's range.
@@ -322,7 +348,8 @@ impl TaskRecord {
         match self.stop_request.load(Ordering::Acquire) {
             0 => StopRequest::None,
             1 => StopRequest::Cancel,
-            2 => StopRequest::Abort,
+            2 => StopRequest::EndGrace,
+            3 => StopRequest::Abort,
             _ => StopRequest::Evict,
         }
     }
@@ -358,7 +385,7 @@ impl TaskRecord {
 
     /// Grants the permit to run to a task that is not queued.
     pub(crate) fn permit_at_once(&self) {
-        // Release: pairs with the loads in `may_run` and `was_queued`, which take it with what admission wrote.
+        // Release: pairs with the load in `permit`, which takes it with what admission wrote.
         self.permit.store(RunPermit::AtOnce as u8, Ordering::Release);
     }
 
@@ -368,16 +395,48 @@ impl TaskRecord {
         self.permit.store(RunPermit::AfterQueue as u8, Ordering::Release);
     }
 
-    /// Returns whether the task has its permit to run.
-    pub(crate) fn may_run(&self) -> bool {
-        // Acquire: pairs with the stores that grant the permit. `wake` follows them, so the supervisor misses none.
-        self.permit.load(Ordering::Acquire) != RunPermit::Pending as u8
+    /// Makes the task wait for its delay to end.
+    pub(crate) fn begin_delay(&self) {
+        // Relaxed: the task is not shared yet.
+        self.permit.store(RunPermit::Delayed as u8, Ordering::Relaxed);
     }
 
-    /// Returns whether the task is queued, or was.
+    /// Ends the task's delay: it is queued from now on.
+    pub(crate) fn end_delay(&self, now: Instant) {
+        // It is not set yet: a delay ends once only.
+        let _ = self.spec.extras().delay_over.set(now);
+        // Release: pairs with the load in `permit`.
+        self.permit.store(RunPermit::Pending as u8, Ordering::Release);
+    }
+
+    /// Returns the moment from which on the task's time in the queue counts.
+    pub(crate) fn queued_since(&self) -> Instant {
+        self.spec.extras().delay_over.get().copied().unwrap_or(self.spawned)
+    }
+
+    pub(crate) fn permit(&self) -> RunPermit {
+        // Acquire: pairs with the stores that change the permit. `wake` follows them, so the supervisor misses none.
+        match self.permit.load(Ordering::Acquire) {
+            0 => RunPermit::Delayed,
+            1 => RunPermit::Pending,
+            2 => RunPermit::AfterQueue,
+            _ => RunPermit::AtOnce,
+        }
+    }
+
+    /// Returns whether the task waits for its delay to end.
+    pub(crate) fn is_delayed(&self) -> bool {
+        self.permit() == RunPermit::Delayed
+    }
+
+    /// Returns whether the task has its permit to run.
+    pub(crate) fn may_run(&self) -> bool {
+        matches!(self.permit(), RunPermit::AfterQueue | RunPermit::AtOnce)
+    }
+
+    /// Returns whether the task is delayed or queued, or was.
     pub(crate) fn was_queued(&self) -> bool {
-        // Acquire: as in `may_run`.
-        self.permit.load(Ordering::Acquire) != RunPermit::AtOnce as u8
+        self.permit() != RunPermit::AtOnce
     }
 
     /// Returns whether the task may still begin: it was not requested to stop, or has a grace period as one of those that
@@ -386,7 +445,7 @@ impl TaskRecord {
         match self.stop_request() {
             StopRequest::None => true,
             StopRequest::Cancel => self.spec.extras().cancel_last && self.is_unfinished(),
-            StopRequest::Abort | StopRequest::Evict => false,
+            StopRequest::EndGrace | StopRequest::Abort | StopRequest::Evict => false,
         }
     }
 
@@ -446,7 +505,7 @@ impl TaskRecord {
         let status = self.status.lock();
         let progress = match &*status {
             TaskStatus::Live { heartbeat, .. } => heartbeat.as_ref().and_then(|heartbeat| heartbeat.progress.clone()),
-            TaskStatus::Ended { .. } => None,
+            TaskStatus::Ended { progress, .. } => progress.clone(),
         };
         (self.attempt(), progress)
     }
@@ -477,30 +536,37 @@ impl TaskRecord {
     /// registry's lock, under which the task leaves the live ones as well.
     pub(crate) fn set_end(&self, end: TaskEnd, result: Option<TaskResult>) -> Remains {
         let mut status = self.status.lock();
-        let (result, unread) = match *status {
-            TaskStatus::Live { handle: HandleState::Dropped, .. } => (None, result),
-            _ => (result, None),
+        // Relaxed: the flag is set under this lock.
+        let (result, unread) =
+            if self.handle_dropped.load(Ordering::Relaxed) { (None, result) } else { (result, None) };
+        let progress = match &mut *status {
+            TaskStatus::Live { heartbeat: Some(heartbeat), .. } => heartbeat.progress.take(),
+            _ => None,
         };
-        let status = std::mem::replace(&mut *status, TaskStatus::Ended { end, result });
+        let status = std::mem::replace(&mut *status, TaskStatus::Ended { end, progress, result });
         Remains { status, unread }
     }
 
     /// Returns whether there is a handle that may take the result.
     pub(crate) fn has_handle(&self) -> bool {
-        !matches!(*self.status.lock(), TaskStatus::Live { handle: HandleState::Dropped, .. })
+        // Relaxed: a stale `true` is corrected by `set_end`.
+        !self.handle_dropped.load(Ordering::Relaxed)
     }
 
     /// Takes the result for the handle when the task has ended; it is absent if it was taken before.
     pub(crate) fn poll_result(&self, cx: &Context<'_>) -> Poll<Option<TaskResult>> {
         if !self.has_ended() {
             // The waker is cloned outside the lock, because it is user code.
-            let waiting = HandleState::Waiting(cx.waker().clone());
-            let replaced = match &mut *self.status.lock() {
-                TaskStatus::Live { handle, .. } => Some(std::mem::replace(handle, waiting)),
-                TaskStatus::Ended { .. } => None,
+            let mut waker = Some(cx.waker().clone());
+            let is_live = match &mut *self.status.lock() {
+                TaskStatus::Live { handle, .. } => {
+                    std::mem::swap(handle, &mut waker);
+                    true
+                }
+                TaskStatus::Ended { .. } => false,
             };
-            if let Some(replaced) = replaced {
-                catch_panic(|| drop(replaced));
+            catch_panic(|| drop(waker));
+            if is_live {
                 return Poll::Pending;
             }
         }
@@ -513,11 +579,16 @@ impl TaskRecord {
 
     /// Records that there is no handle any more, and drops the result.
     pub(crate) fn drop_handle(&self) {
-        let (replaced, result) = match &mut *self.status.lock() {
-            TaskStatus::Live { handle, .. } => (Some(std::mem::replace(handle, HandleState::Dropped)), None),
-            TaskStatus::Ended { result, .. } => (None, result.take()),
+        let (waker, result) = {
+            let mut status = self.status.lock();
+            // Relaxed: `set_end` reads the flag under this lock.
+            self.handle_dropped.store(true, Ordering::Relaxed);
+            match &mut *status {
+                TaskStatus::Live { handle, .. } => (handle.take(), None),
+                TaskStatus::Ended { result, .. } => (None, result.take()),
+            }
         };
-        catch_panic(|| drop(replaced));
+        catch_panic(|| drop(waker));
         catch_panic(|| drop(result));
     }
 

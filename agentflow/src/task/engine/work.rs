@@ -356,7 +356,7 @@ where
 {
     // The closure is called within the guarded future, so that its panic is the attempt's as well.
     let mut attempt = Box::pin(async { Ok(make(number).await) });
-    let ended = guarded(attempt.as_mut(), limit, identity).await;
+    let ended = guarded(attempt.as_mut(), limit, |_| Poll::Ready(Duration::ZERO), identity).await;
     // A future that timed out is dropped here: its destructor may panic, which is the attempt's panic too.
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(attempt)));
     match (dropped, ended) {

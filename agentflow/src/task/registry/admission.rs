@@ -5,12 +5,13 @@ use std::{future::pending, pin::pin, sync::Arc};
 use super::{
     super::{
         engine::{
+            ancestors::Ancestors,
             run_tasks::RunTasks,
-            task::{KeySetting, StopRequest, TaskRecord, TaskRef},
+            task::{KeySetting, StopRequest, TaskExtras, TaskRecord, TaskRef},
         },
         error::SpawnError,
         id::TaskId,
-        options::{OnDuplicateKey, OnFull, TaskManagerOptions},
+        options::{OnClose, OnDuplicateKey, OnFull, TaskManagerOptions},
     },
     Registry,
     run_queue::QueueEntry,
@@ -30,16 +31,30 @@ pub(crate) struct Spawner<'a> {
     pub(crate) run: Option<&'a RunTasks>,
 }
 
+/// The slots that a spawn may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slots {
+    /// A free one, that of a task which it replaces, or that of a task which is evicted for it.
+    Any,
+    /// That of a task which it replaces: other spawns wait for the others.
+    OfReplaced,
+}
+
 impl Registry {
     /// Counts the task and reserves a slot for it, or returns the reason for the refusal and changes nothing.
     ///
     /// [`SpawnError::Full`] may be temporary: see [`admit_when_free`](Registry::admit_when_free).
     pub(crate) fn admit(&self, task: &mut Arc<TaskRecord>, spawner: Spawner<'_>) -> Result<(), SpawnError> {
+        self.admit_to(Slots::Any, task, spawner)
+    }
+
+    /// Like [`admit`](Self::admit), but returns [`SpawnError::Full`] if the task needs a slot that it may not take.
+    fn admit_to(&self, slots: Slots, task: &mut Arc<TaskRecord>, spawner: Spawner<'_>) -> Result<(), SpawnError> {
         let victims = {
             let mut state = self.lock();
             state.check_right(spawner)?;
             let parent = spawner.task.and_then(|spawner| state.get(spawner)).cloned();
-            let victims = state.reserve_slot(task, parent.as_deref(), &self.options)?;
+            let victims = state.reserve_slot(slots, task, parent.as_deref(), &self.options)?;
             // Mark all victims while holding the lock, so that the end of one of them cannot start another.
             for (victim, request) in &victims {
                 victim.mark_stop_requested(*request);
@@ -53,7 +68,7 @@ impl Registry {
     }
 
     /// Like [`admit`](Self::admit), but waits for a free slot where there is none. Waiting spawns get slots in the
-    /// order of their first polls.
+    /// order of their first polls. A spawn that needs no free slot, or is refused whatever is free, doesn't wait.
     pub(crate) async fn admit_when_free(
         &self,
         task: &mut Arc<TaskRecord>,
@@ -64,7 +79,10 @@ impl Registry {
             // that the first one had received is not lost.
             let _first = match self.spawn_queue.try_lock() {
                 Ok(first) => first,
-                Err(_) => guard_waker(self.spawn_queue.lock()).await,
+                Err(_) => match self.admit_to(Slots::OfReplaced, task, spawner) {
+                    Err(SpawnError::Full) => guard_waker(self.spawn_queue.lock()).await,
+                    admitted => return admitted,
+                },
             };
             loop {
                 // The futures are enabled before the attempt, so that a slot that becomes free between is not missed.
@@ -130,6 +148,7 @@ impl State {
     /// be stopped for it, which the caller marks while it still holds the lock.
     fn reserve_slot(
         &mut self,
+        slots: Slots,
         task: &mut Arc<TaskRecord>,
         parent: Option<&TaskRecord>,
         options: &TaskManagerOptions,
@@ -145,19 +164,21 @@ impl State {
             Some(KeySetting { key, on_duplicate: OnDuplicateKey::Replace, .. }) => Some(key),
             _ => None,
         };
-        // Ancestors that have ended are left out: the list would grow for ever in a chain of tasks that each spawn the
-        // next.
-        let ancestors = parent.map(|parent| self.with_ancestors(parent)).unwrap_or_default();
         let replaced = replaced_key.map(|key| self.queue.unreplaced(key)).unwrap_or_default();
         let replaced: Vec<_> = replaced.into_iter().filter_map(|other| self.get(other)).cloned().collect();
+        // A replaced task that still has its slot leaves it to the new one; otherwise another task is evicted.
+        let needs_slot = replaced.iter().all(|other| other.slot_released());
+        if slots == Slots::OfReplaced && options.max_tasks.is_some() && needs_slot {
+            return Err(SpawnError::Full);
+        }
         let mut victims = Vec::new();
         if options.max_tasks.is_some_and(|max| self.in_flight() >= max) {
             if !self.may_release_slot(options) {
                 return Err(SpawnError::Full);
             }
-            // A replaced task that still has its slot leaves it to the new one; otherwise another task is evicted.
-            if replaced.iter().all(|other| other.slot_released()) {
-                victims.push((self.evict(&ancestors).ok_or(SpawnError::Full)?, StopRequest::Evict));
+            if needs_slot {
+                let spawners = parent.map(|parent| self.current_and_ancestors(parent.at)).unwrap_or_default();
+                victims.push((self.evict(&spawners).ok_or(SpawnError::Full)?, StopRequest::Evict));
             }
         }
         if let Some(key) = replaced_key {
@@ -176,12 +197,24 @@ impl State {
             victims.push((other, StopRequest::Cancel));
         }
 
-        new.at = TaskRef { id, slot: self.live.vacant_key() };
+        new.at = TaskRef { id };
         if let Some(parent) = parent {
-            new.spec.extras.get_or_insert_default().ancestors = ancestors;
+            let ancestors = Ancestors::of_child(parent.at, parent.spec.extras().ancestors.as_ref());
+            new.spec.extras.get_or_insert_default().ancestors = Some(ancestors);
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
         }
-        let may_run = self.queue.enter(QueueEntry::of(new));
+        let may_run = match self.delay_of(new) {
+            None => self.queue.enter(QueueEntry::of(new)),
+            Some(on_close) => {
+                new.begin_delay();
+                if self.phase != ManagerPhase::Open && on_close == OnClose::Drop {
+                    new.mark_stop_requested(StopRequest::Cancel);
+                }
+                self.delayed += 1;
+                self.queue.enter_delayed(QueueEntry::of(new));
+                false
+            }
+        };
         if may_run {
             new.permit_at_once();
         }
@@ -192,6 +225,14 @@ impl State {
         }
         self.live.insert(Arc::clone(task));
         Ok(victims)
+    }
+
+    /// Returns the effect of a close on a new task if it is delayed. While the manager drains, the delays of those that
+    /// run at a close are over at once.
+    fn delay_of(&self, new: &TaskRecord) -> Option<OnClose> {
+        let TaskExtras { delay, on_close, .. } = new.spec.extras();
+        let is_over = self.phase != ManagerPhase::Open && *on_close == OnClose::Run;
+        (delay.is_some() && !is_over).then_some(*on_close)
     }
 
     /// Releases the slot of the oldest evictable task, a queued one if there is one, and returns that task.

@@ -9,19 +9,24 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        engine::task::{StopRequest, TaskRecord, TaskRef},
+        engine::{
+            log,
+            task::{StopRequest, TaskRecord, TaskRef},
+        },
+        options::OnClose,
         report::CloseReport,
         stats::OutcomeCounts,
     },
     ABORT_MARGIN, Registry, infos, mark_all,
     state::{Closing, ManagerPhase, ShutdownWave, State},
+    watchers::Delivery,
 };
 
 impl Registry {
-    /// Enters the draining phase, and lowers the deadline of draining to this one if it is earlier.
+    /// Enters the draining phase, ends the delays of tasks, and lowers the deadline of draining to this one if it is earlier.
     pub(crate) fn begin_closing(&self, deadline: Option<Instant>) {
-        let now = self.now_of_caller();
-        {
+        let (now, now_of_tasks) = (self.now_of_caller(), self.now());
+        let delayed = {
             let mut state = self.lock();
             state.phase = state.phase.max(ManagerPhase::Draining);
             let before = state.outcomes;
@@ -34,6 +39,13 @@ impl Registry {
                 elapsed: None,
             });
             closing.deadline = [closing.deadline, deadline].into_iter().flatten().min();
+            state.end_all_delays(now_of_tasks)
+        };
+        for task in delayed {
+            match task.spec.extras().on_close {
+                OnClose::Run => task.wake(),
+                OnClose::Drop => task.request_stop(StopRequest::Cancel),
+            }
         }
         // A caller that waits for a later deadline must see the earlier one.
         self.notify();
@@ -50,23 +62,32 @@ impl Registry {
         self.close_report()
     }
 
-    /// Wakes the waiting spawns, which are refused now, and ends the watchers' streams if no task lives.
+    /// Wakes the waiting spawns, which are refused now, ends the watchers' streams if no task lives, and logs the limits
+    /// that no task can use any more.
     pub(super) fn notify_closed(&self) {
-        let over = self.lock().end_events_if_over();
+        let (over, unused) = {
+            let mut state = self.lock();
+            (state.end_events_if_over(), state.take_unused_limits())
+        };
         over.deliver();
+        if let Some(unused) = unused {
+            log::unused_limits(&unused);
+        }
         self.notify_phase_changed();
     }
 
-    /// Waits until only the tasks in `except` live, or until the deadline, and closes the manager; returns whether only
-    /// they live.
+    /// Waits until only the tasks in `except` live, and those that are queued behind a key of theirs, or until the
+    /// deadline, and closes the manager; returns whether only they live.
+    ///
+    /// Tasks that wait for the events of the others would wait for ever, so their streams end when only they are left.
     async fn drain_before_deadline(&self, except: &[TaskRef]) -> bool {
         let mut in_time = true;
-        let _waiter = self.register_waiter(except.len());
+        let _waiter = self.register_waiter(self.wake_at(except));
         loop {
             let changed = self.changed();
-            let deadline = {
+            let (deadline, over) = {
                 let mut state = self.lock();
-                let drained = state.live_except(except) == 0;
+                let drained = state.live_except(except) == state.queued_behind(except);
                 if drained || !in_time {
                     // Close under the lock that found the registry empty, so that no task is admitted in between.
                     state.phase = ManagerPhase::Closed;
@@ -74,8 +95,10 @@ impl Registry {
                     self.notify_closed();
                     return drained;
                 }
-                state.closing.as_ref().and_then(|closing| closing.deadline)
+                let over = if state.count_awaited(except) == 0 { state.end_events() } else { Delivery::default() };
+                (state.closing.as_ref().and_then(|closing| closing.deadline), over)
             };
+            over.deliver();
             in_time = self.changed_before(changed, deadline).await;
         }
     }
@@ -90,7 +113,7 @@ impl Registry {
         let in_wave = |task: &&Arc<TaskRecord>| ShutdownWave::of(task) == wave;
         let overdue: Vec<_> = self.lock().tasks_except(except).filter(in_wave).cloned().collect();
         for task in overdue {
-            task.request_stop(StopRequest::Abort);
+            task.request_stop(StopRequest::EndGrace);
         }
         let dropped = grace_over.and_then(|over| over.checked_add(ABORT_MARGIN));
         self.wait_for_wave(except, wave, dropped).await;
@@ -140,7 +163,7 @@ impl Registry {
             let mut state = self.lock();
             let until_now = state.outcomes;
             // The tasks are read under the same lock as the outcomes, so that each task is in one of the two.
-            let live = state.tasks().cloned().collect();
+            let live: Vec<_> = state.tasks().cloned().collect();
             let (outcomes, unfinished, elapsed) = match &mut state.closing {
                 Some(closing) => {
                     let elapsed = *closing.elapsed.get_or_insert_with(|| now.saturating_duration_since(closing.began));
@@ -151,6 +174,6 @@ impl Registry {
             };
             (outcomes, unfinished, elapsed, live)
         };
-        CloseReport { outcomes, unfinished, still_running: infos(live, self.now()), elapsed }
+        CloseReport { outcomes, unfinished, still_running: infos(&live, self.now()), elapsed }
     }
 }

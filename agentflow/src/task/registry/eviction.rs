@@ -7,7 +7,7 @@ use super::super::engine::task::TaskRef;
 /// The tasks that may be dropped for another one, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Evictable {
-    /// The queued ones, which go first.
+    /// The delayed and the queued ones, which go first.
     queued: BTreeSet<TaskRef>,
     running: BTreeSet<TaskRef>,
 }
@@ -18,9 +18,9 @@ impl Evictable {
         tasks.insert(task);
     }
 
-    /// Returns the next task to evict, other than those in `except`.
+    /// Returns the next task to evict, other than those in `except`, which is sorted.
     pub(super) fn next(&self, except: &[TaskRef]) -> Option<TaskRef> {
-        self.queued.iter().chain(&self.running).find(|task| !except.contains(task)).copied()
+        self.queued.iter().chain(&self.running).find(|task| except.binary_search(task).is_err()).copied()
     }
 
     pub(super) fn remove(&mut self, task: TaskRef) {

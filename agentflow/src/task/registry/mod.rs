@@ -6,6 +6,8 @@
 pub(super) mod admission;
 mod closing;
 mod eviction;
+mod history;
+mod live;
 mod run_queue;
 mod state;
 mod waiters;
@@ -14,7 +16,7 @@ pub(super) mod watchers;
 use std::{sync::Arc, time::Duration};
 
 use state::ManagerPhase;
-pub(super) use state::State;
+pub(super) use state::{State, UnusedLimits};
 use tokio::time::Instant;
 use watchers::Delivery;
 
@@ -24,10 +26,11 @@ use super::{
         log,
         metrics::{Change, Metrics},
         sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify},
-        task::{StopRequest, TaskEnd, TaskRecord, TaskResult},
+        task::{StopRequest, TaskEnd, TaskRecord, TaskRef, TaskResult},
     },
     error::{SpawnError, TaskError},
     events::TaskEvent,
+    filter::Selection,
     id::TaskProgress,
     info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
@@ -133,6 +136,12 @@ impl Registry {
         self.metrics.record(&task.spec.name, Change::Spawned);
     }
 
+    /// Ends the delay of a task, which may run now or is queued.
+    pub(super) fn delay_over(&self, task: &TaskRecord) {
+        let now = self.now();
+        self.lock().end_delay(task, now);
+    }
+
     /// Begins the first attempt of a task.
     pub(super) fn task_started(&self, task: &Arc<TaskRecord>) {
         let extras = task.spec.extras();
@@ -152,7 +161,8 @@ impl Registry {
         }
         self.emit(task, TaskEvent::Started);
         if cfg!(feature = "metrics") {
-            self.metrics.record(&task.spec.name, Change::Started { waited: task.age(self.now()) });
+            let waited = self.now().saturating_duration_since(task.queued_since());
+            self.metrics.record(&task.spec.name, Change::Started { waited });
         }
     }
 
@@ -182,8 +192,13 @@ impl Registry {
         task.begin_attempt()
     }
 
-    /// Reports the progress of a task to the watchers.
+    /// Reports the progress of a task to its run and to the watchers.
     pub(super) fn task_progressed(&self, task: &Arc<TaskRecord>, progress: Arc<TaskProgress>) {
+        if let Some(origin) = &task.origin {
+            let is_live = || !task.has_ended();
+            // A run's watcher wakes the reader of its stream.
+            catch_panic(|| origin.report_progress(&task.spec.name, task.at.id, &progress, &is_live));
+        }
         self.emit(task, |task| TaskEvent::Progress(task.with_progress(progress)));
     }
 
@@ -193,9 +208,8 @@ impl Registry {
     /// finds its handle ready, and vice versa. The metrics are recorded first, like the log line, because a caller that
     /// waited for the task may end the process at once.
     pub(super) fn task_ended(&self, task: &Arc<TaskRecord>, end: TaskEnd, result: Option<TaskResult>) {
-        let TaskEnd { outcome, age, .. } = end;
+        let (outcome, age) = (end.outcome, end.age());
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
-        let mut forgotten = None;
         let mut state = self.lock();
         let remains = task.set_end(end, result);
         let (removed, next) = state.remove(task.at).unzip();
@@ -203,12 +217,7 @@ impl Registry {
         if let Some(closing) = &mut state.closing {
             closing.record(task);
         }
-        if self.options.history > 0 {
-            if state.history.len() >= self.options.history {
-                forgotten = state.history.pop_front();
-            }
-            state.history.extend(removed);
-        }
+        let forgotten = removed.and_then(|removed| state.history.add(removed, outcome));
         let ended = state.publish(|| FinishedTask::of(task).map(TaskEvent::Ended));
         let freed = self.freed(&mut state, next.unwrap_or_default());
         drop(state);
@@ -231,7 +240,7 @@ impl Registry {
     pub(super) fn task_refused(&self, task: &Arc<TaskRecord>) {
         let mut state = self.lock();
         // The record gets an end too: a caller that has found the task meanwhile must not wait for it.
-        let end = TaskEnd { outcome: TaskOutcome::Aborted, age: Duration::ZERO, error: None, limit: None };
+        let end = TaskEnd::new(TaskOutcome::Aborted, Duration::ZERO, None, None);
         let remains = task.set_end(end, None);
         let next = state.remove(task.at).map(|(_, next)| next);
         let freed = self.freed(&mut state, next.unwrap_or_default());
@@ -264,17 +273,23 @@ impl Registry {
         }
     }
 
-    /// Returns the live tasks that match, oldest first. The lock is held only to find them.
-    pub(super) fn infos(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<TaskInfo> {
-        let tasks = self.lock().tasks().filter(|task| matches(task)).cloned().collect();
-        infos(tasks, self.now())
+    /// Returns the selected live tasks, oldest first. The lock is held only to find them.
+    pub(super) fn infos(&self, selection: &Selection) -> Vec<TaskInfo> {
+        let tasks: Vec<_> = self.lock().select(selection).cloned().collect();
+        infos(&tasks, self.now())
     }
 
-    /// Cancels the live tasks that match, and returns them.
-    pub(super) fn cancel(&self, matches: impl Fn(&TaskRecord) -> bool) -> Vec<Arc<TaskRecord>> {
+    /// Returns the selected live tasks that a wait in the tasks in `except` waits for, oldest first.
+    pub(super) fn awaited(&self, selection: &Selection, except: &[TaskRef]) -> Vec<TaskInfo> {
+        let tasks: Vec<_> = self.lock().awaited(selection, except).cloned().collect();
+        infos(&tasks, self.now())
+    }
+
+    /// Cancels the selected live tasks besides those in `except`, and returns them, oldest first.
+    pub(super) fn cancel(&self, selection: &Selection, except: &[TaskRef]) -> Vec<Arc<TaskRecord>> {
         let tasks: Vec<_> = {
-            let state = self.lock();
-            let tasks: Vec<_> = state.tasks().filter(|task| matches(task)).cloned().collect();
+            let mut state = self.lock();
+            let tasks: Vec<_> = state.select(selection).filter(|task| is_beside(task, except)).cloned().collect();
             mark_all(&tasks, StopRequest::Cancel);
             tasks
         };
@@ -329,9 +344,13 @@ pub(super) fn now_in(runtime: &Handle) -> Instant {
     Instant::now()
 }
 
-/// Returns snapshots of these tasks, oldest first.
-fn infos(mut tasks: Vec<Arc<TaskRecord>>, now: Instant) -> Vec<TaskInfo> {
-    tasks.sort_unstable_by_key(|task| task.at);
+/// Returns whether a task is none of those in `except`, which is sorted.
+fn is_beside(task: &TaskRecord, except: &[TaskRef]) -> bool {
+    except.binary_search(&task.at).is_err()
+}
+
+/// Returns snapshots of these tasks.
+fn infos(tasks: &[Arc<TaskRecord>], now: Instant) -> Vec<TaskInfo> {
     tasks.iter().map(|task| TaskInfo::new(task, now)).collect()
 }
 

@@ -1,6 +1,7 @@
 //! [`RunQueue`]: the admitted tasks that may run, and those that are queued.
 //!
-//! A task passes up to two gates. First it waits until it is the only one with its key. Then it waits for room: for its
+//! A delayed task comes here when its delay is over; before, it is only counted as one of its key. A task passes up to
+//! two gates. First it waits until it is the only one with its key. Then it waits for room: for its
 //! name, if the name has a limit, and for one more running task at all. A task that is blocked on its key therefore
 //! takes up no room. The oldest task goes first. Without limits and keys the queue costs nothing.
 
@@ -27,17 +28,21 @@ pub(super) struct RunQueue {
 #[derive(Debug, Default)]
 struct Lane {
     max_running: Option<usize>,
+    /// Set if there was a task of the lane's name.
+    is_used: bool,
     running: usize,
     waiting: BTreeSet<TaskRef>,
 }
 
 /// The tasks of one key.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Keyed {
-    /// The task that has passed the key's gate.
-    first: TaskRef,
-    /// The other tasks, with their lanes.
+    /// The task that has passed the key's gate; without one, no task waits.
+    first: Option<TaskRef>,
+    /// The tasks that wait at the gate, with their lanes.
     waiting: BTreeMap<TaskRef, usize>,
+    /// The tasks that wait for their delay to end. They hold up none of the others.
+    delayed: BTreeSet<TaskRef>,
     /// The youngest task that was replaced, as all older ones were: a burst of replacements visits each task once.
     replaced: Option<TaskRef>,
 }
@@ -68,6 +73,13 @@ impl RunQueue {
         Self { max_running, running: 0, lanes, names, keys: HashMap::new(), waiting: 0 }
     }
 
+    /// Returns the names with a limit of which there was no task, each of them once.
+    pub(super) fn take_unused_names(&mut self) -> Vec<Cow<'static, str>> {
+        let lanes = &mut self.lanes;
+        let mut is_new = |lane: usize| !std::mem::replace(&mut lanes[lane].is_used, true);
+        self.names.iter().filter(|(_, lane)| is_new(**lane)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Returns the number of queued tasks.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
@@ -78,20 +90,27 @@ impl RunQueue {
         self.keys.contains_key(key)
     }
 
+    /// Returns the tasks with this key, oldest first.
+    pub(super) fn with_key(&self, key: &TaskKey) -> Vec<TaskRef> {
+        self.keys.get(key).map(|keyed| keyed.tasks(None)).unwrap_or_default()
+    }
+
+    /// Returns the task that has passed this key's gate, and the number of the others: they can't run before it has ended.
+    pub(super) fn holder(&self, key: &TaskKey) -> Option<(TaskRef, usize)> {
+        let keyed = self.keys.get(key)?;
+        Some((keyed.first?, keyed.waiting.len() + keyed.delayed.len()))
+    }
+
     /// Returns the tasks with this key that were not replaced yet, oldest first.
     pub(super) fn unreplaced(&self, key: &TaskKey) -> Vec<TaskRef> {
-        let Some(keyed) = self.keys.get(key) else {
-            return Vec::new();
-        };
-        let first = Some(keyed.first).filter(|first| keyed.replaced < Some(*first));
-        let waiting = keyed.waiting.range((keyed.replaced.map_or(Unbounded, Excluded), Unbounded));
-        first.into_iter().chain(waiting.map(|(task, _)| *task)).collect()
+        self.keys.get(key).map(|keyed| keyed.tasks(keyed.replaced)).unwrap_or_default()
     }
 
     /// Marks all present tasks with this key as replaced.
     pub(super) fn mark_replaced(&mut self, key: &TaskKey) {
         if let Some(keyed) = self.keys.get_mut(key) {
-            keyed.replaced = Some(keyed.waiting.last_key_value().map_or(keyed.first, |(task, _)| *task));
+            let waiting = keyed.waiting.last_key_value().map(|(task, _)| *task);
+            keyed.replaced = keyed.first.max(waiting).max(keyed.delayed.last().copied());
         }
     }
 
@@ -101,15 +120,34 @@ impl RunQueue {
             return true;
         }
         let lane = self.lane(entry.name);
+        self.lanes[lane].is_used = true;
         if let Some(key) = entry.key {
-            if let Some(keyed) = self.keys.get_mut(key) {
-                keyed.waiting.insert(entry.task, lane);
-                self.waiting += 1;
-                return false;
+            match self.keys.get_mut(key) {
+                Some(keyed) if keyed.first.is_some() => {
+                    keyed.waiting.insert(entry.task, lane);
+                    self.waiting += 1;
+                    return false;
+                }
+                Some(keyed) => keyed.first = Some(entry.task),
+                None => drop(self.keys.insert(key.clone(), Keyed { first: Some(entry.task), ..Keyed::default() })),
             }
-            self.keys.insert(key.clone(), Keyed { first: entry.task, waiting: BTreeMap::new(), replaced: None });
         }
         self.run_or_queue(entry.task, lane)
+    }
+
+    /// Adds a task that waits for its delay to end.
+    pub(super) fn enter_delayed(&mut self, entry: QueueEntry<'_>) {
+        if let Some(key) = entry.key {
+            self.keys.entry(key.clone()).or_default().delayed.insert(entry.task);
+        }
+    }
+
+    /// Queues a task whose delay is over; returns whether it may run at once.
+    pub(super) fn end_delay(&mut self, entry: QueueEntry<'_>) -> bool {
+        if let Some(keyed) = entry.key.and_then(|key| self.keys.get_mut(key)) {
+            keyed.delayed.remove(&entry.task);
+        }
+        self.enter(entry)
     }
 
     /// Removes a task; returns those that may run now.
@@ -127,14 +165,18 @@ impl RunQueue {
         if let Some(key) = entry.key
             && let Some(keyed) = self.keys.get_mut(key)
         {
-            if keyed.first != entry.task {
+            if keyed.first != Some(entry.task) {
                 if keyed.waiting.remove(&entry.task).is_some() {
                     self.waiting -= 1;
                 }
+                keyed.delayed.remove(&entry.task);
             } else if let Some((next, lane)) = keyed.waiting.pop_first() {
-                keyed.first = next;
+                keyed.first = Some(next);
                 self.lanes[lane].waiting.insert(next);
             } else {
+                keyed.first = None;
+            }
+            if keyed.first.is_none() && keyed.delayed.is_empty() {
                 self.keys.remove(key);
             }
         }
@@ -178,6 +220,18 @@ impl RunQueue {
     }
 }
 
+impl Keyed {
+    /// Returns the tasks that are younger than this one, oldest first.
+    fn tasks(&self, than: Option<TaskRef>) -> Vec<TaskRef> {
+        let younger = (than.map_or(Unbounded, Excluded), Unbounded);
+        let first = self.first.filter(|first| than < Some(*first));
+        let waiting = self.waiting.range(younger).map(|(task, _)| *task);
+        let mut tasks: Vec<_> = first.into_iter().chain(waiting).chain(self.delayed.range(younger).copied()).collect();
+        tasks.sort_unstable();
+        tasks
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -188,13 +242,16 @@ mod tests {
     const NAMES: [&str; 3] = ["free", "one at a time", "two at a time"];
 
     fn task(number: u64) -> TaskRef {
-        TaskRef { id: TaskId(number), slot: 0 }
+        TaskRef { id: TaskId(number) }
     }
 
     struct Queued {
         number: u64,
         name: usize,
         key: Option<TaskKey>,
+        is_delayed: bool,
+        /// It is the one of its key that may run.
+        is_first: bool,
         runs: bool,
     }
 
@@ -208,13 +265,17 @@ mod tests {
     fn start(tasks: &mut [Queued]) -> Vec<TaskRef> {
         let mut started = Vec::new();
         for index in 0..tasks.len() {
-            let (earlier, queued) = (&tasks[..index], &tasks[index]);
+            let queued = &tasks[index];
+            let is_free = queued.key.is_none() || tasks.iter().all(|other| !other.is_first || other.key != queued.key);
+            tasks[index].is_first |= !queued.is_delayed && is_free;
+        }
+        for index in 0..tasks.len() {
+            let queued = &tasks[index];
             let running = |name: Option<usize>| {
                 tasks.iter().filter(|task| task.runs && name.is_none_or(|name| task.name == name)).count()
             };
-            let is_first = queued.key.is_none() || earlier.iter().all(|other| other.key != queued.key);
             let has_room = running(None) < 4 && (queued.name == 0 || running(Some(queued.name)) < queued.name);
-            if !queued.runs && is_first && has_room {
+            if !queued.runs && queued.is_first && has_room {
                 started.push(task(queued.number));
                 tasks[index].runs = true;
             }
@@ -227,7 +288,7 @@ mod tests {
 
         #[test]
         fn the_oldest_task_that_may_run_runs(
-            steps in prop::collection::vec((0..3_usize, prop::option::of(0..2_usize), any::<usize>(), 0..5_u8), 1..60)
+            steps in prop::collection::vec((0..3_usize, prop::option::of(0..2_usize), any::<usize>(), 0..8_u8), 1..60)
         ) {
             let limits = [(Cow::Borrowed(NAMES[1]), 1), (Cow::Borrowed(NAMES[2]), 2)];
             let keys = ["a", "b"].map(|scope| TaskKey { scope: Some(scope.into()), key: "k".into() });
@@ -237,12 +298,27 @@ mod tests {
                 if step < 2 && !tasks.is_empty() {
                     let left = tasks.remove(which % tasks.len());
                     prop_assert_eq!(queue.leave(left.entry(), left.runs), start(&mut tasks));
+                } else if step == 2 && tasks.iter().any(|task| task.is_delayed) {
+                    let delayed = tasks.iter().filter(|task| task.is_delayed).count();
+                    let due = tasks.iter_mut().filter(|task| task.is_delayed).nth(which % delayed);
+                    let may_run = due.is_some_and(|due| {
+                        due.is_delayed = false;
+                        queue.end_delay(due.entry())
+                    });
+                    prop_assert_eq!(may_run, !start(&mut tasks).is_empty());
                 } else {
-                    tasks.push(Queued { number, name, key: key.map(|key| keys[key].clone()), runs: false });
-                    let may_run = queue.enter(tasks[tasks.len() - 1].entry());
+                    let (key, is_delayed) = (key.map(|key| keys[key].clone()), step > 5);
+                    tasks.push(Queued { number, name, key, is_delayed, is_first: false, runs: false });
+                    let entry = tasks[tasks.len() - 1].entry();
+                    let may_run = if is_delayed {
+                        queue.enter_delayed(entry);
+                        false
+                    } else {
+                        queue.enter(entry)
+                    };
                     prop_assert_eq!(may_run, !start(&mut tasks).is_empty());
                 }
-                prop_assert_eq!(queue.waiting(), tasks.iter().filter(|task| !task.runs).count());
+                prop_assert_eq!(queue.waiting(), tasks.iter().filter(|task| !task.runs && !task.is_delayed).count());
             }
             while !tasks.is_empty() {
                 let left = tasks.remove(0);

@@ -1,19 +1,22 @@
 //! [`State`]: the data that the registry's mutex guards.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
 
-use slab::Slab;
 use tokio::time::Instant;
 
 use super::{
     super::{
-        engine::task::{TaskRecord, TaskRef},
+        engine::task::{StopRequest, TaskRecord, TaskRef},
+        filter::Selection,
         info::FinishedTask,
-        options::TaskManagerOptions,
+        options::{OnClose, TaskManagerOptions},
         outcome::TaskOutcome,
         stats::{OutcomeCounts, TaskStats},
     },
     eviction::Evictable,
+    history::History,
+    is_beside,
+    live::{LiveTasks, Selected},
     run_queue::{QueueEntry, RunQueue},
     watchers::EventBuffer,
 };
@@ -23,7 +26,7 @@ use super::{
 pub(crate) struct State {
     pub(crate) phase: ManagerPhase,
     pub(super) last_id: u64,
-    pub(super) live: Slab<Arc<TaskRecord>>,
+    pub(super) live: LiveTasks,
     pub(super) queue: RunQueue,
     /// The tasks that may be dropped for another one; empty unless the options ask for that.
     pub(super) evictable: Evictable,
@@ -31,12 +34,14 @@ pub(crate) struct State {
     pub(super) leaving: usize,
     /// The number of live tasks that are cancelled last.
     pub(super) cancel_last: usize,
+    /// The number of live tasks that wait for their delay to end.
+    pub(super) delayed: usize,
     /// The number of blocking tasks that may run, and wait for a thread.
     pub(super) awaiting_thread: usize,
     pub(super) outcomes: OutcomeCounts,
     pub(super) retries: u64,
     pub(super) rejected: u64,
-    pub(super) history: VecDeque<Arc<TaskRecord>>,
+    pub(super) history: History,
     pub(super) closing: Option<Closing>,
     /// The task in which the last owner of the manager was dropped.
     pub(super) last_owner_dropped_in: Option<TaskRef>,
@@ -56,6 +61,14 @@ pub(crate) enum ManagerPhase {
     Draining,
     /// The manager accepts no task.
     Closed,
+}
+
+/// The limits of names that no task had: most likely, they are misspelt.
+#[derive(Debug)]
+pub(crate) struct UnusedLimits {
+    pub(crate) names: Vec<Cow<'static, str>>,
+    /// The names of the tasks that live, or are in the history.
+    pub(crate) known: HashSet<Cow<'static, str>>,
 }
 
 /// The progress of a close, shared by all its callers.
@@ -113,16 +126,17 @@ impl State {
         Self {
             phase: ManagerPhase::Open,
             last_id: 0,
-            live: Slab::new(),
+            live: LiveTasks::default(),
             queue: RunQueue::new(options.max_running, &options.max_running_named),
             evictable: Evictable::default(),
             leaving: 0,
             cancel_last: 0,
+            delayed: 0,
             awaiting_thread: 0,
             outcomes: OutcomeCounts::default(),
             retries: 0,
             rejected: 0,
-            history: VecDeque::new(),
+            history: History::new(options.history),
             closing: None,
             last_owner_dropped_in: None,
             waiters: Waiters::default(),
@@ -133,19 +147,63 @@ impl State {
 
     /// Removes a task that has ended; returns it, and the tasks that may run now.
     pub(super) fn remove(&mut self, at: TaskRef) -> Option<(Arc<TaskRecord>, Vec<Arc<TaskRecord>>)> {
-        let task = self.live.try_remove(at.slot)?;
+        let task = self.live.remove(at)?;
+        if let Some(ancestors) = &task.spec.extras().ancestors {
+            ancestors.task_ended(|task| self.get(task).is_some());
+        }
         self.cancel_last -= usize::from(task.spec.extras().cancel_last);
         self.awaiting_thread -= usize::from(task.awaits_thread());
+        self.delayed -= usize::from(task.is_delayed());
         self.leaving -= usize::from(task.slot_released());
         self.evictable.remove(task.at);
         let next = self.queue.leave(QueueEntry::of(&task), task.may_run());
         let next: Vec<_> = next.into_iter().filter_map(|next| self.get(next)).cloned().collect();
         for task in &next {
-            self.evictable.begins(task.at);
-            task.permit_after_queue();
-            self.awaiting_thread += usize::from(task.awaits_thread());
+            self.permit_after_queue(task);
         }
         Some((task, next))
+    }
+
+    fn permit_after_queue(&mut self, task: &TaskRecord) {
+        self.evictable.begins(task.at);
+        task.permit_after_queue();
+        self.awaiting_thread += usize::from(task.awaits_thread());
+    }
+
+    /// Ends the delay of a live task, which may run now or is queued, unless it is over or the task is to stop.
+    pub(super) fn end_delay(&mut self, task: &TaskRecord, now: Instant) {
+        if task.stop_request() != StopRequest::None || !task.is_delayed() {
+            return;
+        }
+        task.end_delay(now);
+        self.delayed -= 1;
+        if self.queue.end_delay(QueueEntry::of(task)) {
+            self.permit_after_queue(task);
+        }
+    }
+
+    /// Ends all delays because the manager drains, oldest task first. Returns the tasks that were delayed, which the
+    /// caller wakes or cancels outside the lock.
+    pub(super) fn end_all_delays(&mut self, now: Instant) -> Vec<Arc<TaskRecord>> {
+        if self.delayed == 0 {
+            return Vec::new();
+        }
+        let delayed: Vec<_> = self.tasks().filter(|task| task.is_delayed()).cloned().collect();
+        for task in &delayed {
+            match task.spec.extras().on_close {
+                OnClose::Run => self.end_delay(task, now),
+                OnClose::Drop => task.mark_stop_requested(StopRequest::Cancel),
+            }
+        }
+        delayed
+    }
+
+    /// Returns the limits that were set for names of which there was no task, each once, and never if there was no task
+    /// at all.
+    pub(super) fn take_unused_limits(&mut self) -> Option<UnusedLimits> {
+        let names = if self.last_id > 0 { self.queue.take_unused_names() } else { Vec::new() };
+        let known = self.history.names().chain(self.tasks().map(|task| &task.spec.name));
+        (!names.is_empty()).then(|| UnusedLimits { names, known: known.cloned().collect() })
     }
 
     /// Returns whether no task lives and none can be spawned any more.
@@ -160,12 +218,31 @@ impl State {
     }
 
     pub(crate) fn get(&self, task: TaskRef) -> Option<&Arc<TaskRecord>> {
-        self.live.get(task.slot).filter(|live| live.at == task)
+        self.live.get(task)
     }
 
-    /// Returns the live tasks, in no particular order.
+    /// Returns the live tasks, oldest first.
     pub(super) fn tasks(&self) -> impl Iterator<Item = &Arc<TaskRecord>> {
-        self.live.iter().map(|(_, task)| task)
+        self.live.iter()
+    }
+
+    /// Returns the selected live tasks, oldest first.
+    pub(super) fn select<'a>(&'a mut self, selection: &'a Selection) -> Selected<'a> {
+        self.index_for(selection);
+        self.selected(selection)
+    }
+
+    /// Builds the index that this selection needs, if it is not there yet.
+    pub(super) fn index_for(&mut self, selection: &Selection) {
+        self.live.index_for(selection);
+    }
+
+    /// Returns the selected live tasks, oldest first, without building an index for them.
+    pub(super) fn selected<'a>(&'a self, selection: &'a Selection) -> Selected<'a> {
+        match selection {
+            Selection::Keyed(key) => Box::new(self.queue.with_key(key).into_iter().filter_map(|task| self.get(task))),
+            selection => self.live.select(selection),
+        }
     }
 
     pub(crate) fn live(&self) -> usize {
@@ -177,15 +254,16 @@ impl State {
         self.live() - self.leaving
     }
 
-    /// Returns a task and those of its ancestors that live.
-    pub(super) fn with_ancestors(&self, task: &TaskRecord) -> Vec<TaskRef> {
-        let ancestors = task.spec.extras().ancestors.iter().copied();
-        std::iter::once(task.at).chain(ancestors.filter(|ancestor| self.get(*ancestor).is_some())).collect()
-    }
-
-    /// Returns the live tasks that wait for a caller within `task`: the task itself, and its ancestors.
+    /// Returns the live tasks that wait for a caller within `task`, oldest first: its ancestors, and the task itself.
     pub(crate) fn current_and_ancestors(&self, task: TaskRef) -> Vec<TaskRef> {
-        self.get(task).map_or_else(Vec::new, |task| self.with_ancestors(task))
+        let Some(task) = self.get(task) else {
+            return Vec::new();
+        };
+        let ancestors = task.spec.extras().ancestors.as_ref();
+        let mut tasks = ancestors.map_or_else(Vec::new, |ancestors| ancestors.live(|task| self.get(task).is_some()));
+        tasks.reverse();
+        tasks.push(task.at);
+        tasks
     }
 
     /// Returns the number of live tasks besides those in `except`.
@@ -193,12 +271,43 @@ impl State {
         self.live() - except.iter().filter(|task| self.get(**task).is_some()).count()
     }
 
+    /// Returns how many live tasks are queued behind a key that one of the tasks in `except` holds: they can't begin before
+    /// that one has ended.
+    pub(super) fn queued_behind(&self, except: &[TaskRef]) -> usize {
+        let behind = |task: &TaskRef| {
+            let (holder, queued) = self.queue.holder(self.get(*task)?.spec.scoped_key()?)?;
+            (holder == *task).then_some(queued)
+        };
+        except.iter().filter_map(behind).sum()
+    }
+
+    /// Returns the selected tasks that end without the callers in `except`, oldest first: neither one of these nor queued
+    /// behind a key of theirs, nor a task that waits for the events of the others.
+    pub(super) fn awaited<'a>(&'a self, selection: &'a Selection, except: &'a [TaskRef]) -> Selected<'a> {
+        let watching = self.watching();
+        let is_behind = |task: &TaskRecord| {
+            let holder = task.spec.scoped_key().and_then(|key| self.queue.holder(key));
+            holder.is_some_and(|(holder, _)| holder != task.at && except.binary_search(&holder).is_ok())
+        };
+        Box::new(
+            self.selected(selection)
+                .filter(move |task| is_beside(task, except) && !is_behind(task) && !watching.contains(&task.at)),
+        )
+    }
+
+    /// Returns the number of all [`awaited`](Self::awaited) tasks.
+    pub(super) fn count_awaited(&self, except: &[TaskRef]) -> usize {
+        let watching = self.watching().into_iter().filter(|task| except.binary_search(task).is_err()).count();
+        self.live_except(except) - self.queued_behind(except) - watching
+    }
+
+    /// Returns the live tasks besides those in `except`, which is sorted.
     pub(super) fn tasks_except<'a>(&'a self, except: &'a [TaskRef]) -> impl Iterator<Item = &'a Arc<TaskRecord>> {
-        self.tasks().filter(|task| !except.contains(&task.at))
+        self.tasks().filter(|task| is_beside(task, except))
     }
 
     pub(crate) fn recently_finished(&self) -> Vec<FinishedTask> {
-        self.history.iter().filter_map(FinishedTask::of).collect()
+        self.history.tasks()
     }
 
     pub(crate) fn stats(&self) -> TaskStats {
@@ -206,6 +315,7 @@ impl State {
         TaskStats {
             spawned: active + self.outcomes.total(),
             active,
+            delayed: self.delayed as u64,
             queued: (self.queue.waiting() + self.awaiting_thread) as u64,
             outcomes: self.outcomes,
             retries: self.retries,

@@ -5,9 +5,12 @@ use std::panic::catch_unwind;
 use tokio::time::Instant;
 
 use super::{
-    super::engine::{
-        sync::{Handle, Notified, Sleep, sleep_until},
-        task::TaskRef,
+    super::{
+        engine::{
+            sync::{Handle, Notified, Sleep, sleep_until},
+            task::TaskRef,
+        },
+        filter::Selection,
     },
     Registry,
     state::State,
@@ -79,9 +82,42 @@ impl Registry {
         })
     }
 
-    /// Waits until only the tasks in `except` live, or until the deadline; returns whether they are the only ones.
-    pub(crate) async fn wait_for_others(&self, except: &[TaskRef], deadline: Option<Instant>) -> bool {
-        self.wait_until(deadline, except.len(), |state| state.live_except(except) == 0).await
+    /// Waits until none of the selected tasks is left that ends without the callers in `except`, or until the deadline;
+    /// returns whether none is left. See [`State::awaited`].
+    pub(crate) async fn wait_for(&self, selection: &Selection, except: &[TaskRef], deadline: Option<Instant>) -> bool {
+        match selection {
+            Selection::All => {
+                let wake_at = self.wake_at(except);
+                self.wait_until(deadline, wake_at, |state| state.count_awaited(except) == 0).await
+            }
+            Selection::Ids(ids) => {
+                // The tasks beyond `left` need not be looked at again, so that each end is checked once.
+                let mut left = ids.len();
+                let done = |state: &mut State| {
+                    let ended = |id| state.awaited(&Selection::Ids(vec![id]), except).next().is_none();
+                    while left > 0 && ended(ids[left - 1]) {
+                        left -= 1;
+                    }
+                    left == 0
+                };
+                self.wait_until(deadline, usize::MAX, done).await
+            }
+            Selection::Named(_) | Selection::OfRun(_) | Selection::Keyed(_) => {
+                let done = |state: &mut State| {
+                    state.index_for(selection);
+                    state.awaited(selection, except).next().is_none()
+                };
+                self.wait_until(deadline, usize::MAX, done).await
+            }
+        }
+    }
+
+    /// Returns the largest number of live tasks at which a wait that is called in the tasks in `except` may be over.
+    pub(super) fn wake_at(&self, except: &[TaskRef]) -> usize {
+        let state = self.lock();
+        let has_key = |task: &TaskRef| state.get(*task).is_some_and(|task| task.spec.key().is_some());
+        // Any number of tasks may be queued behind the key of a caller.
+        if except.iter().any(has_key) { usize::MAX } else { except.len() }
     }
 
     /// Waits until `done` returns `true`, or until the deadline; returns whether it did. `done` is called when no more
@@ -90,17 +126,17 @@ impl Registry {
         &self,
         deadline: Option<Instant>,
         wake_at: usize,
-        mut done: impl FnMut(&State) -> bool,
+        mut done: impl FnMut(&mut State) -> bool,
     ) -> bool {
         let _waiter = self.register_waiter(wake_at);
         loop {
             // The future is created before the check, so that an end between the two is not missed.
             let changed = self.changed();
-            if done(&self.lock()) {
+            if done(&mut self.lock()) {
                 return true;
             }
             if !self.changed_before(changed, deadline).await {
-                return done(&self.lock());
+                return done(&mut self.lock());
             }
         }
     }

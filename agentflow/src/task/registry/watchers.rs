@@ -4,7 +4,7 @@
 //! events in the order of the changes. The watchers are woken after the lock is released.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
 };
@@ -13,7 +13,11 @@ use slab::Slab;
 
 use super::{
     super::{
-        engine::{sync::Mutex, task::TaskRecord},
+        engine::{
+            current::CurrentTask,
+            sync::Mutex,
+            task::{TaskRecord, TaskRef},
+        },
         events::TaskEvent,
         info::TaskInfo,
     },
@@ -42,6 +46,8 @@ struct Reader {
     next: u64,
     /// The reader's waker while it waits.
     waker: Option<Waker>,
+    /// The task of this manager in which it waits, if it waits in one.
+    task: Option<TaskRef>,
 }
 
 /// The work that a new event leaves to do outside of the registry's lock.
@@ -89,6 +95,13 @@ impl EventBuffer {
 
     fn next_sequence(&self) -> u64 {
         self.0.lock().end()
+    }
+
+    /// Returns the tasks whose readers wait, each once.
+    fn waiting_tasks(&self) -> BTreeSet<TaskRef> {
+        let buffer = self.0.lock();
+        let waiting = buffer.readers.iter().filter(|(_, reader)| reader.waker.is_some());
+        waiting.filter_map(|(_, reader)| reader.task).collect()
     }
 }
 
@@ -142,7 +155,7 @@ impl EventReader {
         let id = {
             let mut state = buffer.0.lock();
             let next = state.end();
-            state.readers.insert(Reader { next, waker: None })
+            state.readers.insert(Reader { next, waker: None, task: None })
         };
         Self { buffer: Arc::clone(buffer), id }
     }
@@ -150,7 +163,7 @@ impl EventReader {
     /// Returns the next event with its sequence number; `None` when there will be none.
     pub(crate) fn poll_next(&self, cx: &Context<'_>) -> Poll<Option<(u64, TaskEvent)>> {
         // The waker is user code: it is cloned outside the lock, and only if the reader has to wait.
-        let mut waker = None;
+        let mut waiting: Option<(Waker, Option<CurrentTask>)> = None;
         loop {
             let mut buffer = self.buffer.0.lock();
             if let Some(next) = buffer.read(self.id) {
@@ -162,15 +175,29 @@ impl EventReader {
             if buffer.is_closed {
                 return Poll::Ready(None);
             }
-            if let Some(waker) = waker.take() {
-                let replaced = buffer.readers.get_mut(self.id).and_then(|reader| reader.waker.replace(waker));
+            if let Some((waker, watcher)) = waiting.take() {
+                let replaced = buffer.readers.get_mut(self.id).and_then(|reader| {
+                    reader.task = watcher.as_ref().map(|current| current.task.at);
+                    reader.waker.replace(waker)
+                });
                 drop(buffer);
                 catch_panic(|| drop(replaced));
+                if let Some(current) = watcher {
+                    // A caller may wait until no other task than this one is left.
+                    current.registry.notify();
+                }
                 return Poll::Pending;
             }
             drop(buffer);
-            waker = Some(cx.waker().clone());
+            let watcher = CurrentTask::get().filter(|current| current.registry.is_source_of(&self.buffer));
+            waiting = Some((cx.waker().clone(), watcher));
         }
+    }
+
+    /// Records that the reader waits no more, though there was no event.
+    pub(crate) fn stop_waiting(&self) {
+        let waker = self.buffer.0.lock().readers.get_mut(self.id).and_then(|reader| reader.waker.take());
+        catch_panic(|| drop(waker));
     }
 }
 
@@ -195,11 +222,23 @@ impl State {
 
     /// Ends the watchers' streams if no task lives and none can be spawned any more.
     pub(super) fn end_events_if_over(&mut self) -> Delivery {
-        if self.is_over() {
-            self.events.take().map(|events| events.close()).unwrap_or_default()
-        } else {
-            Delivery::default()
-        }
+        if self.is_over() { self.end_events() } else { Delivery::default() }
+    }
+
+    /// Ends the watchers' streams, after the events that there are.
+    pub(super) fn end_events(&mut self) -> Delivery {
+        let Some(events) = self.events.take() else {
+            return Delivery::default();
+        };
+        self.event_sequence = events.next_sequence();
+        events.close()
+    }
+
+    /// Returns the live tasks that wait for the next event of their own manager, and so for other tasks.
+    pub(super) fn watching(&self) -> BTreeSet<TaskRef> {
+        let mut watching = self.events.as_ref().map(|events| events.waiting_tasks()).unwrap_or_default();
+        watching.retain(|task| self.get(*task).is_some());
+        watching
     }
 }
 
@@ -216,6 +255,11 @@ impl Registry {
         self.is_watched.store(true, Ordering::Release);
         let (capacity, first) = (self.options.event_buffer, state.event_sequence);
         Some(EventReader::new(state.events.get_or_insert_with(|| Arc::new(EventBuffer::new(capacity, first)))))
+    }
+
+    /// Returns whether the events in this buffer are this manager's.
+    fn is_source_of(&self, buffer: &Arc<EventBuffer>) -> bool {
+        self.lock().events.as_ref().is_some_and(|events| Arc::ptr_eq(events, buffer))
     }
 
     /// Returns whether events are buffered for a watcher.

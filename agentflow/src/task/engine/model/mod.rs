@@ -29,8 +29,9 @@ use tokio::sync::oneshot;
 
 use crate::run_id::RunId;
 use crate::task::{
-    BackgroundTaskManager, CloseReport, FinishedTask, OnDuplicateKey, OnFull, OnRunEnd, OutcomeCounts, RunTasks,
-    SpawnError, TaskContext, TaskError, TaskEvent, TaskHandle, TaskId, TaskInfo, TaskManagerOptions, TaskOutcome,
+    BackgroundTaskManager, CloseReport, FinishedTask, OnClose, OnDuplicateKey, OnFull, OnRunEnd, OutcomeCounts,
+    RunTasks, SpawnError, TaskContext, TaskError, TaskEvent, TaskHandle, TaskId, TaskInfo, TaskManagerOptions,
+    TaskOutcome,
 };
 
 /// Bounds of different lengths. The checker chooses when each of them is over.
@@ -88,7 +89,8 @@ async fn outcome(handle: TaskHandle<()>) -> (TaskId, TaskOutcome) {
 fn assert_over(tasks: &BackgroundTaskManager, outcomes: &[(TaskId, TaskOutcome)]) {
     let numbers = tasks.stats();
     // A task that panics is one whose own assertion failed.
-    assert_eq!((numbers.active, numbers.queued, numbers.outcomes.panicked, tasks.task_info().len()), (0, 0, 0, 0));
+    assert_eq!((numbers.active, numbers.outcomes.panicked, tasks.task_info().len()), (0, 0, 0));
+    assert_eq!((numbers.delayed, numbers.queued), (0, 0));
     {
         let state = tasks.registry.lock();
         assert_eq!((state.live(), state.in_flight(), state.cancel_last_except(&[])), (0, 0, 0));
@@ -462,6 +464,38 @@ fn no_two_of_one_key_run_at_once_and_each_gets_its_turn() {
         let alone = tasks.create_task(steps(0)).key_in("shared", "key", OnDuplicateKey::Skip).spawn().unwrap();
         assert_eq!(tasks.stats().queued, 0);
         alone.await.unwrap();
+    });
+}
+
+#[test]
+fn a_delay_ends_once_whether_its_timer_or_a_close_ends_it() {
+    check(4_000, || async {
+        let tasks = manager(TaskManagerOptions::new().max_running(1));
+        let crowd = Crowd::default();
+        let work = || tasks.create_task(crowd.clone().join(1, up_to(2)));
+        let later = |on_close| {
+            let task = work().key_in("shared", "key", OnDuplicateKey::Queue).delay(HOUR).on_close(on_close);
+            task.spawn().unwrap()
+        };
+        let (kept, dropped) = (later(OnClose::Run), later(OnClose::Drop));
+        let other = work().spawn().unwrap();
+        let is_cancelled = one_in(3);
+        let (id, canceller) = (kept.id(), tasks.clone());
+        let cancel = go(async move {
+            if is_cancelled {
+                canceller.cancel(id);
+            }
+        });
+        steps(up_to(10)).await;
+        let report = tasks.close(None).await;
+        cancel.await.unwrap();
+        assert!(report.is_clean());
+        let outcomes = [outcome(kept).await, outcome(dropped).await, outcome(other).await];
+        assert_over(&tasks, &outcomes);
+        let [kept, dropped, other] = outcomes.map(|(_, outcome)| outcome);
+        assert!(kept == TaskOutcome::Completed || (is_cancelled && kept == TaskOutcome::Cancelled));
+        assert!(matches!(dropped, TaskOutcome::Completed | TaskOutcome::Cancelled));
+        assert_eq!(other, TaskOutcome::Completed);
     });
 }
 

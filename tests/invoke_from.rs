@@ -95,7 +95,7 @@ async fn a_node_inside_a_group_is_refused() {
         // The group is the outermost one, at which a run can start.
         assert!(from(&app, group).await.is_ok());
     }
-    assert_eq!(log.events("run failed").len(), 4);
+    assert_eq!(log.events("run rejected").len(), 4);
 }
 
 #[tokio::test]

@@ -94,7 +94,7 @@ async fn a_finished_task_and_the_counters_have_all_their_fields() {
         "completed": 0, "failed": 1, "panicked": 0, "timed_out": 1, "cancelled": 0, "aborted": 0, "evicted": 0,
     });
     let stats = json!({
-        "spawned": 2, "active": 0, "queued": 0, "outcomes": outcomes, "retries": 0, "rejected": 0,
+        "spawned": 2, "active": 0, "queued": 0, "delayed": 0, "outcomes": outcomes, "retries": 0, "rejected": 0,
     });
     assert_eq!(to_json(&tasks.stats()), stats);
 }
@@ -138,6 +138,7 @@ async fn reports_have_all_their_fields() {
         "tasks": {
             "elapsed": 5.0, "unfinished": unfinished, "still_running": [], "outcomes": report.tasks.outcomes,
         },
+        "nested": [],
     });
     assert_eq!(to_json(&report), expected);
 

@@ -103,10 +103,10 @@ pub struct NestedTasks {
 }
 
 /// The number of nested graphs whose tasks are printed.
-const MAX_NESTED: usize = 6;
+const MAX_NESTED: usize = 7;
 
-/// Two lines for the app and its runs, those of the tasks' [`CloseReport`], and one for each of the first nested graphs: 20
-/// lines at most.
+/// Two lines for the app and its runs, and those of the [`CloseReport`]s of the app and of the first nested graphs: 20 lines
+/// at most.
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RunsReport { ended, unfinished, still_running } = &self.runs;
@@ -114,12 +114,12 @@ impl fmt::Display for ShutdownReport {
         let indented = |tasks: &dyn fmt::Display| tasks.to_string().replace('\n', "\n       ");
         write!(f, "shut down in {:.1?}", self.elapsed)?;
         write!(f, "\n  runs:  {ended} ended, {} unfinished, {} still running", unfinished.len(), still_running.len())?;
-        // Each nested graph has at least one line.
-        let max = MAX_PRINTED - 2 - self.nested.len().min(MAX_NESTED);
-        let tasks = from_fn(|f| self.tasks.write_lines(f, max));
-        write!(f, "\n  tasks: {}", indented(&tasks))?;
-        for NestedTasks { node, tasks } in self.nested.iter().take(MAX_NESTED) {
-            write!(f, "\n  tasks of `{node}`: {}", from_fn(|f| tasks.write_summary(f)))?;
+        let nested = &self.nested[..self.nested.len().min(MAX_NESTED)];
+        let is_cut = nested.len() < self.nested.len();
+        let max = (MAX_PRINTED - 2 - usize::from(is_cut)) / (1 + nested.len());
+        write!(f, "\n  tasks: {}", indented(&from_fn(|f| self.tasks.write_lines(f, max))))?;
+        for NestedTasks { node, tasks } in nested {
+            write!(f, "\n  tasks of `{node}`: {}", indented(&from_fn(|f| tasks.write_lines(f, max))))?;
         }
         match self.nested.len().saturating_sub(MAX_NESTED) {
             0 => Ok(()),

@@ -105,18 +105,15 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
     let run = async {
         // The task of a streamed run reports this itself.
         let mut unfinished = Unfinished { has_ended: sink.has_reader() };
-        let ended = match &mut guard {
-            Some(guard) => {
-                let ended = walk_through(app, state, progress, *id, config, caller.as_ref(), sink).await;
-                if ended.is_ok() {
-                    guard.reached_end();
-                }
-                ended
+        let ended = if let Some(guard) = &mut guard {
+            let ended = walk_through(app, state, progress, *id, config, caller.as_ref(), sink).await;
+            if ended.is_ok() {
+                guard.reached_end();
             }
-            None => {
-                metrics::rejected(&app.name, &RunErrorKind::Closed);
-                Err(Failure::committed(RunErrorKind::Closed))
-            }
+            ended
+        } else {
+            metrics::rejected(&app.name, &RunErrorKind::Closed);
+            Err(Failure::committed(RunErrorKind::Closed))
         };
         unfinished.has_ended = true;
         if let Err(failure) = &ended {

@@ -46,16 +46,8 @@ impl fmt::Display for CloseReport {
 }
 
 impl CloseReport {
-    /// Writes the outcomes and the number of tasks that did not end in time, in one line.
-    pub(crate) fn write_summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_outcomes(f)?;
-        match self.unfinished.len() + self.still_running.len() {
-            0 => Ok(()),
-            late => write!(f, " ({late} late)"),
-        }
-    }
-
-    fn write_outcomes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Writes the report in at most this many lines, which are two or more.
+    pub(crate) fn write_lines(&self, f: &mut fmt::Formatter<'_>, max: usize) -> fmt::Result {
         write!(f, "closed in {:.1?}", self.elapsed)?;
         for (outcome, count) in self.outcomes.iter() {
             // The number of completed tasks is of interest even if there are none.
@@ -65,12 +57,6 @@ impl CloseReport {
                 _ => {}
             }
         }
-        Ok(())
-    }
-
-    /// Writes the report in at most this many lines, which are two or more.
-    pub(crate) fn write_lines(&self, f: &mut fmt::Formatter<'_>, max: usize) -> fmt::Result {
-        self.write_outcomes(f)?;
         let tasks = self.unfinished.len() + self.still_running.len();
         let printed = if tasks < max { tasks } else { max - 2 };
         for task in self.unfinished.iter().take(printed) {

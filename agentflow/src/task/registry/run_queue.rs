@@ -137,6 +137,8 @@ impl RunQueue {
 
     /// Adds a task that waits for its delay to end.
     pub(super) fn enter_delayed(&mut self, entry: QueueEntry<'_>) {
+        let lane = self.lane(entry.name);
+        self.lanes[lane].is_used = true;
         if let Some(key) = entry.key {
             self.keys.entry(key.clone()).or_default().delayed.insert(entry.task);
         }

@@ -74,11 +74,14 @@ fn hints(graph: &Graph) -> TokenStream {
     }
 }
 
-/// Returns the tokens without the `::` or `.` that ends a half-typed path, because rustc parses the hints too.
+/// Returns the expression without the `::` or `.` that ends a half-typed one, because rustc parses the hints too.
 fn cut(tokens: &TokenStream) -> TokenStream {
+    without_end(tokens, &[':', '.'])
+}
+
+fn without_end(tokens: &TokenStream, ends: &[char]) -> TokenStream {
     let mut list: Vec<_> = tokens.clone().into_iter().collect();
-    let ends_early = |token: &TokenTree| matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':' || punct.as_char() == '.');
-    while list.last().is_some_and(ends_early) {
+    while list.last().is_some_and(|token| matches!(token, TokenTree::Punct(punct) if ends.contains(&punct.as_char()))) {
         list.pop();
     }
     list.into_iter().collect()
@@ -89,7 +92,8 @@ fn cut(tokens: &TokenStream) -> TokenStream {
 fn whole(decision: &Decision) -> Decision {
     // A path stays a path: one segment alone would be a new variable.
     let pattern = |tokens: &TokenStream| {
-        let path = cut(tokens);
+        // A pattern may end in `..`.
+        let path = without_end(tokens, &[':']);
         let is_cut = path.clone().into_iter().count() < tokens.clone().into_iter().count();
         if is_cut { quote!(#path { .. }) } else { path }
     };

@@ -50,8 +50,7 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
     };
     let steps: Vec<_> = steps.into_iter().zip(checked).map(lower_step).collect();
     let outlines = steps.iter().map(|step| outline_of(step, members.remove(&step.name)));
-    let outline =
-        Outline { name, steps: outlines.collect(), entry, nesting, manager: None, outer_option: None };
+    let outline = Outline { name, steps: outlines.collect(), entry, nesting, manager: None, outer_option: None };
     Ok((Plan { steps, entry, may_loop, on_commit }, outline))
 }
 

@@ -69,9 +69,8 @@ fn add_names<S: State, C>(plan: &Plan<S, C>, scope: &PathScope<'_>, step: StepId
     let step = plan.step(step);
     match &step.work {
         Work::Group(group) => {
-            // A branch that loops has a trace of its own; of the others the first nodes suffice.
-            let firsts = group.branches.iter().filter_map(|branch| branch.steps.first());
-            firsts.for_each(|first| add_names(plan, scope, *first, names));
+            let steps = group.branches.iter().flat_map(|branch| &branch.steps);
+            steps.for_each(|step| add_names(plan, scope, *step, names));
         }
         Work::Node(_) | Work::Branch(_) => names.push(scope.path(&step.name).into_owned()),
     }

@@ -322,10 +322,7 @@ mod refused {
         let mut graph = StateGraph::new();
         graph.add_parallel_node("B", look {}).add_group("G", [["B"]]).add_edge("G", END);
         graph.add_edge(agentflow::START, "G").add_route("B", router, []);
-        assert_eq!(
-            problems(graph),
-            ["node `B` runs in group `G`, so it has no edges of its own; add them to the group"]
-        );
+        assert_eq!(problems(graph), ["node `B` has no outgoing edge; end the graph with `add_edge(\"B\", JOIN)`"]);
     }
 
     #[test]

@@ -201,7 +201,7 @@ fn a_group_cannot_contain_itself() {
 }
 
 #[test]
-fn a_node_in_a_group_has_no_edges_decisions_or_fallbacks() {
+fn edges_decisions_and_fallbacks_of_a_branch_stay_in_it() {
     let of = |node: &str| BuildProblemKind::EdgeOfBranch { node: node.into(), group: "G".into() };
     let build = |wire: fn(&mut StateGraph<Trip>)| {
         let mut graph = StateGraph::new();
@@ -278,13 +278,15 @@ fn a_decision_without_arms_is_no_outgoing_edge() {
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).set_entry_point("A");
     graph.add_route("A", size, []);
-    assert_eq!(problems(graph), [BuildProblemKind::NoOutgoingEdge { node: "A".into() }]);
+    assert_eq!(problems(graph), [BuildProblemKind::NoOutgoingEdge { node: "A".into(), end: "END" }]);
 }
 
 #[test]
 fn each_endless_loop_is_reported_once_with_all_its_nodes() {
-    let endless =
-        |nodes: &[&str]| BuildProblemKind::EndlessLoop { nodes: nodes.iter().map(|node| (*node).into()).collect() };
+    let endless = |nodes: &[&str]| BuildProblemKind::EndlessLoop {
+        nodes: nodes.iter().map(|node| (*node).into()).collect(),
+        end: "END",
+    };
     let mut graph = StateGraph::new();
     graph.add_node("A", Say).add_node("B", Say).add_parallel_node("X", Say).add_group("C", [["X"]]);
     graph.add_node("D", Say).set_entry_point("D");
@@ -348,9 +350,12 @@ fn all_mistakes_are_reported_at_once_each_with_its_call() {
         (2, "node `B` was added with `add_parallel_node` but is in no group; add it with `add_node`"),
         (3, "group `G` has no branches, or an empty one"),
         (3, "there is no node `Bee`"),
-        (4, "node `A` runs in group `G`, so it has no edges of its own; add them to the group"),
+        (
+            4,
+            "node `A` runs in a branch of group `G`, so edges connect it with nodes of the same branch and with `JOIN` only; add other edges to the group",
+        ),
         (5, "there is no node `H`"),
-        (6, "`G` is a group; options can be set for nodes only"),
+        (6, "`G` is a group: it has `on_error` and `label`, and its nodes have the other options"),
     ];
     assert_eq!(told, expected.map(|(line, text)| (line, text.to_owned())));
     assert!(error.to_string().starts_with("the graph cannot be compiled, 7 problems:\n  node `A`"));

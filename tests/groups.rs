@@ -31,9 +31,11 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Late(Duration);
 
 impl ParallelNode<Trip> for Late {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
         sleep(self.0).await;
-        Ok(Some(Trip::update().steps([cx.node_name()])))
+        Ok((Some(Trip::update().steps([cx.node_name()])), ()))
     }
 }
 
@@ -41,7 +43,9 @@ impl ParallelNode<Trip> for Late {
 struct Stuck(Arc<AtomicBool>);
 
 impl ParallelNode<Trip> for Stuck {
-    async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
         let _guard = OnDrop(|| self.0.store(true, Ordering::SeqCst));
         std::future::pending().await
     }
@@ -51,7 +55,9 @@ impl ParallelNode<Trip> for Stuck {
 struct Fails(Duration);
 
 impl ParallelNode<Trip> for Fails {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
         sleep(self.0).await;
         Err(format!("{} is broken", cx.node_name()).into())
     }
@@ -61,9 +67,11 @@ impl ParallelNode<Trip> for Fails {
 struct Name(&'static str);
 
 impl ParallelNode<Trip> for Name {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
         let title = format!("{}{}", cx.state.title, self.0);
-        Ok(Some(Trip::update().title(title).steps([cx.node_name()])))
+        Ok((Some(Trip::update().title(title).steps([cx.node_name()])), ()))
     }
 }
 
@@ -79,10 +87,10 @@ async fn the_node_after_branches_of_uneven_length_runs_once() {
         node C = (Say);
         node D = (Say);
         node E = (Say);
-        node JOIN = (Say);
-        A -> { B, C -> D -> E } -> JOIN -> END
+        node MEET = (Say);
+        A -> { B, C -> D -> E } -> MEET -> END
     };
-    assert_eq!(steps(&app).await, ["A", "B", "C", "D", "E", "JOIN"]);
+    assert_eq!(steps(&app).await, ["A", "B", "C", "D", "E", "MEET"]);
 }
 
 #[tokio::test]
@@ -117,13 +125,13 @@ async fn a_loop_runs_its_group_in_each_iteration() {
         node A = (Say);
         node B = (Late(SECOND));
         node C = (Say);
-        node JOIN = (Say);
-        A -> { B, C } -> JOIN -> match |state: &Trip| state.steps.len() {
+        node MEET = (Say);
+        A -> { B, C } -> MEET -> match |state: &Trip| state.steps.len() {
             12.. => END,
             _ => A,
         }
     };
-    assert_eq!(steps(&app).await, ["A", "B", "C", "JOIN"].repeat(3));
+    assert_eq!(steps(&app).await, ["A", "B", "C", "MEET"].repeat(3));
 }
 
 #[tokio::test]
@@ -145,17 +153,21 @@ async fn an_arm_may_lead_to_a_group() {
 async fn a_slow_branch_delays_no_node_but_the_join() {
     struct Waits(Arc<Notify>);
     impl ParallelNode<Trip> for Waits {
-        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+        type Output = ();
+
+        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
             self.0.notified().await;
-            Ok(Some(Trip::update().steps(["waited"])))
+            Ok((Some(Trip::update().steps(["waited"])), ()))
         }
     }
 
     struct Tells(Arc<Notify>);
     impl ParallelNode<Trip> for Tells {
-        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+        type Output = ();
+
+        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
             self.0.notify_one();
-            Ok(None)
+            Ok((None, ()))
         }
     }
 
@@ -178,10 +190,12 @@ async fn a_busy_branch_does_not_starve_the_later_ones() {
     /// Uses up tokio's budget for one poll of a task, until the other branch has been polled.
     struct Greedy(Arc<AtomicBool>);
     impl ParallelNode<Trip> for Greedy {
-        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+        type Output = ();
+
+        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
             for _ in 0..10_000 {
                 if self.0.load(Ordering::SeqCst) {
-                    return Ok(None);
+                    return Ok((None, ()));
                 }
                 tokio::task::consume_budget().await;
             }
@@ -191,10 +205,12 @@ async fn a_busy_branch_does_not_starve_the_later_ones() {
 
     struct Modest(Arc<AtomicBool>);
     impl ParallelNode<Trip> for Modest {
-        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+        type Output = ();
+
+        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
             tokio::task::consume_budget().await;
             self.0.store(true, Ordering::SeqCst);
-            Ok(None)
+            Ok((None, ()))
         }
     }
 
@@ -209,7 +225,7 @@ async fn a_busy_branch_does_not_starve_the_later_ones() {
 }
 
 /// Builds a group of this many branches of one node each: `0`, `1`, ….
-fn wide<N: ParallelNode<Trip>>(branches: usize, node: impl Fn(usize) -> N) -> CompiledGraph<Trip> {
+fn wide<N: ParallelNode<Trip, Output = ()>>(branches: usize, node: impl Fn(usize) -> N) -> CompiledGraph<Trip> {
     let mut graph = StateGraph::new();
     for branch in 0..branches {
         graph.add_parallel_node(branch.to_string(), node(branch));
@@ -281,8 +297,10 @@ async fn fields_that_append_or_merge_do_not_conflict() {
 
     struct Try(u32);
     impl ParallelNode<Best> for Try {
-        async fn run_parallel(&self, _: ParallelContext<'_, Best>) -> Result<Option<BestUpdate>, NodeError> {
-            Ok(Some(Best::update().best(self.0).seen([self.0])))
+        type Output = ();
+
+        async fn run_parallel(&self, _: ParallelContext<'_, Best>) -> Result<(Option<BestUpdate>, ()), NodeError> {
+            Ok((Some(Best::update().best(self.0).seen([self.0])), ()))
         }
     }
 
@@ -415,7 +433,9 @@ async fn a_panic_in_a_branch_is_its_nodes_error() {
 async fn a_panicking_destructor_does_not_replace_the_failure() {
     struct Bomb;
     impl ParallelNode<Trip> for Bomb {
-        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+        type Output = ();
+
+        async fn run_parallel(&self, _: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
             let _guard = OnDrop(|| panic!("from the destructor"));
             std::future::pending().await
         }
@@ -564,12 +584,14 @@ struct Timed {
 }
 
 impl ParallelNode<Trip> for Timed {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
         let now = u64::try_from(self.began.elapsed().as_millis())?;
         let seen = (now, cx.state.steps.clone());
         self.seen.lock().unwrap().insert(cx.node_name().to_owned(), seen);
         sleep(Duration::from_millis(self.takes)).await;
-        Ok(Some(Trip::update().steps([cx.node_name()])))
+        Ok((Some(Trip::update().steps([cx.node_name()])), ()))
     }
 }
 

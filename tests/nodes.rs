@@ -347,7 +347,9 @@ where
 }
 
 impl<S: State, N: ParallelNode<S>> ParallelNode<S> for Again<N> {
-    async fn run_parallel(&self, cx: ParallelContext<'_, S>) -> Result<Option<S::Update>, NodeError> {
+    type Output = N::Output;
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, S>) -> Result<(Option<S::Update>, N::Output), NodeError> {
         self.0.run_parallel(cx.clone()).await?;
         self.0.run_parallel(cx).await
     }

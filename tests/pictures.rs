@@ -151,9 +151,9 @@ fn a_graph_in_a_branch_is_shown_inside_the_group() {
         START -> { SUB -> A } -> END
     };
     let dot = app.dot();
-    assert!(dot.contains("\n        n0__end -> n1 [ltail=cluster_n0];\n"), "{dot}");
-    assert!(dot.contains("\n    n_start -> n0__start [lhead=cluster_n2];\n"), "{dot}");
-    assert!(app.mermaid().contains("\n        n0 --> n1\n"), "{}", app.mermaid());
+    assert!(dot.contains("\n    n1__end -> n2 [ltail=cluster_n1];\n"), "{dot}");
+    assert!(dot.contains("\n    n_start -> n1__start [lhead=cluster_n0];\n"), "{dot}");
+    assert!(app.mermaid().contains("\n    n1 --> n2\n"), "{}", app.mermaid());
 }
 
 #[test]

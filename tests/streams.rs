@@ -161,9 +161,11 @@ async fn a_failed_decision_is_reported_as_its_nodes_failure() {
 struct Late(Duration);
 
 impl ParallelNode<Trip> for Late {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
         sleep(self.0).await;
-        Ok(Some(Trip::update().steps([cx.node_name()])))
+        Ok((Some(Trip::update().steps([cx.node_name()])), ()))
     }
 }
 
@@ -305,12 +307,14 @@ async fn data_is_serialized_only_for_a_reader_and_failures_are_reported() {
 struct Chatter(Arc<AtomicUsize>);
 
 impl ParallelNode<Trip> for Chatter {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
         for n in 0..1_000 {
             self.0.fetch_add(1, Ordering::SeqCst);
             cx.events.emit("n", n).await;
         }
-        Ok(None)
+        Ok((None, ()))
     }
 }
 
@@ -405,7 +409,9 @@ async fn a_stream_works_with_combinators() {
 async fn a_dropped_stream_cancels_its_run() {
     struct Hang(Arc<AtomicBool>, Arc<Mutex<Option<CancellationToken>>>);
     impl ParallelNode<Trip> for Hang {
-        async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<Option<TripUpdate>, NodeError> {
+        type Output = ();
+
+        async fn run_parallel(&self, cx: ParallelContext<'_, Trip>) -> Result<(Option<TripUpdate>, ()), NodeError> {
             let _guard = OnDrop(|| self.0.store(true, Ordering::SeqCst));
             *self.1.lock().unwrap() = Some(cx.cancel.clone());
             cx.events.emit("hanging", ()).await;

@@ -9,8 +9,9 @@ use std::{
 use agentflow::{
     AgentState, CancellationToken, CompiledGraph, NodeError, RunConfig, RunError, ShutdownReport, State,
     graph::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::{LastState, RunErrorKind},
+    run::{EventKind, LastState, RunErrorKind},
 };
+use futures::StreamExt;
 use tokio::task::JoinHandle;
 use tracing::{
     Event, Level, Subscriber,
@@ -173,8 +174,10 @@ impl<C: Send + Sync + 'static> Node<Trip, C> for Say {
 }
 
 impl<C: Send + Sync + 'static> ParallelNode<Trip, C> for Say {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<Option<TripUpdate>, NodeError> {
-        Ok(Some(Trip::update().steps([cx.node_name()])))
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<(Option<TripUpdate>, ()), NodeError> {
+        Ok((Some(Trip::update().steps([cx.node_name()])), ()))
     }
 }
 
@@ -233,4 +236,9 @@ impl Journal {
     pub(crate) fn entries(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
+}
+
+/// Runs the app and returns its events.
+pub(crate) async fn events<C: Send + Sync + 'static>(app: &CompiledGraph<Trip, C>) -> Vec<EventKind> {
+    app.stream(Trip::default(), RunConfig::new()).map(|event| event.kind).collect().await
 }

@@ -44,9 +44,11 @@ impl<C: Send + Sync + 'static> Node<Trip, C> for Spawns {
 }
 
 impl<C: Send + Sync + 'static> ParallelNode<Trip, C> for Spawns {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<Option<TripUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trip, C>) -> Result<(Option<TripUpdate>, ()), NodeError> {
         self.spawn(&cx.task_manager(), cx.node_name())?;
-        Ok(None)
+        Ok((None, ()))
     }
 }
 

@@ -4,17 +4,21 @@
 //! The traits carry rustc's messages for mistakes in a node's signature. A parameter is chosen by its name and its type
 //! is checked by a trait bound, so that aliases and generic types work.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::marker::PhantomData;
 
 pub use tokio_util::sync::CancellationToken;
 
-use crate::graph::{BuildError, BuildProblem, BuildProblemKind, EdgeTarget};
+pub use crate::carried::{Input, InputType, Slot};
+use crate::graph::{
+    ArmDeclaration, BuildError, BuildProblem, BuildProblemKind, EdgeTarget, WorkDeclaration, collect_items,
+    plan::{Each, GroupKind, RoutedNode},
+};
 pub use crate::state::generated as state;
 pub use crate::{
-    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, EventWriter, NodeError, NodeFailure,
-    NodeOptions, Provide, Route, State, StateGraph,
+    AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, EachOptions, EventWriter, JOIN, NodeError,
+    NodeFailure, NodeOptions, Provide, Route, State, StateGraph,
     config::RunConfig,
-    graph::{Node, NodeContext, ParallelContext, ParallelNode, Subgraph},
+    graph::{Node, NodeContext, ParallelContext, ParallelNode, ParallelSubgraph, Subgraph},
     state::{FieldChange, Update},
 };
 
@@ -22,18 +26,214 @@ pub use crate::{
 pub trait Context: Send + Sync + 'static {}
 impl<C: Send + Sync + 'static> Context for C {}
 
-/// A type that `#[node]` made, which `graph!` can add by its type alone. `R` is the route that the node returns.
+/// A type that `#[node]` made, which `graph!` can add by its type alone. `R` is the route that the node returns, and `I`
+/// is its input.
+///
+/// It names no services: a graph puts its nodes in their places before it knows the services.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a node that runs on state `{S}`",
     label = "not a node of this graph",
     note = "annotate an `async fn` with `#[agentflow::node]`; a value that implements `Node` is named first: `node NAME = (value);`",
     note = "every node of one graph takes the same `state` type"
 )]
-pub trait Handle<S, C, R>: Node<S, C, Output = R> {
-    /// The handle itself. If the type is not a node of this state, rustc cannot resolve this type and therefore does not
-    /// also report that the node cannot run in a group.
-    type This: Node<S, C, Output = R>;
+pub trait Signature<S, R, I> {
+    /// The handle itself. If the type is not a node of this state, rustc cannot resolve this type and therefore reports
+    /// nothing else about the node.
+    type This;
     const HANDLE: Self::This;
+}
+
+/// A node of an app with services `C`. It is one bound, so that rustc reports one error.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a node that runs on state `{S}`",
+    label = "not a node of this graph",
+    note = "annotate an `async fn` with `#[agentflow::node]`, or implement `Node` by hand",
+    note = "every node of one graph takes the same `state` type"
+)]
+pub trait NodeWith<S, C, R, I>: Node<S, C, I, Output = R> {}
+impl<S, C, R, I, N: Node<S, C, I, Output = R>> NodeWith<S, C, R, I> for N {}
+
+/// The same as [`NodeWith`], for a node of a branch.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot run in a group on state `{S}`",
+    label = "not a node that runs in parallel with others",
+    note = "a node in a group reads: take `state: &{S}` and return an update, `{S}::update()`, or nothing",
+    note = "a node with `state: &mut {S}` goes before or after the group",
+    note = "a graph goes into a group with `map_state`, which says what it brings"
+)]
+pub trait ParallelNodeWith<S: State, C, R, I>: ParallelNode<S, C, I, Output = R> {}
+impl<S: State, C, R, I, N: ParallelNode<S, C, I, Output = R>> ParallelNodeWith<S, C, R, I> for N {}
+
+/// A node that a graph has taken in, without its edges.
+#[derive(Debug)]
+pub struct Placed<N, R, I> {
+    node: N,
+    types: PhantomData<fn() -> (R, I)>,
+}
+
+type BoxedRoute<S, R> = Box<dyn Fn(&S, R, &Slot) -> Result<usize, NodeError> + Send + Sync>;
+
+/// A value that a graph has taken in as a node, without its edges. Its type is hidden, so that rustc reports a value that
+/// is not a node where it is taken in, and nowhere else.
+pub struct PlacedValue<S, C, R>(Box<dyn FnOnce(BoxedRoute<S, R>) -> WorkDeclaration<S, C>>);
+
+impl<S, C, R> std::fmt::Debug for PlacedValue<S, C, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PlacedValue").finish_non_exhaustive()
+    }
+}
+
+/// The type of a node's input, for the edges that lead to it, with the function that hides it.
+///
+/// The function is chosen where the node is put in its place. An edge therefore needs no bound on the type, which rustc
+/// would report in addition to the node's own.
+#[derive(Debug)]
+pub struct Takes<I>(fn(I) -> Input);
+
+impl<I> Clone for Takes<I> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<I> Copy for Takes<I> {}
+
+impl<I: 'static> Takes<I> {
+    /// Returns the type of the value that an edge to this node carries.
+    #[must_use]
+    pub fn carried(&self) -> Option<InputType> {
+        Some(InputType::of::<I>())
+    }
+}
+
+/// The input of a node that plain edges lead to: none.
+#[diagnostic::on_unimplemented(
+    message = "this node takes the input `{Self}`, and what leads to it here carries none",
+    label = "nothing carries `{Self}` to this node here",
+    note = "an arm carries a value: `PATTERN(value) => NODE(value)`; so does `each items {{ NODE }}`"
+)]
+pub trait NoInput {}
+#[diagnostic::do_not_recommend]
+impl NoInput for () {}
+
+/// Checks an edge that carries no value.
+pub fn plain<I: NoInput>(_: Takes<I>) {}
+
+/// A value that an edge carries to a node with input `I`.
+#[diagnostic::on_unimplemented(
+    message = "this edge carries `{Self}`, and the node takes `{I}`",
+    label = "carries `{Self}`, not `{I}`",
+    note = "the node's parameter `input` says what it takes; without one it takes nothing, `()`"
+)]
+pub trait CarriedTo<I> {
+    fn carried(self) -> I;
+}
+
+// The only impl, so that rustc infers the type of an expression such as `calls.into()` from it.
+#[diagnostic::do_not_recommend]
+impl<T> CarriedTo<T> for T {
+    fn carried(self) -> T {
+        self
+    }
+}
+
+/// Puts the value that an arm carries into the slot, and returns the index of the arm.
+pub fn carry<T: CarriedTo<I>, I>(to: Takes<I>, value: T, arm: usize, slot: &Slot) -> usize {
+    slot.put((to.0)(value.carried()));
+    arm
+}
+
+/// Collects the items of an `each`; `None` if there are more than the limit.
+pub fn items<L: IntoIterator<Item: CarriedTo<I>>, I>(to: Takes<I>, items: L, limit: usize) -> Option<Vec<Input>> {
+    collect_items(items.into_iter().map(|item| (to.0)(item.carried())), limit)
+}
+
+/// The type of a node's input. Several attempts and, in a group, several nodes may borrow the value.
+#[diagnostic::on_unimplemented(
+    message = "the `input` of a node cannot be `{Self}`",
+    label = "not an input",
+    note = "an input is `Send + Sync + 'static`: it moves between threads with its run, and branches share it"
+)]
+pub trait InputValue: Send + Sync + 'static {}
+#[diagnostic::do_not_recommend]
+impl<T: Send + Sync + 'static> InputValue for T {}
+
+/// Checks the type of a node's input, as [`result`] does for its result.
+pub const fn input<T: InputValue>() -> usize {
+    0
+}
+
+/// An input that a node takes by value.
+#[diagnostic::on_unimplemented(
+    message = "the `input` of a node is copied for each attempt, and `{Self}` is not `Clone`",
+    label = "write `input: &{Self}`, or derive `Clone`"
+)]
+pub trait InputByValue: Sized {
+    fn copied(input: &Self) -> Self;
+}
+#[diagnostic::do_not_recommend]
+impl<T: Clone> InputByValue for T {
+    fn copied(input: &T) -> T {
+        input.clone()
+    }
+}
+
+/// A function with mistakes, which the constant `MISTAKE` reports: rustc reports nothing that depends on a constant that
+/// failed.
+#[derive(Debug)]
+pub struct Mistaken<const MISTAKE: usize>;
+
+/// See [`Mistaken`].
+pub trait Reported {
+    /// The route and the input of such a function. rustc does not know it, so that it fits everywhere.
+    type Any;
+}
+impl<const MISTAKE: usize> Reported for Mistaken<MISTAKE> {
+    type Any = ();
+}
+
+/// An input whose type was checked by the constant `VALID`.
+#[derive(Debug)]
+pub struct CheckedInput<T, const VALID: usize>(PhantomData<T>);
+
+/// See [`CheckedInput`].
+pub trait Valid {
+    /// The type itself. rustc does not know it where the constant failed, so that it reports nothing else about it.
+    type Value: Send + Sync + 'static;
+}
+#[diagnostic::do_not_recommend]
+impl<T: InputValue, const VALID: usize> Valid for CheckedInput<T, VALID> {
+    type Value = T;
+}
+
+/// Stands for a function with mistakes in a graph. It fits everywhere and never runs, because such a program does not
+/// compile.
+#[derive(Debug)]
+pub struct Stub<R>(PhantomData<fn() -> R>);
+
+impl<R> Stub<R> {
+    pub const NEW: Self = Self(PhantomData);
+}
+
+impl<S, C, R: 'static, I> Node<S, C, I> for Stub<R>
+where
+    S: Send + Sync + 'static,
+    C: Context,
+    I: Send + Sync + 'static,
+{
+    type Output = R;
+
+    async fn run(&self, _: NodeContext<'_, S, C, I>) -> Result<R, NodeError> {
+        unreachable!("a node with mistakes does not compile")
+    }
+}
+
+impl<S: State, C: Context, R: 'static, I: Send + Sync + 'static> ParallelNode<S, C, I> for Stub<R> {
+    type Output = R;
+
+    async fn run_parallel(&self, _: ParallelContext<'_, S, C, I>) -> Result<(Option<S::Update>, R), NodeError> {
+        unreachable!("a node with mistakes does not compile")
+    }
 }
 
 /// The result of a node that no decision follows.
@@ -52,16 +252,14 @@ impl Unrouted for () {}
     label = "name a function of the state, `match router {{ .. }}`, or let the node return a route",
     note = "a route is an enum with `#[derive(Route)]`, or `bool`"
 )]
-pub trait Routed {
-    /// The route itself. There is no impl for all types, so that rustc leaves this type open where the node returns no
-    /// route, and does not report the patterns too.
-    type Value;
-    fn value(self) -> Self::Value;
+pub trait Routed<V> {
+    fn value(self) -> V;
 }
 
+// There is no impl for all types, so that rustc leaves `V` open where the node returns no route, and does not report the
+// patterns too.
 #[diagnostic::do_not_recommend]
-impl Routed for bool {
-    type Value = Self;
+impl Routed<Self> for bool {
     fn value(self) -> Self {
         self
     }
@@ -112,18 +310,19 @@ pub trait Returns<F: Form> {
     /// The route that the graph follows.
     type Route;
     /// Commits the change that the result brings.
-    fn finish(self, cx: NodeContext<'_, F::State, F::Context>) -> Result<Self::Route, NodeError>;
+    fn finish<I>(self, cx: NodeContext<'_, F::State, F::Context, I>) -> Result<Self::Route, NodeError>;
 }
 
-/// A result that a node in a group may return: an update, or nothing.
+/// A result that a node in a group may return: nothing, an update, a route, or an update with a route.
 #[diagnostic::on_unimplemented(
     message = "a node in a group cannot return `{Self}`",
     label = "returns `{Self}`",
     note = "a node in a group returns an update, `{S}::update()`, or nothing",
-    note = "a branch cannot return a route: put the decision after the group"
+    note = "it may return a route (`#[derive(Route)]`, or `bool`), instead of nothing or beside the update, in a tuple"
 )]
 pub trait ReturnsUpdate<S: State, C> {
-    fn into_update(self) -> Result<Option<S::Update>, NodeError>;
+    type Route;
+    fn into_update(self) -> Result<(Option<S::Update>, Self::Route), NodeError>;
 }
 
 macro_rules! returns {
@@ -131,9 +330,9 @@ macro_rules! returns {
         #[diagnostic::do_not_recommend]
         impl<$($generics)*> Returns<$Form> for $Result {
             type Route = $Route;
-            fn finish(
+            fn finish<__I>(
                 self,
-                $cx: NodeContext<'_, <$Form as Form>::State, <$Form as Form>::Context>,
+                $cx: NodeContext<'_, <$Form as Form>::State, <$Form as Form>::Context, __I>,
             ) -> Result<$Route, NodeError> {
                 let $this = self;
                 Ok($finish)
@@ -172,27 +371,86 @@ returns! {
 
 #[diagnostic::do_not_recommend]
 impl<S: State, C> ReturnsUpdate<S, C> for () {
-    fn into_update(self) -> Result<Option<S::Update>, NodeError> {
-        Ok(None)
+    type Route = ();
+    fn into_update(self) -> Result<(Option<S::Update>, ()), NodeError> {
+        Ok((None, ()))
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: State, C> ReturnsUpdate<S, C> for bool {
+    type Route = Self;
+    fn into_update(self) -> Result<(Option<S::Update>, Self), NodeError> {
+        Ok((None, self))
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<U: Update<State: State<Update = U>>, C> ReturnsUpdate<U::State, C> for U {
-    fn into_update(self) -> Result<Option<U>, NodeError> {
-        Ok(Some(self))
+    type Route = ();
+    fn into_update(self) -> Result<(Option<U>, ()), NodeError> {
+        Ok((Some(self), ()))
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<U: Update<State: State<Update = U>>, C, R: Route> ReturnsUpdate<U::State, C> for (U, R) {
+    type Route = R;
+    fn into_update(self) -> Result<(Option<U>, R), NodeError> {
+        Ok((Some(self.0), self.1))
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C> for Result<T, E> {
-    fn into_update(self) -> Result<Option<S::Update>, NodeError> {
+    type Route = T::Route;
+    fn into_update(self) -> Result<(Option<S::Update>, T::Route), NodeError> {
         self.map_err(Into::into)?.into_update()
     }
 }
 
-/// Checks a node's result type, so that rustc reports a wrong one exactly once.
-pub const fn result<T: Returns<F>, F: Form>() {}
+/// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
+pub const fn result<T: Returns<F>, F: Form>() -> usize {
+    0
+}
+
+/// A node's result whose type was checked by the constant `VALID`.
+#[derive(Debug)]
+pub struct Checked<T, const VALID: usize>(pub T);
+
+/// The same as [`Returns`], for checked results: an impl of that trait would overlap with the one for `Owns`.
+pub trait Finishes<F: Form> {
+    type Route;
+    fn finish<I>(self, cx: NodeContext<'_, F::State, F::Context, I>) -> Result<Self::Route, NodeError>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Returns<F>, F: Form, const VALID: usize> Finishes<F> for Checked<T, VALID> {
+    type Route = T::Route;
+    fn finish<I>(self, cx: NodeContext<'_, F::State, F::Context, I>) -> Result<T::Route, NodeError> {
+        self.0.finish(cx)
+    }
+}
+
+/// The same as [`ReturnsUpdate`], for checked results.
+#[diagnostic::on_unimplemented(
+    message = "a node in a group cannot return `{Self}`",
+    label = "returns what a group cannot merge",
+    note = "a node in a group returns an update, `{S}::update()`, or nothing",
+    note = "it may return a route (`#[derive(Route)]`, or `bool`), instead of nothing or beside the update, in a tuple"
+)]
+pub trait FinishesUpdate<S: State, C> {
+    type Route;
+    fn into_update(self) -> Result<(Option<S::Update>, Self::Route), NodeError>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: ReturnsUpdate<S, C>, S: State, C, const VALID: usize> FinishesUpdate<S, C> for Checked<T, VALID> {
+    type Route = T::Route;
+    fn into_update(self) -> Result<(Option<S::Update>, T::Route), NodeError> {
+        self.0.into_update()
+    }
+}
 
 /// The type of a parameter that the runtime fills with a value of type `Given`.
 #[diagnostic::on_unimplemented(message = "this parameter of a node cannot be `{Self}`", label = "write `{Given}`")]
@@ -242,8 +500,9 @@ pub const fn mistake(text: &str) {
     panic!("{}", text)
 }
 
-/// An arm: its pattern, and the name of the step it leads to, or `None` for END.
-pub type Arm = (&'static str, Option<&'static str>);
+/// An arm: its pattern, the name of the step it leads to, or `None` for the end of the path, and the type of the value that
+/// it carries.
+pub type Arm = (&'static str, Option<&'static str>, Option<InputType>);
 
 /// These are methods, so that rustc infers the graph's state before it checks the state of a node.
 #[doc(hidden)]
@@ -258,13 +517,6 @@ impl<S, C: Context> StateGraph<S, C> {
         Self::new()
     }
 
-    pub fn __node<N: Handle<S, C, R>, R: Unrouted>(&mut self, name: &'static str)
-    where
-        S: State,
-    {
-        self.add_routed(name.into(), N::HANDLE, |_, _| Ok(0));
-    }
-
     /// Creates an empty graph with the state and services of this one, for an inner graph.
     #[must_use]
     pub fn __inside(&self) -> Self
@@ -274,58 +526,187 @@ impl<S, C: Context> StateGraph<S, C> {
         Self::new()
     }
 
-    pub fn __branch<N: Handle<S, C, R, This = T>, R, T: ParallelNode<S, C>>(&mut self, name: &'static str)
+    /// Creates an empty graph as [`__inside`](Self::__inside) does, for an inner graph in a branch.
+    #[must_use]
+    pub fn __inside_branch(&self) -> Self
     where
         S: State,
     {
-        self.add_parallel_node(name, N::HANDLE);
+        let mut graph = Self::new();
+        graph.is_in_branch = true;
+        graph
+    }
+
+    /// Adds an inner graph that runs in a branch.
+    pub fn __parallel_graph(&mut self, name: &'static str, graph: ParallelSubgraph<S, C>)
+    where
+        S: State,
+    {
+        self.add_parallel_graph(name.into(), graph);
+    }
+
+    /// Puts a node in its place, by its type alone.
+    #[must_use]
+    pub fn __place<N: Signature<S, R, I, This = T>, R, I, T>(&self) -> (Placed<T, R, I>, Takes<I>)
+    where
+        S: State,
+        I: Send + Sync + 'static,
+    {
+        placed(N::HANDLE)
+    }
+
+    /// Puts a value in its place as a node.
+    #[must_use]
+    pub fn __place_value<R: 'static, I: Send + Sync + 'static, N: NodeWith<S, C, R, I>>(
+        &self,
+        node: N,
+    ) -> (PlacedValue<S, C, R>, Takes<I>)
+    where
+        S: State,
+    {
+        let make = |route| WorkDeclaration::node(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route));
+        (PlacedValue(Box::new(make)), Takes(Input::new))
+    }
+
+    /// Puts a value in its place as a node of a branch.
+    #[must_use]
+    pub fn __place_parallel<R: 'static, I: Send + Sync + 'static, N: ParallelNodeWith<S, C, R, I>>(
+        &self,
+        node: N,
+    ) -> (PlacedValue<S, C, R>, Takes<I>)
+    where
+        S: State,
+    {
+        let make = |route| WorkDeclaration::parallel(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route));
+        (PlacedValue(Box::new(make)), Takes(Input::new))
+    }
+
+    /// Adds a value that was put in its place.
+    pub fn __value<R: Unrouted + 'static>(&mut self, name: &'static str, node: PlacedValue<S, C, R>)
+    where
+        S: 'static,
+    {
+        self.add_work(name.into(), (node.0)(Box::new(|_, _, _| Ok(0))));
+    }
+
+    /// Adds a value whose returned route selects the arm.
+    pub fn __deciding_value<R: Routed<V> + 'static, V>(
+        &mut self,
+        name: &'static str,
+        node: PlacedValue<S, C, R>,
+        router: impl Fn(&S, V, &Slot) -> usize + Send + Sync + 'static,
+        arms: &[Arm],
+    ) where
+        S: 'static,
+    {
+        let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
+        self.add_work(name.into(), (node.0)(Box::new(router)));
+        self.add_arms(name.into(), None, declared(arms), Vec::new());
+    }
+
+    pub fn __node<R: Unrouted, I, N: NodeWith<S, C, R, I>>(&mut self, name: &'static str, node: Placed<N, R, I>)
+    where
+        S: State,
+        I: Send + Sync + 'static,
+    {
+        self.add_routed(name.into(), node.node, |_, _, _| Ok(0));
+    }
+
+    pub fn __branch<R: Unrouted, I, N: ParallelNodeWith<S, C, R, I>>(
+        &mut self,
+        name: &'static str,
+        node: Placed<N, R, I>,
+    ) where
+        S: State,
+        I: Send + Sync + 'static,
+    {
+        self.add_routed_parallel(name.into(), node.node, |_, _, _| Ok(0));
+    }
+
+    /// Adds a node whose returned route selects the arm.
+    pub fn __deciding<R: Routed<V>, V, I, N: NodeWith<S, C, R, I>>(
+        &mut self,
+        name: &'static str,
+        node: Placed<N, R, I>,
+        router: impl Fn(&S, V, &Slot) -> usize + Send + Sync + 'static,
+        arms: &[Arm],
+    ) where
+        S: State,
+        I: Send + Sync + 'static,
+    {
+        let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
+        self.add_routed(name.into(), node.node, router);
+        self.add_arms(name.into(), None, declared(arms), Vec::new());
+    }
+
+    /// Adds a node of a branch whose returned route selects the arm.
+    pub fn __deciding_branch<R: Routed<V>, V, I, N: ParallelNodeWith<S, C, R, I>>(
+        &mut self,
+        name: &'static str,
+        node: Placed<N, R, I>,
+        router: impl Fn(&S, V, &Slot) -> usize + Send + Sync + 'static,
+        arms: &[Arm],
+    ) where
+        S: State,
+        I: Send + Sync + 'static,
+    {
+        let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
+        self.add_routed_parallel(name.into(), node.node, router);
+        self.add_arms(name.into(), None, declared(arms), Vec::new());
+    }
+
+    /// Adds a decision that a router makes from the state.
+    pub fn __route(
+        &mut self,
+        from: &'static str,
+        router: impl Fn(&S, &Slot) -> usize + Send + Sync + 'static,
+        arms: &[Arm],
+    ) where
+        S: 'static,
+    {
+        let router = move |state: &S, slot: &Slot| Ok(router(state, slot));
+        self.add_arms(from.into(), Some(Box::new(router)), declared(arms), Vec::new());
     }
 
     pub fn __group(&mut self, name: &'static str, branches: &[&[&'static str]]) {
         self.add_group(name, branches.iter().map(|branch| branch.iter().copied()));
     }
 
-    /// Adds a node whose returned route selects the arm.
-    pub fn __deciding<N: Handle<S, C, R>, R: Routed<Value = V>, V>(
-        &mut self,
-        name: &'static str,
-        router: impl Fn(&S, V) -> usize + Send + Sync + 'static,
-        arms: &[Arm],
-    ) where
-        S: State,
-    {
-        self.__deciding_value::<R, V>(name, N::HANDLE, router, arms);
+    pub fn __any(&mut self, name: &'static str, branches: &[&[&'static str]]) {
+        self.add_any(name, branches.iter().map(|branch| branch.iter().copied()));
     }
 
-    pub fn __deciding_value<R: Routed<Value = V>, V>(
+    pub fn __each<T: 'static>(
         &mut self,
         name: &'static str,
-        node: impl Node<S, C, Output = R>,
-        router: impl Fn(&S, V) -> usize + Send + Sync + 'static,
-        arms: &[Arm],
+        _: Takes<T>,
+        items: impl Fn(&S, usize) -> Option<Vec<Input>> + Send + Sync + 'static,
+        options: EachOptions,
+        branch: &[&'static str],
     ) where
-        S: State,
-    {
-        self.add_routed(name.into(), node, move |state, route: R| Ok(router(state, route.value())));
-        self.add_arms(name.into(), None, targets(arms), Vec::new());
-    }
-
-    /// Adds a decision that a router makes from the state.
-    pub fn __route(&mut self, from: &'static str, router: impl Fn(&S) -> usize + Send + Sync + 'static, arms: &[Arm])
-    where
         S: 'static,
     {
-        let router = move |state: &S| Ok(router(state));
-        self.add_arms(from.into(), Some(Box::new(router)), targets(arms), Vec::new());
+        let kind = GroupKind::Each(Each { items: Box::new(items), options });
+        self.add_branches(name.into(), kind, Some(InputType::of::<T>()), [branch.iter().copied()]);
     }
 }
 
-fn targets(arms: &[Arm]) -> Vec<(Arc<str>, EdgeTarget)> {
-    let target = |to: Option<&str>| to.map_or_else(|| END.into(), EdgeTarget::from);
-    arms.iter().map(|(label, to)| ((*label).into(), target(*to))).collect()
+fn placed<N, R, I: Send + Sync + 'static>(node: N) -> (Placed<N, R, I>, Takes<I>) {
+    (Placed { node, types: PhantomData }, Takes(Input::new))
 }
 
-/// Compiles a graph that is written inside another one.
+fn declared(arms: &[Arm]) -> Vec<ArmDeclaration> {
+    // The builder takes END for the end of a branch as well.
+    let target = |to: Option<&str>| to.map_or_else(EdgeTarget::end, EdgeTarget::from);
+    let arm =
+        |(label, to, carries): &Arm| ArmDeclaration { label: (*label).into(), to: target(*to), carries: *carries };
+    arms.iter().map(arm).collect()
+}
+
+/// Checks that two nodes that receive the same value take the same type.
+pub fn same<I>(_: Takes<I>, _: Takes<I>) {}
+
+/// Compiles a graph that is written inside another one, and puts it in its place.
 ///
 /// # Panics
 ///
@@ -333,9 +714,23 @@ fn targets(arms: &[Arm]) -> Vec<(Arc<str>, EdgeTarget)> {
 #[must_use]
 #[track_caller]
 #[allow(clippy::panic, reason = "as for `compiled`")]
-pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> Subgraph<S, C> {
+pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgraph<S, C>, (), ()>, Takes<()>) {
     match Subgraph::new(graph) {
-        Ok(subgraph) => subgraph,
+        Ok(subgraph) => placed(subgraph),
+        Err(error) => panic!("{}", refusal(&error)),
+    }
+}
+
+/// Compiles a graph that is written inside another one and runs in a branch of it.
+///
+/// # Panics
+///
+/// Panics for the same reason as [`compiled`].
+#[must_use]
+#[allow(clippy::panic, reason = "as for `compiled`")]
+pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (ParallelSubgraph<S, C>, Takes<()>) {
+    match ParallelSubgraph::new(graph) {
+        Ok(subgraph) => (subgraph, Takes(Input::new)),
         Err(error) => panic!("{}", refusal(&error)),
     }
 }

@@ -111,6 +111,16 @@ pub struct NoRoute {
     pub route: Box<str>,
 }
 
+/// The error of an `each` whose function returns more items than its
+/// [`max_items`](crate::EachOptions::max_items). Find it with [`NodeError::downcast_ref`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are more than {limit} items; raise the limit with `max_items` if that is meant")]
+#[non_exhaustive]
+pub struct TooManyItems {
+    /// The limit.
+    pub limit: usize,
+}
+
 /// Returns the message of a panic. Its payload is a `&str` or a `String`, depending on how it was formatted.
 pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
     let message = if let Some(text) = payload.downcast_ref::<&'static str>() {

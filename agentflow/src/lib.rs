@@ -67,6 +67,7 @@
 //! - `svg` draws graphs without other programs: `CompiledGraph::svg`.
 
 mod attempt;
+mod carried;
 mod config;
 pub mod error;
 pub mod graph;
@@ -332,7 +333,7 @@ pub use agentflow_macros::Route;
 pub use agentflow_macros::Provide;
 
 pub use error::NodeError;
-pub use graph::{CompileOptions, CompiledGraph, END, NodeOptions, START, StateGraph};
+pub use graph::{CompileOptions, CompiledGraph, END, EachOptions, JOIN, NodeOptions, START, StateGraph};
 pub use message::{AgentState, Message};
 pub use node::{Provide, Route};
 pub use retry::RetryPolicy;

@@ -122,12 +122,14 @@ tokio::task_local! {
 pub(super) struct Parallel(pub(super) Script);
 
 impl ParallelNode<Trace> for Parallel {
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trace>) -> Result<Option<TraceUpdate>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trace>) -> Result<(Option<TraceUpdate>, ()), NodeError> {
         let act = self.0.act(cx.state.total, cx.attempt());
         act.wait(cx.events).await;
         act.end(cx.config)?;
         let line = log_line(cx.node_name(), cx.attempt(), seen(cx.error()));
-        Ok(Some(act.update(line, cx.node_name())))
+        Ok((Some(act.update(line, cx.node_name())), ()))
     }
 }
 

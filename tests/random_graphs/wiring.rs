@@ -75,8 +75,10 @@ impl Node<Trace> for Zero {
 }
 
 impl ParallelNode<Trace> for Empty {
-    async fn run_parallel(&self, _: ParallelContext<'_, Trace>) -> Result<Option<TraceUpdate>, NodeError> {
-        Ok(None)
+    type Output = ();
+
+    async fn run_parallel(&self, _: ParallelContext<'_, Trace>) -> Result<(Option<TraceUpdate>, ()), NodeError> {
+        Ok((None, ()))
     }
 }
 
@@ -348,7 +350,7 @@ impl<'c> Rules<'c> {
         let is_bad = |name: &str| name.trim().is_empty() || name.contains('/') || name.contains('\0');
         self.broken_if("Empty", names.is_empty());
         self.broken_if("BadName", names.iter().any(|name| is_bad(name)));
-        self.broken_if("ReservedName", names.iter().any(|name| matches!(name.as_str(), "START" | "END")));
+        self.broken_if("ReservedName", names.iter().any(|name| matches!(name.as_str(), "START" | "END" | "JOIN")));
         self.broken_if("DuplicateNode", names.iter().collect::<BTreeSet<_>>().len() < names.len());
         let mut calls = self.calls.to_vec();
         let used = calls.iter_mut().flat_map(Call::names).filter_map(|place| match place {
@@ -415,18 +417,49 @@ impl<'c> Rules<'c> {
         (0..self.steps.len()).flat_map(|group| self.members(group)).collect()
     }
 
+    /// The branch that each step is in, if it is in one: the group, and the number of the branch. A fallback that no
+    /// branch lists is in the branch of the step that names it.
+    fn places(&self) -> Vec<Option<(usize, usize)>> {
+        let mut places = vec![None; self.steps.len()];
+        for (group, step) in self.steps.iter().enumerate() {
+            let Call::Group(_, branches) = step else { continue };
+            for (branch, listed) in branches.iter().enumerate() {
+                for member in listed.iter().filter_map(|name| self.find(name)) {
+                    places[member].get_or_insert((group, branch));
+                }
+            }
+        }
+        while let Some((fallback, place)) = (0..self.steps.len()).find_map(|step| {
+            let (place, fallback) = (places[step]?, self.fallback(step)?);
+            let is_free = places[fallback].is_none() && place.0 != fallback;
+            let is_parallel = matches!(self.steps[fallback], Call::ParallelNode(_) | Call::Group(..));
+            (is_free && is_parallel).then_some((fallback, place))
+        }) {
+            places[fallback] = Some(place);
+        }
+        places
+    }
+
+    /// The last options of a node replace the earlier ones.
+    fn fallback(&self, step: usize) -> Option<usize> {
+        let fallbacks = self.calls.iter().filter_map(|call| match call {
+            Call::OnError(node, fallback) if self.find(node) == Some(step) => Some(fallback),
+            _ => None,
+        });
+        fallbacks.last().and_then(|fallback| self.find(fallback))
+    }
+
     fn groups(&mut self) {
         let members = self.all_members();
-        let is_member = |name: &Name| self.find(name).is_some_and(|step| members.contains(&step));
+        let places = self.places();
         let mut broken = Vec::new();
         for (index, step) in self.steps.iter().enumerate() {
-            let places = members.iter().filter(|member| **member == index).count();
-            if places > 1 {
+            if members.iter().filter(|member| **member == index).count() > 1 {
                 broken.push("TwoPlaces");
             }
             match step {
-                Call::Node(_) | Call::RoutingNode(..) if places > 0 => broken.push("NotParallel"),
-                Call::ParallelNode(_) if places == 0 => broken.push("NotInGroup"),
+                Call::Node(_) | Call::RoutingNode(..) if places[index].is_some() => broken.push("NotParallel"),
+                Call::ParallelNode(_) if places[index].is_none() => broken.push("NotInGroup"),
                 Call::Group(_, branches) if branches.is_empty() || branches.iter().any(Vec::is_empty) => {
                     broken.push("EmptyGroup");
                 }
@@ -437,56 +470,76 @@ impl<'c> Rules<'c> {
                 broken.push("GroupInItself");
             }
         }
+        let place = |name: &Name| self.find(name).map(|step| places[step]);
         for call in self.calls {
-            let names: Vec<_> = match call {
-                Call::Entry(to) => to.iter().collect(),
-                Call::Edge(from, to) => std::iter::once(from).chain(to).collect(),
+            let (from, targets): (Option<&Name>, Vec<Option<&Name>>) = match call {
+                Call::Entry(to) => (None, vec![to.as_ref()]),
+                Call::Edge(from, to) => (Some(from), vec![to.as_ref()]),
                 Call::Route(from, arms) | Call::RoutingNode(from, arms) => {
-                    std::iter::once(from).chain(arms.iter().filter_map(|(_, to)| to.as_ref())).collect()
+                    (Some(from), arms.iter().map(|(_, to)| to.as_ref()).collect())
                 }
-                Call::OnError(node, fallback) => vec![node, fallback],
-                Call::Node(_) | Call::ParallelNode(_) | Call::Group(..) => Vec::new(),
+                Call::OnError(node, fallback) => (Some(node), vec![Some(fallback)]),
+                Call::Node(_) | Call::ParallelNode(_) | Call::Group(..) => continue,
             };
-            if names.into_iter().any(is_member) {
-                broken.push("EdgeOfBranch");
+            let from_place = from.map_or(Some(None), place);
+            for to in targets {
+                // END is outside of all branches.
+                let to_place = to.map_or(Some(None), place);
+                if matches!((from_place, to_place), (Some(from), Some(to)) if from != to) {
+                    broken.push("EdgeOfBranch");
+                }
             }
-            if let Call::OnError(node, fallback) = call {
-                if self.find(node).is_some_and(|step| matches!(self.steps[step], Call::Group(..))) {
-                    broken.push("OptionsOfGroup");
-                }
-                if node == fallback {
-                    broken.push("OwnFallback");
-                }
+            if let Call::OnError(node, fallback) = call
+                && node == fallback
+            {
+                broken.push("OwnFallback");
             }
         }
         self.broken.extend(broken.into_iter().map(str::to_owned));
     }
 
-    /// The steps that may run after a step.
-    fn next(&self, step: usize) -> Vec<usize> {
-        let mut next: Vec<_> = self.targets(step).into_iter().flatten().filter_map(|name| self.find(name)).collect();
-        let mut fallbacks = self.calls.iter().filter_map(|call| match call {
-            Call::OnError(node, fallback) if self.find(node) == Some(step) => self.find(fallback),
-            _ => None,
-        });
-        // The last options of a node replace the earlier ones.
-        next.extend(fallbacks.next_back());
-        next
+    /// The targets of a step on its path; `None` is its end. In a branch, a step without edges leads to the next one.
+    fn targets_on_path(&self, step: usize, place: Option<(usize, usize)>) -> Vec<Option<usize>> {
+        let Some((group, branch)) = place.filter(|_| self.outgoing(step).is_empty()) else {
+            return self.targets(step).into_iter().map(|to| to.and_then(|to| self.find(to))).collect();
+        };
+        let Call::Group(_, branches) = self.steps[group] else { return Vec::new() };
+        let listed: Vec<_> = branches[branch].iter().filter_map(|name| self.find(name)).collect();
+        let next = listed.iter().position(|member| *member == step).and_then(|position| listed.get(position + 1));
+        vec![next.copied()]
     }
 
     fn paths(&mut self) {
-        let members = self.all_members();
+        let places = self.places();
+        let mut paths: Vec<(Vec<usize>, Option<(usize, usize)>)> = Vec::new();
         let entries = self.calls.iter().filter_map(|call| match call {
             Call::Entry(Some(name)) => self.find(name),
             _ => None,
         });
-        let reached = closure(entries.collect(), |step| self.next(step));
-        for step in (0..self.steps.len()).filter(|step| !members.contains(step)) {
-            let following = closure(vec![step], |step| self.next(step));
-            let ends = following.iter().any(|step| self.targets(*step).contains(&None));
-            self.broken_if("NoOutgoingEdge", self.targets(step).is_empty());
-            self.broken_if("Unreachable", !reached.contains(&step));
-            self.broken_if("EndlessLoop", !ends);
+        paths.push((entries.collect(), None));
+        for (group, step) in self.steps.iter().enumerate() {
+            let Call::Group(_, branches) = step else { continue };
+            for (branch, listed) in branches.iter().enumerate() {
+                let first = listed.iter().find_map(|name| self.find(name));
+                paths.push((first.into_iter().collect(), Some((group, branch))));
+            }
+        }
+        for (entries, place) in paths {
+            let targets = |step: usize| self.targets_on_path(step, place);
+            let next = |step: usize| {
+                let next = targets(step).into_iter().flatten().chain(self.fallback(step));
+                next.filter(|next| places[*next] == place).collect::<Vec<_>>()
+            };
+            let reached = closure(entries, next);
+            let mut broken = Vec::new();
+            for step in (0..self.steps.len()).filter(|step| places[*step] == place) {
+                let following = closure(vec![step], next);
+                let ends = following.iter().any(|step| targets(*step).contains(&None));
+                broken.extend(targets(step).is_empty().then_some("NoOutgoingEdge"));
+                broken.extend((!reached.contains(&step)).then_some("Unreachable"));
+                broken.extend((!ends).then_some("EndlessLoop"));
+            }
+            self.broken.extend(broken.into_iter().map(str::to_owned));
         }
     }
 }

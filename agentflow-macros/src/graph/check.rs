@@ -9,7 +9,7 @@ use proc_macro2::TokenStream;
 
 use super::{
     model::{Edge, Model, Step, Work},
-    topology::{Next, StepEdges, Topology, Violation},
+    topology::{Next, StepEdges, StepId, Violation, violations_of_path},
 };
 use crate::errors::Errors;
 
@@ -79,6 +79,8 @@ fn second_outgoing_edge(model: &Model<'_>, errors: &mut Errors) {
                     &decision.keyword,
                     format!("`{from}` has a decision already; put these arms into that one"),
                 ),
+                // Only a step without another edge has this one.
+                (Edge::Join, _) | (_, Edge::Join) => {}
                 (Edge::Routed { .. }, Edge::Direct { at, .. }) => {
                     errors.spanning(at, format!("`{from}` has a decision already; make this an arm of it"));
                 }
@@ -87,25 +89,39 @@ fn second_outgoing_edge(model: &Model<'_>, errors: &mut Errors) {
     }
 }
 
-/// Returns the mistakes in the graph's shape.
+/// Returns the mistakes in the shape of the graph and of its branches.
 fn shape(model: &Model<'_>) -> Vec<Mistake> {
     let Some(entry) = model.entry else { return Vec::new() };
-    let topology = Topology { entry, steps: model.steps.iter().map(edges_of).collect() };
-    let entry = model.step(entry).text();
+    let ids = (0..model.steps.len()).map(StepId::new);
+    let main = ids.filter(|step| model.step(*step).place.is_none()).collect();
+    let mut mistakes = shape_of_path(model, entry, main, "END");
+    for step in &model.steps {
+        let Work::Group { branches, .. } = &step.work else { continue };
+        for branch in branches {
+            let Some(first) = branch.first() else { continue };
+            mistakes.extend(shape_of_path(model, *first, branch.clone(), "JOIN"));
+        }
+    }
+    mistakes
+}
+
+/// Returns the mistakes in the shape of one path, which ends at `end`.
+fn shape_of_path(model: &Model<'_>, entry: StepId, path: Vec<StepId>, end: &str) -> Vec<Mistake> {
+    let first = model.step(entry).text();
     let mistake = |violation| match violation {
         Violation::NoOutgoingEdge(step) => no_outgoing_edge(model.step(step)),
-        Violation::Unreachable(step) => unreachable(model.step(step), &entry),
+        Violation::Unreachable(step) => unreachable(model.step(step), &first),
         Violation::EndlessLoop(steps) => {
             let steps: Vec<_> = steps.into_iter().map(|step| model.step(step)).collect();
-            endless_loop(&steps)
+            endless_loop(&steps, end)
         }
     };
-    topology.violations().into_iter().map(mistake).collect()
+    violations_of_path(entry, &path, |step| edges_of(model.step(step))).into_iter().map(mistake).collect()
 }
 
 fn edges_of(step: &Step<'_>) -> StepEdges {
     let next = step.edges.iter().flat_map(Edge::targets).copied().collect();
-    StepEdges { is_in_group: step.group.is_some(), next, on_error: step.on_error }
+    StepEdges { next, on_error: step.on_error }
 }
 
 fn no_outgoing_edge(step: &Step<'_>) -> Mistake {
@@ -125,14 +141,14 @@ fn unreachable(step: &Step<'_>, entry: &str) -> Mistake {
     (step.written(), text)
 }
 
-fn endless_loop(steps: &[&Step<'_>]) -> Mistake {
+fn endless_loop(steps: &[&Step<'_>], end: &str) -> Mistake {
     let names: Vec<_> = steps.iter().map(|step| format!("`{}`", step.text())).collect();
     let (subject, pronoun) = match &names[..] {
         [name] => (format!("node {name} loops"), "it"),
         names => (format!("nodes {} loop", names.join(", ")), "them"),
     };
     let first = steps.first().map(|step| step.written()).unwrap_or_default();
-    (first, format!("{subject} forever: no path leads from {pronoun} to `END`"))
+    (first, format!("{subject} forever: no path leads from {pronoun} to `{end}`"))
 }
 
 fn text_of(model: &Model<'_>, target: Next) -> String {

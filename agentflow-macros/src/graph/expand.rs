@@ -9,9 +9,9 @@ use syn::spanned::Spanned;
 
 use super::{
     hints::editor_hints,
-    model::{Edge, Model, Step, Work},
-    syntax::{Arm, Binding, Decision, Graph, Reference, Setting, Source},
-    topology::Next,
+    model::{Edge, Model, Work},
+    syntax::{Arm, Binding, Branches, BranchesKind, Decision, Graph, Reference, Setting, Source, Stage},
+    topology::{Next, StepId},
 };
 use crate::{errors::Errors, printing::parenthesized};
 
@@ -21,7 +21,7 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     let finish = if has_errors { quote!(poisoned) } else { quote!(compiled) };
     let errors = errors.into_tokens();
     let hints = editor_hints(graph);
-    let builder = builder(graph, model, has_errors, &errors);
+    let builder = Builder { graph, model, has_errors, is_parallel: false }.statements(&errors);
     let settings = graph.compile.iter().filter(|setting| !is_of_builder(setting));
     let settings = settings.map(|setting| option(setting, has_errors));
     // A closure that is missing has no type that rustc could infer.
@@ -57,34 +57,29 @@ fn builder_ident() -> Ident {
     Ident::new("__g", Span::mixed_site())
 }
 
-/// Returns the statements that fill the builder. The caller compiles it.
-fn builder(graph: &Graph, model: &Model<'_>, has_errors: bool, after_names: &TokenStream) -> TokenStream {
-    let names = names(graph, model, has_errors);
-    let g = builder_ident();
-    let mistakes = mistakes(graph, model);
-    let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
-        _ if graph.is_inner => quote!(#g.__inside()),
-        (Some(state), _) => empty(state),
-        (None, false) => quote!(__af::StateGraph::<_, _>::new()),
-        // Without nodes rustc has nothing to infer the state from.
-        (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
-    };
-    let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
-    let steps = model.steps.iter().map(|step| expand_step(graph, model, step, has_errors));
-    let entry = model.entry.map(|entry| {
-        let entry = Literal::string(&model.step(entry).name);
-        quote!(#g.set_entry_point(#entry);)
-    });
-    quote_spanned! {Span::mixed_site()=>
-        #names
-        #after_names
-        #mistakes
-        #[allow(unused_mut)]
-        let mut #g = #new;
-        #name
-        #(#steps)*
-        #entry
-    }
+/// The variables of a step: the placed node, and the type of its input.
+fn node_ident(step: StepId) -> Ident {
+    Ident::new(&format!("__n{}", step.index()), Span::mixed_site())
+}
+
+fn takes_ident(step: StepId) -> Ident {
+    Ident::new(&format!("__t{}", step.index()), Span::mixed_site())
+}
+
+/// Returns the type of a step's input as an expression at the tokens that the step is reported at.
+fn takes(step: StepId, span: Span) -> TokenStream {
+    let variable = takes_ident(step);
+    let borrowed = parenthesized(span, quote!(&#variable));
+    quote_spanned!(span=> *#borrowed)
+}
+
+/// Writes the statements that fill a builder.
+struct Builder<'a> {
+    graph: &'a Graph,
+    model: &'a Model<'a>,
+    has_errors: bool,
+    /// True for a graph written inside another one that runs in a branch, where all nodes read the state.
+    is_parallel: bool,
 }
 
 /// Returns the call that makes an empty graph with this state. rustc reports a type that is not a state at the span
@@ -95,6 +90,316 @@ fn empty(state: &TokenStream) -> TokenStream {
     let close = quote_spanned!(span=> >);
     let arguments = parenthesized(span, TokenStream::new());
     quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
+}
+
+impl Builder<'_> {
+    /// Returns the statements that fill the builder. The caller compiles it.
+    fn statements(&self, after_names: &TokenStream) -> TokenStream {
+        let Self { graph, model, has_errors, is_parallel } = *self;
+        let names = names(graph, model, has_errors);
+        let g = builder_ident();
+        let mistakes = mistakes(graph, model);
+        let new = match (&graph.state, model.steps.is_empty() && graph.mentions.is_empty()) {
+            _ if is_parallel => quote!(#g.__inside_branch()),
+            _ if graph.is_inner => quote!(#g.__inside()),
+            (Some(state), _) => empty(state),
+            (None, false) => quote!(__af::StateGraph::<_, _>::new()),
+            // Without nodes rustc has nothing to infer the state from.
+            (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
+        };
+        let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
+        let ids = || (0..model.steps.len()).map(StepId::new);
+        // All nodes are put in their places first, so that every edge knows the input of the node that it leads to.
+        let places = ids().map(|step| self.place(step));
+        let edges = ids().map(|step| self.plain_edges(step));
+        let steps = ids().map(|step| self.step(step));
+        let entry = model.entry.map(|entry| {
+            let stage = model.start.map(Stage::to_token_stream);
+            let plain = self.plain(entry, stage.as_ref());
+            let entry = Literal::string(&model.step(entry).name);
+            quote!(#plain #g.set_entry_point(#entry);)
+        });
+        quote_spanned! {Span::mixed_site()=>
+            #names
+            #after_names
+            #mistakes
+            #[allow(unused_mut)]
+            let mut #g = #new;
+            #name
+            #(#places)*
+            #(#edges)*
+            #(#steps)*
+            #entry
+        }
+    }
+
+    fn binding(&self, step: StepId) -> Option<&Binding> {
+        match self.model.step(step).work {
+            Work::Node { binding: Some(binding), .. } => Some(&self.graph.bindings[binding]),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the step reads the state in a branch.
+    fn is_in_branch(&self, step: StepId) -> bool {
+        self.is_parallel || self.model.step(step).place.is_some()
+    }
+
+    /// Returns the statement that puts a node in its place, either by its type or with its value.
+    fn place(&self, step: StepId) -> TokenStream {
+        let Work::Node { first_mention: reference, binding } = &self.model.step(step).work else {
+            return TokenStream::new();
+        };
+        let g = builder_ident();
+        let (node, takes) = (node_ident(step), takes_ident(step));
+        // rustc reports a node that does not fit at this token.
+        let fit = Ident::new("_", reference.name.span());
+        let placed = match self.binding(step).map(|binding| &binding.source) {
+            // rustc reports a value that is not a node at the argument for its type, which has the value's span.
+            Some(Source::Value(value)) => {
+                let place = if self.is_in_branch(step) { quote!(__place_parallel) } else { quote!(__place_value) };
+                let of_value = Ident::new("_", value.span());
+                quote!(#g.#place::<#fit, #fit, #of_value>(#value))
+            }
+            Some(Source::Graph(inner)) => {
+                let is_parallel = self.is_in_branch(step);
+                let empty = Model::default();
+                let model = binding.and_then(|binding| self.model.inner.get(&binding)).unwrap_or(&empty);
+                let statements = Builder { graph: inner, model, is_parallel, ..*self }.statements(&TokenStream::new());
+                let function = if is_parallel { quote!(parallel_subgraph) } else { quote!(subgraph) };
+                quote!(__af::#function({ #statements #g }))
+            }
+            Some(Source::Handle(_)) | None => quote!(#g.__place::<(#reference), #fit, #fit, #fit>()),
+        };
+        // Where the graph has mistakes, edges may be missing that use these.
+        quote! {
+            #[allow(unused_variables)]
+            let (#node, #takes) = #placed;
+        }
+    }
+
+    /// Returns the checks of an edge that carries no value to the step. They are reported at the tokens, or at the step.
+    fn plain(&self, to: StepId, at: Option<&TokenStream>) -> TokenStream {
+        let checks = self.model.takers(to).into_iter().map(|taker| {
+            let step = self.model.step(taker);
+            let span = match at {
+                Some(at) if taker == to => at.span(),
+                _ => step.written().span(),
+            };
+            let takes = takes(taker, span);
+            quote!(__af::plain(#takes);)
+        });
+        quote!(#(#checks)*)
+    }
+
+    /// Returns the checks of the step's edges that carry no value.
+    fn plain_edges(&self, step: StepId) -> TokenStream {
+        let declared = self.model.step(step);
+        let mut checks = TokenStream::new();
+        for edge in &declared.edges {
+            match edge {
+                Edge::Direct { to: Next::Step(to), at } => checks.extend(self.plain(*to, Some(&at.to_token_stream()))),
+                Edge::Direct { to: Next::End, .. } | Edge::Join => {}
+                Edge::Routed { decision, targets } => {
+                    for (arm, target) in decision.arms.iter().zip(targets) {
+                        let (Next::Step(to), Some(stage)) = (target, arm.chain.stages.first()) else { continue };
+                        if arm.chain.carried.is_none() {
+                            checks.extend(self.plain(*to, Some(&stage.to_token_stream())));
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(fallback) = declared.on_error {
+            let written = match &declared.work {
+                Work::Group { written, .. } => written.on_error.as_ref(),
+                Work::Node { .. } => self.binding(step).and_then(|binding| binding.on_error.as_ref()),
+            };
+            checks.extend(self.plain(fallback, written.map(Reference::to_token_stream).as_ref()));
+        }
+        checks
+    }
+
+    /// Returns the calls that add a step, its options and its decision.
+    fn step(&self, id: StepId) -> TokenStream {
+        let Self { model, has_errors, .. } = *self;
+        let g = builder_ident();
+        let step = model.step(id);
+        let name = Literal::string(&step.name);
+        let edges = step.edges.iter().map(|edge| match edge {
+            Edge::Direct { to, .. } => {
+                let to = match to {
+                    Next::Step(to) => Literal::string(&model.step(*to).name).to_token_stream(),
+                    Next::End if step.place.is_some() => quote!(__af::JOIN),
+                    Next::End => quote!(__af::END),
+                };
+                quote!(#g.add_edge(#name, #to);)
+            }
+            Edge::Join => quote!(#g.add_edge(#name, __af::JOIN);),
+            // A node that returns its route is added together with the decision.
+            Edge::Routed { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
+            Edge::Routed { decision, targets } => {
+                let router = self.router(decision, targets, &[]);
+                let arms = self.arms(decision, targets);
+                quote!(#g.__route(#name, #router, &[#(#arms),*]);)
+            }
+        });
+        let on_error = step.on_error.map(|step| {
+            let step = Literal::string(&model.step(step).name);
+            quote!(.on_error(#step))
+        });
+        let settings: Vec<_> = match &step.work {
+            Work::Node { .. } => self
+                .binding(id)
+                .iter()
+                .flat_map(|binding| &binding.options)
+                .map(|set| option(set, has_errors))
+                .collect(),
+            Work::Group { written, .. } => {
+                written.options.iter().filter(|set| is_of_group(set)).map(|set| option(set, has_errors)).collect()
+            }
+        };
+        let options = (!settings.is_empty() || on_error.is_some())
+            .then(|| quote!(#g.set_node_options(#name, __af::NodeOptions::new() #(#settings)* #on_error);));
+        let added = match &step.work {
+            Work::Group { written, branches } => self.add_group(&name, written, branches),
+            Work::Node { .. } => self.add_node(id),
+        };
+        quote!(#added #options #(#edges)*)
+    }
+
+    fn add_group(&self, name: &Literal, written: &Branches, branches: &[Vec<StepId>]) -> TokenStream {
+        let Self { model, has_errors, .. } = *self;
+        let g = builder_ident();
+        let lists = branches.iter().map(|branch| {
+            let members = branch.iter().map(|member| Literal::string(&model.step(*member).name));
+            quote!(&[#(#members),*])
+        });
+        let (keyword, items) = match &written.kind {
+            BranchesKind::All => return quote!(#g.__group(#name, &[#(#lists),*]);),
+            BranchesKind::Any => return quote!(#g.__any(#name, &[#(#lists),*]);),
+            BranchesKind::Each { keyword, items } => (keyword, items),
+        };
+        let takers = branches.first().and_then(|branch| branch.first()).map(|first| model.takers(*first));
+        let takers = takers.unwrap_or_default();
+        let Some((first, others)) = takers.split_first() else {
+            // The branch begins with an `each`, which has items of its own.
+            let span = branches
+                .first()
+                .and_then(|branch| branch.first())
+                .map_or_else(Span::call_site, |first| model.step(*first).written().span());
+            let text = "an item of `each` goes to a node: begin the branch with a node that has an `input`";
+            let error = syn::Error::new(span, text).into_compile_error();
+            return if has_errors { TokenStream::new() } else { error };
+        };
+        let first = takes(*first, keyword.span());
+        let same = others.iter().map(|other| {
+            let other = takes(*other, model.step(*other).written().span());
+            quote!(__af::same(#first, #other);)
+        });
+        let (state, limit) = (Ident::new("__state", Span::mixed_site()), Ident::new("__limit", Span::mixed_site()));
+        // rustc reports a function of another state at the span of the argument.
+        let borrowed = parenthesized(items.span(), quote!(&#state));
+        let argument = quote_spanned!(items.span()=> *#borrowed);
+        let [function, argument] = [items.clone(), argument].map(|tokens| parenthesized(items.span(), tokens));
+        let settings = written.options.iter().filter(|set| !is_of_group(set)).map(|set| option(set, has_errors));
+        quote! {
+            #(#same)*
+            #[allow(clippy::redundant_closure_call)]
+            #g.__each(
+                #name,
+                #first,
+                move |#state: &_, #limit| __af::items(#first, #function #argument, #limit),
+                __af::EachOptions::new() #(#settings)*,
+                #(#lists),*
+            );
+        }
+    }
+
+    /// Returns the call that adds a node, with the decision on its route if there is one.
+    fn add_node(&self, id: StepId) -> TokenStream {
+        let g = builder_ident();
+        let step = self.model.step(id);
+        let name = Literal::string(&step.name);
+        let node = node_ident(id);
+        let Work::Node { first_mention: reference, .. } = &step.work else { return TokenStream::new() };
+        // If the node's route does not fit its outgoing edge, rustc reports it at this token.
+        let fit = Ident::new("_", reference.name.span());
+        let is_in_branch = self.is_in_branch(id);
+        if let (Some(Binding { source: Source::Graph(_), .. }), true) = (self.binding(id), is_in_branch) {
+            return quote!(#g.__parallel_graph(#name, #node););
+        }
+        let is_value = matches!(self.binding(id), Some(Binding { source: Source::Value(_), .. }));
+        let returned = step.edges.iter().find_map(|edge| match edge {
+            Edge::Routed { decision, targets } if decision.router.is_none() => Some((decision, targets)),
+            _ => None,
+        });
+        let Some((decision, targets)) = returned else {
+            return match (is_value, is_in_branch) {
+                (true, _) => quote!(#g.__value::<#fit>(#name, #node);),
+                (false, true) => quote!(#g.__branch::<#fit, _, #fit>(#name, #node);),
+                (false, false) => quote!(#g.__node::<#fit, _, #fit>(#name, #node);),
+            };
+        };
+        let add = match (is_value, is_in_branch) {
+            (true, _) => quote!(__deciding_value::<#fit, _>),
+            (false, true) => quote!(__deciding_branch::<#fit, _, _, #fit>),
+            (false, false) => quote!(__deciding::<#fit, _, _, #fit>),
+        };
+        let route = Ident::new("__returned", Span::mixed_site());
+        let router = self.router(decision, targets, &[route]);
+        let arms = self.arms(decision, targets);
+        quote!(#g.#add(#name, #node, #router, &[#(#arms),*]);)
+    }
+
+    /// Returns the router closure: a plain `match` whose arms return the indexes of the outgoing edges. An arm that carries a
+    /// value puts it into the slot.
+    fn router(&self, decision: &Decision, targets: &[Next], returned: &[Ident]) -> TokenStream {
+        router(decision, returned, |index, arm| {
+            let (Some(value), Some(Next::Step(to))) = (&arm.chain.carried, targets.get(index)) else { return None };
+            let takers = self.model.takers(*to);
+            let (first, others) = takers.split_first()?;
+            let span = arm.chain.stages.first().map_or_else(Span::call_site, |stage| stage.to_token_stream().span());
+            let first = takes(*first, span);
+            let same = others.iter().map(|other| {
+                let other = takes(*other, span);
+                quote!(__af::same(#first, #other);)
+            });
+            let slot = slot_ident();
+            let index = Literal::usize_suffixed(index);
+            let value = value.stream();
+            Some(quote!({ #(#same)* __af::carry(#first, #value, #index, #slot) }))
+        })
+    }
+
+    /// Returns the arms' patterns and targets in the runtime's form.
+    fn arms(&self, decision: &Decision, targets: &[Next]) -> Vec<TokenStream> {
+        let arm = |(arm, target): (&Arm, &Next)| {
+            let label = Literal::string(&pattern_text(&arm.pattern));
+            let none = quote!(::core::option::Option::None);
+            let (name, taker) = match target {
+                Next::Step(step) => {
+                    let name = Literal::string(&self.model.step(*step).name);
+                    (quote!(::core::option::Option::Some(#name)), self.model.takers(*step).first().copied())
+                }
+                Next::End => (none.clone(), None),
+            };
+            let carries = match (&arm.chain.carried, taker) {
+                (Some(_), Some(taker)) => {
+                    let takes = takes_ident(taker);
+                    quote!(#takes.carried())
+                }
+                _ => none,
+            };
+            quote!((#label, #name, #carries))
+        };
+        decision.arms.iter().zip(targets).map(arm).collect()
+    }
+}
+
+/// Returns whether the option belongs to every group, and not to `each` alone.
+fn is_of_group(setting: &Setting) -> bool {
+    setting.key == "label"
 }
 
 /// Returns all names of the graph: its bindings and its mentions.
@@ -128,22 +433,6 @@ fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenS
             quote!(#allow enum #name {} { #names })
         }
         Source::Value(_) | Source::Graph(_) => quote!(#allow enum #name {}),
-    }
-}
-
-/// Returns the expression that makes a bound node, or `None` if its type suffices. The expression has the user's
-/// tokens, so that rustc reports there a value that is not a node.
-fn value(graph: &Graph, model: &Model<'_>, binding: usize, has_errors: bool) -> Option<TokenStream> {
-    match &graph.bindings[binding].source {
-        Source::Handle(_) => None,
-        Source::Value(value) => Some(value.clone()),
-        Source::Graph(inner) => {
-            let empty = Model::default();
-            let model = model.inner.get(&binding).unwrap_or(&empty);
-            let builder = builder(inner, model, has_errors, &TokenStream::new());
-            let g = builder_ident();
-            Some(quote!({ #builder __af::subgraph(#g) }))
-        }
     }
 }
 
@@ -189,103 +478,25 @@ fn mistakes(graph: &Graph, model: &Model<'_>) -> Option<TokenStream> {
 /// it is also the name of a function.
 fn mention(graph: &Graph, reference: &Reference) -> TokenStream {
     let root = &graph.root;
-    if reference.is_start() || reference.is_end() {
+    if reference.is_keyword() {
         let keyword = &reference.name;
         return quote!(let _: (#root::#keyword););
     }
     quote!(let _: (#reference);)
 }
 
-/// Returns the calls that add a step, its options and its edges.
-fn expand_step(graph: &Graph, model: &Model<'_>, step: &Step<'_>, has_errors: bool) -> TokenStream {
-    let g = builder_ident();
-    let name = Literal::string(&step.name);
-    let edges = step.edges.iter().map(|edge| match edge {
-        Edge::Direct { to, .. } => {
-            let to = match to {
-                Next::Step(to) => Literal::string(&model.step(*to).name).to_token_stream(),
-                Next::End => quote!(__af::END),
-            };
-            quote!(#g.add_edge(#name, #to);)
-        }
-        // A node that returns its route is added together with the decision.
-        Edge::Routed { decision: Decision { router: None, .. }, .. } => TokenStream::new(),
-        Edge::Routed { decision, targets } => {
-            let router = router(decision, &[]);
-            let arms = arms(model, decision, targets);
-            quote!(#g.__route(#name, #router, &[#(#arms),*]);)
-        }
-    });
-    let (added, options) = match &step.work {
-        Work::Group { branches, .. } => {
-            let branches = branches.iter().map(|branch| {
-                let members = branch.iter().map(|member| Literal::string(&model.step(*member).name));
-                quote!(&[#(#members),*])
-            });
-            (quote!(#g.__group(#name, &[#(#branches),*]);), None)
-        }
-        Work::Node { first_mention, binding } => {
-            let options = binding.and_then(|binding| node_options(model, step, &graph.bindings[binding], has_errors));
-            let value = binding.and_then(|binding| value(graph, model, binding, has_errors));
-            (add_node(model, step, first_mention, value.as_ref(), has_errors), options)
-        }
-    };
-    quote!(#added #options #(#edges)*)
+fn slot_ident() -> Ident {
+    Ident::new("__slot", Span::mixed_site())
 }
 
-/// Returns the call that adds a node, either by its type or with its value.
-fn add_node(
-    model: &Model<'_>,
-    step: &Step<'_>,
-    reference: &Reference,
-    value: Option<&TokenStream>,
-    has_errors: bool,
+/// Returns the router closure: a plain `match` whose arms return the indexes of the outgoing edges. `carry` returns the
+/// expression of an arm that carries a value.
+pub(super) fn router(
+    decision: &Decision,
+    returned: &[Ident],
+    carry: impl Fn(usize, &Arm) -> Option<TokenStream>,
 ) -> TokenStream {
-    let g = builder_ident();
-    let name = Literal::string(&step.name);
-    // If the node's route does not fit its outgoing edge, rustc reports it at this token.
-    let fit = Ident::new("_", reference.name.span());
-    let returned = step.edges.iter().find_map(|edge| match edge {
-        Edge::Routed { decision, targets } if decision.router.is_none() => Some((decision, targets)),
-        _ => None,
-    });
-    let call = match (returned, step.group, value) {
-        (Some((decision, targets)), _, value) => {
-            let route = Ident::new("__returned", Span::mixed_site());
-            let router = router(decision, &[route]);
-            let arms = arms(model, decision, targets);
-            if let Some(value) = value {
-                quote!(__deciding_value::<#fit, _>(#name, #value, #router, &[#(#arms),*]))
-            } else {
-                quote!(__deciding::<(#reference), #fit, _>(#name, #router, &[#(#arms),*]))
-            }
-        }
-        // After a mistake an inner graph, which cannot run in a group, may come this far. It is already reported.
-        (None, Some(_), Some(value)) if !has_errors => quote!(add_parallel_node(#name, #value)),
-        (None, Some(_), None) => quote!(__branch::<(#reference), #fit, #fit>(#name)),
-        (None, _, Some(value)) => quote!(add_node(#name, #value)),
-        (None, None, None) => quote!(__node::<(#reference), #fit>(#name)),
-    };
-    quote!(#g.#call;)
-}
-
-fn node_options(model: &Model<'_>, step: &Step<'_>, binding: &Binding, has_errors: bool) -> Option<TokenStream> {
-    if binding.options.is_empty() && step.on_error.is_none() {
-        return None;
-    }
-    let g = builder_ident();
-    let name = Literal::string(&step.name);
-    let settings = binding.options.iter().map(|setting| option(setting, has_errors));
-    let on_error = step.on_error.map(|step| {
-        let step = Literal::string(&model.step(step).name);
-        quote!(.on_error(#step))
-    });
-    Some(quote!(#g.set_node_options(#name, __af::NodeOptions::new() #(#settings)* #on_error);))
-}
-
-/// Returns the router closure: a plain `match` whose arms return the indexes of the outgoing edges.
-pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
-    let state = Ident::new("__state", Span::mixed_site());
+    let (state, slot) = (Ident::new("__state", Span::mixed_site()), slot_ident());
     // rustc reports patterns that are not exhaustive at the span from the call's first to its last token.
     let at = |span: Span, function: TokenStream, argument: TokenStream| {
         let [function, argument] = [function, argument].map(|tokens| parenthesized(span, tokens));
@@ -302,9 +513,11 @@ pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
     };
     // The parser has already reported an arm without a pattern.
     let arms = decision.arms.iter().enumerate().filter(|(_, arm)| !arm.pattern.is_empty());
-    let arms = arms.map(|(index, Arm { pattern, chain })| {
-        let index = parenthesized(chain.end().unwrap_or_else(Span::call_site), Literal::usize_suffixed(index));
-        quote!(#pattern => #index,)
+    let arms = arms.map(|(index, arm)| {
+        let pattern = &arm.pattern;
+        let chosen = carry(index, arm).unwrap_or_else(|| Literal::usize_suffixed(index).to_token_stream());
+        let chosen = parenthesized(arm.chain.end().unwrap_or_else(Span::call_site), chosen);
+        quote!(#pattern => #chosen,)
     });
     // rustc's suggestion inserts missing arms at this span.
     let mut arms = Group::new(Delimiter::Brace, quote!(#(#arms)*));
@@ -319,23 +532,7 @@ pub(super) fn router(decision: &Decision, returned: &[Ident]) -> TokenStream {
             clippy::single_match_else,
         )]
     };
-    quote!(#allow move |#state: &_ #(, #returned)*| #keyword #scrutinee #arms)
-}
-
-/// Returns the arms' patterns and targets in the runtime's form.
-fn arms(model: &Model<'_>, decision: &Decision, targets: &[Next]) -> Vec<TokenStream> {
-    let arm = |(arm, target): (&Arm, &Next)| {
-        let label = Literal::string(&pattern_text(&arm.pattern));
-        let target = match target {
-            Next::Step(step) => {
-                let name = Literal::string(&model.step(*step).name);
-                quote!(::core::option::Option::Some(#name))
-            }
-            Next::End => quote!(::core::option::Option::None),
-        };
-        quote!((#label, #target))
-    };
-    decision.arms.iter().zip(targets).map(arm).collect()
+    quote!(#allow move |#state: &_ #(, #returned)*, #slot: &_| #keyword #scrutinee #arms)
 }
 
 /// Returns the pattern as text, without the spaces that printing puts around each token (`Step::Tools`).

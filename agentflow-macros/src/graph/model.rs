@@ -6,7 +6,7 @@ use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
 
 use super::{
-    syntax::{Binding, Branches, Chain, Decision, Graph, Reference, Source, Stage},
+    syntax::{Binding, Branches, BranchesKind, Chain, Decision, Graph, Reference, Setting, Source, Stage},
     topology::{Next, StepId},
 };
 use crate::errors::Errors;
@@ -15,6 +15,8 @@ use crate::errors::Errors;
 pub(crate) struct Model<'a> {
     pub(crate) steps: Vec<Step<'a>>,
     pub(crate) entry: Option<StepId>,
+    /// The stage that `START` leads to, if it is written.
+    pub(crate) start: Option<&'a Stage>,
     /// The models of the graphs that are written inside this one, by their binding.
     pub(crate) inner: BTreeMap<usize, Model<'a>>,
     /// Mistakes that a misspelt name may have caused, with their tokens. rustc reports them only if all names in the
@@ -30,8 +32,15 @@ pub(crate) struct Step<'a> {
     /// The outgoing edges; more than one is a mistake.
     pub(crate) edges: Vec<Edge<'a>>,
     pub(crate) on_error: Option<StepId>,
-    /// The group that contains the step.
-    pub(crate) group: Option<StepId>,
+    /// The branch that contains the step.
+    pub(crate) place: Option<Place>,
+}
+
+/// A branch of a group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) group: StepId,
+    pub(crate) branch: usize,
 }
 
 pub(crate) enum Work<'a> {
@@ -43,6 +52,7 @@ pub(crate) enum Work<'a> {
     },
     Group {
         written: &'a Branches,
+        /// The steps of each branch, with its first step in front.
         branches: Vec<Vec<StepId>>,
     },
 }
@@ -58,6 +68,8 @@ pub(crate) enum Edge<'a> {
         decision: &'a Decision,
         targets: Vec<Next>,
     },
+    /// The end of a branch, which is not written.
+    Join,
 }
 
 impl Edge<'_> {
@@ -65,6 +77,7 @@ impl Edge<'_> {
         match self {
             Self::Direct { to, .. } => std::slice::from_ref(to),
             Self::Routed { targets, .. } => targets,
+            Self::Join => &[Next::End],
         }
     }
 }
@@ -92,6 +105,18 @@ impl<'a> Model<'a> {
         &self.steps[id.index()]
     }
 
+    /// Returns the nodes that receive the value of an edge to this step: the node itself, or the first nodes of a group. The
+    /// branch of an `each` receives the items instead.
+    pub(crate) fn takers(&self, step: StepId) -> Vec<StepId> {
+        match &self.step(step).work {
+            Work::Node { .. } => vec![step],
+            Work::Group { written: Branches { kind: BranchesKind::Each { .. }, .. }, .. } => Vec::new(),
+            Work::Group { branches, .. } => {
+                branches.iter().filter_map(|branch| branch.first()).flat_map(|first| self.takers(*first)).collect()
+            }
+        }
+    }
+
     /// Returns true if a node of this binding is in the graph.
     pub(crate) fn is_added(&self, index: usize) -> bool {
         self.steps.iter().any(|step| matches!(step.work, Work::Node { binding: Some(binding), .. } if binding == index))
@@ -115,6 +140,7 @@ impl<'a> Model<'a> {
             builder.statement(chain);
         }
         builder.fallbacks();
+        builder.joins();
         builder.entry();
         builder.report_unused();
         let mut model = builder.model;
@@ -141,8 +167,7 @@ impl<'a> Model<'a> {
 /// the options of its binding.
 fn reports_outer_names(graph: &Graph, around: &[&Binding], errors: &mut Errors) -> bool {
     let before = errors.count();
-    for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_start() && !mention.is_end())
-    {
+    for mention in graph.mentions.iter().filter(|mention| mention.is_plain && !mention.is_keyword()) {
         let name = &mention.name;
         let is_inside = graph.bindings.iter().any(|binding| binding.name == *name);
         if !is_inside && around.iter().any(|binding| binding.name == *name) {
@@ -158,6 +183,7 @@ fn reports_outer_names(graph: &Graph, around: &[&Binding], errors: &mut Errors) 
 enum ChainPosition {
     Statement,
     Arm,
+    Branch,
 }
 
 /// The predecessor of a stage in a chain.
@@ -173,8 +199,8 @@ struct Builder<'a, 'e> {
     graph: &'a Graph,
     bindings: HashMap<String, Bound<'a>>,
     nodes: HashMap<String, StepId>,
-    /// The stage that `START` leads to.
-    start: Option<&'a Stage>,
+    /// The branch that is being added; `None` outside of all branches.
+    place: Option<Place>,
     errors: &'e mut Errors,
 }
 
@@ -190,7 +216,7 @@ impl<'a, 'e> Builder<'a, 'e> {
         for (index, binding) in graph.bindings.iter().enumerate() {
             let ident = &binding.name;
             let name = ident.to_string();
-            if name == "START" || name == "END" {
+            if ["START", "END", "JOIN"].contains(&&*name) {
                 errors.at(ident.span(), format!("`{name}` is reserved: give the node another name"));
                 continue;
             }
@@ -204,12 +230,12 @@ impl<'a, 'e> Builder<'a, 'e> {
                 }
             }
         }
-        Self { model: Model::default(), graph, bindings, nodes: HashMap::new(), start: None, errors }
+        Self { model: Model::default(), graph, bindings, nodes: HashMap::new(), place: None, errors }
     }
 
     /// Adds a chain that is a statement of its own.
     fn statement(&mut self, chain: &'a Chain) {
-        let is_first = self.model.steps.is_empty() && self.start.is_none();
+        let is_first = self.model.steps.is_empty() && self.model.start.is_none();
         match chain.stages.first() {
             Some(Stage::Group(group)) if is_first => {
                 let text = "a graph that begins with a group needs an entry point: `START -> { .. }`";
@@ -228,25 +254,43 @@ impl<'a, 'e> Builder<'a, 'e> {
         for stage in &chain.stages {
             let is_reserved = |is: fn(&Reference) -> bool| matches!(stage, Stage::Node(reference) if is(reference));
             if matches!(before, Before::End) {
-                self.errors.spanning(stage, "nothing can follow `END`");
+                let end = if self.place.is_some() { "JOIN" } else { "END" };
+                self.errors.spanning(stage, format!("nothing can follow `{end}`"));
                 return first;
             }
             if is_reserved(Reference::is_start) {
-                if position == ChainPosition::Arm || !matches!(before, Before::Nothing) {
+                if position != ChainPosition::Statement || !matches!(before, Before::Nothing) {
                     self.errors.spanning(stage, "`START` can only begin a chain");
                     return first;
                 }
                 before = Before::Start;
                 continue;
             }
-            if position == ChainPosition::Statement
-                && matches!(before, Before::Nothing)
-                && is_reserved(Reference::is_end)
-            {
-                self.errors.spanning(stage, "a graph needs a node before `END`: `MAIN -> END`");
+            let is_end = is_reserved(Reference::is_end);
+            let is_join = is_reserved(Reference::is_join);
+            if is_end && self.place.is_some() {
+                let text = "a branch does not end the run: write `JOIN` for the end of the branch, and `END` after the group, \
+                            `A -> { B, C } -> END`";
+                self.errors.spanning(stage, text);
+                return first;
+            }
+            if is_join && self.graph.bindings.iter().any(|binding| binding.name == "JOIN") {
+                // The binding is reported.
+                return first;
+            }
+            if is_join && self.place.is_none() {
+                self.errors.spanning(stage, "`JOIN` is the end of a branch of a group: a graph ends with `END`");
+                return first;
+            }
+            if position != ChainPosition::Arm && matches!(before, Before::Nothing) && (is_end || is_join) {
+                let text = match position {
+                    ChainPosition::Branch => "a branch needs a node before `JOIN`: `{ B -> JOIN, C }`, or `{ B, C }`",
+                    _ => "a graph needs a node before `END`: `MAIN -> END`",
+                };
+                self.errors.spanning(stage, text);
                 return None;
             }
-            let target = if is_reserved(Reference::is_end) { Next::End } else { Next::Step(self.step(stage)) };
+            let target = if is_end || is_join { Next::End } else { Next::Step(self.step(stage)) };
             first.get_or_insert(target);
             self.link(&before, target, stage);
             before = match target {
@@ -274,8 +318,8 @@ impl<'a, 'e> Builder<'a, 'e> {
     fn link(&mut self, before: &Before, target: Next, stage: &'a Stage) {
         match (before, target) {
             (Before::Step(from), to) => self.model.steps[from.index()].edges.push(Edge::Direct { to, at: stage }),
-            (Before::Start, Next::Step(entry)) if self.start.is_none() => {
-                (self.start, self.model.entry) = (Some(stage), Some(entry));
+            (Before::Start, Next::Step(entry)) if self.model.start.is_none() => {
+                (self.model.start, self.model.entry) = (Some(stage), Some(entry));
             }
             (Before::Start, Next::Step(_)) => {
                 let first = self.model.entry.map(|entry| self.model.step(entry).text()).unwrap_or_default();
@@ -303,21 +347,19 @@ impl<'a, 'e> Builder<'a, 'e> {
 
     fn step(&mut self, stage: &'a Stage) -> StepId {
         match stage {
-            Stage::Node(reference) => {
-                let node = self.node(reference);
-                if self.model.step(node).group.is_some() {
-                    self.report_second_use(reference);
-                }
-                node
-            }
+            Stage::Node(reference) => self.node(reference),
             Stage::Group(group) => self.group(group),
         }
     }
 
+    /// Returns the node of this name, which it adds to the current branch if it is new.
     fn node(&mut self, reference: &'a Reference) -> StepId {
         let text = reference.text();
-        if let Some(node) = self.nodes.get(&text) {
-            return *node;
+        if let Some(node) = self.nodes.get(&text).copied() {
+            if self.model.step(node).place != self.place {
+                self.report_second_use(reference);
+            }
+            return node;
         }
         let binding = self.bindings.get_mut(&text).filter(|_| reference.is_plain).map(|binding| {
             binding.is_used = true;
@@ -330,65 +372,60 @@ impl<'a, 'e> Builder<'a, 'e> {
     }
 
     fn push(&mut self, name: String, work: Work<'a>) -> StepId {
-        self.model.steps.push(Step { name, work, edges: Vec::new(), on_error: None, group: None });
-        StepId::new(self.model.steps.len() - 1)
+        let place = self.place;
+        self.model.steps.push(Step { name, work, edges: Vec::new(), on_error: None, place });
+        let step = StepId::new(self.model.steps.len() - 1);
+        if let Some(Place { group, branch }) = place {
+            self.members(group, branch).push(step);
+        }
+        step
+    }
+
+    /// Returns the steps of a branch.
+    fn members(&mut self, group: StepId, branch: usize) -> &mut Vec<StepId> {
+        let Work::Group { branches, .. } = &mut self.model.steps[group.index()].work else {
+            unreachable!("a step in a branch names its group");
+        };
+        &mut branches[branch]
     }
 
     fn group(&mut self, written: &'a Branches) -> StepId {
-        if written.chains.is_empty() {
+        if let (BranchesKind::All | BranchesKind::Any, true) = (&written.kind, written.chains.is_empty()) {
             self.errors.spanning(&written.braces, "a group needs branches: `{ B, C }`");
         }
-        let branches: Vec<Vec<StepId>> = written.chains.iter().map(|chain| self.branch(chain)).collect();
+        if let BranchesKind::All | BranchesKind::Any = written.kind {
+            for Setting { key, .. } in written.options.iter().filter(|setting| setting.key != "label") {
+                let text = format!(
+                    "a group has the options `on_error` and `label`: `{key}` is an option of a node, \
+                     `node B = b {{ {key}: .. }};`"
+                );
+                self.errors.at(key.span(), text);
+            }
+        }
+        let branches = vec![Vec::new(); written.chains.len()];
+        let group = self.push(String::new(), Work::Group { written, branches });
+        let around = self.place;
+        for (branch, chain) in written.chains.iter().enumerate() {
+            self.place = Some(Place { group, branch });
+            self.chain(chain, ChainPosition::Branch);
+        }
+        self.place = around;
+        let Work::Group { branches, .. } = &self.model.step(group).work else { return group };
         let firsts = branches.iter().filter_map(|branch| branch.first());
         let firsts: Vec<_> = firsts.map(|step| self.model.step(*step).name.as_str()).collect();
-        let name = format!("{{{}}}", firsts.join(", "));
-        let members: Vec<_> = branches.iter().flatten().copied().collect();
-        let group = self.push(name, Work::Group { written, branches });
-        for member in members {
-            self.model.steps[member.index()].group = Some(group);
-        }
+        let prefix = match written.kind {
+            BranchesKind::All => "",
+            BranchesKind::Any => "any ",
+            BranchesKind::Each { .. } => "each ",
+        };
+        self.model.steps[group.index()].name = format!("{prefix}{{{}}}", firsts.join(", "));
         group
     }
 
-    /// Adds the steps of a branch, which run one after the other. They have no edges: the group has.
-    fn branch(&mut self, chain: &'a Chain) -> Vec<StepId> {
-        let mut steps = Vec::new();
-        for stage in &chain.stages {
-            match stage {
-                Stage::Node(reference) if reference.is_end() => {
-                    let text = "a branch does not end the run: what follows the group joins it, `A -> { B, C } -> END`";
-                    self.errors.spanning(reference, text);
-                }
-                Stage::Node(reference) if reference.is_start() => {
-                    self.errors.spanning(reference, "`START` can only begin a chain");
-                }
-                Stage::Node(reference) => {
-                    if self.nodes.contains_key(&reference.text()) {
-                        self.report_second_use(reference);
-                    }
-                    let node = self.node(reference);
-                    self.reject_inner_graph(node, reference);
-                    steps.push(node);
-                }
-                Stage::Group(group) => steps.push(self.group(group)),
-            }
-        }
-        if let Some(decision) = &chain.decision {
-            let text = "a branch cannot contain a `match`: put it after the group, or in a graph of its own, \
-                        `node NAME = app.map_state(into, back);`";
-            self.errors.spanning(&decision.keyword, text);
-        }
-        steps
-    }
-
-    /// Reports an inner graph in a branch: it mutates the state, which the branches share.
-    fn reject_inner_graph(&mut self, node: StepId, reference: &Reference) {
-        if let Work::Node { binding: Some(binding), .. } = self.model.step(node).work
-            && let Source::Graph(_) = self.graph.bindings[binding].source
-        {
-            let text = "a graph written in place shares the state and cannot run in a group; \
-                        compile it separately and map its state: `node NAME = app.map_state(into, back);`";
-            self.errors.spanning(reference, text);
+    /// Lets the steps of branches that lead nowhere lead to the join.
+    fn joins(&mut self) {
+        for step in self.model.steps.iter_mut().filter(|step| step.place.is_some() && step.edges.is_empty()) {
+            step.edges.push(Edge::Join);
         }
     }
 
@@ -397,45 +434,46 @@ impl<'a, 'e> Builder<'a, 'e> {
         self.errors.spanning(
             reference,
             format!(
-                "`{text}` runs in a group and cannot be used a second time; give this use its own name: \
+                "`{text}` is used elsewhere already, and a branch has nodes of its own; give this use its own name: \
                  `node OTHER = {text};`"
             ),
         );
     }
 
-    /// Resolves `on_error: NODE` of the bindings whose nodes are in the graph.
+    /// Resolves `on_error: NODE` of the nodes and groups that are in the graph. The fallback of a step in a branch belongs to
+    /// the branch.
     fn fallbacks(&mut self) {
-        for index in 0..self.model.steps.len() {
-            let Work::Node { binding: Some(binding), .. } = self.model.steps[index].work else {
-                continue;
+        let graph = self.graph;
+        let mut index = 0;
+        // A fallback that is named only here is a further step.
+        while index < self.model.steps.len() {
+            let step = StepId::new(index);
+            index += 1;
+            let fallback = match &self.model.step(step).work {
+                Work::Node { binding: Some(binding), .. } => &graph.bindings[*binding].on_error,
+                Work::Node { binding: None, .. } => continue,
+                Work::Group { written, .. } => &written.on_error,
             };
-            let Some(fallback) = &self.graph.bindings[binding].on_error else {
-                continue;
-            };
-            if self.model.steps[index].group.is_some() {
-                let text = "`on_error` cannot lead out of a group: put the group into a graph of its own and set `on_error` there, `node NAME = app { on_error: .. }`";
-                self.errors.spanning(fallback, text);
-            } else if fallback.is_start() || fallback.is_end() {
+            let Some(fallback) = fallback else { continue };
+            if fallback.is_keyword() {
                 self.errors.spanning(
                     fallback,
                     "`on_error` must name a node, which receives the error: `on_error: RECOVER`, and `RECOVER -> END`",
                 );
-            } else {
-                // If the node is named only here, `check` reports that it has no outgoing edge.
-                let node = self.node(fallback);
-                if node == StepId::new(index) {
-                    let name = fallback.text();
-                    let text = format!(
-                        "`{name}` cannot be its own fallback: name another node, or run it again with `retry: 3`"
-                    );
-                    self.errors.spanning(fallback, text);
-                    continue;
-                }
-                if self.model.step(node).group.is_some() {
-                    self.report_second_use(fallback);
-                }
-                self.model.steps[index].on_error = Some(node);
+                continue;
             }
+            // Outside of branches `check` reports a fallback that leads nowhere.
+            self.place = self.model.step(step).place;
+            let node = self.node(fallback);
+            self.place = None;
+            if node == step {
+                let name = fallback.text();
+                let text =
+                    format!("`{name}` cannot be its own fallback: name another node, or run it again with `retry: 3`");
+                self.errors.spanning(fallback, text);
+                continue;
+            }
+            self.model.steps[step.index()].on_error = Some(node);
         }
     }
 

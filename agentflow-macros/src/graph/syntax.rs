@@ -64,6 +64,8 @@ pub(crate) struct Setting {
 pub(crate) struct Chain {
     pub(crate) stages: Vec<Stage>,
     pub(crate) decision: Option<Decision>,
+    /// The value that an arm carries to its first stage, with its parentheses.
+    pub(crate) carried: Option<Group>,
 }
 
 impl Chain {
@@ -90,11 +92,25 @@ impl ToTokens for Stage {
     }
 }
 
-/// `{ B, C -> D }`
+/// `{ B, C -> D }`, `any { B, C }` or `each items { B }`, with its options.
 pub(crate) struct Branches {
-    /// The group's tokens.
+    pub(crate) kind: BranchesKind,
+    /// The tokens of the branches.
     pub(crate) braces: Group,
     pub(crate) chains: Vec<Chain>,
+    pub(crate) options: Vec<Setting>,
+    /// The option `on_error: NODE`.
+    pub(crate) on_error: Option<Reference>,
+}
+
+pub(crate) enum BranchesKind {
+    All,
+    Any,
+    /// The items: a function of the state.
+    Each {
+        keyword: Ident,
+        items: TokenStream,
+    },
 }
 
 /// `match router { PATTERN => chain, .. }`
@@ -113,14 +129,14 @@ pub(crate) struct Arm {
     pub(crate) chain: Chain,
 }
 
-/// The path of a node, or `START` or `END`.
+/// The path of a node, or `START`, `END` or `JOIN`.
 #[derive(Clone)]
 pub(crate) struct Reference {
     /// A path in type position, without a `::` at its end.
     path: TokenStream,
     /// The last segment.
     pub(crate) name: Ident,
-    /// True for one segment without generic arguments, which may name a binding, `START` or `END`.
+    /// True for one segment without generic arguments, which may name a binding or be a keyword.
     pub(crate) is_plain: bool,
 }
 
@@ -153,6 +169,15 @@ impl Reference {
             path.extend(quote!(<#(#arguments),*>));
         }
         (!parameters.is_empty()).then_some((parameters, path))
+    }
+
+    pub(crate) fn is_join(&self) -> bool {
+        self.is_plain && self.name == "JOIN"
+    }
+
+    /// Returns whether this is a keyword, and no name of a node.
+    pub(crate) fn is_keyword(&self) -> bool {
+        self.is_start() || self.is_end() || self.is_join()
     }
 
     pub(crate) fn is_end(&self) -> bool {
@@ -349,12 +374,18 @@ impl Graph {
             }
             _ => Source::Value(tokens.before_last_brace()),
         };
-        let mut options = tokens.group(Delimiter::Brace).map(|group| settings(&group, errors)).unwrap_or_default();
+        let (options, on_error) = self.options(tokens.group(Delimiter::Brace), errors);
+        self.bindings.push(Binding { name, source, options, on_error });
+    }
+
+    /// Splits `{ KEY: VALUE, on_error: NODE }` into the settings and the fallback.
+    fn options(&mut self, group: Option<Group>, errors: &mut Errors) -> (Vec<Setting>, Option<Reference>) {
+        let mut options = group.map(|group| settings(&group, errors)).unwrap_or_default();
         let on_error = options
             .iter()
             .position(|setting| setting.key == "on_error")
             .and_then(|position| self.fallback(&options.remove(position), errors));
-        self.bindings.push(Binding { name, source, options, on_error });
+        (options, on_error)
     }
 
     /// `on_error: NODE`
@@ -395,8 +426,22 @@ impl Graph {
                 return chain;
             }
             chain.stages.extend(self.stage(tokens, errors));
+            if context == Context::Arm && chain.stages.len() == 1 && chain.carried.is_none() {
+                chain.carried = carried(&chain.stages[0], tokens, errors);
+            }
             arrow = tokens.arrow();
             if arrow.is_none() && !context.is_over(tokens) {
+                if let (Some(Stage::Node(node)), true) =
+                    (chain.stages.last(), tokens.peek_group(0, Delimiter::Parenthesis))
+                {
+                    let node = node.text();
+                    errors.spanning(
+                        tokens.next(),
+                        format!("only an arm of a `match` carries a value: `PATTERN(value) => {node}(value)`"),
+                    );
+                    arrow = tokens.arrow();
+                    continue;
+                }
                 if let Some(options) = options_of_a_stage(tokens) {
                     errors.spanning(options, "a node's options belong to its binding: `node NAME = my_node { .. };`");
                     arrow = tokens.arrow();
@@ -413,13 +458,22 @@ impl Graph {
 
     /// Parses one stage. If there is none, reports that and skips the token found instead.
     fn stage(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Stage> {
-        if let Some(reserved) = reserved(tokens) {
-            errors.spanning(&reserved, format!("`{reserved}` is reserved for a later version"));
+        if tokens.peek_word(0, "if") {
+            errors.spanning(tokens.next(), "a decision is a `match`: `A -> match router { true => B, false => C }`");
             tokens.while_not(|tokens| tokens.peek_arrow() || tokens.peek_punct(0, ','));
             return None;
         }
+        if tokens.peek_word(0, "each") && starts_each(tokens) {
+            return self.each(tokens, errors).map(Stage::Group);
+        }
+        if tokens.peek_word(0, "any") && tokens.peek_group(1, Delimiter::Brace) {
+            tokens.next();
+            return tokens
+                .group(Delimiter::Brace)
+                .map(|braces| Stage::Group(self.branches(BranchesKind::Any, braces, tokens, errors)));
+        }
         if let Some(braces) = tokens.group(Delimiter::Brace) {
-            return Some(Stage::Group(self.branches(braces, errors)));
+            return Some(Stage::Group(self.branches(BranchesKind::All, braces, tokens, errors)));
         }
         if let Some((reference, dangling)) = reference(tokens) {
             self.mention(&reference, dangling, errors);
@@ -434,8 +488,43 @@ impl Graph {
         None
     }
 
-    /// `{ B, C -> D }`
-    fn branches(&mut self, braces: Group, errors: &mut Errors) -> Branches {
+    /// `each items { options } { BRANCH }`
+    fn each(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Branches> {
+        let keyword = tokens.ident()?;
+        let items = tokens.while_not(|tokens| {
+            tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ',') || tokens.peek_arrow()
+        });
+        if items.is_empty() {
+            errors.spanning(&keyword, "expected a function of the state that returns the items: `each items { NODE }`");
+        }
+        // Options come before the branch, and the branch is the last brace group.
+        let settings = if tokens.peek_group(1, Delimiter::Brace) && !starts_settings(tokens, 1) {
+            tokens.group(Delimiter::Brace)
+        } else {
+            None
+        };
+        let Some(braces) = tokens.group(Delimiter::Brace) else {
+            errors.spanning(&keyword, format!("expected the branch: `each {} {{ NODE }}`", text(&items)));
+            return None;
+        };
+        let (mut options, on_error) = self.options(settings, errors);
+        let keyword_span = keyword.span();
+        let mut branches = self.branches(BranchesKind::Each { keyword, items }, braces, tokens, errors);
+        options.append(&mut branches.options);
+        if let [_, second, ..] = &branches.chains[..] {
+            let wrong = second.stages.first().map_or_else(|| branches.braces.to_token_stream(), Stage::to_token_stream);
+            errors.spanning(
+                wrong,
+                "`each` has one branch; run several nodes for each item with a group: `each items { { A, B } }`",
+            );
+        } else if branches.chains.is_empty() {
+            errors.at(keyword_span, "`each` needs a branch that runs for each item: `each items { NODE }`");
+        }
+        Some(Branches { options, on_error: on_error.or(branches.on_error.take()), ..branches })
+    }
+
+    /// `{ B, C -> D }`, and the options after it.
+    fn branches(&mut self, kind: BranchesKind, braces: Group, after: &mut Tokens, errors: &mut Errors) -> Branches {
         let mut tokens = Tokens::new(braces.stream());
         let mut chains = Vec::new();
         while !tokens.is_empty() {
@@ -447,7 +536,9 @@ impl Graph {
             }
             chains.push(chain);
         }
-        Branches { braces, chains }
+        // Nothing else in braces follows a group.
+        let (options, on_error) = self.options(after.group(Delimiter::Brace), errors);
+        Branches { kind, braces, chains, options, on_error }
     }
 
     /// `match router { PATTERN => chain, .. }`
@@ -515,24 +606,46 @@ fn after_decision(tokens: &mut Tokens, context: Context, errors: &mut Errors) {
     }
 }
 
-/// Returns `each`, `any` or `if` at the beginning of a stage. `each` and `any` are names of nodes unless an identifier
-/// or a brace follows.
-fn reserved(tokens: &Tokens) -> Option<Ident> {
-    let ident = tokens.ident_at(0)?;
-    let is_reserved = ident == "if"
-        || (ident == "each" || ident == "any")
-            && (tokens.ident_at(1).is_some() || tokens.peek_group(1, Delimiter::Brace));
-    is_reserved.then(|| ident.clone())
+/// Takes the value that an arm carries to its node: the parentheses behind the node.
+fn carried(stage: &Stage, tokens: &mut Tokens, errors: &mut Errors) -> Option<Group> {
+    let group = tokens.group(Delimiter::Parenthesis)?;
+    match stage {
+        Stage::Node(node) if node.is_keyword() => {
+            errors.spanning(&group, format!("`{}` takes no value", node.name));
+            None
+        }
+        Stage::Node(node) if group.stream().is_empty() => {
+            let node = node.text();
+            errors.spanning(&group, format!("expected the value that the edge carries: `{node}(value)`, or `{node}`"));
+            None
+        }
+        Stage::Node(_) => Some(group),
+        Stage::Group(_) => {
+            errors.spanning(&group, "expected `->` or `,`");
+            None
+        }
+    }
 }
 
-/// Takes `{ KEY: VALUE, .. }` after a stage. A group has no `KEY:`.
+/// Returns whether `each` begins a stage. It is the name of a node where `->`, `,` or the end follows.
+fn starts_each(tokens: &Tokens) -> bool {
+    match tokens.nth(1) {
+        Some(TokenTree::Ident(_) | TokenTree::Group(_)) => true,
+        Some(TokenTree::Punct(punct)) => punct.as_char() == '|' || punct.as_char() == '&',
+        Some(TokenTree::Literal(_)) | None => false,
+    }
+}
+
+/// Returns whether the braces at this place hold `KEY: VALUE`.
+fn starts_settings(tokens: &Tokens, n: usize) -> bool {
+    let Some(TokenTree::Group(group)) = tokens.nth(n) else { return false };
+    let inside = Tokens::new(group.stream());
+    inside.ident_at(0).is_some() && inside.peek_punct(1, ':') && !inside.peek_punct(2, ':')
+}
+
+/// Takes `{ KEY: VALUE, .. }` after a stage. The branches of a group have no `KEY:`.
 fn options_of_a_stage(tokens: &mut Tokens) -> Option<Group> {
-    let inside = match tokens.peek() {
-        Some(TokenTree::Group(group)) if tokens.peek_group(0, Delimiter::Brace) => Tokens::new(group.stream()),
-        _ => return None,
-    };
-    let has_key = inside.ident_at(0).is_some() && inside.peek_punct(1, ':') && !inside.peek_punct(2, ':');
-    if has_key { tokens.group(Delimiter::Brace) } else { None }
+    if starts_settings(tokens, 0) { tokens.group(Delimiter::Brace) } else { None }
 }
 
 /// Returns true if a pattern and its `=>` come before the next comma.

@@ -101,6 +101,31 @@ fn groups() {
 }
 
 #[test]
+fn each_and_any() {
+    insta::assert_snapshot!(pretty(quote! {
+        node LOOK_UP = look_up { retry: 2, on_error: skip };
+        a -> each words { max_parallel: 3, on_error: recover } { LOOK_UP -> b } -> any { c, VALUE } -> END;
+        node VALUE = Tool::new();
+        recover -> END;
+    }));
+}
+
+#[test]
+fn values_on_edges() {
+    insta::assert_snapshot!(pretty(quote! {
+        model -> match { Step::Tools(calls) => tools(calls.clone()) -> model, Step::Done => END };
+    }));
+}
+
+#[test]
+fn control_flow_in_a_branch() {
+    insta::assert_snapshot!(pretty(quote! {
+        graph INNER { x -> END }
+        a -> { b -> match { Step::Again(n) => b2(n) -> b, Step::Done => JOIN }, INNER -> c } -> END;
+    }));
+}
+
+#[test]
 fn a_graph_inside() {
     insta::assert_snapshot!(pretty(quote! {
         type State = S;
@@ -258,7 +283,7 @@ fn what_is_missing_or_too_much_in_a_decision() {
 fn what_is_missing_or_too_much_in_a_group() {
     let place = |name: &str| {
         format!(
-            "`{name}` runs in a group and cannot be used a second time; give this use its own name: \
+            "`{name}` is used elsewhere already, and a branch has nodes of its own; give this use its own name: \
              `node OTHER = {name};`"
         )
     };
@@ -281,6 +306,68 @@ fn what_is_missing_or_too_much_in_a_group() {
             "a node's options belong to its binding: `node NAME = my_node { .. };`".to_owned(),
         ),
         (quote!(a -> END; { b, c } -> END), "this group can never run: no path leads to it from `a`".to_owned()),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), [expected], "{input}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_in_each_and_any() {
+    let item = "an item of `each` goes to a node: begin the branch with a node that has an `input`";
+    let cases = [
+        (
+            quote!(a -> each { b } -> END),
+            "expected a function of the state that returns the items: `each items { NODE }`",
+        ),
+        (quote!(a -> each items -> END), "expected the branch: `each items { NODE }`"),
+        (quote!(a -> each items {} -> END), "`each` needs a branch that runs for each item: `each items { NODE }`"),
+        (
+            quote!(a -> each items { b, c } -> END),
+            "`each` has one branch; run several nodes for each item with a group: `each items { { A, B } }`",
+        ),
+        (quote!(a -> each items { each items { b } } -> END), item),
+        (quote!(a -> any {} -> END), "a group needs branches: `{ B, C }`"),
+        (
+            quote!(a -> any { b, c } { retry: 3 } -> END),
+            "a group has the options `on_error` and `label`: `retry` is an option of a node, `node B = b { retry: .. };`",
+        ),
+        (quote!(a -> if x { b } -> END), "a decision is a `match`: `A -> match router { true => B, false => C }`"),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), [expected], "{input}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_on_an_edge_with_a_value() {
+    let only_an_arm = "only an arm of a `match` carries a value: `PATTERN(value) => b(value)`";
+    let cases = [
+        (quote!(a -> b(x) -> END), only_an_arm),
+        (quote!(a -> match r { A => c -> b(x) -> END }), only_an_arm),
+        (quote!(a -> match r { A => b() -> END }), "expected the value that the edge carries: `b(value)`, or `b`"),
+        (quote!(a -> match r { A => END(x) }), "`END` takes no value"),
+        (quote!(a -> { b -> match r { A => JOIN(x) } } -> END), "`JOIN` takes no value"),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), [expected], "{input}");
+    }
+}
+
+#[test]
+fn branches_end_at_the_join() {
+    let end = "a branch does not end the run: write `JOIN` for the end of the branch, and `END` after the group, \
+               `A -> { B, C } -> END`";
+    let join = "`JOIN` is the end of a branch of a group: a graph ends with `END`";
+    let cases = [
+        (quote!(a -> { b -> END, c } -> END), end),
+        (quote!(a -> { b -> match r { A => END }, c } -> END), end),
+        (quote!(a -> JOIN), join),
+        (quote!(a -> match r { A => JOIN }), join),
+        (quote!(a -> { b -> JOIN -> c } -> END), "nothing can follow `JOIN`"),
+        (quote!(a -> { JOIN, c } -> END), "a branch needs a node before `JOIN`: `{ B -> JOIN, C }`, or `{ B, C }`"),
+        (quote!(a -> { b -> c -> b, d } -> END), "nodes `b`, `c` loop forever: no path leads from them to `JOIN`"),
+        (quote!(node JOIN = b; a -> JOIN), "`JOIN` is reserved: give the node another name"),
     ];
     for (input, expected) in cases {
         assert_eq!(mistakes(input.clone()), [expected], "{input}");
@@ -574,6 +661,16 @@ fn half_typed_groups_and_graphs_keep_their_mentions() {
     survives("node X = a { on_error: re }; X -> END", &["a", "re", "X"]);
     survives("A -> each", &["A", "each"]);
     survives("A -> each B", &["A"]);
+    hints(&survives("A -> each topics { B -> } -> C", &["A", "B", "C"]), &["let _ = topics;"]);
+    hints(&keeps("A -> each state. { B } -> C", &["A", "B", "C"]), &["let _ = state;"]);
+    hints(&survives("A -> each t { max_ } { B }", &["A", "B"]), &["EachOptions::new().max_"]);
+    survives("A -> any { B, } -> ", &["A", "B"]);
+    hints(&survives("A -> any { B, C } { on_err }", &["A", "B", "C"]), &["NodeOptions::new().on_err"]);
+    hints(
+        &keeps("A -> match r { S::T(calls) => B(calls.) -> }", &["A", "B"]),
+        &["S::T(calls) => ({ let _ = calls; 0usize }),"],
+    );
+    survives("A -> { B -> match r { X => JO } }", &["A", "B", "JO"]);
     survives("A -> if", &["A"]);
 }
 
@@ -689,7 +786,12 @@ const WORDS: &[&str] = &[
     "self",
     "super",
     "each",
+    "each items { b }",
+    "each items { max_parallel: 3 } { b -> c }",
     "any",
+    "any { a, b }",
+    "JOIN",
+    "b(x)",
     "if",
     "else",
     "fn",

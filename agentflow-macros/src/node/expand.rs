@@ -6,17 +6,25 @@ use syn::{Attribute, GenericParam, Ident, ReturnType};
 
 use super::{
     check::Signature,
-    parameters::{Parameter, State},
+    parameters::{Input, Parameter, State},
     syntax::{Function, NodeArgs},
 };
 use crate::printing::parenthesized;
 
 /// The handle type and its impls. Those of a function with mistakes fit everywhere, so that its uses report nothing
 /// more.
-pub(crate) fn handle(args: &NodeArgs, function: &Function, signature: &Signature, has_errors: bool) -> TokenStream {
+pub(crate) fn handle(
+    args: &NodeArgs,
+    function: &Function,
+    signature: &Signature,
+    errors: Option<&TokenStream>,
+) -> TokenStream {
     let names = Names::new(args, function);
     let struct_ = names.struct_(function);
-    let impls = if has_errors { stub_impls(&names, signature) } else { impls(&names, function, signature) };
+    let impls = match errors {
+        Some(errors) => stub_impls(&names, signature, errors),
+        None => impls(&names, function, signature),
+    };
     let NodeArgs { root, .. } = args;
     let cfgs = cfgs(function);
     quote! {
@@ -74,24 +82,6 @@ impl<'a> Names<'a> {
                 parameter => name(parameter),
             })
             .collect()
-    }
-
-    /// Returns the impl by which a graph makes the handle from its type.
-    fn handle_impl(
-        &self,
-        generics: &TokenStream,
-        state: &TokenStream,
-        route: &TokenStream,
-        bounds: &TokenStream,
-    ) -> TokenStream {
-        let Self { handle, value, arguments, .. } = self;
-        quote! {
-            #[automatically_derived]
-            impl<#generics> __af::Handle<#state, __C, #route> for #handle #arguments #bounds {
-                type This = Self;
-                const HANDLE: Self = #value;
-            }
-        }
     }
 
     /// Returns the struct. It has braces unless it is renamed: a braced struct is in the type namespace only, so it can
@@ -176,12 +166,23 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         Some(State::Reads(ty)) => (quote!(Reads), quote!(#ty), false),
         Some(State::Owns(ty)) => (quote!(Owns), quote!(#ty), false),
     };
+    // rustc reports a constant that failed once, and nothing that depends on it. A constant cannot name the parameters of
+    // a generic function, whose types are checked by a function instead.
+    let is_generic = !sig.generics.params.is_empty();
+    let input = input_type(signature).map(Input::value_type);
+    let check_input = input.map(|ty| quote!(__af::input::<#ty>()));
+    let input = match input {
+        None => quote!(()),
+        Some(ty) if is_generic => ty.to_token_stream(),
+        Some(ty) => quote!(<__af::CheckedInput<#ty, __INPUT> as __af::Valid>::Value),
+    };
     let result = match &sig.output {
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, ty) => quote!(#ty),
     };
     let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
-    let bounds = quote!(where #(#predicates,)* #(#services)*);
+    let predicates = quote!(#(#predicates,)*);
+    let bounds = quote!(where #predicates #(#services)*);
     let where_clause = &sig.generics.where_clause;
     let call = call(function, signature, arguments);
     // The values are bound first, because the call then borrows the state from the same context.
@@ -199,78 +200,108 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         quote!(let #variable = #value;)
     });
     let taken: TokenStream = taken.collect();
-    let returns = quote!(__af::Returns<__af::#form<#state, __C>>);
+    let check_result = {
+        let state = if state_type(signature).is_some() { state.clone() } else { quote!(__af::AgentState) };
+        quote!(__af::result::<#result, __af::#form<#state, ()>>())
+    };
+    let (valid, constants) = if is_generic {
+        let check_input = check_input.map(|check| quote!(#check;));
+        let checks = quote! {
+            #[allow(dead_code)]
+            fn __checks<#parameters>() #where_clause {
+                __af::result::<#result, __af::#form<#state, ()>>();
+                #check_input
+            }
+        };
+        (quote!(0), checks)
+    } else {
+        let check_input = check_input.map(|check| quote!(const __INPUT: usize = #check;));
+        (quote!(__VALID), quote!(const __VALID: usize = #check_result; #check_input))
+    };
+    let checked = quote!(__af::Checked<#result, #valid>);
+    let finishes = |context: TokenStream| quote!(__af::Finishes<__af::#form<#state, #context>>);
+    let in_app = finishes(quote!(__C));
     // rustc reports a future that is not `Send` at this span.
     let output = parenthesized(sig.ident.span(), quote!(::core::result::Result<Self::Output, __af::NodeError>));
     let parallel = matches!(state_type(signature), None | Some(State::Reads(_))).then(|| {
         // A node whose result is not an update has no such impl. That is an error only if a group uses the node.
-        let update =
-            quote!(::core::result::Result<::core::option::Option<<#state as __af::State>::Update>, __af::NodeError>);
+        let update = quote! {
+            ::core::result::Result<
+                (::core::option::Option<<#state as __af::State>::Update>, Self::Output),
+                __af::NodeError,
+            >
+        };
         quote! {
             #[automatically_derived]
-            impl<#generics> __af::ParallelNode<#state, __C> for #handle #arguments #bounds
+            impl<#generics> __af::ParallelNode<#state, __C, #input> for #handle #arguments #bounds
                 #state: __af::StateIn<__C>,
-                #result: __af::ReturnsUpdate<#state, __C>,
+                #checked: __af::FinishesUpdate<#state, __C>,
             {
+                type Output = <#checked as __af::FinishesUpdate<#state, __C>>::Route;
                 #starts_tasks
-                async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #state, __C>) -> #update {
+                async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #state, __C, #input>) -> #update {
                     #taken
-                    <#result as __af::ReturnsUpdate<#state, __C>>::into_update(#call)
+                    <#checked as __af::FinishesUpdate<#state, __C>>::into_update(__af::Checked(#call))
                 }
             }
         }
     });
-    let bounds_of_handle = quote!(#bounds #result: __af::Returns<__af::#form<#state, __C>, Route = __R>);
-    let handle_impl = names.handle_impl(&quote!(#generics, __R), &state, &quote!(__R), &bounds_of_handle);
-    // The impls assume that the node may return its result, and `__result` checks it: rustc would otherwise report a
-    // wrong result in each impl.
+    let of_signature = finishes(quote!(()));
+    let value = &names.value;
     quote! {
+        #constants
         #[automatically_derived]
         #[allow(unused_parens)]
-        impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds #result: #returns {
-            type Output = <#result as #returns>::Route;
+        impl<#generics> __af::Node<#state, __C, #input> for #handle #arguments #bounds #checked: #in_app {
+            type Output = <#checked as #in_app>::Route;
             const MUTATES_STATE: bool = #in_place;
             #starts_tasks
-            async fn run(&self, __cx: __af::NodeContext<'_, #state, __C>) -> #output {
+            async fn run(&self, __cx: __af::NodeContext<'_, #state, __C, #input>) -> #output {
                 #taken
-                <#result as #returns>::finish(#call, __cx)
+                <#checked as #in_app>::finish(__af::Checked(#call), __cx)
             }
         }
         #parallel
-        #handle_impl
-        #[allow(dead_code)]
-        fn __result<#parameters>() #where_clause {
-            __af::result::<#result, __af::#form<#state, ()>>();
+        #[automatically_derived]
+        impl<#parameters> __af::Signature<#state, <#checked as #of_signature>::Route, #input> for #handle #arguments
+        where #predicates #checked: #of_signature
+        {
+            type This = Self;
+            const HANDLE: Self = #value;
         }
     }
 }
 
-/// Returns the impls of a function with mistakes.
-fn stub_impls(names: &Names<'_>, signature: &Signature) -> TokenStream {
+/// Returns the impl of a function with mistakes: in a graph, a stub stands for it.
+fn stub_impls(names: &Names<'_>, signature: &Signature, errors: &TokenStream) -> TokenStream {
     let (state_parameter, state) = match state_type(signature) {
         None => (Some(quote!(__S: __af::State,)), quote!(__S)),
         Some(State::InPlace(ty) | State::Reads(ty) | State::Owns(ty)) => (None, quote!(#ty)),
     };
     let Names { handle, arguments, .. } = names;
     let parameters = names.parameters();
-    let generics = quote!(#(#parameters,)* #state_parameter __C: __af::Context);
-    let bounds = quote!(where Self: ::core::marker::Send + ::core::marker::Sync + 'static);
-    let handle_impl = names.handle_impl(&generics, &state, &quote!(()), &bounds);
+    let any = quote!(<__af::Mistaken<__MISTAKE> as __af::Reported>::Any);
     quote! {
+        // rustc reports nothing that depends on a constant that failed.
+        const __MISTAKE: usize = { #errors 0 };
         #[automatically_derived]
-        impl<#generics> __af::Node<#state, __C> for #handle #arguments #bounds {
-            type Output = ();
-            async fn run(&self, _: __af::NodeContext<'_, #state, __C>) -> ::core::result::Result<(), __af::NodeError> {
-                ::core::result::Result::Ok(())
-            }
+        impl<#(#parameters,)* #state_parameter> __af::Signature<#state, #any, #any> for #handle #arguments {
+            type This = __af::Stub<#any>;
+            const HANDLE: __af::Stub<#any> = __af::Stub::NEW;
         }
-        #handle_impl
     }
 }
 
 fn state_type(signature: &Signature) -> Option<&State> {
     signature.parameters.iter().find_map(|parameter| match parameter {
         Parameter::State(state) => Some(state),
+        _ => None,
+    })
+}
+
+fn input_type(signature: &Signature) -> Option<&Input> {
+    signature.parameters.iter().find_map(|parameter| match parameter {
+        Parameter::Input(input) => Some(input),
         _ => None,
     })
 }
@@ -283,6 +314,8 @@ fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> 
         Parameter::State(State::InPlace(ty)) => quote!(__af::state_mut::<#ty>(__cx.state)),
         Parameter::State(State::Reads(ty)) => quote!(__af::state_ref::<#ty>(__cx.state)),
         Parameter::State(State::Owns(ty)) => quote!(__af::state_owned::<#ty>(__cx.state)),
+        Parameter::Input(Input::Borrowed(_)) => quote!(__cx.input),
+        Parameter::Input(Input::Copied(ty)) => quote!(<#ty as __af::InputByValue>::copied(__cx.input)),
         Parameter::Known(known, ty) => {
             let (variable, given) = (known.variable(), (known.given)());
             quote!(<#ty as __af::Accepts<#given>>::accept(#variable))

@@ -28,8 +28,12 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     let item = syntax::without_helper_attributes(item);
     // A node must be `async` even if it awaits nothing, so clippy must not warn about that.
     let item = quote!(#[allow(clippy::unused_async)] #item);
-    // An `impl` cannot contain a struct.
-    let handle = (!signature.is_method).then(|| expand::handle(&args, &function, &signature, !errors.is_empty()));
+    let has_errors = !errors.is_empty();
     let errors = errors.into_tokens();
-    quote!(#item #errors #handle)
+    if signature.is_method {
+        // An `impl` cannot contain a struct.
+        return quote!(#item #errors);
+    }
+    let handle = expand::handle(&args, &function, &signature, has_errors.then_some(&errors));
+    quote!(#item #handle)
 }

@@ -9,6 +9,8 @@ use crate::{errors::Errors, printing::text, suggest::closest};
 
 pub(crate) enum Parameter {
     State(State),
+    /// The value that the edge carries.
+    Input(Input),
     /// A parameter that is known by its name, with the user's type.
     Known(&'static Known, Type),
     /// `#[inject] db: &Db`, with `Db`.
@@ -21,6 +23,19 @@ pub(crate) enum State {
     Owns(Type),
 }
 
+/// The `input` parameter, with the type of the value.
+pub(crate) enum Input {
+    Borrowed(Type),
+    Copied(Type),
+}
+
+impl Input {
+    pub(crate) fn value_type(&self) -> &Type {
+        let (Self::Borrowed(ty) | Self::Copied(ty)) = self;
+        ty
+    }
+}
+
 /// A parameter that is known by its name.
 pub(crate) struct Known {
     pub(crate) name: &'static str,
@@ -30,7 +45,7 @@ pub(crate) struct Known {
     pub(crate) value: fn() -> TokenStream,
 }
 
-const KNOWN: [Known; 6] = [
+const KNOWN: [Known; 7] = [
     Known { name: "config", given: || quote!(&__af::RunConfig), value: || quote!(__cx.config) },
     Known {
         name: "task_manager",
@@ -40,6 +55,7 @@ const KNOWN: [Known; 6] = [
     Known { name: "events", given: || quote!(&__af::EventWriter), value: || quote!(__cx.events) },
     Known { name: "cancel", given: || quote!(&__af::CancellationToken), value: || quote!(__cx.cancel) },
     Known { name: "attempt", given: || quote!(u32), value: || quote!(__cx.attempt()) },
+    Known { name: "steps_left", given: || quote!(usize), value: || quote!(__cx.steps_left()) },
     Known {
         name: "error",
         given: || quote!(::core::option::Option<&__af::NodeFailure>),
@@ -80,6 +96,8 @@ pub(crate) fn parameter(input: &PatType, errors: &mut Errors) -> Option<(String,
         Parameter::Inject(injected(ident, &input.ty, errors)?)
     } else if known == "state" {
         Parameter::State(state(&input.ty))
+    } else if known == "input" {
+        Parameter::Input(value(ident, &input.ty, errors)?)
     } else if let Some(known) = Known::from_name(known) {
         Parameter::Known(known, (*input.ty).clone())
     } else {
@@ -90,7 +108,7 @@ pub(crate) fn parameter(input: &PatType, errors: &mut Errors) -> Option<(String,
 }
 
 fn unknown(ident: &Ident, name: &str, ty: &Type, errors: &mut Errors) {
-    let names: Vec<_> = ["state"].into_iter().chain(KNOWN.iter().map(|known| known.name)).collect();
+    let names: Vec<_> = ["state", "input"].into_iter().chain(KNOWN.iter().map(|known| known.name)).collect();
     let message = if let Some(close) = closest(name, &names) {
         format!("unknown node parameter `{ident}`; did you mean `{close}`?")
     } else {
@@ -99,8 +117,8 @@ fn unknown(ident: &Ident, name: &str, ty: &Type, errors: &mut Errors) {
             ty => text(ty),
         };
         format!(
-            "unknown node parameter `{ident}`: a node takes `state`, `config`, `task_manager`, `events`, `cancel`, \
-             `attempt` and `error`; a service of the app is injected: `#[inject] {ident}: &{service}`"
+            "unknown node parameter `{ident}`: a node takes `state`, `input`, `config`, `task_manager`, `events`, \
+             `cancel`, `attempt`, `steps_left` and `error`; a service of the app is injected: `#[inject] {ident}: &{service}`"
         )
     };
     errors.at(ident.span(), message);
@@ -112,6 +130,27 @@ fn state(ty: &Type) -> State {
         Type::Reference(TypeReference { elem, .. }) => State::Reads((**elem).clone()),
         ty => State::Owns(ty.clone()),
     }
+}
+
+/// The type of the `input` parameter. A borrowed value has a sized type, which the edge carries.
+fn value(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Input> {
+    let Type::Reference(TypeReference { mutability, elem, .. }) = ty else { return Some(Input::Copied(ty.clone())) };
+    let owned = match &**elem {
+        Type::Path(path) if path.path.is_ident("str") => Some("String".to_owned()),
+        Type::Slice(slice) => Some(format!("Vec<{}>", text(&slice.elem))),
+        _ => None,
+    };
+    if let Some(owned) = owned {
+        errors.spanning(ty, format!("an edge carries an owned value: write `{ident}: &{owned}`"));
+        return None;
+    }
+    if mutability.is_some() {
+        let elem = text(elem);
+        errors
+            .spanning(ty, format!("every attempt has the same input: write `{ident}: &{elem}`, or `{ident}: {elem}`"));
+        return None;
+    }
+    Some(Input::Borrowed((**elem).clone()))
 }
 
 fn injected(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Type> {

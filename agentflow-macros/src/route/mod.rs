@@ -45,6 +45,10 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
     returning.params.push(syn::parse_quote!(__S));
     returning.params.push(syn::parse_quote!(__C));
     let returning = returning.split_for_impl().0;
+    let mut in_a_group = generics.clone();
+    in_a_group.params.push(syn::parse_quote!(__S: __af::State));
+    in_a_group.params.push(syn::parse_quote!(__C));
+    let in_a_group = in_a_group.split_for_impl().0;
     // The third form, `Owns`, is missing: a node that takes the state by value must return it too.
     let forms = [quote!(InPlace), quote!(Reads)];
     quote! {
@@ -55,8 +59,7 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
             impl #impl_generics __af::Route for #ident #arguments #bounds {}
             #[automatically_derived]
             #[diagnostic::do_not_recommend]
-            impl #impl_generics __af::Routed for #ident #arguments #bounds {
-                type Value = Self;
+            impl #impl_generics __af::Routed<Self> for #ident #arguments #bounds {
                 fn value(self) -> Self {
                     self
                 }
@@ -66,11 +69,24 @@ pub(crate) fn derive(input: TokenStream) -> TokenStream {
                 #[diagnostic::do_not_recommend]
                 impl #returning __af::Returns<__af::#forms<__S, __C>> for #ident #arguments #bounds {
                     type Route = Self;
-                    fn finish(self, _: __af::NodeContext<'_, __S, __C>) -> ::core::result::Result<Self, __af::NodeError> {
+                    fn finish<__I>(
+                        self,
+                        _: __af::NodeContext<'_, __S, __C, __I>,
+                    ) -> ::core::result::Result<Self, __af::NodeError> {
                         ::core::result::Result::Ok(self)
                     }
                 }
             )*
+            #[automatically_derived]
+            #[diagnostic::do_not_recommend]
+            impl #in_a_group __af::ReturnsUpdate<__S, __C> for #ident #arguments #bounds {
+                type Route = Self;
+                fn into_update(
+                    self,
+                ) -> ::core::result::Result<(::core::option::Option<__S::Update>, Self), __af::NodeError> {
+                    ::core::result::Result::Ok((::core::option::Option::None, self))
+                }
+            }
         };
     }
 }

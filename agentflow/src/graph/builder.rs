@@ -3,13 +3,16 @@
 use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
+    arms::Arms,
     commit::{Commit, OnCommit},
-    options::NodeOptions,
+    options::{EachOptions, NodeOptions},
     outline::Outline,
-    plan::{ErasedNode, ErasedParallelNode, RoutedNode, Router},
+    plan::{Each, ErasedNode, ErasedParallelNode, GroupKind, RoutedNode, Router},
+    subgraph::ParallelSubgraph,
 };
 use crate::{
-    error::{NoRoute, NodeError},
+    carried::{Input, InputType, Slot},
+    error::NodeError,
     node::{Node, ParallelNode},
     state::State,
 };
@@ -26,11 +29,18 @@ pub struct START;
 #[derive(Clone, Copy, Debug)]
 pub struct END;
 
+/// The end of a branch of a group: `add_edge("CHECK", JOIN)`. The step after the group runs once, when its branches have
+/// ended.
+///
+/// In `graph!` it is a keyword and needs no import.
+#[derive(Clone, Copy, Debug)]
+pub struct JOIN;
+
 /// The source of an edge: the name of a node or group, or [`START`].
 #[derive(Clone, Debug)]
 pub struct EdgeSource(pub(super) Endpoint);
 
-/// The target of an edge: the name of a node or group, or [`END`].
+/// The target of an edge: the name of a node or group, [`END`], or in a branch [`JOIN`].
 #[derive(Clone, Debug)]
 pub struct EdgeTarget(pub(super) Endpoint);
 
@@ -40,11 +50,21 @@ pub(super) enum Endpoint {
     Step(Arc<str>),
     /// [`START`] for a source, [`END`] for a target.
     Boundary,
+    /// [`JOIN`].
+    Join,
+    /// The end of the path, for `graph!`, which has checked it.
+    End,
 }
 
 impl EdgeSource {
     pub(super) fn is_start(&self) -> bool {
         matches!(self.0, Endpoint::Boundary)
+    }
+}
+
+impl EdgeTarget {
+    pub(crate) fn end() -> Self {
+        Self(Endpoint::End)
     }
 }
 
@@ -69,6 +89,12 @@ macro_rules! endpoint {
 }
 endpoint!(EdgeSource, START);
 endpoint!(EdgeTarget, END);
+
+impl From<JOIN> for EdgeTarget {
+    fn from(_: JOIN) -> Self {
+        Self(Endpoint::Join)
+    }
+}
 
 /// A graph built call by call; [`graph!`](macro@crate::graph) is the form that is checked at compile time.
 ///
@@ -105,6 +131,8 @@ pub struct StateGraph<S, C = ()> {
     pub(super) options: Vec<OptionsDeclaration>,
     pub(super) edges: Vec<EdgeDeclaration>,
     pub(super) routes: Vec<RouteDeclaration<S>>,
+    /// Set if the graph runs in a branch of another one, so that all nodes are parallel nodes.
+    pub(crate) is_in_branch: bool,
     pub(super) on_commit: Option<OnCommit<S>>,
     pub(super) created: Caller,
 }
@@ -117,18 +145,45 @@ pub(super) struct StepDeclaration<S, C> {
     pub(super) location: Caller,
 }
 
-pub(super) enum WorkDeclaration<S, C> {
-    Node(Box<dyn ErasedNode<S, C>>),
-    Branch(Box<dyn ErasedParallelNode<S, C>>),
-    Group(Vec<Vec<Arc<str>>>),
+pub(crate) enum WorkDeclaration<S, C> {
+    Node(Box<dyn ErasedNode<S, C>>, InputType),
+    Branch(Box<dyn ErasedParallelNode<S, C>>, InputType),
+    Group(GroupDeclaration<S>),
+}
+
+impl<S: State, C: Send + Sync + 'static> WorkDeclaration<S, C> {
+    pub(crate) fn node<N, F, I>(node: RoutedNode<N, F, I>) -> Self
+    where
+        I: Send + Sync + 'static,
+        N: Node<S, C, I>,
+        F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
+    {
+        Self::Node(Box::new(node), InputType::of::<I>())
+    }
+
+    pub(crate) fn parallel<N, F, I>(node: RoutedNode<N, F, I>) -> Self
+    where
+        I: Send + Sync + 'static,
+        N: ParallelNode<S, C, I>,
+        F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
+    {
+        Self::Branch(Box::new(node), InputType::of::<I>())
+    }
+}
+
+pub(crate) struct GroupDeclaration<S> {
+    pub(super) kind: GroupKind<S>,
+    /// The type of the items, for `each`.
+    pub(super) items: Option<InputType>,
+    pub(super) branches: Vec<Vec<Arc<str>>>,
 }
 
 impl<S: State, C> WorkDeclaration<S, C> {
     /// Returns the outline of a node that is a graph.
     pub(super) fn outline(&self) -> Option<&Outline> {
         match self {
-            Self::Node(node) => node.outline(),
-            Self::Branch(node) => node.outline(),
+            Self::Node(node, _) => node.outline(),
+            Self::Branch(node, _) => node.outline(),
             Self::Group(_) => None,
         }
     }
@@ -150,10 +205,17 @@ pub(super) struct RouteDeclaration<S> {
     pub(super) from: Arc<str>,
     /// Chooses the arm from the state; `None` where the node itself returns the route.
     pub(super) router: Option<Box<dyn Router<S>>>,
-    pub(super) arms: Vec<(Arc<str>, EdgeTarget)>,
+    pub(super) arms: Vec<ArmDeclaration>,
     /// The routes of more than one arm.
     pub(super) duplicates: Vec<Arc<str>>,
     pub(super) location: Caller,
+}
+
+pub(crate) struct ArmDeclaration {
+    pub(crate) label: Arc<str>,
+    pub(crate) to: EdgeTarget,
+    /// The type of the value that the arm carries, if it carries one.
+    pub(crate) carries: Option<InputType>,
 }
 
 // The bound on the state is on the methods that need it: on the impl, rustc would report a missing one at every call.
@@ -172,6 +234,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
             options: Vec::new(),
             edges: Vec::new(),
             routes: Vec::new(),
+            is_in_branch: false,
             on_commit: None,
             created: Location::caller(),
         }
@@ -186,63 +249,118 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// Adds a node: the handle that `#[node]` made (`my_node {}`, or `MAIN` for `#[node(MAIN)]`), a compiled graph, or any
     /// other value that implements [`Node`].
     #[track_caller]
-    pub fn add_node(&mut self, name: impl Into<Arc<str>>, node: impl Node<S, C, Output = ()>) -> &mut Self
+    pub fn add_node<I: Send + Sync + 'static>(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        node: impl Node<S, C, I, Output = ()>,
+    ) -> &mut Self
     where
         S: State,
     {
-        self.add_routed(name.into(), node, |_, ()| Ok(0))
+        self.add_routed(name.into(), node, |_, (), _| Ok(0))
     }
 
-    /// Adds a node that returns a route, with the target of each route.
+    /// Adds a node that returns a route, with the target of each route: a list of pairs, or [`Arms`] whose routes carry
+    /// values.
     ///
     /// A route without an arm ends the run with [`NoRoute`](crate::error::NoRoute); `graph!` checks at compile time that
     /// there is none.
     #[track_caller]
-    pub fn add_routing_node<N>(
+    pub fn add_routing_node<N, I>(
         &mut self,
         name: impl Into<Arc<str>>,
         node: N,
-        arms: impl IntoIterator<Item = (N::Output, EdgeTarget)>,
+        arms: impl Into<Arms<N::Output>>,
     ) -> &mut Self
     where
         S: State,
-        N: Node<S, C>,
-        N::Output: PartialEq + fmt::Debug + Send + Sync + 'static,
+        I: Send + Sync + 'static,
+        N: Node<S, C, I>,
+        N::Output: 'static,
     {
-        let name = name.into();
-        let (routes, arms) = split_arms(arms);
-        let duplicates = duplicates(&routes);
-        self.add_routed(Arc::clone(&name), node, move |_, route| arm_of(&routes, &route));
-        self.add_arms(name, None, arms, duplicates)
+        let (name, arms) = (name.into(), arms.into());
+        let (choose, declared, duplicates) = arms.into_parts();
+        self.add_routed(Arc::clone(&name), node, move |_, route, slot| choose.choose(route, slot));
+        self.add_arms(name, None, declared, duplicates)
     }
 
     #[track_caller]
-    pub(crate) fn add_routed<N: Node<S, C>>(
+    pub(crate) fn add_routed<N: Node<S, C, I>, I: Send + Sync + 'static>(
         &mut self,
         name: Arc<str>,
         node: N,
-        route: impl Fn(&S, N::Output) -> Result<usize, NodeError> + Send + Sync + 'static,
+        route: impl Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
     ) -> &mut Self
     where
         S: State,
     {
-        self.add_step(name, WorkDeclaration::Node(Box::new(RoutedNode { node, route })))
+        self.add_work(name, WorkDeclaration::node(RoutedNode::<N, _, I>::new(node, route)))
     }
 
     /// Adds a node that runs in a group: it reads the state and may return an update.
     #[track_caller]
-    pub fn add_parallel_node(&mut self, name: impl Into<Arc<str>>, node: impl ParallelNode<S, C>) -> &mut Self
+    pub fn add_parallel_node<I: Send + Sync + 'static>(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        node: impl ParallelNode<S, C, I, Output = ()>,
+    ) -> &mut Self
     where
         S: State,
     {
-        self.add_step(name.into(), WorkDeclaration::Branch(Box::new(node)))
+        self.add_routed_parallel(name.into(), node, |_, (), _| Ok(0))
     }
 
-    /// Adds a group of parallel branches. Each branch is a sequence of parallel nodes and groups, by name.
+    /// Adds a node that runs in a group and returns a route, as [`add_routing_node`](Self::add_routing_node) does.
+    #[track_caller]
+    pub fn add_parallel_routing_node<N, I>(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        node: N,
+        arms: impl Into<Arms<N::Output>>,
+    ) -> &mut Self
+    where
+        S: State,
+        I: Send + Sync + 'static,
+        N: ParallelNode<S, C, I>,
+        N::Output: 'static,
+    {
+        let (name, arms) = (name.into(), arms.into());
+        let (choose, declared, duplicates) = arms.into_parts();
+        self.add_routed_parallel(Arc::clone(&name), node, move |_, route, slot| choose.choose(route, slot));
+        self.add_arms(name, None, declared, duplicates)
+    }
+
+    #[track_caller]
+    pub(crate) fn add_routed_parallel<N: ParallelNode<S, C, I>, I: Send + Sync + 'static>(
+        &mut self,
+        name: Arc<str>,
+        node: N,
+        route: impl Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
+    ) -> &mut Self
+    where
+        S: State,
+    {
+        self.add_work(name, WorkDeclaration::parallel(RoutedNode::<N, _, I>::new(node, route)))
+    }
+
+    #[track_caller]
+    pub(crate) fn add_parallel_graph(&mut self, name: Arc<str>, graph: ParallelSubgraph<S, C>) -> &mut Self
+    where
+        S: State,
+    {
+        self.add_work(name, WorkDeclaration::Branch(Box::new(graph), InputType::of::<()>()))
+    }
+
+    /// Adds a group of parallel branches. Each branch is a list of parallel nodes and groups, by name.
     ///
     /// Edges lead to and from the group by its own name. The step after it runs once, when all branches are done. If two
     /// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](crate::run::RunErrorKind::Conflict)
     /// and nothing of the group is merged.
+    ///
+    /// A branch begins at the first name of its list. Each node leads to the one after it, and the last one to [`JOIN`],
+    /// unless [`add_edge`](Self::add_edge), [`add_route`](Self::add_route) or its arms say otherwise: a branch may decide
+    /// and loop among its own nodes. A node that is named only as the `on_error` of a node of the branch belongs to the
+    /// branch too.
     ///
     /// The branches are polled in the task of the run. Which of two branches that are woken at the same moment goes on first
     /// is not defined, and neither is which failure is reported if both fail at that moment. The merge does not depend on
@@ -253,17 +371,97 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         B: IntoIterator<Item = M>,
         M: Into<Arc<str>>,
     {
-        let branches = branches.into_iter().map(|branch| branch.into_iter().map(Into::into).collect());
-        self.add_step(name.into(), WorkDeclaration::Group(branches.collect()))
+        self.add_branches(name.into(), GroupKind::All, None, branches)
+    }
+
+    /// Adds a group whose first branch to succeed wins: its updates are merged, and the other branches are dropped at
+    /// once. If all branches fail, the group fails with [`AllFailed`](crate::error::AllFailed), which has all errors.
+    ///
+    /// Branches are as in [`add_group`](Self::add_group).
+    #[track_caller]
+    pub fn add_any<B, M>(&mut self, name: impl Into<Arc<str>>, branches: impl IntoIterator<Item = B>) -> &mut Self
+    where
+        B: IntoIterator<Item = M>,
+        M: Into<Arc<str>>,
+    {
+        self.add_branches(name.into(), GroupKind::Any, None, branches)
+    }
+
+    /// Adds a group whose branch runs once for each item that `items` returns. The first node of the branch has the item
+    /// as its `input`. The updates are merged in the order of the items; without items the run goes on at once.
+    ///
+    /// The branch is as in [`add_group`](Self::add_group). If the branch fails for one item, the others are dropped, unless
+    /// it recovers by `on_error`.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, CompileOptions, END, EachOptions, Message, RunConfig, StateGraph, node};
+    ///
+    /// #[node]
+    /// async fn shout(state: &AgentState, input: &String) -> agentflow::message::AgentStateUpdate {
+    ///     AgentState::update().context([Message::assistant(input.to_uppercase())])
+    /// }
+    ///
+    /// fn words(state: &AgentState) -> Vec<String> {
+    ///     state.context[0].text().split(' ').map(str::to_owned).collect()
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut graph = StateGraph::new();
+    /// graph.add_parallel_node("SHOUT", shout {});
+    /// graph.add_each("WORDS", words, EachOptions::new().max_parallel(2), ["SHOUT"]);
+    /// graph.set_entry_point("WORDS");
+    /// graph.add_edge("WORDS", END);
+    /// let app = graph.compile(CompileOptions::new())?;
+    ///
+    /// let state = app.invoke(AgentState::from_user("to whom"), RunConfig::new()).await?;
+    /// assert_eq!(state.context[1].text(), "TO");
+    /// assert_eq!(state.context[2].text(), "WHOM");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn add_each<T, M>(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        items: impl for<'a> ItemsOf<'a, S, T> + Send + Sync + 'static,
+        options: EachOptions,
+        branch: impl IntoIterator<Item = M>,
+    ) -> &mut Self
+    where
+        S: 'static,
+        T: Send + Sync + 'static,
+        M: Into<Arc<str>>,
+    {
+        let items = move |state: &S, limit: usize| collect_items(items(state).into_iter().map(Input::new), limit);
+        let kind = GroupKind::Each(Each { items: Box::new(items), options });
+        self.add_branches(name.into(), kind, Some(InputType::of::<T>()), [branch])
     }
 
     #[track_caller]
-    fn add_step(&mut self, name: Arc<str>, work: WorkDeclaration<S, C>) -> &mut Self {
+    pub(crate) fn add_branches<B, M>(
+        &mut self,
+        name: Arc<str>,
+        kind: GroupKind<S>,
+        items: Option<InputType>,
+        branches: impl IntoIterator<Item = B>,
+    ) -> &mut Self
+    where
+        B: IntoIterator<Item = M>,
+        M: Into<Arc<str>>,
+    {
+        let branches = branches.into_iter().map(|branch| branch.into_iter().map(Into::into).collect()).collect();
+        self.add_work(name, WorkDeclaration::Group(GroupDeclaration { kind, items, branches }))
+    }
+
+    #[track_caller]
+    pub(crate) fn add_work(&mut self, name: Arc<str>, work: WorkDeclaration<S, C>) -> &mut Self {
         self.steps.push(StepDeclaration { name, work, location: Location::caller() });
         self
     }
 
-    /// Sets the options of a node: retries, a timeout, a fallback. A second call for the same node replaces the first.
+    /// Sets the options of a node: retries, a timeout, a fallback. A second call for the same node replaces the first. A
+    /// group has `on_error` and `label` only.
     #[track_caller]
     pub fn set_node_options(&mut self, node: impl Into<Arc<str>>, options: NodeOptions) -> &mut Self {
         self.options.push(OptionsDeclaration { node: node.into(), options, location: Location::caller() });
@@ -278,24 +476,20 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     }
 
     /// Adds a decision after `from`: `router` computes a route from the state, and the run continues at the target of the
-    /// arm with that route.
+    /// arm with that route. The arms are a list of pairs, or [`Arms`] whose routes carry values.
     ///
     /// A route without an arm ends the run with [`NoRoute`](crate::error::NoRoute); `graph!` checks at compile time that
     /// there is none.
     #[track_caller]
-    pub fn add_route<T>(
+    pub fn add_route<T: 'static>(
         &mut self,
         from: impl Into<Arc<str>>,
         router: impl Fn(&S) -> T + Send + Sync + 'static,
-        arms: impl IntoIterator<Item = (T, EdgeTarget)>,
-    ) -> &mut Self
-    where
-        T: PartialEq + fmt::Debug + Send + Sync + 'static,
-    {
-        let (known, arms) = split_arms(arms);
-        let duplicates = duplicates(&known);
-        let router = move |state: &S| arm_of(&known, &router(state));
-        self.add_arms(from.into(), Some(Box::new(router)), arms, duplicates)
+        arms: impl Into<Arms<T>>,
+    ) -> &mut Self {
+        let (choose, declared, duplicates) = arms.into().into_parts();
+        let router = move |state: &S, slot: &Slot| choose.choose(router(state), slot);
+        self.add_arms(from.into(), Some(Box::new(router)), declared, duplicates)
     }
 
     #[track_caller]
@@ -303,7 +497,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         &mut self,
         from: Arc<str>,
         router: Option<Box<dyn Router<S>>>,
-        arms: Vec<(Arc<str>, EdgeTarget)>,
+        arms: Vec<ArmDeclaration>,
         duplicates: Vec<Arc<str>>,
     ) -> &mut Self {
         self.routes.push(RouteDeclaration { from, router, arms, duplicates, location: Location::caller() });
@@ -364,23 +558,21 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     }
 }
 
-fn split_arms<T: fmt::Debug>(arms: impl IntoIterator<Item = (T, EdgeTarget)>) -> (Vec<T>, Vec<(Arc<str>, EdgeTarget)>) {
-    arms.into_iter()
-        .map(|(route, target)| {
-            let label = format!("{route:?}").into();
-            (route, (label, target))
-        })
-        .unzip()
+/// A function of the state that returns items, for [`StateGraph::add_each`]. Every `Fn(&S) -> I` implements it whose `I`
+/// is an iterator or a collection; the items may not borrow from the state, but the iterator may.
+pub trait ItemsOf<'a, S: 'a, T>: Fn(&'a S) -> Self::Iter {
+    /// The iterator or collection.
+    type Iter: IntoIterator<Item = T>;
 }
 
-fn duplicates<T: PartialEq + fmt::Debug>(routes: &[T]) -> Vec<Arc<str>> {
-    let again = routes.iter().enumerate().filter(|(index, route)| routes[..*index].contains(route));
-    again.map(|(_, route)| format!("{route:?}").into()).collect()
+impl<'a, S: 'a, T, F: Fn(&'a S) -> I, I: IntoIterator<Item = T>> ItemsOf<'a, S, T> for F {
+    type Iter = I;
 }
 
-fn arm_of<T: PartialEq + fmt::Debug>(routes: &[T], route: &T) -> Result<usize, NodeError> {
-    let arm = routes.iter().position(|known| known == route);
-    arm.ok_or_else(|| NoRoute { route: format!("{route:?}").into() }.into())
+/// Collects the items of an `each`; `None` if there are more than `limit`.
+pub(crate) fn collect_items(mut items: impl Iterator<Item = Input>, limit: usize) -> Option<Vec<Input>> {
+    let collected: Vec<_> = items.by_ref().take(limit).collect();
+    items.next().is_none().then_some(collected)
 }
 
 impl<S, C> fmt::Debug for StateGraph<S, C> {

@@ -27,23 +27,32 @@ impl Dot<'_> {
             self.step(outline, step, prefix, depth);
         }
         line!(self, depth, "{prefix}_end [label=\"END\", shape=circle];");
-        self.edge(&format!("{prefix}_start"), "", outline, Next::Step(outline.entry), prefix, depth, None);
+        self.edge(&format!("{prefix}_start"), "", outline, Next::Step(outline.entry), prefix, "", depth, None);
+        let groups = outline.groups();
         for (id, step) in outline.all_steps() {
             let (tail, cluster) = last_node(outline, id, prefix);
             let tail_attribute = cluster.as_ref().map(|cluster| format!("ltail={cluster}")).unwrap_or_default();
             for edge in &step.edges {
-                let label = edge.label.as_deref().map(quoted);
+                let label = edge.text().as_deref().map(quoted);
                 match &cluster {
+                    _ if edge.to == Next::End && groups[id.index()].is_some_and(|group| !outline.shows_join(group)) => {
+                    }
                     Some(cluster) if edge.to == Next::Step(id) => {
                         let head = first_node(outline, id, prefix).0;
                         self.loop_edge(&tail, &head, cluster, depth, label);
                     }
-                    _ => self.edge(&tail, &tail_attribute, outline, edge.to, prefix, depth, label),
+                    _ => {
+                        let end = match groups[id.index()] {
+                            None => format!("{prefix}_end"),
+                            Some(group) => format!("{prefix}{}_join", group.index()),
+                        };
+                        self.edge(&tail, &tail_attribute, outline, edge.to, prefix, &end, depth, label);
+                    }
                 }
             }
             if let Some(to) = step.on_error {
                 let label = Some("\"on error\", style=dashed".to_owned());
-                self.edge(&tail, &tail_attribute, outline, Next::Step(to), prefix, depth, label);
+                self.edge(&tail, &tail_attribute, outline, Next::Step(to), prefix, "", depth, label);
             }
         }
     }
@@ -56,11 +65,12 @@ impl Dot<'_> {
         outline: &Outline,
         to: Next,
         prefix: &str,
+        end: &str,
         depth: usize,
         label: Option<String>,
     ) {
         let (head, cluster) = match to {
-            Next::End => (format!("{prefix}_end"), None),
+            Next::End => (end.to_owned(), None),
             Next::Step(to) => first_node(outline, to, prefix),
         };
         let attributes: Vec<_> = [
@@ -94,17 +104,12 @@ impl Dot<'_> {
             Inside::Nothing => line!(self, depth, "{prefix}{index} [label={label}];"),
             Inside::Branches(branches) => {
                 line!(self, depth, "subgraph cluster_{prefix}{index} {{");
-                line!(self, depth + 1, "label=\"parallel\"; style=dashed;");
-                for member in branches.iter().flatten() {
-                    self.step(outline, *member, prefix, depth + 1);
+                line!(self, depth + 1, "label={}; style=dashed;", quoted(&branches.title));
+                for member in branches.members() {
+                    self.step(outline, member, prefix, depth + 1);
                 }
-                for branch in branches {
-                    for pair in branch.windows(2) {
-                        let (tail, cluster) = last_node(outline, pair[0], prefix);
-                        let tail_attribute = cluster.map(|cluster| format!("ltail={cluster}")).unwrap_or_default();
-                        let to = Next::Step(pair[1]);
-                        self.edge(&tail, &tail_attribute, outline, to, prefix, depth + 1, None);
-                    }
+                if outline.shows_join(id) {
+                    line!(self, depth + 1, "{prefix}{index}_join [label=\"JOIN\", shape=circle];");
                 }
                 line!(self, depth, "}}");
             }
@@ -142,7 +147,7 @@ fn boundary_node(
     match &outline.step(step).inside {
         Inside::Nothing => (format!("{prefix}{index}"), None),
         Inside::Graph(_) => (format!("{prefix}{index}_{suffix}"), cluster),
-        Inside::Branches(branches) => match branches.first().and_then(|branch| of_branch(branch)) {
+        Inside::Branches(branches) => match branches.branches.first().and_then(|branch| of_branch(branch)) {
             Some(member) => (boundary_node(outline, *member, prefix, suffix, of_branch).0, cluster),
             None => (format!("{prefix}{index}"), None),
         },

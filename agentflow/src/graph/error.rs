@@ -62,7 +62,7 @@ pub enum BuildProblemKind {
         /// The name.
         name: Arc<str>,
     },
-    /// A node has the name of [`START`](super::START) or [`END`](super::END).
+    /// A node has the name of [`START`](super::START), [`END`](super::END) or [`JOIN`](super::JOIN).
     #[error("`{name}` is reserved: give the node another name")]
     ReservedName {
         /// The name.
@@ -125,10 +125,12 @@ pub enum BuildProblemKind {
         entry: Arc<str>,
     },
     /// Nothing follows the node.
-    #[error("node `{node}` has no outgoing edge; end the graph with `add_edge(\"{node}\", END)`")]
+    #[error("node `{node}` has no outgoing edge; end the graph with `add_edge(\"{node}\", {end})`")]
     NoOutgoingEdge {
         /// The node.
         node: Arc<str>,
+        /// The end of the path that the node is on: `END`, or `JOIN` in a branch.
+        end: &'static str,
     },
     /// A decision has two arms with the same route, so the second is never taken.
     #[error("the decision after `{from}` has two arms for `{route}`")]
@@ -178,13 +180,24 @@ pub enum BuildProblemKind {
         /// The group.
         group: Arc<str>,
     },
-    /// A node in a group is the source or the target of an edge, a decision or a fallback.
-    #[error("node `{node}` runs in group `{group}`, so it has no edges of its own; add them to the group")]
+    /// An edge, a decision or a fallback leads into a branch of a group or out of it.
+    #[error(
+        "node `{node}` runs in a branch of group `{group}`, so edges connect it with nodes of the same branch and with `JOIN` \
+         only; add other edges to the group"
+    )]
     EdgeOfBranch {
-        /// The node.
+        /// The node in the branch.
         node: Arc<str>,
         /// The group.
         group: Arc<str>,
+    },
+    /// An edge leads to [`JOIN`](super::JOIN) from a node that is in no group.
+    #[error(
+        "`JOIN` is the end of a branch, and `{node}` is in no group; end the graph with `add_edge(\"{node}\", END)`"
+    )]
+    JoinOutsideGroup {
+        /// The node.
+        node: Arc<str>,
     },
     /// A node is a compiled graph with an option that has no effect inside another graph.
     #[error(
@@ -208,32 +221,60 @@ pub enum BuildProblemKind {
         /// The maximum.
         max: usize,
     },
-    /// Options were set for a group.
-    #[error("`{group}` is a group; options can be set for nodes only")]
+    /// A retry or a timeout was set for a group.
+    #[error("`{group}` is a group: it has `on_error` and `label`, and its nodes have the other options")]
     OptionsOfGroup {
         /// The group.
         group: Arc<str>,
     },
-    /// A loop has no path to [`END`](super::END).
-    #[error("{}", endless_loop(.nodes))]
+    /// A loop has no path to [`END`](super::END), or to the end of its branch.
+    #[error("{}", endless_loop(.nodes, .end))]
     EndlessLoop {
         /// The nodes of the loop.
         nodes: Vec<Arc<str>>,
+        /// The end of the path that they are on: `END`, or `JOIN` in a branch.
+        end: &'static str,
+    },
+    /// An edge carries a value, and the node that it leads to takes another one, or none.
+    #[error("the edge from `{from}` to `{to}` carries `{carried}`, and the node takes {}", input(.taken))]
+    WrongInput {
+        /// The source of the edge.
+        from: Arc<str>,
+        /// The node.
+        to: Arc<str>,
+        /// The type of the value.
+        carried: &'static str,
+        /// The type of the node's input; `None` if it takes none.
+        taken: Option<&'static str>,
+    },
+    /// A node takes an input, and an edge that leads to it carries no value.
+    #[error("node `{to}` takes `{taken}` as input, and the edge from `{from}` carries nothing")]
+    NoInput {
+        /// The source of the edge, or `START`.
+        from: Arc<str>,
+        /// The node.
+        to: Arc<str>,
+        /// The type of the node's input.
+        taken: &'static str,
     },
 }
 
 fn did_you_mean(name: &str, suggestion: Option<&Arc<str>>) -> String {
-    if name == "START" || name == "END" {
+    if matches!(name, "START" | "END" | "JOIN") {
         return format!("; did you mean the constant `{name}`, without quotes?");
     }
     suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-fn endless_loop(nodes: &[Arc<str>]) -> String {
+fn input(taken: &Option<&'static str>) -> String {
+    taken.map_or_else(|| "no input".to_owned(), |taken| format!("`{taken}`"))
+}
+
+fn endless_loop(nodes: &[Arc<str>], end: &str) -> String {
     let names: Vec<_> = nodes.iter().map(|node| format!("`{node}`")).collect();
     let (subject, pronoun) = match &names[..] {
         [name] => (format!("node {name} loops"), "it"),
         names => (format!("nodes {} loop", names.join(", ")), "them"),
     };
-    format!("{subject} forever: no path leads from {pronoun} to `END`")
+    format!("{subject} forever: no path leads from {pronoun} to `{end}`")
 }

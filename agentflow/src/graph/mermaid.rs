@@ -26,13 +26,16 @@ impl Mermaid<'_> {
         }
         line!(self, depth, "{prefix}_end((END))");
         line!(self, depth, "{prefix}_start --> {prefix}{}", outline.entry.index());
+        let groups = outline.groups();
         for (index, step) in outline.steps.iter().enumerate() {
             for edge in &step.edges {
-                let to = match edge.to {
-                    Next::Step(to) => format!("{prefix}{}", to.index()),
-                    Next::End => format!("{prefix}_end"),
+                let to = match (edge.to, groups[index]) {
+                    (Next::Step(to), _) => format!("{prefix}{}", to.index()),
+                    (Next::End, None) => format!("{prefix}_end"),
+                    (Next::End, Some(group)) if outline.shows_join(group) => format!("{prefix}{}_join", group.index()),
+                    (Next::End, Some(_)) => continue,
                 };
-                match &edge.label {
+                match &edge.text() {
                     None => line!(self, depth, "{prefix}{index} --> {to}"),
                     Some(label) => line!(self, depth, "{prefix}{index} -->|{}| {to}", quoted(label)),
                 }
@@ -49,14 +52,12 @@ impl Mermaid<'_> {
         match &step.inside {
             Inside::Nothing => line!(self, depth, "{prefix}{index}[{label}]"),
             Inside::Branches(branches) => {
-                line!(self, depth, "subgraph {prefix}{index} [\"parallel\"]");
-                for member in branches.iter().flatten() {
-                    self.step(outline, *member, prefix, depth + 1);
+                line!(self, depth, "subgraph {prefix}{index} [{}]", quoted(&branches.title));
+                for member in branches.members() {
+                    self.step(outline, member, prefix, depth + 1);
                 }
-                for branch in branches {
-                    for pair in branch.windows(2) {
-                        line!(self, depth + 1, "{prefix}{} --> {prefix}{}", pair[0].index(), pair[1].index());
-                    }
+                if outline.shows_join(id) {
+                    line!(self, depth + 1, "{prefix}{index}_join((JOIN))");
                 }
                 line!(self, depth, "end");
             }

@@ -2,6 +2,7 @@
 //! [`CompiledGraph`] runs them.
 
 pub(crate) mod app;
+mod arms;
 mod builder;
 pub(crate) mod commit;
 mod compiled;
@@ -19,15 +20,17 @@ mod svg;
 pub(crate) mod topology;
 mod validate;
 
-pub use builder::{END, EdgeSource, EdgeTarget, START, StateGraph};
+pub use arms::Arms;
+pub(crate) use builder::{ArmDeclaration, WorkDeclaration, collect_items};
+pub use builder::{END, EdgeSource, EdgeTarget, ItemsOf, JOIN, START, StateGraph};
 pub use commit::Commit;
 pub use compiled::CompiledGraph;
 pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};
-pub use options::{CompileOptions, NodeOptions};
+pub use options::{CompileOptions, EachOptions, NodeOptions};
 #[doc(hidden)]
 pub use outline::Outline;
 #[doc(hidden)]
-pub use subgraph::{MappedGraph, Subgraph};
+pub use subgraph::{MappedGraph, ParallelSubgraph, Subgraph};
 
 pub use crate::node::{Node, NodeContext, ParallelContext, ParallelNode};

@@ -1,4 +1,4 @@
-//! [`CompileOptions`] and [`NodeOptions`]: the options of a graph and of a node.
+//! [`CompileOptions`], [`NodeOptions`] and [`EachOptions`]: the options of a graph, of a node and of an `each`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -143,5 +143,46 @@ impl NodeOptions {
         .collect();
         let label = self.label.as_deref().unwrap_or(name);
         if settings.is_empty() { label.to_owned() } else { format!("{label}\n{}", settings.join(", ")) }
+    }
+}
+
+/// Options of an `each`; in `graph!` these are the keys of `each items { .. } { BRANCH }`.
+///
+/// ```
+/// use agentflow::EachOptions;
+///
+/// let options = EachOptions::new().max_parallel(8);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "options do nothing until a graph is built with them"]
+pub struct EachOptions {
+    pub(crate) max_parallel: usize,
+    pub(crate) max_items: usize,
+}
+
+impl EachOptions {
+    /// Creates the default options: 256 items run at once, and there are at most 1,000,000.
+    pub fn new() -> Self {
+        Self { max_parallel: 256, max_items: 1_000_000 }
+    }
+
+    /// Sets how many items run at once; the default is 256. Zero counts as one.
+    pub fn max_parallel(mut self, items: usize) -> Self {
+        self.max_parallel = items.max(1);
+        self
+    }
+
+    /// Sets how many items there may be; the default is 1,000,000. With more items the group fails with
+    /// [`TooManyItems`](crate::error::TooManyItems), before any of them runs.
+    pub fn max_items(mut self, items: usize) -> Self {
+        self.max_items = items;
+        self
+    }
+}
+
+impl Default for EachOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::topology::{Next, StepId};
-use crate::task::BackgroundTaskManager;
+use crate::{carried::InputType, task::BackgroundTaskManager};
 
 /// The parts of a graph that pictures and the graph around it see.
 #[doc(hidden)]
@@ -44,14 +44,43 @@ pub(crate) struct Edge {
     /// The pattern of the arm, for an edge of a decision.
     pub(crate) label: Option<Arc<str>>,
     pub(crate) to: Next,
+    /// The type of the value that the edge carries, if it carries one.
+    pub(crate) carries: Option<InputType>,
+}
+
+impl Edge {
+    /// Returns the text beside the edge: its arm, and below it the type of the value that it carries.
+    pub(super) fn text(&self) -> Option<String> {
+        let label = self.label.as_deref()?;
+        Some(match self.carries {
+            None => label.to_owned(),
+            Some(carried) => format!("{label}\n{}", carried.short_name()),
+        })
+    }
 }
 
 /// The contents of a step's box.
 #[derive(Clone, Debug)]
 pub(super) enum Inside {
     Nothing,
-    Branches(Vec<Vec<StepId>>),
+    Branches(OutlineBranches),
     Graph(Outline),
+}
+
+/// The branches of a group.
+#[derive(Clone, Debug)]
+pub(super) struct OutlineBranches {
+    /// The title of the box.
+    pub(super) title: Arc<str>,
+    /// The steps of each branch; the branch begins at the first one.
+    pub(super) branches: Vec<Vec<StepId>>,
+}
+
+impl OutlineBranches {
+    /// Returns the steps of all branches.
+    pub(super) fn members(&self) -> impl Iterator<Item = StepId> {
+        self.branches.iter().flatten().copied()
+    }
 }
 
 impl Outline {
@@ -91,15 +120,27 @@ impl Outline {
 
     /// Returns the steps that are in no group.
     pub(super) fn outside_groups(&self) -> impl Iterator<Item = StepId> {
-        let mut is_in_group = vec![false; self.steps.len()];
-        for step in &self.steps {
+        let groups = self.groups();
+        self.all_steps().map(|(step, _)| step).filter(move |step| groups[step.index()].is_none())
+    }
+
+    /// Returns whether a picture shows the join of the group: an arm of a decision leads to it. Otherwise the border of the
+    /// group's box shows the ends of the branches.
+    pub(super) fn shows_join(&self, group: StepId) -> bool {
+        let Inside::Branches(branches) = &self.step(group).inside else { return false };
+        let leads_to_join = |edge: &Edge| edge.label.is_some() && edge.to == Next::End;
+        branches.members().any(|step| self.step(step).edges.iter().any(leads_to_join))
+    }
+
+    /// Returns the group that each step is in.
+    pub(super) fn groups(&self) -> Vec<Option<StepId>> {
+        let mut groups = vec![None; self.steps.len()];
+        for (group, step) in self.all_steps() {
             if let Inside::Branches(branches) = &step.inside {
-                for member in branches.iter().flatten() {
-                    is_in_group[member.index()] = true;
-                }
+                branches.members().for_each(|member| groups[member.index()] = Some(group));
             }
         }
-        (0..self.steps.len()).filter(move |step| !is_in_group[*step]).map(StepId::new)
+        groups
     }
 }
 

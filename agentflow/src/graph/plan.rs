@@ -1,19 +1,20 @@
 //! [`Plan`]: a checked graph, in the form that the executor walks.
 
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
 use super::{
     commit::OnCommit,
-    options::NodeOptions,
+    options::{EachOptions, NodeOptions},
     outline::{Edge, Outline},
-    topology::StepId,
+    topology::{Next, StepId},
 };
 use crate::{
+    carried::{Input, Slot, input_of},
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::{executor::CommitMark, invocation::Invocation},
+    run::{branch_log::BranchLog, executor::CommitMark, invocation::Invocation},
     state::State,
 };
 
@@ -21,7 +22,7 @@ use crate::{
 pub(crate) struct Plan<S: State, C> {
     pub(crate) steps: Vec<Step<S, C>>,
     pub(crate) entry: StepId,
-    /// Set if a walk may visit a step twice. Every loop has an edge back to the same or to an earlier step.
+    /// Set if a walk may visit a step outside of all branches twice.
     pub(crate) may_loop: bool,
     /// Called after each committed step.
     pub(crate) on_commit: Option<OnCommit<S>>,
@@ -36,8 +37,7 @@ pub(crate) struct Step<S: State, C> {
     pub(crate) router: Option<Box<dyn Router<S>>>,
     /// The step that runs after a failure; without one, a failure ends the run.
     pub(crate) on_error: Option<StepId>,
-    /// One edge, or one for each arm of a decision. A step in a branch has none: the next step of the branch or the join
-    /// follows it.
+    /// One edge, or one for each arm of a decision. On a step in a branch, END is the join.
     pub(crate) edges: Vec<Edge>,
 }
 
@@ -46,18 +46,58 @@ pub(crate) enum Work<S: State, C> {
     Node(Box<dyn ErasedNode<S, C>>),
     /// A node in a branch, which reads the state and returns an update.
     Branch(Box<dyn ErasedParallelNode<S, C>>),
-    /// Parallel branches, each a sequence of steps.
-    Group(Vec<Vec<StepId>>),
+    Group(Group<S>),
 }
 
-/// Chooses one of a step's outgoing edges, by index, from the state.
+/// Parallel branches. Their steps are steps of the plan.
+pub(crate) struct Group<S> {
+    pub(crate) kind: GroupKind<S>,
+    /// The branches; `each` has one.
+    pub(crate) branches: Vec<Branch>,
+}
+
+/// A branch of a group.
+pub(crate) struct Branch {
+    /// The steps of the branch, with the first one in front.
+    pub(crate) steps: Vec<StepId>,
+    /// Set if a walk through the branch may visit a step twice.
+    pub(crate) may_loop: bool,
+}
+
+pub(crate) enum GroupKind<S> {
+    /// All branches run, and all of them must succeed.
+    All,
+    /// All branches run until the first has succeeded.
+    Any,
+    /// The branch runs once for each item.
+    Each(Each<S>),
+}
+
+/// The items of an `each`, and its limits.
+pub(crate) struct Each<S> {
+    pub(crate) items: Box<dyn Items<S>>,
+    pub(crate) options: EachOptions,
+}
+
+/// Computes the items of an `each` from the state: at most `limit` of them, and `None` if there are more.
+pub(crate) trait Items<S>: Send + Sync {
+    fn items(&self, state: &S, limit: usize) -> Option<Vec<Input>>;
+}
+
+impl<S, F: Fn(&S, usize) -> Option<Vec<Input>> + Send + Sync> Items<S> for F {
+    fn items(&self, state: &S, limit: usize) -> Option<Vec<Input>> {
+        self(state, limit)
+    }
+}
+
+/// Chooses one of a step's outgoing edges, by index, from the state. The value that the edge carries goes into the slot.
 pub(crate) trait Router<S>: Send + Sync {
-    fn route(&self, state: &S) -> Result<usize, NodeError>;
+    fn route(&self, state: &S, slot: &Slot) -> Result<usize, NodeError>;
 }
 
-impl<S, F: Fn(&S) -> Result<usize, NodeError> + Send + Sync> Router<S> for F {
-    fn route(&self, state: &S) -> Result<usize, NodeError> {
-        self(state)
+impl<S, F: Fn(&S, &Slot) -> Result<usize, NodeError> + Send + Sync> Router<S> for F {
+    fn route(&self, state: &S, slot: &Slot) -> Result<usize, NodeError> {
+        self(state, slot)
     }
 }
 
@@ -81,17 +121,30 @@ pub(crate) trait ErasedNode<S, C>: Send + Sync {
 }
 
 /// A node with the function that turns its output into the index of an outgoing edge.
-pub(crate) struct RoutedNode<N, F> {
-    pub(crate) node: N,
-    pub(crate) route: F,
+pub(crate) struct RoutedNode<N, F, I> {
+    node: N,
+    route: F,
+    input: PhantomData<fn() -> I>,
 }
 
-impl<S, C, N, F> ErasedNode<S, C> for RoutedNode<N, F>
+impl<N, F, I> RoutedNode<N, F, I> {
+    pub(crate) fn new(node: N, route: F) -> Self {
+        Self { node, route, input: PhantomData }
+    }
+}
+
+/// The checks of a graph exclude this error.
+fn no_input() -> NodeError {
+    NodeError::from("bug in agentflow: the node's input has another type than the edge's value")
+}
+
+impl<S, C, N, F, I> ErasedNode<S, C> for RoutedNode<N, F, I>
 where
     S: Send + Sync + 'static,
     C: Send + Sync + 'static,
-    N: Node<S, C>,
-    F: Fn(&S, N::Output) -> Result<usize, NodeError> + Send + Sync,
+    I: Send + Sync + 'static,
+    N: Node<S, C, I>,
+    F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync,
 {
     fn run<'a>(
         &'a self,
@@ -101,6 +154,7 @@ where
         commit: &'a CommitMark,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
+            let input = input_of(invocation.input).ok_or_else(no_input)?;
             // A graph commits the changes of its own nodes. What another node does inside it is committed with the node.
             let inner = CommitMark::new();
             let commit = if N::MUTATES_STATE && self.node.outline().is_none() {
@@ -109,8 +163,8 @@ where
             } else {
                 commit
             };
-            let output = self.node.run(NodeContext::new(state, services, invocation, commit)).await?;
-            (self.route)(state, output)
+            let output = self.node.run(NodeContext::new(state, input, services, invocation, commit)).await?;
+            (self.route)(state, output, &invocation.scope.slot)
         })
     }
 
@@ -127,15 +181,16 @@ where
     }
 }
 
-/// An object-safe form of [`ParallelNode`] that writes its update into `update`.
+/// An object-safe form of [`ParallelNode`] that adds its updates to the log of its branch and returns the index of the
+/// outgoing edge.
 pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
     fn run<'a>(
         &'a self,
         state: &'a S,
         services: &'a C,
         invocation: &'a Invocation<'a>,
-        update: &'a mut Option<S::Update>,
-    ) -> BoxFuture<'a, Result<(), NodeError>>
+        log: &'a mut BranchLog<S>,
+    ) -> BoxFuture<'a, Result<usize, NodeError>>
     where
         S: State;
 
@@ -145,17 +200,30 @@ pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
     fn outline(&self) -> Option<&Outline>;
 }
 
-impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNode<S, C> for N {
+impl<S, C, N, F, I> ErasedParallelNode<S, C> for RoutedNode<N, F, I>
+where
+    S: State,
+    C: Send + Sync + 'static,
+    I: Send + Sync + 'static,
+    N: ParallelNode<S, C, I>,
+    F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync,
+{
     fn run<'a>(
         &'a self,
         state: &'a S,
         services: &'a C,
         invocation: &'a Invocation<'a>,
-        update: &'a mut Option<S::Update>,
-    ) -> BoxFuture<'a, Result<(), NodeError>> {
+        log: &'a mut BranchLog<S>,
+    ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            *update = self.run_parallel(ParallelContext::new(state, services, invocation)).await?;
-            Ok(())
+            let input = input_of(invocation.input).ok_or_else(no_input)?;
+            let (update, output) =
+                self.node.run_parallel(ParallelContext::new(state, input, services, invocation)).await?;
+            let edge = (self.route)(state, output, &invocation.scope.slot)?;
+            if let Some(update) = update {
+                log.push(invocation.path, update);
+            }
+            Ok(edge)
         })
     }
 
@@ -164,7 +232,7 @@ impl<S: State, C: Send + Sync + 'static, N: ParallelNode<S, C>> ErasedParallelNo
     }
 
     fn outline(&self) -> Option<&Outline> {
-        ParallelNode::outline(self)
+        self.node.outline()
     }
 }
 
@@ -172,6 +240,17 @@ impl<S: State, C> Plan<S, C> {
     #[inline]
     pub(crate) fn step(&self, step: StepId) -> &Step<S, C> {
         &self.steps[step.index()]
+    }
+
+    /// Returns the first node that runs in a step.
+    pub(crate) fn first_node<'p>(&'p self, step: &'p Step<S, C>) -> &'p Step<S, C> {
+        match &step.work {
+            Work::Group(group) => match group.branches.first().and_then(|branch| branch.steps.first()) {
+                Some(first) => self.first_node(self.step(*first)),
+                None => step,
+            },
+            Work::Node(_) | Work::Branch(_) => step,
+        }
     }
 
     pub(crate) fn names(&self) -> Vec<&str> {
@@ -199,5 +278,10 @@ impl<S: State, C> Step<S, C> {
             Work::Branch(node) => node.outline(),
             Work::Group(_) => None,
         }
+    }
+
+    /// Returns whether the end of the path follows the step, whatever its outcome: no decision, and no fallback.
+    pub(crate) fn is_last(&self) -> bool {
+        self.on_error.is_none() && matches!(&self.edges[..], [Edge { label: None, to: Next::End, .. }])
     }
 }

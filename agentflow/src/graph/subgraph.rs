@@ -2,16 +2,25 @@
 
 use std::fmt;
 
+use futures_util::future::BoxFuture;
+
 use super::{
-    app::App, builder::StateGraph, compiled::CompiledGraph, error::BuildError, lower::lower, outline::Outline,
-    plan::Plan,
+    app::App,
+    builder::StateGraph,
+    compiled::CompiledGraph,
+    error::BuildError,
+    lower::lower,
+    outline::Outline,
+    plan::{ErasedParallelNode, Plan},
 };
 use crate::{
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{
+        branch_log::BranchLog,
         executor::{CommitMark, walk},
-        invocation::Invocation,
+        group::run_inner_branch,
+        invocation::{Arrival, Invocation},
     },
     state::State,
     task::BackgroundTaskManager,
@@ -40,6 +49,49 @@ impl<S: State, C: Send + Sync + 'static> Node<S, C> for Subgraph<S, C> {
 
     fn outline(&self) -> Option<&Outline> {
         Some(&self.outline)
+    }
+}
+
+/// A graph written inside a branch of another one. Its nodes read the state, and their updates are those of the branch.
+pub struct ParallelSubgraph<S: State, C>(Subgraph<S, C>);
+
+impl<S: State, C> ParallelSubgraph<S, C> {
+    /// Checks the graph and makes it a node of a branch.
+    pub(crate) fn new(graph: StateGraph<S, C>) -> Result<Self, BuildError> {
+        Subgraph::new(graph).map(Self)
+    }
+}
+
+impl<S: State, C: Send + Sync + 'static> ErasedParallelNode<S, C> for ParallelSubgraph<S, C> {
+    fn run<'a>(
+        &'a self,
+        state: &'a S,
+        services: &'a C,
+        invocation: &'a Invocation<'a>,
+        log: &'a mut BranchLog<S>,
+    ) -> BoxFuture<'a, Result<usize, NodeError>> {
+        Box::pin(async move {
+            let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, None, None);
+            let arrival = Arrival { error: invocation.error, input: None };
+            let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, arrival).await;
+            ended.map_err(|failure| *failure)?;
+            invocation.scope.join([scope.taken()]);
+            Ok(0)
+        })
+    }
+
+    fn starts_tasks(&self) -> bool {
+        false
+    }
+
+    fn outline(&self) -> Option<&Outline> {
+        Some(&self.0.outline)
+    }
+}
+
+impl<S: State, C> fmt::Debug for ParallelSubgraph<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ParallelSubgraph").field(&self.0).finish()
     }
 }
 
@@ -167,9 +219,11 @@ where
     I: Fn(&S) -> T + Send + Sync + 'static,
     B: Fn(T) -> S::Update + Send + Sync + 'static,
 {
-    async fn run_parallel(&self, cx: ParallelContext<'_, S, C>) -> Result<Option<S::Update>, NodeError> {
+    type Output = ();
+
+    async fn run_parallel(&self, cx: ParallelContext<'_, S, C>) -> Result<(Option<S::Update>, ()), NodeError> {
         let inner = self.run_mapped((self.into)(cx.state), cx.invocation).await?;
-        Ok(Some((self.back)(inner)))
+        Ok((Some((self.back)(inner)), ()))
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -216,6 +270,6 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own.recursion_limit, own.manager);
     walk(plan, services, &scope, state, commit, None, invocation.error).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
-    invocation.scope.join([&scope]);
+    invocation.scope.join([scope.taken()]);
     Ok(())
 }

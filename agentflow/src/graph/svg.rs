@@ -13,7 +13,7 @@ use self::{
     layout::{Layout, Link, Point, Route, Size},
 };
 use super::{
-    outline::{Inside, Outline},
+    outline::{Inside, Outline, OutlineBranches},
     topology::{Next, StepId},
 };
 
@@ -85,32 +85,44 @@ fn graph(outline: &Outline, prefix: &str) -> Drawing {
     items.push(terminal("END", prefix));
 
     let mut edges = vec![Edge::new(0, item_of[outline.entry.index()])];
-    for (id, step) in outline.all_steps() {
-        let from = item_of[id.index()];
-        for edge in &step.edges {
-            let to = match edge.to {
-                Next::Step(to) => item_of[to.index()],
-                Next::End => end,
-            };
-            edges.push(Edge { label: edge.label.as_deref().map(Label::new), ..Edge::new(from, to) });
-        }
-        if let Some(to) = step.on_error {
-            let label = Some(Label::new("on error"));
-            edges.push(Edge { label, is_fallback: true, ..Edge::new(from, item_of[to.index()]) });
-        }
-    }
+    outline.outside_groups().for_each(|id| add_edges(outline, id, &item_of, Some(end), &mut edges));
     arranged(&items, &edges)
 }
 
-/// Draws the branches of a group below their first nodes.
-fn parallel(outline: &Outline, branches: &[Vec<StepId>], prefix: &str) -> Drawing {
-    let mut items = Vec::new();
-    let mut edges = Vec::new();
-    for branch in branches {
-        let first = items.len();
-        items.extend(branch.iter().map(|member| step(outline, *member, prefix)));
-        edges.extend((first + 1..items.len()).map(|to| Edge::new(to - 1, to)));
+/// Adds the edges of a step, and of its fallback. Edges to an end that is not drawn are left out.
+fn add_edges(outline: &Outline, id: StepId, item_of: &[usize], end: Option<usize>, edges: &mut Vec<Edge>) {
+    let step = outline.step(id);
+    let from = item_of[id.index()];
+    for edge in &step.edges {
+        let to = match edge.to {
+            Next::Step(to) => item_of[to.index()],
+            Next::End => match end {
+                Some(end) => end,
+                None => continue,
+            },
+        };
+        edges.push(Edge { label: edge.text().as_deref().map(Label::new), ..Edge::new(from, to) });
     }
+    if let Some(to) = step.on_error {
+        let label = Some(Label::new("on error"));
+        edges.push(Edge { label, is_fallback: true, ..Edge::new(from, item_of[to.index()]) });
+    }
+}
+
+/// Draws the branches of a group below their first nodes, and the join if a decision leads to it.
+fn parallel(outline: &Outline, group: StepId, branches: &OutlineBranches, prefix: &str) -> Drawing {
+    let mut items = Vec::new();
+    let mut item_of = vec![0; outline.steps.len()];
+    for member in branches.members() {
+        item_of[member.index()] = items.len();
+        items.push(step(outline, member, prefix));
+    }
+    let join = outline.shows_join(group).then(|| {
+        items.push(terminal("JOIN", prefix));
+        items.len() - 1
+    });
+    let mut edges = Vec::new();
+    branches.members().for_each(|member| add_edges(outline, member, &item_of, join, &mut edges));
     arranged(&items, &edges)
 }
 
@@ -121,8 +133,8 @@ fn step(outline: &Outline, id: StepId, prefix: &str) -> Item {
     let drawing = match &step.inside {
         Inside::Nothing => node(&label),
         Inside::Branches(branches) => boxed(
-            &Label::new("parallel"),
-            &parallel(outline, branches, prefix),
+            &Label::new(&branches.title),
+            &parallel(outline, id, branches, prefix),
             "fill=\"#f8fafc\" stroke=\"#94a3b8\" stroke-dasharray=\"5 4\"",
         ),
         Inside::Graph(inner) => {

@@ -3,6 +3,8 @@
 //! `StateGraph` and `graph!` share this file (the macro crate has a symbolic link to it), so that both report the same
 //! mistakes. It depends on nothing but `std`.
 
+use std::collections::HashMap;
+
 /// The index of a step (a node or a group) in its graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StepId(usize);
@@ -22,19 +24,18 @@ impl StepId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Step(StepId),
+    /// The end of the path: END, or the join of a branch.
     End,
 }
 
-/// The edges between the steps of a graph, without names or code.
-pub(crate) struct Topology {
-    pub(crate) entry: StepId,
-    pub(crate) steps: Vec<StepEdges>,
+/// The edges between the steps of one path: of a graph without its branches, or of one branch. They have no names or code.
+struct Topology {
+    entry: StepId,
+    steps: Vec<StepEdges>,
 }
 
 /// The edges of one step.
 pub(crate) struct StepEdges {
-    /// A step inside a group has no edges of its own: its group connects it to the rest of the graph.
-    pub(crate) is_in_group: bool,
     /// The targets of the outgoing edges, one for each arm of a decision.
     pub(crate) next: Vec<Next>,
     /// The step that runs after a failure.
@@ -52,10 +53,41 @@ pub(crate) enum Violation {
     EndlessLoop(Vec<StepId>),
 }
 
+/// Checks one path of a graph: the steps outside of all branches, or those of one branch. `edges` returns the edges of a
+/// step; those that leave the path are another rule's.
+pub(crate) fn violations_of_path(
+    entry: StepId,
+    path: &[StepId],
+    edges: impl Fn(StepId) -> StepEdges,
+) -> Vec<Violation> {
+    let local: HashMap<usize, StepId> = path.iter().enumerate().map(|(local, step)| (step.0, StepId(local))).collect();
+    let to_local = |step: StepId| local.get(&step.0).copied();
+    let next_to_local = |next: Next| match next {
+        Next::Step(step) => to_local(step).map(Next::Step),
+        Next::End => Some(Next::End),
+    };
+    let steps = path.iter().map(|step| {
+        let StepEdges { next, on_error } = edges(*step);
+        let next = next.into_iter().filter_map(next_to_local).collect();
+        StepEdges { next, on_error: on_error.and_then(to_local) }
+    });
+    let Some(entry) = to_local(entry) else { return Vec::new() };
+    let to_graph = |step: StepId| path[step.0];
+    let violations = Topology { entry, steps: steps.collect() }.violations();
+    violations
+        .into_iter()
+        .map(|violation| match violation {
+            Violation::NoOutgoingEdge(step) => Violation::NoOutgoingEdge(to_graph(step)),
+            Violation::Unreachable(step) => Violation::Unreachable(to_graph(step)),
+            Violation::EndlessLoop(steps) => Violation::EndlessLoop(steps.into_iter().map(to_graph).collect()),
+        })
+        .collect()
+}
+
 impl Topology {
     /// Checks all rules. Endless loops are reported only where no other rule is broken, because a missing edge makes
     /// loops that its repair removes.
-    pub(crate) fn violations(&self) -> Vec<Violation> {
+    fn violations(&self) -> Vec<Violation> {
         let mut violations: Vec<_> = self.without_outgoing_edge().map(Violation::NoOutgoingEdge).collect();
         violations.extend(self.unreachable().into_iter().map(Violation::Unreachable));
         if violations.is_empty() {
@@ -65,7 +97,7 @@ impl Topology {
     }
 
     fn without_outgoing_edge(&self) -> impl Iterator<Item = StepId> {
-        self.outside_groups().filter(|step| self.edges(*step).next.is_empty())
+        self.ids().filter(|step| self.edges(*step).next.is_empty())
     }
 
     /// Returns the unreachable steps that lead to all other unreachable ones: an edge to each of these repairs the graph.
@@ -74,13 +106,13 @@ impl Topology {
         let reached = self.reached_from_entry();
         let component = self.components();
         let mut is_led_to = vec![false; self.steps.len()];
-        for step in self.outside_groups().filter(|step| !reached[step.0]) {
+        for step in self.ids().filter(|step| !reached[step.0]) {
             for next in self.successors(step).filter(|next| component[next.0] != component[step.0]) {
                 is_led_to[component[next.0]] = true;
             }
         }
         // A component is reported once.
-        self.outside_groups()
+        self.ids()
             .filter(|step| !reached[step.0] && !std::mem::replace(&mut is_led_to[component[step.0]], true))
             .collect()
     }
@@ -90,13 +122,13 @@ impl Topology {
     fn endless_loops(&self) -> Vec<Vec<StepId>> {
         let component = self.components();
         let mut is_left = vec![false; self.steps.len()];
-        for step in self.outside_groups() {
+        for step in self.ids() {
             let leads_out = self.successors(step).any(|next| component[next.0] != component[step.0]);
             is_left[component[step.0]] |= leads_out || self.edges(step).next.contains(&Next::End);
         }
         let mut loops: Vec<Vec<StepId>> = Vec::new();
         let mut loop_of = vec![None; self.steps.len()];
-        for step in self.outside_groups().filter(|step| !is_left[component[step.0]]) {
+        for step in self.ids().filter(|step| !is_left[component[step.0]]) {
             let index = *loop_of[component[step.0]].get_or_insert_with(|| {
                 loops.push(Vec::new());
                 loops.len() - 1
@@ -106,8 +138,8 @@ impl Topology {
         loops
     }
 
-    fn outside_groups(&self) -> impl Iterator<Item = StepId> {
-        (0..self.steps.len()).map(StepId).filter(|step| !self.edges(*step).is_in_group)
+    fn ids(&self) -> impl Iterator<Item = StepId> + use<> {
+        (0..self.steps.len()).map(StepId)
     }
 
     /// Marks the steps that a run may enter.
@@ -194,11 +226,7 @@ mod tests {
     /// Makes a graph of steps without groups, which starts at step 0; `None` is the end.
     fn graph(steps: &[&[Option<usize>]]) -> Topology {
         let next = |to: &Option<usize>| to.map_or(Next::End, |to| Next::Step(StepId::new(to)));
-        let edges = |to: &&[Option<usize>]| StepEdges {
-            is_in_group: false,
-            next: to.iter().map(next).collect(),
-            on_error: None,
-        };
+        let edges = |to: &&[Option<usize>]| StepEdges { next: to.iter().map(next).collect(), on_error: None };
         Topology { entry: StepId::new(0), steps: steps.iter().map(edges).collect() }
     }
 

@@ -3,13 +3,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    builder::{Caller, Endpoint, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
+    builder::{ArmDeclaration, Caller, Endpoint, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
     outline::Edge,
-    topology::{Next, StepEdges, StepId, Topology, Violation},
+    topology::{Next, StepEdges, StepId, Violation, violations_of_path},
 };
-use crate::{state::State, suggest};
+use crate::{carried::InputType, state::State, suggest};
 
 /// The number of graphs and groups that may be inside each other. A level takes up to 20 KiB of stack in a debug build,
 /// and the threads of tokio have 2 MiB, most of which is left to the nodes.
@@ -28,9 +28,9 @@ pub(super) struct CheckedStep {
     pub(super) name: Arc<str>,
     /// The call that added the step.
     location: Caller,
-    /// The group that the step is in.
-    group: Option<StepId>,
-    /// The branches of a group; none for a node.
+    /// The branch that the step is in.
+    place: Option<Place>,
+    /// The branches of a group, each with its first step in front; none for a node.
     pub(super) branches: Vec<Vec<StepId>>,
     /// One edge, or the arms of one decision.
     pub(super) edges: Vec<CheckedEdge>,
@@ -39,6 +39,19 @@ pub(super) struct CheckedStep {
     pub(super) options: NodeOptions,
     /// The step that runs after a failure.
     pub(super) on_error: Option<StepId>,
+}
+
+impl CheckedStep {
+    pub(super) fn is_in_branch(&self) -> bool {
+        self.place.is_some()
+    }
+}
+
+/// A branch of a group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    group: StepId,
+    branch: usize,
 }
 
 /// An outgoing edge, with the call that added it.
@@ -54,14 +67,19 @@ pub(super) fn validate<S: State, C>(graph: &StateGraph<S, C>) -> Result<CheckedG
     let mut checker = Checker { graph, steps: Vec::new(), index: HashMap::new(), problems: Vec::new() };
     checker.names();
     checker.groups();
+    checker.one_place_per_step();
+    checker.no_group_in_itself();
+    checker.fallbacks_of_branches();
     let entry = checker.entry();
     checker.edges();
     checker.routes();
     checker.options();
-    checker.one_group_per_step();
-    checker.no_group_in_itself();
+    checker.edges_of_branches();
     checker.kinds_of_nodes();
-    checker.no_edges_into_groups();
+    checker.edges_stay_on_their_path();
+    if checker.problems.is_empty() {
+        checker.inputs();
+    }
     if let Some(entry) = entry.filter(|_| checker.problems.is_empty()) {
         checker.topology(entry);
         checker.outer_options();
@@ -91,7 +109,7 @@ impl<S: State, C> Checker<'_, S, C> {
                 self.report(location, BuildProblemKind::BadName { name: Arc::clone(name) });
             }
             // The events and pictures of a run use these names for its ends.
-            if matches!(&**name, "START" | "END") {
+            if matches!(&**name, "START" | "END" | "JOIN") {
                 self.report(location, BuildProblemKind::ReservedName { name: Arc::clone(name) });
             }
             if self.index.contains_key(name) {
@@ -102,7 +120,7 @@ impl<S: State, C> Checker<'_, S, C> {
             self.steps.push(CheckedStep {
                 name: Arc::clone(name),
                 location,
-                group: None,
+                place: None,
                 branches: Vec::new(),
                 edges: Vec::new(),
                 has_decision: false,
@@ -115,7 +133,8 @@ impl<S: State, C> Checker<'_, S, C> {
     /// A group has branches, and each branch has steps that exist.
     fn groups(&mut self) {
         for (index, StepDeclaration { name, work, location }) in self.graph.steps.iter().enumerate() {
-            let WorkDeclaration::Group(branches) = work else { continue };
+            let WorkDeclaration::Group(group) = work else { continue };
+            let branches = &group.branches;
             if branches.is_empty() || branches.iter().any(Vec::is_empty) {
                 self.report(location, BuildProblemKind::EmptyGroup { group: Arc::clone(name) });
             }
@@ -166,11 +185,11 @@ impl<S: State, C> Checker<'_, S, C> {
             // `START` has no outgoing edge: its edge is the entry, which is another rule's.
             let Endpoint::Step(from) = &edge.from.0 else { continue };
             let from = self.resolve(from, edge.location);
-            let to = self.resolve_target(&edge.to.0, edge.location);
+            let to = self.resolve_target(from, &edge.to.0, edge.location);
             let (Some(from), Some(to)) = (from, to) else { continue };
             match self.step(from).edges.first() {
                 None => {
-                    let edge = CheckedEdge { edge: Edge { label: None, to }, location: edge.location };
+                    let edge = CheckedEdge { edge: Edge { label: None, to, carries: None }, location: edge.location };
                     self.step_mut(from).edges.push(edge);
                 }
                 Some(first) => {
@@ -197,9 +216,10 @@ impl<S: State, C> Checker<'_, S, C> {
                 self.report(location, kind);
             }
             let mut edges = Vec::with_capacity(arms.len());
-            for (label, to) in arms {
-                if let Some(to) = self.resolve_target(&to.0, location) {
-                    edges.push(CheckedEdge { edge: Edge { label: Some(Arc::clone(label)), to }, location });
+            for ArmDeclaration { label, to, carries } in arms {
+                if let Some(to) = self.resolve_target(step, &to.0, location) {
+                    let edge = Edge { label: Some(Arc::clone(label)), to, carries: *carries };
+                    edges.push(CheckedEdge { edge, location });
                 }
             }
             let Some(step) = step else { continue };
@@ -220,7 +240,8 @@ impl<S: State, C> Checker<'_, S, C> {
     fn options(&mut self) {
         for declared in &self.graph.options {
             let Some(step) = self.resolve(&declared.node, declared.location) else { continue };
-            if let WorkDeclaration::Group(_) = self.graph.steps[step.index()].work {
+            let has_attempts = declared.options.retry.is_some() || declared.options.timeout.is_some();
+            if let (WorkDeclaration::Group(_), true) = (&self.graph.steps[step.index()].work, has_attempts) {
                 let group = self.name(step);
                 self.report(declared.location, BuildProblemKind::OptionsOfGroup { group });
             }
@@ -236,25 +257,77 @@ impl<S: State, C> Checker<'_, S, C> {
     }
 
     /// A step is in one branch of one group.
-    fn one_group_per_step(&mut self) {
+    fn one_place_per_step(&mut self) {
         for group in self.ids() {
-            for member in self.step(group).branches.concat() {
-                if self.step_mut(member).group.replace(group).is_some() {
-                    let (node, group) = (self.name(member), self.name(group));
-                    self.report(self.step(member).location, BuildProblemKind::TwoPlaces { node, group });
+            for (branch, members) in self.step(group).branches.clone().into_iter().enumerate() {
+                for member in members {
+                    self.put(member, Place { group, branch });
                 }
             }
         }
     }
 
+    /// Records that the step is in the branch.
+    fn put(&mut self, step: StepId, place: Place) {
+        if self.step_mut(step).place.replace(place).is_some() {
+            let (node, group) = (self.name(step), self.name(place.group));
+            self.report(self.step(step).location, BuildProblemKind::TwoPlaces { node, group });
+        }
+    }
+
     fn no_group_in_itself(&mut self) {
         for group in self.ids() {
-            let outer = |inner: &StepId| self.step(*inner).group;
+            let outer = |inner: &StepId| self.step(*inner).place.map(|place| place.group);
             // A group that is not inside itself is in fewer groups than there are steps.
-            let mut around = std::iter::successors(self.step(group).group, outer).take(self.steps.len());
+            let mut around = std::iter::successors(outer(&group), outer).take(self.steps.len());
             if around.any(|outer| outer == group) {
                 let kind = BuildProblemKind::GroupInItself { group: self.name(group) };
                 self.report(self.step(group).location, kind);
+            }
+        }
+    }
+
+    /// The fallback of a step in a branch belongs to the branch, if no branch names it.
+    fn fallbacks_of_branches(&mut self) {
+        let graph = self.graph;
+        let known = |name: &Arc<str>| self.index.get(name).copied();
+        let fallbacks: HashMap<usize, StepId> = graph
+            .options
+            .iter()
+            .filter_map(|declared| {
+                let fallback = declared.options.on_error.as_ref().and_then(known)?;
+                Some((known(&declared.node)?.index(), fallback))
+            })
+            .collect();
+        let mut open: Vec<_> = self.ids().filter(|step| self.step(*step).place.is_some()).collect();
+        while let Some(step) = open.pop() {
+            let (Some(place), Some(fallback)) = (self.step(step).place, fallbacks.get(&step.index())) else { continue };
+            let is_node = matches!(graph.steps[fallback.index()].work, WorkDeclaration::Node(..));
+            if self.step(*fallback).place.is_none() && !is_node && *fallback != place.group {
+                self.step_mut(*fallback).place = Some(place);
+                self.step_mut(place.group).branches[place.branch].push(*fallback);
+                open.push(*fallback);
+            }
+        }
+    }
+
+    /// In a branch, a step without edges leads to the next step of its list, and the last one to the join.
+    fn edges_of_branches(&mut self) {
+        let graph = self.graph;
+        for group in self.ids() {
+            let WorkDeclaration::Group(declared) = &graph.steps[group.index()].work else { continue };
+            for (branch, listed) in declared.branches.iter().enumerate() {
+                let members = self.step(group).branches[branch].clone();
+                for (position, member) in members.iter().enumerate() {
+                    let CheckedStep { edges, has_decision, location, .. } = self.step(*member);
+                    if edges.is_empty() && !has_decision {
+                        let next = members.get(position + 1).filter(|_| position + 1 < listed.len());
+                        let to = next.map_or(Next::End, |next| Next::Step(*next));
+                        let edge = Edge { label: None, to, carries: None };
+                        let edge = CheckedEdge { edge, location };
+                        self.step_mut(*member).edges.push(edge);
+                    }
+                }
             }
         }
     }
@@ -263,74 +336,151 @@ impl<S: State, C> Checker<'_, S, C> {
     fn kinds_of_nodes(&mut self) {
         for (index, StepDeclaration { name, work, location }) in self.graph.steps.iter().enumerate() {
             let node = Arc::clone(name);
-            match (work, self.steps[index].group) {
-                (WorkDeclaration::Node(_), Some(group)) => {
-                    let group = self.name(group);
+            match (work, self.steps[index].place) {
+                (WorkDeclaration::Node(..), Some(place)) => {
+                    let group = self.name(place.group);
                     self.report(location, BuildProblemKind::NotParallel { node, group });
                 }
-                (WorkDeclaration::Branch(_), None) => self.report(location, BuildProblemKind::NotInGroup { node }),
+                (WorkDeclaration::Branch(..), None) if !self.graph.is_in_branch => {
+                    self.report(location, BuildProblemKind::NotInGroup { node })
+                }
                 _ => {}
             }
         }
     }
 
-    /// No edge, decision or fallback leads to or from a step in a group: the next step of its branch or the join
-    /// follows it.
-    fn no_edges_into_groups(&mut self) {
-        let mut ends: Vec<(StepId, Caller)> = Vec::new();
+    /// An edge, a decision or a fallback leads from a step to steps of the same branch.
+    fn edges_stay_on_their_path(&mut self) {
+        let mut crossing: Vec<(Place, StepId, Caller)> = Vec::new();
+        let mut check = |from: Option<Place>, source: StepId, to: StepId, location: Caller| {
+            let place = self.step(to).place;
+            if place != from {
+                let node = if place.is_some() { to } else { source };
+                crossing.extend(place.or(from).map(|place| (place, node, location)));
+            }
+        };
         for from in self.ids() {
+            let place = self.step(from).place;
             for CheckedEdge { edge, location } in &self.step(from).edges {
-                ends.push((from, location));
                 if let Next::Step(to) = edge.to {
-                    ends.push((to, location));
+                    check(place, from, to, location);
                 }
             }
         }
         let known = |name: &Arc<str>| self.index.get(name).copied();
-        for RouteDeclaration { from, arms, location, .. } in &self.graph.routes {
-            if arms.is_empty() {
-                ends.extend(known(from).map(|from| (from, *location)));
-            }
-        }
         for edge in self.graph.edges.iter().filter(|edge| edge.from.is_start()) {
-            if let Endpoint::Step(to) = &edge.to.0 {
-                ends.extend(known(to).map(|to| (to, edge.location)));
+            if let Endpoint::Step(to) = &edge.to.0
+                && let Some(to) = known(to)
+            {
+                check(None, to, to, edge.location);
             }
         }
         for declared in &self.graph.options {
-            if let Some(fallback) = &declared.options.on_error {
-                let steps = [&declared.node, fallback].into_iter().filter_map(known);
-                ends.extend(steps.map(|step| (step, declared.location)));
+            if let (Some(step), Some(fallback)) =
+                (known(&declared.node), declared.options.on_error.as_ref().and_then(known))
+            {
+                check(self.step(step).place, step, fallback, declared.location);
             }
         }
-        for (step, location) in ends {
-            if let Some(group) = self.step(step).group {
-                let (node, group) = (self.name(step), self.name(group));
-                self.report(location, BuildProblemKind::EdgeOfBranch { node, group });
+        for (place, node, location) in crossing {
+            let (node, group) = (self.name(node), self.name(place.group));
+            self.report(location, BuildProblemKind::EdgeOfBranch { node, group });
+        }
+    }
+
+    /// An edge carries what the node that it leads to takes.
+    fn inputs(&mut self) {
+        let mut problems = Vec::new();
+        let mut check = |from: Arc<str>, to: StepId, carried: Option<InputType>, location: Caller| {
+            let carried = carried.filter(|carried| !carried.is_none());
+            for (node, taken) in self.takers(to) {
+                let to = self.name(node);
+                let from = Arc::clone(&from);
+                let kind = match carried {
+                    Some(carried) if carried != taken => BuildProblemKind::WrongInput {
+                        from,
+                        to,
+                        carried: carried.name,
+                        taken: (!taken.is_none()).then_some(taken.name),
+                    },
+                    None if !taken.is_none() => BuildProblemKind::NoInput { from, to, taken: taken.name },
+                    _ => continue,
+                };
+                problems.push((location, kind));
+            }
+        };
+        for step in self.ids() {
+            for CheckedEdge { edge, location } in &self.step(step).edges {
+                if let Next::Step(to) = edge.to {
+                    check(self.name(step), to, edge.carries, location);
+                }
+            }
+            if let WorkDeclaration::Group(group) = &self.graph.steps[step.index()].work
+                && group.items.is_some()
+            {
+                for first in self.step(step).branches.iter().filter_map(|branch| branch.first()) {
+                    check(self.name(step), *first, group.items, self.step(step).location);
+                }
+            }
+        }
+        for declared in &self.graph.options {
+            let known = |name: &Arc<str>| self.index.get(name).copied();
+            if let Some(fallback) = declared.options.on_error.as_ref().and_then(known) {
+                check(Arc::clone(&declared.node), fallback, None, declared.location);
+            }
+        }
+        for edge in self.graph.edges.iter().filter(|edge| edge.from.is_start()) {
+            if let Endpoint::Step(to) = &edge.to.0
+                && let Some(to) = self.index.get(to)
+            {
+                check("START".into(), *to, None, edge.location);
+            }
+        }
+        for (location, kind) in problems {
+            self.report(location, kind);
+        }
+    }
+
+    /// Returns the nodes that receive the value of an edge to this step, with the types of their inputs: the node itself,
+    /// or the first nodes of a group. The branch of an `each` receives the items instead.
+    fn takers(&self, step: StepId) -> Vec<(StepId, InputType)> {
+        match &self.graph.steps[step.index()].work {
+            WorkDeclaration::Node(_, input) | WorkDeclaration::Branch(_, input) => vec![(step, *input)],
+            WorkDeclaration::Group(group) if group.items.is_some() => vec![(step, InputType::of::<()>())],
+            WorkDeclaration::Group(_) => {
+                let firsts = self.step(step).branches.iter().filter_map(|branch| branch.first());
+                firsts.flat_map(|first| self.takers(*first)).collect()
             }
         }
     }
 
-    /// The rules that concern the graph as a whole.
+    /// The rules that concern a path as a whole.
     fn topology(&mut self, entry: StepId) {
-        let steps = self.steps.iter().map(|step| StepEdges {
-            is_in_group: step.group.is_some(),
-            next: step.edges.iter().map(|checked| checked.edge.to).collect(),
-            on_error: step.on_error,
-        });
-        for violation in (Topology { entry, steps: steps.collect() }).violations() {
-            let (step, kind) = match violation {
-                Violation::NoOutgoingEdge(step) => (step, BuildProblemKind::NoOutgoingEdge { node: self.name(step) }),
-                Violation::Unreachable(step) => {
-                    (step, BuildProblemKind::Unreachable { node: self.name(step), entry: self.name(entry) })
-                }
-                Violation::EndlessLoop(steps) => {
-                    let Some(first) = steps.first() else { continue };
-                    let nodes = steps.iter().map(|step| self.name(*step)).collect();
-                    (*first, BuildProblemKind::EndlessLoop { nodes })
-                }
+        let main = self.ids().filter(|step| self.step(*step).place.is_none()).collect();
+        let mut paths: Vec<(StepId, Vec<StepId>, &'static str)> = vec![(entry, main, "END")];
+        let branches = self.steps.iter().flat_map(|step| &step.branches);
+        paths.extend(branches.filter_map(|branch| Some((*branch.first()?, branch.clone(), "JOIN"))));
+        for (entry, path, end) in paths {
+            let edges = |step: StepId| {
+                let CheckedStep { edges, on_error, .. } = self.step(step);
+                StepEdges { next: edges.iter().map(|checked| checked.edge.to).collect(), on_error: *on_error }
             };
-            self.report(self.step(step).location, kind);
+            for violation in violations_of_path(entry, &path, edges) {
+                let (step, kind) = match violation {
+                    Violation::NoOutgoingEdge(step) => {
+                        (step, BuildProblemKind::NoOutgoingEdge { node: self.name(step), end })
+                    }
+                    Violation::Unreachable(step) => {
+                        (step, BuildProblemKind::Unreachable { node: self.name(step), entry: self.name(entry) })
+                    }
+                    Violation::EndlessLoop(steps) => {
+                        let Some(first) = steps.first() else { continue };
+                        let nodes = steps.iter().map(|step| self.name(*step)).collect();
+                        (*first, BuildProblemKind::EndlessLoop { nodes, end })
+                    }
+                };
+                self.report(self.step(step).location, kind);
+            }
         }
     }
 
@@ -347,8 +497,8 @@ impl<S: State, C> Checker<'_, S, C> {
     fn nesting(&mut self) -> usize {
         let mut deepest = 0;
         for (index, StepDeclaration { name, work, location }) in self.graph.steps.iter().enumerate() {
-            let outer = |inner: &StepId| self.step(*inner).group;
-            let around = std::iter::successors(self.steps[index].group, outer).take(MAX_NESTING + 1).count();
+            let outer = |inner: &StepId| self.step(*inner).place.map(|place| place.group);
+            let around = std::iter::successors(outer(&StepId::new(index)), outer).take(MAX_NESTING + 1).count();
             let inside = match work {
                 WorkDeclaration::Group(_) => Some(1),
                 work => work.outline().map(|outline| 1 + outline.nesting),
@@ -399,11 +549,20 @@ impl<S: State, C> Checker<'_, S, C> {
         step
     }
 
-    fn resolve_target(&mut self, target: &Endpoint, location: Caller) -> Option<Next> {
-        match target {
-            Endpoint::Step(name) => self.resolve(name, location).map(Next::Step),
-            Endpoint::Boundary => Some(Next::End),
-        }
+    /// Returns the target of an edge from this step, or reports that there is none. A branch ends at the join, and the
+    /// path outside of all branches at END.
+    fn resolve_target(&mut self, from: Option<StepId>, target: &Endpoint, location: Caller) -> Option<Next> {
+        let place = from.and_then(|from| self.step(from).place);
+        let problem = match (target, from, place) {
+            (Endpoint::Step(name), ..) => return self.resolve(name, location).map(Next::Step),
+            (Endpoint::Boundary, Some(from), Some(place)) => {
+                BuildProblemKind::EdgeOfBranch { node: self.name(from), group: self.name(place.group) }
+            }
+            (Endpoint::Join, Some(from), None) => BuildProblemKind::JoinOutsideGroup { node: self.name(from) },
+            (Endpoint::Boundary | Endpoint::Join | Endpoint::End, ..) => return Some(Next::End),
+        };
+        self.report(location, problem);
+        None
     }
 
     fn report(&mut self, location: Caller, kind: BuildProblemKind) {

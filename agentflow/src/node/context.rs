@@ -14,9 +14,12 @@ use crate::{
 
 /// The inputs of a node.
 #[derive(Debug)]
-pub struct NodeContext<'a, S, C = ()> {
+pub struct NodeContext<'a, S, C = (), I = ()> {
     /// The run's state, which the node may mutate.
     pub state: &'a mut S,
+    /// The value that the edge to this node carries; `()` if it carries none. Every attempt of the node receives the
+    /// same value.
+    pub input: &'a I,
     /// The configuration of the run.
     pub config: &'a RunConfig,
     /// The app's services.
@@ -32,9 +35,12 @@ pub struct NodeContext<'a, S, C = ()> {
 
 /// The inputs of a node in a group. A node that wraps another one passes on a clone.
 #[derive(Debug)]
-pub struct ParallelContext<'a, S, C = ()> {
+pub struct ParallelContext<'a, S, C = (), I = ()> {
     /// The state as it was at the fork, with the updates of the branch itself.
     pub state: &'a S,
+    /// The value that the edge to this node carries: an item of `each`, or the payload of an arm; `()` if it carries none.
+    /// Every attempt of the node receives the same value.
+    pub input: &'a I,
     /// The configuration of the run.
     pub config: &'a RunConfig,
     /// The app's services.
@@ -49,7 +55,7 @@ pub struct ParallelContext<'a, S, C = ()> {
 
 macro_rules! invocation_accessors {
     ($Context:ident) => {
-        impl<'a, S, C> $Context<'a, S, C> {
+        impl<'a, S, C, I> $Context<'a, S, C, I> {
             /// Returns the app's task manager, labelled with this run and node.
             #[must_use]
             pub fn task_manager(&self) -> BackgroundTaskManager {
@@ -74,6 +80,12 @@ macro_rules! invocation_accessors {
                 self.invocation.attempt
             }
 
+            /// Returns the number of node executions that the recursion limit still allows on this path after this one.
+            #[must_use]
+            pub fn steps_left(&self) -> usize {
+                self.invocation.scope.steps_left()
+            }
+
             /// Returns the failure that led the run here, if it came by another node's `on_error`.
             #[must_use]
             pub fn error(&self) -> Option<&'a NodeFailure> {
@@ -85,16 +97,17 @@ macro_rules! invocation_accessors {
 invocation_accessors!(NodeContext);
 invocation_accessors!(ParallelContext);
 
-impl<'a, S, C> NodeContext<'a, S, C> {
+impl<'a, S, C, I> NodeContext<'a, S, C, I> {
     pub(crate) fn new(
         state: &'a mut S,
+        input: &'a I,
         services: &'a C,
         invocation: &'a Invocation<'a>,
         commit: &'a CommitMark,
     ) -> Self {
         let Invocation { scope, events, .. } = invocation;
         let run = scope.run;
-        Self { state, config: run.config, services, cancel: run.signals.cancel, events, invocation, commit }
+        Self { state, input, config: run.config, services, cancel: run.signals.cancel, events, invocation, commit }
     }
 
     pub(crate) fn replace(self, state: S) {
@@ -103,7 +116,7 @@ impl<'a, S, C> NodeContext<'a, S, C> {
     }
 }
 
-impl<S, C> NodeContext<'_, S, C> {
+impl<S, C, I> NodeContext<'_, S, C, I> {
     /// Lends the context, so that a node that wraps another one can run it more than once, or do something afterwards.
     ///
     /// ```
@@ -142,29 +155,29 @@ impl<S, C> NodeContext<'_, S, C> {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn reborrow(&mut self) -> NodeContext<'_, S, C> {
-        let Self { config, services, cancel, events, invocation, commit, .. } = *self;
-        NodeContext { state: self.state, config, services, cancel, events, invocation, commit }
+    pub fn reborrow(&mut self) -> NodeContext<'_, S, C, I> {
+        let Self { input, config, services, cancel, events, invocation, commit, .. } = *self;
+        NodeContext { state: self.state, input, config, services, cancel, events, invocation, commit }
     }
 }
 
 // Not derived: the state and the services need not be `Clone`.
-impl<S, C> Clone for ParallelContext<'_, S, C> {
+impl<S, C, I> Clone for ParallelContext<'_, S, C, I> {
     fn clone(&self) -> Self {
-        let Self { state, config, services, cancel, events, invocation } = *self;
-        Self { state, config, services, cancel, events, invocation }
+        let Self { state, input, config, services, cancel, events, invocation } = *self;
+        Self { state, input, config, services, cancel, events, invocation }
     }
 }
 
-impl<'a, S, C> ParallelContext<'a, S, C> {
-    pub(crate) fn new(state: &'a S, services: &'a C, invocation: &'a Invocation<'a>) -> Self {
+impl<'a, S, C, I> ParallelContext<'a, S, C, I> {
+    pub(crate) fn new(state: &'a S, input: &'a I, services: &'a C, invocation: &'a Invocation<'a>) -> Self {
         let Invocation { scope, events, .. } = invocation;
         let run = scope.run;
-        Self { state, config: run.config, services, cancel: run.signals.cancel, events, invocation }
+        Self { state, input, config: run.config, services, cancel: run.signals.cancel, events, invocation }
     }
 }
 
-impl<S: State, C> NodeContext<'_, S, C> {
+impl<S: State, C, I> NodeContext<'_, S, C, I> {
     /// Merges an update into the state, and reports the changed fields to the run's stream.
     pub fn apply(&mut self, update: S::Update) {
         self.events.record_changes(|| S::changes(&update));

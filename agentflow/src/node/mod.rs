@@ -10,7 +10,8 @@ pub use context::{NodeContext, ParallelContext};
 
 /// One step of a graph: an `async fn` with [`#[node]`](macro@crate::node), or a type that implements this by hand.
 ///
-/// `S` is the graph's state, and `C` is the type of the app's services, `()` for an app without services.
+/// `S` is the graph's state, `C` is the type of the app's services, `()` for an app without services, and `I` is the type
+/// of the value that the edge to the node carries, `()` for a node that plain edges lead to.
 ///
 /// ```
 /// use agentflow::{AgentState, Message, NodeError, RunConfig, graph, graph::{Node, NodeContext}};
@@ -42,7 +43,7 @@ pub use context::{NodeContext, ParallelContext};
     note = "annotate an `async fn` with `#[agentflow::node]`, or implement `Node` by hand",
     note = "every node of one graph takes the same `state` type"
 )]
-pub trait Node<S, C = ()>: Send + Sync + 'static {
+pub trait Node<S, C = (), I = ()>: Send + Sync + 'static {
     /// The output of the node: `()`, or the route to take.
     type Output;
 
@@ -60,7 +61,7 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// The future is dropped at its current await when the run is cancelled or times out.
-    fn run(&self, cx: NodeContext<'_, S, C>) -> impl Future<Output = Result<Self::Output, NodeError>> + Send;
+    fn run(&self, cx: NodeContext<'_, S, C, I>) -> impl Future<Output = Result<Self::Output, NodeError>> + Send;
 
     /// Returns the outline that pictures show inside the node, if the node is a graph itself.
     #[doc(hidden)]
@@ -69,7 +70,8 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     }
 }
 
-/// A node that can run in a parallel group: it reads the state and returns an update, which is merged at the join.
+/// A node that can run in a parallel group: it reads the state and returns an update, which is merged at the join, and
+/// the route to take.
 ///
 /// `#[node]` implements it for nodes with `state: &S` and for nodes without state.
 #[diagnostic::on_unimplemented(
@@ -79,7 +81,10 @@ pub trait Node<S, C = ()>: Send + Sync + 'static {
     note = "a node with `state: &mut {S}` goes before or after the group",
     note = "a graph goes into a group with `map_state`, which says what it brings"
 )]
-pub trait ParallelNode<S: State, C = ()>: Send + Sync + 'static {
+pub trait ParallelNode<S: State, C = (), I = ()>: Send + Sync + 'static {
+    /// The output of the node: `()`, or the route to take.
+    type Output;
+
     /// See [`Node::STARTS_TASKS`].
     #[doc(hidden)]
     const STARTS_TASKS: bool = false;
@@ -91,8 +96,8 @@ pub trait ParallelNode<S: State, C = ()>: Send + Sync + 'static {
     /// The future is dropped at its current await when another branch fails, or the run is cancelled or times out.
     fn run_parallel(
         &self,
-        cx: ParallelContext<'_, S, C>,
-    ) -> impl Future<Output = Result<Option<S::Update>, NodeError>> + Send;
+        cx: ParallelContext<'_, S, C, I>,
+    ) -> impl Future<Output = Result<(Option<S::Update>, Self::Output), NodeError>> + Send;
 
     /// See [`Node::outline`].
     #[doc(hidden)]

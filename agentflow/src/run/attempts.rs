@@ -11,15 +11,17 @@ use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::{
+    branch_log::BranchLog,
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     executor::CommitMark,
-    invocation::Invocation,
+    invocation::{Arrival, Invocation},
     metrics::AttemptMeter,
     scope::PathScope,
 };
 use crate::{
     attempt::{AttemptFault, guarded},
+    carried::Slot,
     error::{AttemptTimedOut, NodeError, catch_panic, text_of},
     graph::{
         options::NodeOptions,
@@ -37,9 +39,7 @@ pub(super) trait Attempt: Send {
     fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<Self::Output, NodeError>>;
 
     /// Takes the decision after the node, if it is one from the state. An error of the decision is the node's error.
-    fn route(&self, output: Self::Output) -> Result<Self::Output, NodeError> {
-        Ok(output)
-    }
+    fn route(&mut self, output: Self::Output, slot: &Slot) -> Result<Self::Output, NodeError>;
 
     /// Restores the state from before the first attempt, after one has failed. Returns whether the state is that one.
     fn roll_back(&mut self) -> bool;
@@ -88,9 +88,9 @@ impl<S: State, C: Send + Sync + 'static> Attempt for SequentialAttempt<'_, S, C>
         self.node.run(self.state, self.services, invocation, self.commit)
     }
 
-    fn route(&self, edge: usize) -> Result<usize, NodeError> {
+    fn route(&mut self, edge: usize, slot: &Slot) -> Result<usize, NodeError> {
         let Some(router) = self.router else { return Ok(edge) };
-        let edge = routed(router, self.state);
+        let edge = routed(router, self.state, slot);
         if edge.is_err() && self.node.mutates_state() {
             // The decision is a part of the node, which has therefore failed, even if it is a graph that succeeded.
             self.commit.changes_begin();
@@ -121,25 +121,45 @@ pub(super) struct ParallelAttempt<'s, S: State, C> {
     pub(super) node: &'s dyn ErasedParallelNode<S, C>,
     pub(super) state: &'s S,
     pub(super) services: &'s C,
-    /// The destination of the update. It is not returned, because every future that it passes through would move it.
-    pub(super) update: &'s mut Option<S::Update>,
+    /// Takes the decision from the state, as in [`SequentialAttempt`].
+    pub(super) router: Option<&'s dyn Router<S>>,
+    /// The destination of the updates. They are not returned, because every future that they pass through would move them.
+    pub(super) log: &'s mut BranchLog<S>,
+    /// The number of updates in the log before the node.
+    pub(super) before: usize,
+    /// The state with the updates of the node, if its decision was taken from it.
+    pub(super) after: Option<S>,
 }
 
 impl<S: State, C: Send + Sync + 'static> Attempt for ParallelAttempt<'_, S, C> {
-    type Output = ();
+    /// The index of the outgoing edge.
+    type Output = usize;
 
-    fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<(), NodeError>> {
-        self.node.run(self.state, self.services, invocation, self.update)
+    fn start<'a>(&'a mut self, invocation: &'a Invocation<'a>) -> BoxFuture<'a, Result<usize, NodeError>> {
+        self.node.run(self.state, self.services, invocation, self.log)
+    }
+
+    fn route(&mut self, edge: usize, slot: &Slot) -> Result<usize, NodeError> {
+        let Some(router) = self.router else { return Ok(edge) };
+        // The updates are merged by code of the state.
+        let after = catch_unwind(AssertUnwindSafe(|| {
+            let mut after = self.state.clone();
+            self.log.iter().skip(self.before).for_each(|entry| after.apply(entry.update.clone()));
+            after
+        }));
+        let after = self.after.insert(after.map_err(NodeError::panicked)?);
+        routed(router, after, slot)
     }
 
     fn roll_back(&mut self) -> bool {
+        self.log.truncate(self.before);
         true
     }
 }
 
 /// Calls the router; its panic becomes an error.
-pub(super) fn routed<S>(router: &dyn Router<S>, state: &S) -> Result<usize, NodeError> {
-    catch_unwind(AssertUnwindSafe(|| router.route(state))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
+pub(super) fn routed<S>(router: &dyn Router<S>, state: &S, slot: &Slot) -> Result<usize, NodeError> {
+    catch_unwind(AssertUnwindSafe(|| router.route(state, slot))).unwrap_or_else(|panic| Err(NodeError::panicked(panic)))
 }
 
 /// The failure of an attempt.
@@ -154,11 +174,11 @@ pub(super) async fn run_attempts<A: Attempt>(
     path: &Arc<str>,
     options: &NodeOptions,
     scope: &PathScope<'_>,
-    error: Option<&NodeFailure>,
+    Arrival { error, input }: Arrival<'_>,
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
     let undoes_updates = node.undoes_updates();
-    let invocation = Invocation { scope, path, attempt: 1, error, events: scope.writer(path), undoes_updates };
+    let invocation = Invocation { scope, path, attempt: 1, error, input, events: scope.writer(path), undoes_updates };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.
@@ -252,7 +272,7 @@ async fn run_attempt<A: Attempt>(
     let result = guarded(Pin::new(&mut running), timeout, |cx| invocation.events.poll_waited(cx), node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));
-    match result.and_then(|output| node.route(output)) {
+    match result.and_then(|output| node.route(output, &scope.slot)) {
         Ok(output) => {
             node.commit();
             meter.ended(None);

@@ -133,6 +133,27 @@ impl fmt::Display for NodeFailure {
     }
 }
 
+/// The error of an `any` whose branches have all failed. Find it with [`RunError::downcast_ref`], or in a fallback
+/// with [`NodeError::downcast_ref`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct AllFailed {
+    /// The failures, one for each branch, in the order in which the branches are written.
+    pub failures: Vec<NodeFailure>,
+}
+
+impl fmt::Display for AllFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("all branches failed")?;
+        for (index, failure) in self.failures.iter().enumerate() {
+            write!(f, "{} {failure}", if index == 0 { ":" } else { ";" })?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for AllFailed {}
+
 /// A run's state as it was when the run failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the state may be half changed; check which variant it is"]

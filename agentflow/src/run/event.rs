@@ -28,7 +28,8 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// A kind of event. A node inside a subgraph is named `SUBGRAPH/NODE`.
+/// A kind of event. A node inside a subgraph is named `SUBGRAPH/NODE`, and one that runs for an item of an `each`
+/// `NODE[INDEX]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -89,14 +90,20 @@ pub enum EventKind {
         node: String,
         /// The pattern that matched.
         route: String,
-        /// The target of the route: a node or `END`; inside a subgraph `SUBGRAPH/END`.
+        /// The target of the route: a node, `END`, or `JOIN` at the end of a branch; inside a subgraph `SUBGRAPH/END`.
         to: String,
+        /// The type of the value that the edge carries to the node, if it carries one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        carries: Option<String>,
     },
     /// The branches of a group begin.
     #[non_exhaustive]
     GroupStarted {
         /// The first node of each branch.
         nodes: Vec<String>,
+        /// The number of items, for an `each`. Its branch runs once for each item, in nodes named `NODE[INDEX]`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        items: Option<usize>,
     },
     /// The branches of a group have all ended, and their updates are merged.
     #[non_exhaustive]
@@ -105,6 +112,9 @@ pub enum EventKind {
         nodes: Vec<String>,
         /// The fields that changed.
         fields: Vec<String>,
+        /// The first node of the branch that succeeded first, for an `any`. The other branches were dropped.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        winner: Option<String>,
     },
     /// A branch failed, two branches replaced the same field, or the group was dropped: the run was interrupted, a timeout
     /// around the group expired, or a branch around it failed. Nothing of the group is merged, and nodes that had started
@@ -243,9 +253,9 @@ mod tests {
             EventKind::NodeEnded { node: node(), attempt: 1, elapsed: zero },
             EventKind::NodeFailed { node: node(), attempt: 1, elapsed: zero, error: node(), retry_in: None },
             EventKind::Updated { node: node(), fields: vec![] },
-            EventKind::RouteTaken { node: node(), route: node(), to: node() },
-            EventKind::GroupStarted { nodes: vec![] },
-            EventKind::GroupJoined { nodes: vec![], fields: vec![] },
+            EventKind::RouteTaken { node: node(), route: node(), to: node(), carries: None },
+            EventKind::GroupStarted { nodes: vec![], items: None },
+            EventKind::GroupJoined { nodes: vec![], fields: vec![], winner: None },
             EventKind::GroupFailed { nodes: vec![], error: node() },
             EventKind::FallbackTaken { node: node(), to: node() },
             EventKind::Custom { node: node(), name: node(), data: json!(1) },

@@ -10,11 +10,13 @@ use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     group::run_group,
+    invocation::Arrival,
     loops::LoopTrace,
     scope::PathScope,
 };
 use crate::{
-    error::catch_panic,
+    carried::Input,
+    error::{NodeError, catch_panic},
     graph::{
         outline::Edge,
         plan::{Plan, Step, Work},
@@ -96,37 +98,23 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
 ) -> Result<(), Box<Failure>> {
     let mut at = progress.map_or(plan.entry, Progress::at);
     let mut error: Option<NodeFailure> = None;
-    let mut trace = LoopTrace::new(plan);
+    let mut input: Option<Input> = None;
+    let mut trace = LoopTrace::new(plan, plan.may_loop);
     let mut on_commit = CommitHook::new(plan);
     loop {
         let step = plan.step(at);
         if let Some(progress) = progress {
             progress.set(at);
         }
-        let given = error.as_ref().or(inherited);
-        let edge = match run_step(plan, step, services, scope, state, commit, given).await {
+        let arrival = Arrival { error: error.as_ref().or(inherited), input: input.as_ref().and_then(Input::value) };
+        let edge = match run_step(plan, step, services, scope, state, commit, arrival).await {
             Ok(edge) => edge,
-            Err(mut failure) => {
-                if let RunErrorKind::RecursionLimit { nodes, .. } = &mut failure.kind
-                    && nodes.is_empty()
-                {
-                    *nodes = trace.nodes(plan, scope);
-                }
-                let Some(fallback) = step.on_error else { return Err(failure) };
-                let failure = failure.into_recoverable()?;
-                // The error belongs to the user and may panic when it is formatted.
-                catch_panic(
-                    || tracing::warn!(node = &*step.name, error = %failure, "node failed, continuing with its fallback"),
-                );
+            Err(failure) => {
+                let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                 error = Some(failure);
+                input = None;
                 trace.visit(at);
                 at = fallback;
-                let to = &plan.step(at).name;
-                let taken = || EventKind::FallbackTaken {
-                    node: scope.path(&step.name).to_string(),
-                    to: scope.path(to).to_string(),
-                };
-                scope.run.sink.push(taken);
                 continue;
             }
         };
@@ -134,32 +122,68 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         inherited = None;
         trace.visit(at);
         commit.commit();
-        let Some(Edge { label, to }) = step.edges.get(edge) else {
-            return Ok(());
-        };
-        if let Some(route) = label {
-            scope.run.sink.push(|| EventKind::RouteTaken {
-                node: scope.path(&step.name).to_string(),
-                route: route.to_string(),
-                to: match to {
-                    Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
-                    Next::End => scope.end(),
-                },
-            });
-        }
-        let next = match to {
-            Next::Step(to) => Some(plan.step(*to)),
+        let (next, carried) = follow(plan, step, edge, scope);
+        input = carried;
+        let next_step = match next {
+            Next::Step(to) => Some(plan.step(to)),
             Next::End => None,
         };
-        on_commit.call(step, next, scope.run, state);
-        match to {
-            Next::Step(to) => at = *to,
+        on_commit.call(step, next_step, scope.run, state);
+        match next {
+            Next::Step(to) => at = to,
             // Nothing is awaited between the success of the last node and the end, so that no interrupt comes between.
             Next::End => return Ok(()),
         }
         // Yields from time to time, so that a loop of nodes that never wait does not block the thread.
         consume_budget().await;
     }
+}
+
+/// Returns the step at which the walk continues after a failure, with the failure, or the failure if there is none.
+pub(super) fn fall_back<S: State, C>(
+    plan: &Plan<S, C>,
+    step: &Step<S, C>,
+    mut failure: Box<Failure>,
+    trace: &LoopTrace,
+    scope: &PathScope<'_>,
+) -> Result<(StepId, NodeFailure), Box<Failure>> {
+    if let RunErrorKind::RecursionLimit { nodes, .. } = &mut failure.kind
+        && nodes.is_empty()
+    {
+        *nodes = trace.nodes(plan, scope);
+    }
+    let Some(fallback) = step.on_error else { return Err(failure) };
+    let failure = failure.into_recoverable()?;
+    // The error belongs to the user and may panic when it is formatted.
+    catch_panic(|| tracing::warn!(node = &*step.name, error = %failure, "node failed, continuing with its fallback"));
+    scope.run.sink.push(|| EventKind::FallbackTaken {
+        node: scope.path(&step.name).to_string(),
+        to: scope.path(&plan.step(fallback).name).to_string(),
+    });
+    Ok((fallback, failure))
+}
+
+/// Follows an outgoing edge of the step. Returns its target, and the value that it carries.
+#[inline]
+pub(super) fn follow<S: State, C>(
+    plan: &Plan<S, C>,
+    step: &Step<S, C>,
+    edge: usize,
+    scope: &PathScope<'_>,
+) -> (Next, Option<Input>) {
+    let Some(Edge { label, to, carries }) = step.edges.get(edge) else { return (Next::End, None) };
+    if let Some(route) = label {
+        scope.run.sink.push(|| EventKind::RouteTaken {
+            node: scope.path(&step.name).to_string(),
+            route: route.to_string(),
+            to: match to {
+                Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
+                Next::End => scope.end(),
+            },
+            carries: carries.map(|carried| carried.short_name()),
+        });
+    }
+    (*to, carries.and_then(|_| scope.slot.take()))
 }
 
 /// Runs one step. Returns the index of its outgoing edge.
@@ -170,7 +194,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     scope: &PathScope<'_>,
     state: &mut S,
     commit: &CommitMark,
-    error: Option<&NodeFailure>,
+    arrival: Arrival<'_>,
 ) -> Result<usize, Box<Failure>> {
     match &step.work {
         Work::Node(node) => {
@@ -186,16 +210,23 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
                 router: step.router.as_deref(),
                 services,
             };
-            run_attempts(&mut node, &path, &step.options, scope, error).await
+            run_attempts(&mut node, &path, &step.options, scope, arrival).await
         }
-        Work::Group(branches) => {
-            run_group(plan, branches, services, scope, state, commit, error).await?;
-            let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state));
-            edge.map_err(|source| {
-                Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))
-            })
+        Work::Group(group) => {
+            run_group(plan, step, group, services, scope, state, commit, arrival).await?;
+            let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state, &scope.slot));
+            edge.map_err(|source| failure_of(step, source, scope))
         }
         // A graph with such a node outside of a group does not compile.
         Work::Branch(_) => Ok(0),
     }
+}
+
+/// Returns the failure of a group itself: of its decision, of its items, or of all branches.
+pub(super) fn failure_of<S: State, C>(
+    step: &Step<S, C>,
+    source: impl Into<NodeError>,
+    scope: &PathScope<'_>,
+) -> Box<Failure> {
+    Failure::committed(RunErrorKind::Node(NodeFailure::new(scope.path(&step.name).into_owned(), source)))
 }

@@ -1,36 +1,36 @@
 //! Groups: parallel branches in the run's own task, and the join that merges their updates.
 
 use std::{
-    mem::take,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
 
-use futures_util::future::BoxFuture;
+use futures_util::{
+    future::BoxFuture,
+    stream::{FuturesUnordered, StreamExt},
+};
+use tokio::task::consume_budget;
 
 use super::{
-    attempts::{ParallelAttempt, run_attempts},
-    error::{Failure, NodeFailure, RunErrorKind},
+    attempts::{ParallelAttempt, routed, run_attempts},
+    branch_log::BranchLog,
+    error::{AllFailed, Failure, NodeFailure, RunErrorKind},
     event::EventKind,
-    executor::CommitMark,
-    join_all::join_all,
+    executor::{CommitMark, failure_of, fall_back, follow},
+    invocation::Arrival,
+    join_all::{CatchDrop, first_success, join_all},
+    loops::LoopTrace,
     scope::PathScope,
 };
 use crate::{
-    error::{NodeError, text_of},
+    carried::Input,
+    error::{NodeError, TooManyItems, text_of},
     graph::{
-        plan::{Plan, Step, Work},
-        topology::StepId,
+        plan::{Branch, Each, ErasedParallelNode, Group, GroupKind, Plan, Step, Work},
+        topology::{Next, StepId},
     },
     state::State,
 };
-
-/// The place for the update of one node of a group. A group has one slot for each of its nodes, including those of nested
-/// groups, in written order.
-struct Slot<'a, S: State> {
-    node: &'a Arc<str>,
-    update: Option<S::Update>,
-}
 
 /// The position in a run at which branches start: they all read `state`, and none writes it.
 struct Fork<'r, S: State, C> {
@@ -38,8 +38,8 @@ struct Fork<'r, S: State, C> {
     services: &'r C,
     scope: &'r PathScope<'r>,
     state: &'r S,
-    /// The failure that led the run to the group, for the first node of each branch.
-    error: Option<&'r NodeFailure>,
+    /// What the path brought to the group, for the first node of each branch.
+    arrival: Arrival<'r>,
 }
 
 impl<S: State, C> Clone for Fork<'_, S, C> {
@@ -50,162 +50,342 @@ impl<S: State, C> Clone for Fork<'_, S, C> {
 
 impl<S: State, C> Copy for Fork<'_, S, C> {}
 
+/// The items of an `each`, or the error of the function that computes them; `None` for other groups.
+type Items = Option<Result<Vec<Input>, Box<Failure>>>;
+
+/// The updates of a group's branches, in the order in which they are merged.
+struct Joined<S: State> {
+    logs: Vec<BranchLog<S>>,
+    /// The branch that succeeded first, for an `any`.
+    winner: Option<usize>,
+}
+
 /// Runs the branches and merges their updates into the state, in the order in which the branches are written.
 ///
-/// Nothing is merged unless all branches succeed and no two of them replace the same field.
+/// Nothing is merged unless the group succeeds and no two branches replace the same field.
+#[allow(clippy::too_many_arguments, reason = "a step is given all that its path has")]
 pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     plan: &Plan<S, C>,
-    branches: &[Vec<StepId>],
+    step: &Step<S, C>,
+    group: &Group<S>,
     services: &C,
     scope: &PathScope<'_>,
     state: &mut S,
     commit: &CommitMark,
-    error: Option<&NodeFailure>,
+    arrival: Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
-    let mut slots = Vec::with_capacity(branches.len());
-    add_slots(plan, branches, &mut slots);
-    let (group, started) = OpenGroup::start(plan, branches, scope);
+    let fork = Fork { plan, services, scope, state: &*state, arrival };
+    let items = fork.items(step, group);
+    let (open, started) = OpenGroup::start(plan, group, scope, &items);
     started.await;
-    if let Err(failure) = (Fork { plan, services, scope, state: &*state, error }).run(branches, &mut slots).await {
-        group.failed(&failure);
-        return Err(failure);
-    }
-    let fields = changed_fields(scope, &slots);
-    for Slot { node, update } in slots {
-        let Some(update) = update else { continue };
-        if let Err(mut failure) = guarded(scope, node, || state.apply(update)) {
-            // The state may contain some of the updates, and a part of this one.
+    let Joined { logs, winner } = match fork.run(step, group, items).await {
+        Ok(joined) => joined,
+        Err(failure) => return Err(open.failed(failure)),
+    };
+    let fields = changed_fields(scope, &logs);
+    for entry in logs.into_iter().flatten() {
+        if let Err(mut failure) = guarded(&entry.node, || state.apply(entry.update)) {
+            // Some of the updates may be merged, and half of this one.
             failure.is_committed = false;
             commit.changes_begin();
-            group.failed(&failure);
-            return Err(failure);
+            return Err(open.failed(failure));
         }
     }
-    group.joined(fields);
+    open.joined(fields, winner);
     Ok(())
 }
 
 /// Calls code of the state, such as a reducer; its panic becomes the error of the node whose update it works on.
-fn guarded<T>(scope: &PathScope<'_>, node: &Arc<str>, code: impl FnOnce() -> T) -> Result<T, Box<Failure>> {
+fn guarded<T>(node: &Arc<str>, code: impl FnOnce() -> T) -> Result<T, Box<Failure>> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let failure = NodeFailure::new(scope.path(node).into_owned(), NodeError::panicked(panic));
+        let failure = NodeFailure::new(Arc::clone(node), NodeError::panicked(panic));
         Failure::committed(RunErrorKind::Node(failure))
     })
 }
 
 impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
-    /// Runs the branches, which put their updates into the slots.
-    async fn run(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
-        let Self { plan, scope, .. } = self;
-        if let Some(first) = slots.first() {
-            scope.check_signals(|| scope.path(first.node).into_owned())?;
+    /// Runs the branches of a group. The caller merges the updates.
+    async fn run(self, step: &'r Step<S, C>, group: &'r Group<S>, items: Items) -> Result<Joined<S>, Box<Failure>> {
+        match (&group.kind, items) {
+            (GroupKind::Each(each), Some(items)) => self.run_each(group, each, items?).await,
+            (GroupKind::Any, _) => self.run_any(step, group).await,
+            (GroupKind::All | GroupKind::Each(_), _) => self.run_all(group).await,
         }
-        let scopes: Vec<_> = branches.iter().map(|_| scope.branch()).collect();
-        let mut left = &mut *slots;
-        let mut running = Vec::with_capacity(branches.len());
-        for (steps, scope) in branches.iter().zip(&scopes) {
-            let (own, others) = take(&mut left).split_at_mut(slot_count(plan, steps));
-            left = others;
-            running.push(Fork { scope, ..self }.branch(steps, own));
-        }
-        join_all(running).await?;
-        scope.join(&scopes);
-        check_conflicts(plan, branches, scope, slots)
     }
 
-    /// Runs a group that is a step of a branch. Its updates are merged at the outermost join.
-    async fn run_nested(self, branches: &'r [Vec<StepId>], slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
-        let (group, started) = OpenGroup::start(self.plan, branches, self.scope);
-        started.await;
-        if let Err(failure) = self.run(branches, slots).await {
-            group.failed(&failure);
-            return Err(failure);
+    async fn run_all(self, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
+        let Self { scope, .. } = self;
+        self.check_signals(group)?;
+        let scopes: Vec<_> = group.branches.iter().map(|_| scope.branch()).collect();
+        let mut logs: Vec<_> = group.branches.iter().map(|_| BranchLog::new()).collect();
+        let mut running = Vec::with_capacity(logs.len());
+        for ((branch, scope), log) in group.branches.iter().zip(&scopes).zip(&mut logs) {
+            running.push(Fork { scope, ..self }.branch(branch, log));
         }
-        group.joined(changed_fields(self.scope, slots));
-        Ok(())
+        join_all(running).await?;
+        scope.join(scopes.iter().map(PathScope::taken));
+        check_conflicts(&logs)?;
+        Ok(Joined { logs, winner: None })
+    }
+
+    async fn run_any(self, step: &'r Step<S, C>, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
+        let Self { scope, .. } = self;
+        self.check_signals(group)?;
+        let scopes: Vec<_> = group.branches.iter().map(|_| scope.branch()).collect();
+        let mut logs: Vec<_> = group.branches.iter().map(|_| BranchLog::new()).collect();
+        let mut running = Vec::with_capacity(logs.len());
+        for ((branch, scope), log) in group.branches.iter().zip(&scopes).zip(&mut logs) {
+            running.push(Fork { scope, ..self }.branch(branch, log));
+        }
+        // A failure that no fallback could receive, such as an interrupt, ends the run and not the branch alone.
+        match first_success(running, |failure: Box<Failure>| failure.into_recoverable()).await? {
+            Ok(winner) => {
+                scope.join(scopes.get(winner).map(PathScope::taken));
+                Ok(Joined { logs: vec![logs.swap_remove(winner)], winner: Some(winner) })
+            }
+            Err(failures) => Err(failure_of(step, AllFailed { failures }, scope)),
+        }
+    }
+
+    /// Computes the items, if the group is an `each`.
+    fn items(&self, step: &Step<S, C>, group: &Group<S>) -> Items {
+        let GroupKind::Each(each) = &group.kind else { return None };
+        let limit = each.options.max_items;
+        let source = match catch_unwind(AssertUnwindSafe(|| each.items.items(self.state, limit))) {
+            Ok(Some(items)) => return Some(Ok(items)),
+            Ok(None) => NodeError::from(TooManyItems { limit }),
+            Err(panic) => NodeError::panicked(panic),
+        };
+        Some(Err(failure_of(step, source, self.scope)))
+    }
+
+    /// Runs the branch for each item. A branch takes memory only while it runs; its updates are kept until the join.
+    async fn run_each(
+        self,
+        group: &'r Group<S>,
+        each: &'r Each<S>,
+        items: Vec<Input>,
+    ) -> Result<Joined<S>, Box<Failure>> {
+        let Some(branch) = group.branches.first() else {
+            return Ok(Joined { logs: Vec::new(), winner: None });
+        };
+        self.check_signals(group)?;
+        let mut logs: Vec<_> = items.iter().map(|_| BranchLog::new()).collect();
+        let mut waiting = items.into_iter().zip(&mut logs).enumerate();
+        let mut running = FuturesUnordered::new();
+        let mut longest = 0;
+        loop {
+            while running.len() < each.options.max_parallel {
+                let Some((index, (item, log))) = waiting.next() else { break };
+                running.push(CatchDrop::new(Box::pin(self.item(branch, index, item, log)) as BoxFuture<'_, _>));
+            }
+            match running.next().await {
+                Some(taken) => longest = longest.max(taken?),
+                None => break,
+            }
+        }
+        drop((running, waiting));
+        self.scope.join([longest]);
+        check_conflicts(&logs)?;
+        Ok(Joined { logs, winner: None })
+    }
+
+    /// Runs the branch of one item. Returns the number of node executions.
+    async fn item(
+        self,
+        branch: &'r Branch,
+        index: usize,
+        item: Input,
+        log: &mut BranchLog<S>,
+    ) -> Result<usize, Box<Failure>> {
+        let scope = self.scope.item(index);
+        let arrival = Arrival { input: item.value(), ..self.arrival };
+        let fork = Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival };
+        fork.branch(branch, log).await?;
+        Ok(scope.taken())
+    }
+
+    /// Fails if the run is to stop before the first node of the group.
+    fn check_signals(&self, group: &Group<S>) -> Result<(), Box<Failure>> {
+        let Self { plan, scope, .. } = self;
+        let Some(first) = group.branches.first().and_then(|branch| branch.steps.first()) else { return Ok(()) };
+        scope.check_signals(|| scope.path(&plan.first_node(plan.step(*first)).name).into_owned())
     }
 
     /// Runs one branch, which sees the state as it was at the fork with its own updates.
-    ///
-    /// The return type is named, because a branch may contain a group and so this future itself.
-    fn branch<'f>(self, steps: &'f [StepId], slots: &'f mut [Slot<'_, S>]) -> BoxFuture<'f, Result<(), Box<Failure>>>
+    fn branch<'f>(self, branch: &'f Branch, log: &'f mut BranchLog<S>) -> BoxFuture<'f, Result<(), Box<Failure>>>
     where
         'r: 'f,
     {
-        match steps {
-            // Most branches have one step, and this future is smaller than that of `run_steps`.
-            [step] => Box::pin(self.run_step(self.plan.step(*step), slots, true)),
-            _ => Box::pin(self.run_steps(steps, slots)),
+        match branch.steps.first() {
+            Some(first) => self.path(*first, branch.may_loop, log),
+            // A graph with an empty branch does not compile.
+            None => Box::pin(std::future::ready(Ok(()))),
         }
     }
 
-    async fn run_steps(self, steps: &[StepId], mut slots: &mut [Slot<'_, S>]) -> Result<(), Box<Failure>> {
-        // The state is copied only when a later step must see the update of an earlier one.
-        let mut own: Option<S> = None;
-        for (position, step) in steps.iter().enumerate() {
-            let (written, left) = take(&mut slots).split_at_mut(slot_count(self.plan, &[*step]));
-            slots = left;
-            let error = self.error.filter(|_| position == 0);
-            let fork = Fork { state: own.as_ref().unwrap_or(self.state), error, ..self };
-            fork.run_step(self.plan.step(*step), written, position == 0).await?;
-            if !slots.is_empty() {
-                for Slot { node, update } in &*written {
-                    let Some(update) = update else { continue };
-                    guarded(self.scope, node, || {
-                        own.get_or_insert_with(|| self.state.clone()).apply(update.clone());
-                    })?;
-                }
-            }
+    /// Runs the path that begins at a step and ends at the join.
+    ///
+    /// The return type is named, because a branch may contain a group and so this future itself.
+    fn path<'f>(
+        self,
+        entry: StepId,
+        may_loop: bool,
+        log: &'f mut BranchLog<S>,
+    ) -> BoxFuture<'f, Result<(), Box<Failure>>>
+    where
+        'r: 'f,
+    {
+        let step = self.plan.step(entry);
+        match &step.work {
+            // The future of a branch with one node, the usual one, is smaller.
+            Work::Branch(node) if step.is_last() => Box::pin(self.run_only(step, &**node, log)),
+            _ => Box::pin(self.walk(entry, may_loop, log)),
         }
+    }
+
+    async fn run_only(
+        self,
+        step: &'r Step<S, C>,
+        node: &'r dyn ErasedParallelNode<S, C>,
+        log: &mut BranchLog<S>,
+    ) -> Result<(), Box<Failure>> {
+        // The signals were checked once for the first steps of all branches, which begin together.
+        let path = self.scope.count(&step.name)?;
+        let mut node = self.attempt(step, node, log);
+        run_attempts(&mut node, &path, &step.options, self.scope, self.arrival).await?;
         Ok(())
     }
 
-    /// Runs one step of a branch, which puts its update into the slots.
-    async fn run_step(self, step: &Step<S, C>, slots: &mut [Slot<'_, S>], is_first: bool) -> Result<(), Box<Failure>> {
-        let Self { services, scope, state, error, .. } = self;
+    fn attempt<'n>(
+        self,
+        step: &'n Step<S, C>,
+        node: &'n dyn ErasedParallelNode<S, C>,
+        log: &'n mut BranchLog<S>,
+    ) -> ParallelAttempt<'n, S, C>
+    where
+        'r: 'n,
+    {
+        let Self { state, services, .. } = self;
+        let before = log.len();
+        ParallelAttempt { node, state, services, router: step.router.as_deref(), log, before, after: None }
+    }
+
+    /// Walks a branch from its first step to the join.
+    async fn walk(self, entry: StepId, may_loop: bool, log: &mut BranchLog<S>) -> Result<(), Box<Failure>> {
+        let Self { plan, scope, .. } = self;
+        let mut at = entry;
+        // Copied only when a later step must see the update of an earlier one.
+        let mut own: Option<S> = None;
+        let mut error: Option<NodeFailure> = None;
+        let mut input: Option<Input> = None;
+        let mut is_first = true;
+        let mut trace = LoopTrace::new(plan, may_loop);
+        loop {
+            let step = plan.step(at);
+            let before = log.len();
+            let arrival = if is_first {
+                self.arrival
+            } else {
+                Arrival { error: error.as_ref(), input: input.as_ref().and_then(Input::value) }
+            };
+            let fork = Fork { state: own.as_ref().unwrap_or(self.state), arrival, ..self };
+            let (edge, after) = match fork.run_step(step, log, is_first).await {
+                Ok(ended) => ended,
+                Err(failure) => {
+                    let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
+                    log.truncate(before);
+                    error = Some(failure);
+                    input = None;
+                    is_first = false;
+                    trace.visit(at);
+                    at = fallback;
+                    continue;
+                }
+            };
+            error = None;
+            is_first = false;
+            trace.visit(at);
+            let (next, carried) = follow(plan, step, edge, scope);
+            input = carried;
+            let Next::Step(to) = next else { return Ok(()) };
+            match after {
+                Some(after) => own = Some(after),
+                None => {
+                    for entry in log.iter().skip(before) {
+                        let state = self.state;
+                        guarded(&entry.node, || {
+                            own.get_or_insert_with(|| state.clone()).apply(entry.update.clone());
+                        })?;
+                    }
+                }
+            }
+            at = to;
+            // Yields from time to time, as the walk outside of branches does.
+            consume_budget().await;
+        }
+    }
+
+    /// Runs one step of a branch, which adds its updates to the log. Returns the index of its outgoing edge, and the state
+    /// with the updates if the decision was taken from it.
+    async fn run_step(
+        self,
+        step: &'r Step<S, C>,
+        log: &mut BranchLog<S>,
+        is_first: bool,
+    ) -> Result<(usize, Option<S>), Box<Failure>> {
+        let Self { plan, scope, state, arrival, .. } = self;
         match &step.work {
             Work::Branch(node) => {
-                // The signals were checked once for the first steps of all branches, which begin together.
                 let path = if is_first { scope.count(&step.name)? } else { scope.enter(&step.name)? };
-                if let [Slot { update, .. }] = slots {
-                    let mut node = ParallelAttempt { node: &**node, state, services, update };
-                    run_attempts(&mut node, &path, &step.options, scope, error).await?;
-                }
+                let mut node = self.attempt(step, &**node, log);
+                let edge = run_attempts(&mut node, &path, &step.options, scope, arrival).await?;
+                Ok((edge, node.after.take()))
             }
-            // The future is boxed, or the future of every node would be as large as that of a group.
-            Work::Group(branches) => {
-                Box::pin(self.run_nested(branches, slots)).await?;
+            // Boxed, or the future of every node would be as large as that of a group.
+            Work::Group(group) => {
+                let before = log.len();
+                let items = self.items(step, group);
+                let (open, started) = OpenGroup::start(plan, group, scope, &items);
+                started.await;
+                let Joined { logs, winner } = match Box::pin(self.run(step, group, items)).await {
+                    Ok(joined) => joined,
+                    Err(failure) => return Err(open.failed(failure)),
+                };
+                // The updates are merged at the outermost join.
+                open.joined(changed_fields(scope, &logs), winner);
+                logs.into_iter().for_each(|nested| log.append(nested));
+                let Some(router) = step.router.as_deref() else { return Ok((0, None)) };
+                let mut after = state.clone();
+                for entry in log.iter().skip(before) {
+                    guarded(&entry.node, || after.apply(entry.update.clone()))?;
+                }
+                let edge = routed(router, &after, &scope.slot).map_err(|source| failure_of(step, source, scope))?;
+                Ok((edge, Some(after)))
             }
             // A graph with such a node in a branch does not compile.
-            Work::Node(_) => {}
-        }
-        Ok(())
-    }
-}
-
-fn add_slots<'a, S: State, C>(plan: &'a Plan<S, C>, branches: &[Vec<StepId>], slots: &mut Vec<Slot<'a, S>>) {
-    for step in branches.iter().flatten().map(|step| plan.step(*step)) {
-        match &step.work {
-            Work::Group(branches) => add_slots(plan, branches, slots),
-            Work::Node(_) | Work::Branch(_) => slots.push(Slot { node: &step.name, update: None }),
+            Work::Node(_) => Ok((0, None)),
         }
     }
 }
 
-/// Returns the number of slots of these steps.
-fn slot_count<S: State, C>(plan: &Plan<S, C>, steps: &[StepId]) -> usize {
-    let slots = steps.iter().map(|step| match &plan.step(*step).work {
-        Work::Group(branches) => branches.iter().map(|steps| slot_count(plan, steps)).sum(),
-        Work::Node(_) | Work::Branch(_) => 1,
-    });
-    slots.sum()
+/// Runs the branch of a graph that is a node in a branch of another one.
+pub(crate) async fn run_inner_branch<S: State, C: Send + Sync + 'static>(
+    plan: &Plan<S, C>,
+    services: &C,
+    scope: &PathScope<'_>,
+    state: &S,
+    log: &mut BranchLog<S>,
+    arrival: Arrival<'_>,
+) -> Result<(), Box<Failure>> {
+    Fork { plan, services, scope, state, arrival }.path(plan.entry, plan.may_loop, log).await
 }
 
 /// Returns the fields that the updates change, if the run has a reader.
-fn changed_fields<S: State>(scope: &PathScope<'_>, slots: &[Slot<'_, S>]) -> Vec<String> {
+fn changed_fields<S: State>(scope: &PathScope<'_>, logs: &[BranchLog<S>]) -> Vec<String> {
     let mut fields = Vec::new();
-    for update in slots.iter().filter_map(|slot| slot.update.as_ref()) {
-        scope.run.sink.record_changes(&mut fields, || S::changes(update));
+    for entry in logs.iter().flat_map(BranchLog::iter) {
+        scope.run.sink.record_changes(&mut fields, || S::changes(&entry.update));
     }
     fields
 }
@@ -214,7 +394,7 @@ fn changed_fields<S: State>(scope: &PathScope<'_>, slots: &[Slot<'_, S>]) -> Vec
 /// timeout around the group or the failure of a branch around it drops it.
 struct OpenGroup<'r, S: State, C> {
     plan: &'r Plan<S, C>,
-    branches: &'r [Vec<StepId>],
+    group: &'r Group<S>,
     scope: &'r PathScope<'r>,
     is_open: bool,
 }
@@ -225,19 +405,25 @@ impl<'r, S: State, C> OpenGroup<'r, S, C> {
     #[inline]
     fn start(
         plan: &'r Plan<S, C>,
-        branches: &'r [Vec<StepId>],
+        group: &'r Group<S>,
         scope: &'r PathScope<'r>,
-    ) -> (Self, impl Future<Output = ()>) {
-        let started = scope.emit(|| EventKind::GroupStarted { nodes: first_nodes(plan, branches, scope) });
-        (Self { plan, branches, scope, is_open: true }, started)
+        items: &Items,
+    ) -> (Self, impl Future<Output = ()> + use<'r, S, C>) {
+        let items = items.as_ref().map(|items| items.as_ref().map_or(0, Vec::len));
+        let started = scope.emit(move || EventKind::GroupStarted { nodes: first_nodes(plan, group, scope), items });
+        (Self { plan, group, scope, is_open: true }, started)
     }
 
-    fn joined(self, fields: Vec<String>) {
-        self.close(|nodes| EventKind::GroupJoined { nodes, fields });
+    fn joined(self, fields: Vec<String>, winner: Option<usize>) {
+        self.close(|nodes| {
+            let winner = winner.and_then(|winner| nodes.get(winner).cloned());
+            EventKind::GroupJoined { nodes, fields, winner }
+        });
     }
 
-    fn failed(self, failure: &Failure) {
+    fn failed(self, failure: Box<Failure>) -> Box<Failure> {
         self.close(|nodes| EventKind::GroupFailed { nodes, error: text_of(&failure.kind) });
+        failure
     }
 
     fn close(mut self, kind: impl FnOnce(Vec<String>) -> EventKind) {
@@ -246,8 +432,8 @@ impl<'r, S: State, C> OpenGroup<'r, S, C> {
     }
 
     fn push(&self, kind: impl FnOnce(Vec<String>) -> EventKind) {
-        let Self { plan, branches, scope, .. } = *self;
-        scope.run.sink.push(|| kind(first_nodes(plan, branches, scope)));
+        let Self { plan, group, scope, .. } = *self;
+        scope.run.sink.push(|| kind(first_nodes(plan, group, scope)));
     }
 }
 
@@ -264,26 +450,19 @@ impl<S: State, C> Drop for OpenGroup<'_, S, C> {
 }
 
 /// Fails if two branches replace the same field, because one of the values would be lost.
-fn check_conflicts<S: State, C>(
-    plan: &Plan<S, C>,
-    branches: &[Vec<StepId>],
-    scope: &PathScope<'_>,
-    mut slots: &[Slot<'_, S>],
-) -> Result<(), Box<Failure>> {
+fn check_conflicts<S: State>(logs: &[BranchLog<S>]) -> Result<(), Box<Failure>> {
     // A linear search suffices: the list is no longer than the state has fields, because a second branch that replaces
     // one of them is an error.
-    let mut replaced: Vec<(&'static str, usize, &Arc<str>)> = Vec::with_capacity(slots.len());
-    for (branch, steps) in branches.iter().enumerate() {
-        let (own, others) = slots.split_at(slot_count(plan, steps));
-        slots = others;
-        for Slot { node, update } in own {
-            let changes = guarded(scope, node, || update.as_ref().map_or_else(Vec::new, S::changes))?;
+    let mut replaced: Vec<(&'static str, usize, &Arc<str>)> = Vec::new();
+    for (branch, log) in logs.iter().enumerate() {
+        for entry in log.iter() {
+            let changes = guarded(&entry.node, || S::changes(&entry.update))?;
             for change in changes.iter().filter(|change| change.replaces) {
                 match replaced.iter_mut().find(|(field, ..)| *field == change.field) {
-                    None => replaced.push((change.field, branch, node)),
-                    Some((_, other, last)) if *other == branch => *last = node,
+                    None => replaced.push((change.field, branch, &entry.node)),
+                    Some((_, other, last)) if *other == branch => *last = &entry.node,
                     Some((field, _, first)) => {
-                        let nodes = [*first, node].map(|node| scope.path(node).into_owned());
+                        let nodes = [*first, &entry.node].map(Arc::clone);
                         return Err(Failure::committed(RunErrorKind::Conflict { field, nodes }));
                     }
                 }
@@ -294,7 +473,7 @@ fn check_conflicts<S: State, C>(
 }
 
 /// Returns the name of the first node of each branch.
-fn first_nodes<S: State, C>(plan: &Plan<S, C>, branches: &[Vec<StepId>], scope: &PathScope<'_>) -> Vec<String> {
-    let firsts = branches.iter().filter_map(|steps| steps.first());
+fn first_nodes<S: State, C>(plan: &Plan<S, C>, group: &Group<S>, scope: &PathScope<'_>) -> Vec<String> {
+    let firsts = group.branches.iter().filter_map(|branch| branch.steps.first());
     firsts.map(|first| scope.path(&plan.step(*first).name).to_string()).collect()
 }

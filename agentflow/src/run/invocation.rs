@@ -1,8 +1,17 @@
-//! [`Invocation`]: one attempt of one node.
+//! [`Arrival`] and [`Invocation`]: the beginning of a step, and one attempt of its node.
 
 use std::sync::Arc;
 
+use crate::carried::Carried;
+
 use super::{error::NodeFailure, event_channel::EventWriter, scope::PathScope};
+
+/// What a path brings to the step that it comes to: the failure of the step before, or the value of the edge.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) error: Option<&'a NodeFailure>,
+    pub(crate) input: Option<&'a Carried>,
+}
 
 /// One attempt of one node in a run.
 ///
@@ -15,6 +24,8 @@ pub(crate) struct Invocation<'a> {
     pub(crate) attempt: u32,
     /// The failure that led the run to this node by another node's `on_error`.
     pub(crate) error: Option<&'a NodeFailure>,
+    /// The value that the edge to this node carries.
+    pub(crate) input: Option<&'a Carried>,
     pub(crate) events: EventWriter,
     /// Set if an update of the node has to be undone if a reducer panics, because the node may run again, or has a fallback.
     pub(crate) undoes_updates: bool,

@@ -1,4 +1,4 @@
-//! [`join_all`]: polls futures in parallel until all have succeeded or one has failed.
+//! [`join_all`] and [`first_success`]: poll futures in parallel until all, or the first, have succeeded.
 
 use std::{
     future::{Future, poll_fn},
@@ -44,6 +44,43 @@ async fn poll_all<E>(mut futures: Vec<CatchDrop<'_, Result<(), E>>>) -> Result<(
     .await
 }
 
+/// Polls the futures until one has succeeded, and returns its index; drops the others. If all fail, returns what `recover`
+/// made of their errors, in the order of the futures. An error from which `recover` cannot recover is returned at once.
+pub(super) async fn first_success<E, F>(
+    futures: Vec<BoxFuture<'_, Result<(), E>>>,
+    recover: impl Fn(E) -> Result<F, E>,
+) -> Result<Result<usize, Vec<F>>, E> {
+    let mut futures: Vec<_> = futures.into_iter().map(|future| CatchDrop(Some(future))).collect();
+    let mut failures: Vec<Option<F>> = futures.iter().map(|_| None).collect();
+    let mut first = 0;
+    poll_fn(|cx| {
+        let count = futures.len();
+        let mut is_pending = false;
+        for index in (first..count).chain(0..first) {
+            let running = &mut futures[index];
+            if running.0.is_none() {
+                continue;
+            }
+            match Pin::new(&mut *running).poll(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(Ok(index))),
+                Poll::Ready(Err(error)) => match recover(error) {
+                    Ok(failure) => {
+                        running.0 = None;
+                        failures[index] = Some(failure);
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+                Poll::Pending => is_pending = true,
+            }
+        }
+        // As in `poll_all`, each poll begins with another future.
+        first = if first + 1 < count { first + 1 } else { 0 };
+        if is_pending { Poll::Pending } else { Poll::Ready(Ok(Err(std::mem::take(&mut failures)))) }
+    })
+    .await
+    .map(|ended| ended.map_err(|failures| failures.into_iter().flatten().collect()))
+}
+
 async fn poll_woken<E>(mut futures: FuturesUnordered<CatchDrop<'_, Result<(), E>>>) -> Result<(), E> {
     while let Some(ended) = futures.next().await {
         ended?;
@@ -53,7 +90,13 @@ async fn poll_woken<E>(mut futures: FuturesUnordered<CatchDrop<'_, Result<(), E>
 
 /// A future whose destructor does not panic. A panic would replace the failure for which the future is dropped, and
 /// would abort the process if the destructor of a second one panicked as well.
-struct CatchDrop<'a, T>(Option<BoxFuture<'a, T>>);
+pub(super) struct CatchDrop<'a, T>(Option<BoxFuture<'a, T>>);
+
+impl<'a, T> CatchDrop<'a, T> {
+    pub(super) fn new(future: BoxFuture<'a, T>) -> Self {
+        Self(Some(future))
+    }
+}
 
 impl<T> Future for CatchDrop<'_, T> {
     type Output = T;

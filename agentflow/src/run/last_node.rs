@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    graph::{
-        plan::{Plan, Step, Work},
-        topology::StepId,
-    },
+    graph::plan::{Plan, Step, Work},
     state::State,
     sync::Mutex,
 };
@@ -37,7 +34,7 @@ impl LastNode {
     /// Returns the innermost node that the run was at, in a step of its outermost graph.
     pub(super) fn within<S: State, C>(&self, plan: &Plan<S, C>, step: &Step<S, C>) -> Arc<str> {
         let last = self.0.lock().clone().filter(|last| contains(plan, step, last));
-        last.unwrap_or_else(|| first_node(plan, step))
+        last.unwrap_or_else(|| Arc::clone(&plan.first_node(step).name))
     }
 }
 
@@ -64,20 +61,14 @@ fn is_inside(node: &str, outer: &str) -> bool {
     node.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Returns whether the node belongs to the step: it is the step, or is in its group or graph.
+/// Returns whether the node belongs to the step: it is the step, also for an item of an `each`, or is in its group or graph.
 fn contains<S: State, C>(plan: &Plan<S, C>, step: &Step<S, C>, node: &str) -> bool {
     match &step.work {
-        Work::Group(branches) => branches.iter().flatten().any(|step: &StepId| contains(plan, plan.step(*step), node)),
-        Work::Node(_) | Work::Branch(_) => node == &*step.name || is_inside(node, &step.name),
-    }
-}
-
-fn first_node<S: State, C>(plan: &Plan<S, C>, step: &Step<S, C>) -> Arc<str> {
-    match &step.work {
-        Work::Group(branches) => match branches.first().and_then(|branch| branch.first()) {
-            Some(first) => first_node(plan, plan.step(*first)),
-            None => Arc::clone(&step.name),
-        },
-        Work::Node(_) | Work::Branch(_) => Arc::clone(&step.name),
+        Work::Group(group) => {
+            group.branches.iter().flat_map(|branch| &branch.steps).any(|step| contains(plan, plan.step(*step), node))
+        }
+        Work::Node(_) | Work::Branch(_) => {
+            node.strip_prefix(&*step.name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '[']))
+        }
     }
 }

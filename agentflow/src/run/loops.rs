@@ -30,8 +30,9 @@ struct Visits {
 }
 
 impl LoopTrace {
-    pub(super) fn new<S: State, C>(plan: &Plan<S, C>) -> Self {
-        let visits = plan.may_loop.then(|| vec![Visits::default(); plan.steps.len()].into_boxed_slice());
+    /// Creates the trace of a walk that may visit a step of the plan twice, or not.
+    pub(super) fn new<S: State, C>(plan: &Plan<S, C>, may_loop: bool) -> Self {
+        let visits = may_loop.then(|| vec![Visits::default(); plan.steps.len()].into_boxed_slice());
         Self { visits, clock: 0 }
     }
 
@@ -67,7 +68,10 @@ impl LoopTrace {
 fn add_names<S: State, C>(plan: &Plan<S, C>, scope: &PathScope<'_>, step: StepId, names: &mut Vec<Arc<str>>) {
     let step = plan.step(step);
     match &step.work {
-        Work::Group(branches) => branches.iter().flatten().for_each(|step| add_names(plan, scope, *step, names)),
+        Work::Group(group) => {
+            let steps = group.branches.iter().flat_map(|branch| &branch.steps);
+            steps.for_each(|step| add_names(plan, scope, *step, names));
+        }
         Work::Node(_) | Work::Branch(_) => names.push(scope.path(&step.name).into_owned()),
     }
 }

@@ -1,13 +1,14 @@
 //! Runs: the executor walks a compiled graph from node to node.
 
 mod attempts;
+pub(crate) mod branch_log;
 mod commit_hook;
 mod driver;
 pub(crate) mod error;
 mod event;
 pub(crate) mod event_channel;
 pub(crate) mod executor;
-mod group;
+pub(crate) mod group;
 mod interrupt;
 pub(crate) mod invocation;
 mod join_all;
@@ -33,7 +34,7 @@ pub use crate::{
     config::{ConfigValueError, RunConfig},
     run_id::{InvalidRunId, RunId},
 };
-pub use error::{LastState, NodeFailure, RunError, RunErrorKind};
+pub use error::{AllFailed, LastState, NodeFailure, RunError, RunErrorKind};
 pub use event::{Event, EventKind};
 pub use event_channel::EventWriter;
 pub use stream::{RunEnd, RunEvents, RunStream};

@@ -16,6 +16,7 @@ use super::{
     last_node::LastNode,
 };
 use crate::{
+    carried::Slot,
     config::RunConfig,
     run_id::RunId,
     task::{BackgroundTaskManager, RunTasks},
@@ -44,6 +45,12 @@ pub(crate) struct PathScope<'a> {
     pub(crate) run: &'a RunContext<'a>,
     /// The name of the subgraph that the path is in, if it is in one.
     subgraph: Option<Arc<str>>,
+    /// The index of the item in each `each` of the graph that the path is in: `[2][0]`.
+    items: Option<Arc<str>>,
+    /// True on the path of a branch.
+    is_branch: bool,
+    /// The value on its way to the next step of the path.
+    pub(crate) slot: Slot,
     /// The writer of the node that is this subgraph.
     outer: EventWriter,
     /// The task manager of the path's nodes.
@@ -74,6 +81,9 @@ impl<'a> PathScope<'a> {
         Self {
             run,
             subgraph: None,
+            items: None,
+            is_branch: false,
+            slot: Slot::default(),
             outer: EventWriter::default(),
             manager: run.manager,
             limit,
@@ -85,7 +95,14 @@ impl<'a> PathScope<'a> {
     /// Creates the scope of a branch, which counts its own steps.
     pub(crate) fn branch(&self) -> Self {
         let steps = self.steps_left.load(Ordering::Relaxed);
-        self.derive(self.subgraph.clone(), &self.outer, self.manager, self.limit.clone(), steps)
+        let derived = self.derive(self.subgraph.clone(), &self.outer, self.manager, self.limit.clone(), steps);
+        Self { items: self.items.clone(), is_branch: true, ..derived }
+    }
+
+    /// Creates the scope of the branch of an item, which counts its own steps.
+    pub(crate) fn item(&self, index: usize) -> Self {
+        let items = format!("{}[{index}]", self.items.as_deref().unwrap_or_default());
+        Self { items: Some(items.into()), ..self.branch() }
     }
 
     /// Creates the scope for the nodes inside the subgraph `path`, which may have a recursion limit of its own. The
@@ -125,6 +142,9 @@ impl<'a> PathScope<'a> {
         PathScope {
             run: self.run,
             subgraph,
+            items: None,
+            is_branch: false,
+            slot: Slot::default(),
             outer: outer.clone(),
             manager,
             limit,
@@ -133,26 +153,47 @@ impl<'a> PathScope<'a> {
         }
     }
 
+    /// Returns the number of node executions on this path since it was derived.
+    pub(crate) fn taken(&self) -> usize {
+        self.steps_at_start - self.steps_left.load(Ordering::Relaxed)
+    }
+
     /// Continues the count of the longest of the paths that were derived from this one.
-    pub(crate) fn join<'b>(&self, others: impl IntoIterator<Item = &'b PathScope<'b>>) {
-        let taken =
-            others.into_iter().map(|other| other.steps_at_start - other.steps_left.load(Ordering::Relaxed)).max();
-        let left = self.steps_left.load(Ordering::Relaxed).saturating_sub(taken.unwrap_or_default());
+    pub(crate) fn join(&self, taken: impl IntoIterator<Item = usize>) {
+        let taken = taken.into_iter().max().unwrap_or_default();
+        let left = self.steps_left.load(Ordering::Relaxed).saturating_sub(taken);
         self.steps_left.store(left, Ordering::Relaxed);
     }
 
-    /// Returns the name of a node of this path, prefixed with the names of the subgraphs that it is in.
+    /// Returns the number of node executions that the path may still have.
+    pub(crate) fn steps_left(&self) -> usize {
+        self.steps_left.load(Ordering::Relaxed)
+    }
+
+    /// Returns the name of a node of this path: prefixed with the names of the subgraphs that it is in, and followed by
+    /// the index of its item in each `each` that it is in.
     #[inline]
     pub(crate) fn path<'n>(&self, node: &'n Arc<str>) -> Cow<'n, Arc<str>> {
-        match &self.subgraph {
-            None => Cow::Borrowed(node),
-            Some(subgraph) => Cow::Owned(format!("{subgraph}/{node}").into()),
+        match (&self.subgraph, &self.items) {
+            (None, None) => Cow::Borrowed(node),
+            (subgraph, items) => {
+                let items = items.as_deref().unwrap_or_default();
+                Cow::Owned(match subgraph {
+                    None => format!("{node}{items}").into(),
+                    Some(subgraph) => format!("{subgraph}/{node}{items}").into(),
+                })
+            }
         }
     }
 
-    /// Returns the name of `END` on this path.
+    /// Returns the name of the end of this path.
     pub(crate) fn end(&self) -> String {
-        self.subgraph.as_ref().map_or_else(|| "END".to_owned(), |subgraph| format!("{subgraph}/END"))
+        let end = if self.is_branch { "JOIN" } else { "END" };
+        let items = self.items.as_deref().unwrap_or_default();
+        match &self.subgraph {
+            None => format!("{end}{items}"),
+            Some(subgraph) => format!("{subgraph}/{end}{items}"),
+        }
     }
 
     /// Counts an execution of the node, unless the run is to stop before it. Returns the node's name on this path.

@@ -31,7 +31,7 @@ pub(super) fn start_step<S: State, C>(plan: &Plan<S, C>, node: Option<&str>) -> 
 /// Returns the group that the step is in, and that is itself in no other one.
 fn outermost_group<S: State, C>(plan: &Plan<S, C>, step: StepId) -> Option<StepId> {
     let group = (0..plan.steps.len()).map(StepId::new).find(|group| match &plan.step(*group).work {
-        Work::Group(branches) => branches.iter().flatten().any(|member: &StepId| *member == step),
+        Work::Group(group) => group.branches.iter().any(|branch| branch.steps.contains(&step)),
         Work::Node(_) | Work::Branch(_) => false,
     })?;
     Some(outermost_group(plan, group).unwrap_or(group))

@@ -22,5 +22,5 @@ async fn c(_state: &AgentState) {}
 async fn d(_state: &AgentState) {}
 
 fn main() {
-    let _ = graph! { a -> { b, { c, d } -> match next { Step::Tools => a, Step::Done => END } } -> END; };
+    let _ = graph! { a -> { b, { c, d } -> match next { Step::Tools => JOIN, Step::Done => END } } -> END; };
 }

@@ -44,8 +44,10 @@ async fn generic<T: Default + Send + Sync + 'static>(_state: &Log) -> LogUpdate 
 struct Tool<T>(&'static str, PhantomData<fn() -> T>);
 
 impl<T: 'static, C: Send + Sync + 'static> ParallelNode<Log, C> for Tool<T> {
-    async fn run_parallel(&self, _: ParallelContext<'_, Log, C>) -> Result<Option<LogUpdate>, NodeError> {
-        Ok(Some(Log::update().said([self.0])))
+    type Output = ();
+
+    async fn run_parallel(&self, _: ParallelContext<'_, Log, C>) -> Result<(Option<LogUpdate>, ()), NodeError> {
+        Ok((Some(Log::update().said([self.0])), ()))
     }
 }
 

@@ -9,6 +9,9 @@ async fn b(_state: &AgentState) {}
 #[node]
 async fn c(_state: &AgentState) {}
 
+#[node]
+async fn d(_state: &AgentState) {}
+
 fn main() {
-    let _ = graph! { a -> any { b, c } -> END; };
+    let _ = graph! { node B = b { on_error: d }; a -> { B, c } -> d -> END };
 }

@@ -9,9 +9,9 @@ async fn b(_state: &AgentState) {}
 #[node]
 async fn c(_state: &AgentState) {}
 
+#[node]
+async fn d(_state: &AgentState) {}
+
 fn main() {
-    let _ = graph! {
-        graph RESEARCH { b -> END }
-        a -> { RESEARCH, c } -> END;
-    };
+    let _ = graph! { a -> { b -> JOIN -> c, d } -> END };
 }

@@ -1,0 +1,125 @@
+//! [`Input`] and [`Slot`]: a value on its way along an edge to the next node.
+
+use std::{
+    any::{Any, TypeId, type_name},
+    fmt,
+};
+
+use crate::{error::catch_panic, sync::Mutex};
+
+/// A value that an edge carries, without its type. The type is checked when the graph is built.
+pub(crate) type Carried = dyn Any + Send + Sync;
+
+/// The value that an edge brought to a step, for all attempts of it.
+#[doc(hidden)]
+pub struct Input(Option<Box<Carried>>);
+
+impl Input {
+    pub(crate) fn new<T: Send + Sync + 'static>(value: T) -> Self {
+        Self(Some(Box::new(value)))
+    }
+
+    pub(crate) fn value(&self) -> Option<&Carried> {
+        self.0.as_deref()
+    }
+}
+
+/// The destructor of the value is user code and may panic.
+impl Drop for Input {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            catch_panic(|| drop(value));
+        }
+    }
+}
+
+/// The type of the value that a node takes as input.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct InputType {
+    id: TypeId,
+    pub(crate) name: &'static str,
+}
+
+impl InputType {
+    pub(crate) fn of<I: 'static>() -> Self {
+        Self { id: TypeId::of::<I>(), name: type_name::<I>() }
+    }
+
+    /// Returns the name of the type without the paths in it, for pictures and events: `Vec<Call>`.
+    pub(crate) fn short_name(&self) -> String {
+        let mut short = String::new();
+        for character in self.name.chars() {
+            short.push(character);
+            if short.ends_with("::") {
+                let path = short.trim_end_matches(|last: char| last == ':' || last == '_' || last.is_alphanumeric());
+                short.truncate(path.len());
+            }
+        }
+        short
+    }
+
+    /// Returns whether this is the type of a node that takes no value.
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::of::<()>()
+    }
+}
+
+impl PartialEq for InputType {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+    }
+}
+
+/// The place where a decision puts the value that the chosen edge carries, for the walk that follows the edge.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct Slot(Mutex<Option<Input>>);
+
+impl Slot {
+    pub(crate) fn put(&self, value: Input) {
+        // The value of an attempt whose decision failed is dropped outside the lock.
+        let before = self.0.lock().replace(value);
+        drop(before);
+    }
+
+    pub(crate) fn take(&self) -> Option<Input> {
+        self.0.lock().take()
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Input").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Slot").finish_non_exhaustive()
+    }
+}
+
+/// Returns the input of a node that takes an `I`: the carried value, or `()`. Returns `None` if the value has another
+/// type, which the checks of the graph exclude.
+pub(crate) fn input_of<I: 'static>(carried: Option<&Carried>) -> Option<&I> {
+    match carried {
+        Some(value) => value.downcast_ref(),
+        None => {
+            let nothing: &'static Carried = &();
+            nothing.downcast_ref()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_name_has_no_paths() {
+        assert_eq!(InputType::of::<Vec<Option<String>>>().short_name(), "Vec<Option<String>>");
+        assert_eq!(InputType::of::<(u8, &'static str)>().short_name(), "(u8, &str)");
+        assert_eq!(InputType::of::<Slot>().short_name(), "Slot");
+    }
+}

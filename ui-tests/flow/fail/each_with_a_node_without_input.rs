@@ -1,0 +1,20 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(_state: &AgentState) {}
+
+#[node]
+async fn research(_state: &AgentState, input: &String) {
+    let _ = input;
+}
+
+fn topics(_: &AgentState) -> Vec<String> {
+    Vec::new()
+}
+
+#[node]
+async fn research2(_state: &AgentState) {}
+
+fn main() {
+    let _ = graph! { a -> each topics { research2 } -> END };
+}

@@ -1,0 +1,17 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(_state: &AgentState) {}
+
+#[node]
+async fn research(_state: &AgentState, input: &String) {
+    let _ = input;
+}
+
+fn topics(_: &AgentState) -> Vec<String> {
+    Vec::new()
+}
+
+fn main() {
+    let _ = graph! { a -> each topics { max_paralel: 3 } { research } -> END };
+}

@@ -267,11 +267,13 @@ impl<S: State, C> Checker<'_, S, C> {
         }
     }
 
-    /// Records that the step is in the branch.
+    /// Records that the step is in the branch, unless it is in one already.
     fn put(&mut self, step: StepId, place: Place) {
-        if self.step_mut(step).place.replace(place).is_some() {
+        if self.step(step).place.is_some() {
             let (node, group) = (self.name(step), self.name(place.group));
             self.report(self.step(step).location, BuildProblemKind::TwoPlaces { node, group });
+        } else {
+            self.step_mut(step).place = Some(place);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
     run_id::RunId,
     state::FieldChange,
     sync::{Mutex, guard_waker},
-    task::{TaskId, TaskOutcome, TaskProgress, Watch},
+    task::{TaskId, TaskObserver, TaskOutcome, TaskProgress},
 };
 
 /// The number of unread events from which on the run waits for its reader.
@@ -106,7 +106,7 @@ impl Sink {
     }
 
     /// Returns the observer of the run's background tasks, if there is a reader.
-    pub(super) fn watch(&self) -> Option<Arc<dyn Watch>> {
+    pub(super) fn observer(&self) -> Option<Arc<dyn TaskObserver>> {
         self.0.clone().map(|buffer| buffer as _)
     }
 
@@ -138,7 +138,7 @@ impl Sink {
 }
 
 /// Task events are written without waiting for the reader, so that a slow reader never slows a task.
-impl Watch for Buffer {
+impl TaskObserver for Buffer {
     fn started(&self, node: &str, task: &str, id: TaskId) {
         self.push_task_event(|| EventKind::TaskStarted { node: node.to_owned(), task: task.to_owned(), id: id.get() });
     }

@@ -243,6 +243,6 @@ impl<'a> PathScope<'a> {
     /// Returns the path's task manager, labelled with this run and the node `path`.
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
         let tasks = Arc::clone(self.run.tasks.get_or_init(Arc::default));
-        self.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), tasks)
+        self.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.observer(), tasks)
     }
 }

@@ -24,7 +24,7 @@ use super::{
     handle::TaskHandle,
     manager::BackgroundTaskManager,
     options::{OnClose, OnDuplicateKey, OnRunEnd},
-    outcome::TaskOutput,
+    output::TaskOutput,
     registry::now_in,
 };
 use crate::RetryPolicy;

@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use super::{
     engine::task::{Fields, StopRequest, TaskEnd, TaskRecord},
-    id::{TaskId, TaskOrigin, TaskProgress},
+    id::TaskId,
+    origin::TaskOrigin,
     outcome::{TaskOutcome, TimeoutKind},
+    progress::TaskProgress,
 };
 use crate::seconds;
 
@@ -19,7 +21,7 @@ macro_rules! task_accessors {
         /// Returns the task's id.
         #[must_use]
         pub fn id(&self) -> $crate::task::TaskId {
-            self.task.at.id
+            self.task.id
         }
 
         /// Returns the task's name.

@@ -10,9 +10,9 @@ use std::{
 use pin_project_lite::pin_project;
 
 use super::{
-    super::registry::Registry,
+    super::{id::TaskId, registry::Registry},
     sync,
-    task::{TaskRecord, TaskRef},
+    task::TaskRecord,
 };
 
 sync::thread_local! {
@@ -55,10 +55,10 @@ impl CurrentTask {
     }
 
     /// Returns the task of this registry that runs on this thread: a task of another manager is no parent.
-    pub(crate) fn of_registry(registry: &Arc<Registry>) -> Option<TaskRef> {
+    pub(crate) fn of_registry(registry: &Arc<Registry>) -> Option<TaskId> {
         let task = |current: &RefCell<Option<Self>>| {
             let current = current.borrow();
-            current.as_ref().filter(|current| Arc::ptr_eq(&current.registry, registry)).map(|current| current.task.at)
+            current.as_ref().filter(|current| Arc::ptr_eq(&current.registry, registry)).map(|current| current.task.id)
         };
         CURRENT.try_with(task).ok().flatten()
     }

@@ -38,7 +38,7 @@ pub(super) fn finish<T: Send + 'static>(current: &CurrentTask, result: Result<T,
         .flatten()
         .filter(|overrun| *overrun > TIMER_STEP);
     log::ended(task, &end, overrun);
-    if !outcome.is_by_itself() {
+    if !outcome.ended_by_itself() {
         current.registry.log_if_orphan(task);
     }
     current.registry.task_ended(task, end, result);

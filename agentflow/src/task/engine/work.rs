@@ -17,11 +17,7 @@ use tokio::{
 use tracing::Span;
 
 use super::{
-    super::{
-        context::TaskContext,
-        error::TaskError,
-        outcome::{TaskOutput, TimeoutKind},
-    },
+    super::{context::TaskContext, error::TaskError, outcome::TimeoutKind, output::TaskOutput},
     current::CurrentTask,
     end::finish,
     sync::{Handle, JoinHandle, Mutex},

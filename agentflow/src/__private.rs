@@ -542,7 +542,7 @@ impl<S, C: Context> StateGraph<S, C> {
     where
         S: State,
     {
-        self.add_parallel_graph(name.into(), graph);
+        self.add_erased_parallel(name.into(), graph);
     }
 
     /// Puts a node in its place, by its type alone.

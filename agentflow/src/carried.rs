@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use crate::{error::catch_panic, sync::Mutex};
+use crate::{panics::catch_panic, sync::Mutex};
 
 /// A value that an edge carries, without its type. The type is checked when the graph is built.
 pub(crate) type Carried = dyn Any + Send + Sync;

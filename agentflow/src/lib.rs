@@ -73,6 +73,7 @@ pub mod error;
 pub mod graph;
 pub mod message;
 mod node;
+mod panics;
 mod retry;
 pub mod run;
 mod run_id;

@@ -13,7 +13,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tracing::{Span, level_filters::LevelFilter, span::Entered};
 
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
 /// A span; does nothing if no subscriber enables it.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::builder::{ArmDeclaration, EdgeTarget};
+use super::endpoint::EdgeTarget;
 use crate::{
     carried::{Input, InputType, Slot},
     error::{NoRoute, NodeError},
@@ -36,6 +36,14 @@ pub struct Arms<R> {
     /// Formats a route that no arm accepts.
     text: fn(&R) -> String,
     duplicates: Vec<Arc<str>>,
+}
+
+/// The label, the target and the value of an arm.
+pub(crate) struct ArmDeclaration {
+    pub(crate) label: Arc<str>,
+    pub(crate) to: EdgeTarget,
+    /// The type of the value that the arm carries, if it carries one.
+    pub(crate) carries: Option<InputType>,
 }
 
 struct Arm<R> {

@@ -3,12 +3,12 @@
 use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
-    arms::Arms,
+    arms::{ArmDeclaration, Arms},
     commit::{Commit, OnCommit},
+    endpoint::{EdgeSource, EdgeTarget, START},
     options::{EachOptions, NodeOptions},
     outline::Outline,
     plan::{Each, ErasedNode, ErasedParallelNode, GroupKind, RoutedNode, Router},
-    subgraph::ParallelSubgraph,
 };
 use crate::{
     carried::{Input, InputType, Slot},
@@ -16,85 +16,6 @@ use crate::{
     node::{Node, ParallelNode},
     state::State,
 };
-
-/// The place where every run begins: `add_edge(START, "MAIN")` is the same as `set_entry_point("MAIN")`.
-///
-/// In `graph!` it is a keyword and needs no import.
-#[derive(Clone, Copy, Debug)]
-pub struct START;
-
-/// The place where a run ends: `add_edge("MAIN", END)`.
-///
-/// In `graph!` it is a keyword and needs no import.
-#[derive(Clone, Copy, Debug)]
-pub struct END;
-
-/// The end of a branch of a group: `add_edge("CHECK", JOIN)`. The step after the group runs once, when its branches have
-/// ended.
-///
-/// In `graph!` it is a keyword and needs no import.
-#[derive(Clone, Copy, Debug)]
-pub struct JOIN;
-
-/// The source of an edge: the name of a node or group, or [`START`].
-#[derive(Clone, Debug)]
-pub struct EdgeSource(pub(super) Endpoint);
-
-/// The target of an edge: the name of a node or group, [`END`], or in a branch [`JOIN`].
-#[derive(Clone, Debug)]
-pub struct EdgeTarget(pub(super) Endpoint);
-
-/// One end of an edge.
-#[derive(Clone, Debug)]
-pub(super) enum Endpoint {
-    Step(Arc<str>),
-    /// [`START`] for a source, [`END`] for a target.
-    Boundary,
-    /// [`JOIN`].
-    Join,
-    /// The end of the path, for `graph!`, which has checked it.
-    End,
-}
-
-impl EdgeSource {
-    pub(super) fn is_start(&self) -> bool {
-        matches!(self.0, Endpoint::Boundary)
-    }
-}
-
-impl EdgeTarget {
-    pub(crate) fn end() -> Self {
-        Self(Endpoint::End)
-    }
-}
-
-macro_rules! endpoint {
-    ($End:ident, $Boundary:ident) => {
-        impl From<&str> for $End {
-            fn from(name: &str) -> Self {
-                Self(Endpoint::Step(name.into()))
-            }
-        }
-        impl From<String> for $End {
-            fn from(name: String) -> Self {
-                Self(Endpoint::Step(name.into()))
-            }
-        }
-        impl From<$Boundary> for $End {
-            fn from(_: $Boundary) -> Self {
-                Self(Endpoint::Boundary)
-            }
-        }
-    };
-}
-endpoint!(EdgeSource, START);
-endpoint!(EdgeTarget, END);
-
-impl From<JOIN> for EdgeTarget {
-    fn from(_: JOIN) -> Self {
-        Self(Endpoint::Join)
-    }
-}
 
 /// A graph built call by call; [`graph!`](macro@crate::graph) is the form that is checked at compile time.
 ///
@@ -209,13 +130,6 @@ pub(super) struct RouteDeclaration<S> {
     /// The routes of more than one arm.
     pub(super) duplicates: Vec<Arc<str>>,
     pub(super) location: Caller,
-}
-
-pub(crate) struct ArmDeclaration {
-    pub(crate) label: Arc<str>,
-    pub(crate) to: EdgeTarget,
-    /// The type of the value that the arm carries, if it carries one.
-    pub(crate) carries: Option<InputType>,
 }
 
 // The bound on the state is on the methods that need it: on the impl, rustc would report a missing one at every call.
@@ -343,12 +257,17 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         self.add_work(name, WorkDeclaration::parallel(RoutedNode::<N, _, I>::new(node, route)))
     }
 
+    /// Adds a node that runs in a group and that no user names, such as an inner graph.
     #[track_caller]
-    pub(crate) fn add_parallel_graph(&mut self, name: Arc<str>, graph: ParallelSubgraph<S, C>) -> &mut Self
+    pub(crate) fn add_erased_parallel(
+        &mut self,
+        name: Arc<str>,
+        node: impl ErasedParallelNode<S, C> + 'static,
+    ) -> &mut Self
     where
         S: State,
     {
-        self.add_work(name, WorkDeclaration::Branch(Box::new(graph), InputType::of::<()>()))
+        self.add_work(name, WorkDeclaration::Branch(Box::new(node), InputType::of::<()>()))
     }
 
     /// Adds a group of parallel branches. Each branch is a list of parallel nodes and groups, by name.

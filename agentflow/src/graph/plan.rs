@@ -14,7 +14,7 @@ use crate::{
     carried::{Input, Slot, input_of},
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::{branch_log::BranchLog, executor::CommitMark, invocation::Invocation},
+    run::{branch_log::BranchLog, commit_mark::CommitMark, invocation::Invocation},
     state::State,
 };
 

@@ -18,7 +18,8 @@ use crate::{
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{
         branch_log::BranchLog,
-        executor::{CommitMark, walk},
+        commit_mark::CommitMark,
+        executor::walk,
         group::run_inner_branch,
         invocation::{Arrival, Invocation},
     },

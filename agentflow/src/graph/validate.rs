@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    builder::{ArmDeclaration, Caller, Endpoint, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
+    arms::ArmDeclaration,
+    builder::{Caller, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
+    endpoint::Endpoint,
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
     outline::Edge,

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::RunConfig,
-    run::{error::NodeFailure, event_channel::EventWriter, executor::CommitMark, invocation::Invocation},
+    run::{commit_mark::CommitMark, error::NodeFailure, event_channel::EventWriter, invocation::Invocation},
     run_id::RunId,
     state::State,
     task::BackgroundTaskManager,

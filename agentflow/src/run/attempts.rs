@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     branch_log::BranchLog,
+    commit_mark::CommitMark,
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
-    executor::CommitMark,
     invocation::{Arrival, Invocation},
     metrics::AttemptMeter,
     scope::PathScope,
@@ -22,11 +22,12 @@ use super::{
 use crate::{
     attempt::{AttemptFault, guarded},
     carried::Slot,
-    error::{AttemptTimedOut, NodeError, catch_panic, text_of},
+    error::{AttemptTimedOut, NodeError},
     graph::{
         options::NodeOptions,
         plan::{ErasedNode, ErasedParallelNode, Router},
     },
+    panics::{catch_panic, text_of},
     retry::Delays,
     span::GuardedSpan,
     state::State,

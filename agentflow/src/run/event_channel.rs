@@ -13,7 +13,7 @@ use tokio::{sync::Notify, task::consume_budget, time::Instant};
 
 use super::event::{Event, EventKind};
 use crate::{
-    error::catch_panic,
+    panics::catch_panic,
     run_id::RunId,
     state::FieldChange,
     sync::{Mutex, guard_waker},

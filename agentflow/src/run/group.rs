@@ -14,21 +14,23 @@ use tokio::task::consume_budget;
 use super::{
     attempts::{ParallelAttempt, routed, run_attempts},
     branch_log::BranchLog,
+    commit_mark::CommitMark,
     error::{AllFailed, Failure, NodeFailure, RunErrorKind},
     event::EventKind,
-    executor::{CommitMark, failure_of, fall_back, follow},
     invocation::Arrival,
     join_all::{CatchDrop, first_success, join_all},
     loops::LoopTrace,
     scope::PathScope,
+    transition::{fall_back, follow},
 };
 use crate::{
     carried::Input,
-    error::{NodeError, TooManyItems, text_of},
+    error::{NodeError, TooManyItems},
     graph::{
         plan::{Branch, Each, ErasedParallelNode, Group, GroupKind, Plan, Step, Work},
         topology::{Next, StepId},
     },
+    panics::text_of,
     state::State,
 };
 
@@ -143,7 +145,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 scope.join(scopes.get(winner).map(PathScope::taken));
                 Ok(Joined { logs: vec![logs.swap_remove(winner)], winner: Some(winner) })
             }
-            Err(failures) => Err(failure_of(step, AllFailed { failures }, scope)),
+            Err(failures) => Err(scope.failure(&step.name, AllFailed { failures })),
         }
     }
 
@@ -156,7 +158,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             Ok(None) => NodeError::from(TooManyItems { limit }),
             Err(panic) => NodeError::panicked(panic),
         };
-        Some(Err(failure_of(step, source, self.scope)))
+        Some(Err(self.scope.failure(&step.name, source)))
     }
 
     /// Runs the branch for each item. A branch takes memory only while it runs; its updates are kept until the join.
@@ -360,7 +362,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 for entry in log.iter().skip(before) {
                     guarded(&entry.node, || after.apply(entry.update.clone()))?;
                 }
-                let edge = routed(router, &after, &scope.slot).map_err(|source| failure_of(step, source, scope))?;
+                let edge = routed(router, &after, &scope.slot).map_err(|source| scope.failure(&step.name, source))?;
                 Ok((edge, Some(after)))
             }
             // A graph with such a node in a branch does not compile.

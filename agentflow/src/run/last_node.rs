@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{
-    graph::plan::{Plan, Step, Work},
-    state::State,
-    sync::Mutex,
-};
+use crate::sync::Mutex;
 
 /// The innermost node that was dropped before its end. A node that ends costs nothing here.
 #[derive(Debug, Default)]
@@ -31,10 +27,9 @@ impl LastNode {
         *self.0.lock() = None;
     }
 
-    /// Returns the innermost node that the run was at, in a step of its outermost graph.
-    pub(super) fn within<S: State, C>(&self, plan: &Plan<S, C>, step: &Step<S, C>) -> Arc<str> {
-        let last = self.0.lock().clone().filter(|last| contains(plan, step, last));
-        last.unwrap_or_else(|| Arc::clone(&plan.first_node(step).name))
+    /// Returns the node.
+    pub(super) fn get(&self) -> Option<Arc<str>> {
+        self.0.lock().clone()
     }
 }
 
@@ -59,16 +54,4 @@ impl Drop for RunningNode<'_> {
 /// Returns whether `node` is inside the graph `outer`.
 fn is_inside(node: &str, outer: &str) -> bool {
     node.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
-}
-
-/// Returns whether the node belongs to the step: it is the step, also for an item of an `each`, or is in its group or graph.
-fn contains<S: State, C>(plan: &Plan<S, C>, step: &Step<S, C>, node: &str) -> bool {
-    match &step.work {
-        Work::Group(group) => {
-            group.branches.iter().flat_map(|branch| &branch.steps).any(|step| contains(plan, plan.step(*step), node))
-        }
-        Work::Node(_) | Work::Branch(_) => {
-            node.strip_prefix(&*step.name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '[']))
-        }
-    }
 }

@@ -12,17 +12,18 @@ use super::{
     error::{Failure, NodeFailure, RunError, RunErrorKind},
     event::EventKind,
     event_channel::Sink,
-    executor::{Progress, walk},
+    executor::walk,
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
     last_node::LastNode,
     metrics::{self, RunMeter},
+    progress::Progress,
     scope::{PathScope, RunContext},
     tracker::{RunGuard, RunTracker},
 };
 use crate::{
     config::RunConfig,
-    error::{catch_panic, text_of},
     graph::app::App,
+    panics::{catch_panic, text_of},
     run_id::RunId,
     span::GuardedSpan,
     state::State,
@@ -200,7 +201,7 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     if !matches!(ended, Ended::Interrupted(_)) {
         tasks.wait(caller, signals).await;
     }
-    let current_node = || context.last_node.within(&app.plan, progress.step(&app.plan));
+    let current_node = || progress.innermost_node(&app.plan, &context.last_node);
     let ended = match ended {
         Ended::Completed(Ok(())) => {
             token.reached_end = true;

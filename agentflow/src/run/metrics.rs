@@ -48,7 +48,10 @@ mod on {
     use tokio::time::Instant;
 
     use super::super::error::{Failure, RunErrorKind};
-    use crate::error::{AttemptTimedOut, NodeError, Panicked, catch_panic};
+    use crate::{
+        error::{AttemptTimedOut, NodeError, Panicked},
+        panics::catch_panic,
+    };
 
     /// Counts a run that did not start.
     pub(crate) fn rejected(graph: &Arc<str>, reason: &RunErrorKind) {

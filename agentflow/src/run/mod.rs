@@ -3,6 +3,7 @@
 mod attempts;
 pub(crate) mod branch_log;
 mod commit_hook;
+pub(crate) mod commit_mark;
 mod driver;
 pub(crate) mod error;
 mod event;
@@ -16,18 +17,20 @@ mod last_node;
 mod lifecycle;
 mod loops;
 mod metrics;
+mod progress;
 mod scope;
 mod start;
 mod stream;
 pub(crate) mod tracker;
+mod transition;
 
 use std::sync::Arc;
 
 use crate::{graph::app::App, state::State};
 use driver::Refused;
 use event_channel::Sink;
-use executor::Progress;
 use lifecycle::NewRun;
+use progress::Progress;
 use start::start_step;
 
 pub use crate::{

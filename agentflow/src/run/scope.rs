@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    error::{Failure, RunErrorKind},
+    error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     event_channel::{EventWriter, Sink},
     interrupt::StopSignals,
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     carried::Slot,
     config::RunConfig,
+    error::NodeError,
     run_id::RunId,
     task::{BackgroundTaskManager, RunTasks},
 };
@@ -227,6 +228,11 @@ impl<'a> PathScope<'a> {
             None => Ok(()),
             Some(interrupt) => Err(Failure::committed(interrupt.at(path()))),
         }
+    }
+
+    /// Returns the failure of a group itself, whose name this is: of its decision, of its items, or of all branches.
+    pub(super) fn failure(&self, group: &Arc<str>, source: impl Into<NodeError>) -> Box<Failure> {
+        Failure::committed(RunErrorKind::Node(NodeFailure::new(self.path(group).into_owned(), source)))
     }
 
     /// Writes an event at the start of a step, and returns a future that waits until the reader has caught up.

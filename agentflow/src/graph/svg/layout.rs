@@ -7,7 +7,7 @@ use dugong::{
     graphlib::{Graph, GraphOptions},
 };
 
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
 // Distances in pixels.
 const NODE_GAP: f64 = 32.0;

@@ -10,7 +10,7 @@ use super::{
     log,
     task::{TaskEnd, TaskResult},
 };
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
 /// The resolution of tokio's timers: an end that is late by no more than this is no overrun.
 const TIMER_STEP: Duration = Duration::from_millis(1);

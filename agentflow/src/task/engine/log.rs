@@ -18,7 +18,7 @@ use super::{
     },
     task::{TaskEnd, TaskRecord},
 };
-use crate::{error::catch_panic, span::GuardedSpan, suggest};
+use crate::{panics::catch_panic, span::GuardedSpan, suggest};
 
 /// Creates the task's span. It is a root that follows from the spawner's span, because the task may outlive that one.
 pub(crate) fn span(task: &TaskRecord) -> GuardedSpan {

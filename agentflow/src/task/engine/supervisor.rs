@@ -24,7 +24,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    error::{catch_panic, panic_message},
+    panics::{catch_panic, panic_message},
     span::GuardedSpan,
 };
 

@@ -24,7 +24,7 @@ use super::{
     run_tasks::RunTasks,
     sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Once},
 };
-use crate::{error::catch_panic, run_id::RunId};
+use crate::{panics::catch_panic, run_id::RunId};
 
 /// A task's own fields for the logs, in the order in which they were set.
 pub(crate) type Fields = Box<[(Cow<'static, str>, Value)]>;

@@ -25,7 +25,8 @@ use super::{
 use crate::{
     RetryPolicy,
     attempt::{AttemptFault, guarded},
-    error::{AttemptTimedOut, Panicked, catch_panic, panic_message},
+    error::{AttemptTimedOut, Panicked},
+    panics::{catch_panic, panic_message},
     span::GuardedSpan,
 };
 

@@ -11,7 +11,7 @@ use std::{
 use slab::Slab;
 
 use super::super::{engine::sync::Mutex, event::TaskEvent, id::TaskId};
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
 /// The events that at least one watcher has not read yet, up to a capacity.
 #[derive(Debug)]

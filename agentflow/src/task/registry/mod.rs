@@ -41,7 +41,7 @@ use super::{
     outcome::TaskOutcome,
     progress::TaskProgress,
 };
-use crate::error::{AttemptTimedOut, catch_panic};
+use crate::{error::AttemptTimedOut, panics::catch_panic};
 
 /// The time that a wait goes on after the grace period. Tasks that ignored their cancellation are aborted when the
 /// grace period is over, and this is the time for them to be dropped.

@@ -1,26 +1,31 @@
 //! Graphs: [`StateGraph`] and [`graph!`](macro@crate::graph) describe them, [`StateGraph::compile`] checks them, and a
 //! [`CompiledGraph`] runs them.
 
-pub(crate) mod app;
+// The vocabulary of a graph and its pictures: they know no nodes.
 mod arms;
-mod builder;
 pub(crate) mod commit;
-mod compiled;
 mod dot;
 mod endpoint;
-mod erased;
 mod error;
-mod lower;
 mod mermaid;
 pub(crate) mod options;
 pub(crate) mod outline;
 mod picture;
-pub(crate) mod plan;
-mod subgraph;
 #[cfg(feature = "svg")]
 mod svg;
 pub(crate) mod topology;
+
+// The description of a graph, and the plan that it becomes.
+mod builder;
+mod lower;
+pub(crate) mod plan;
 mod validate;
+
+// The app of a graph, and the graphs that run.
+pub(crate) mod app;
+mod compiled;
+mod erased;
+mod subgraph;
 
 pub(crate) use arms::ArmDeclaration;
 pub use arms::Arms;

@@ -129,7 +129,7 @@ pub trait CarriedTo<I> {
     fn carried(self) -> I;
 }
 
-// The only impl, so that rustc infers the type of an expression such as `calls.into()` from it.
+// This is the only impl, so that rustc infers the type of an expression such as `calls.into()` from it.
 #[diagnostic::do_not_recommend]
 impl<T> CarriedTo<T> for T {
     fn carried(self) -> T {
@@ -276,13 +276,13 @@ pub trait Form {
     type Context;
 }
 
-/// `state: &mut S`, or no state: the node has already made its changes when it returns.
+/// The form `state: &mut S`, or no state: the node has already made its changes when it returns.
 #[derive(Debug)]
 pub struct InPlace<S, C>(PhantomData<(S, C)>);
-/// `state: &S`: the node may return an update.
+/// The form `state: &S`: the node may return an update.
 #[derive(Debug)]
 pub struct Reads<S, C>(PhantomData<(S, C)>);
-/// `state: S`: the node returns the new state.
+/// The form `state: S`: the node returns the new state.
 #[derive(Debug)]
 pub struct Owns<S, C>(PhantomData<(S, C)>);
 

@@ -58,14 +58,17 @@ pub struct StateGraph<S, C = ()> {
     pub(super) created: Caller,
 }
 
+/// The place of a call in the code of the user, for the problems of the graph.
 pub(super) type Caller = &'static Location<'static>;
 
+/// A call that added a node or a group.
 pub(super) struct StepDeclaration<S, C> {
     pub(super) name: Arc<str>,
     pub(super) work: WorkDeclaration<S, C>,
     pub(super) location: Caller,
 }
 
+/// A node with the type of its input, or a group.
 pub(crate) enum WorkDeclaration<S, C> {
     Node(Box<dyn ErasedNode<S, C>>, InputType),
     Branch(Box<dyn ErasedParallelNode<S, C>>, InputType),
@@ -92,6 +95,7 @@ impl<S: State, C: Send + Sync + 'static> WorkDeclaration<S, C> {
     }
 }
 
+/// A group, with its branches by name.
 pub(crate) struct GroupDeclaration<S> {
     pub(super) kind: GroupKind<S>,
     /// The type of the items, for `each`.
@@ -110,18 +114,21 @@ impl<S: State, C> WorkDeclaration<S, C> {
     }
 }
 
+/// A call that set the options of a node.
 pub(super) struct OptionsDeclaration {
     pub(super) node: Arc<str>,
     pub(super) options: NodeOptions,
     pub(super) location: Caller,
 }
 
+/// A call that added an edge.
 pub(super) struct EdgeDeclaration {
     pub(super) from: EdgeSource,
     pub(super) to: EdgeTarget,
     pub(super) location: Caller,
 }
 
+/// A call that added a decision.
 pub(super) struct RouteDeclaration<S> {
     pub(super) from: Arc<str>,
     /// Chooses the arm from the state; `None` where the node itself returns the route.

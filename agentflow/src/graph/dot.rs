@@ -1,4 +1,4 @@
-//! Graphs as [Graphviz](https://graphviz.org) digraphs.
+//! Pictures of graphs as [Graphviz](https://graphviz.org) digraphs.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Graphs as [Mermaid](https://mermaid.js.org) flowcharts.
+//! Pictures of graphs as [Mermaid](https://mermaid.js.org) flowcharts.
 
 use std::fmt::Write;
 

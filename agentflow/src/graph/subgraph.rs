@@ -209,7 +209,7 @@ where
     }
 }
 
-// Keeps this type out of rustc's list of parallel nodes, where another type is none.
+// The attribute keeps this type out of rustc's list of parallel nodes, where another type is none.
 #[diagnostic::do_not_recommend]
 impl<S, C, T, D, I, B> ParallelNode<S, C> for MappedGraph<T, D, I, B>
 where

@@ -197,7 +197,7 @@ impl<S: State, C> Checker<'_, S, C> {
                 Some(first) => {
                     let first = first.edge.to;
                     let (from, second) = (self.name(from), self.target_name(to));
-                    // Compared as targets, because a node may have the name of `END`, which is another problem.
+                    // The targets are compared, because a node may have the name of `END`, which is another problem.
                     let kind = if first == to {
                         BuildProblemKind::DuplicateEdge { from, to: second }
                     } else {

@@ -161,7 +161,7 @@ impl<S, C, I> NodeContext<'_, S, C, I> {
     }
 }
 
-// Not derived: the state and the services need not be `Clone`.
+// The impl is not derived, because the state and the services need not be `Clone`.
 impl<S, C, I> Clone for ParallelContext<'_, S, C, I> {
     fn clone(&self) -> Self {
         let Self { state, input, config, services, cancel, events, invocation } = *self;
@@ -181,7 +181,7 @@ impl<S: State, C, I> NodeContext<'_, S, C, I> {
     /// Merges an update into the state, and reports the changed fields to the run's stream.
     pub fn apply(&mut self, update: S::Update) {
         self.events.record_changes(|| S::changes(&update));
-        // Copied only here, because most nodes that read the state change nothing.
+        // The state is copied only here, because most nodes that read it change nothing.
         let before = self.invocation.undoes_updates.then(|| self.state.clone());
         let was_committed = self.commit.is_committed();
         self.commit.changes_begin();

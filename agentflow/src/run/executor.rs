@@ -72,7 +72,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
             // Nothing is awaited between the success of the last node and the end, so that no interrupt comes between.
             Next::End => return Ok(()),
         }
-        // Yields from time to time, so that a loop of nodes that never wait does not block the thread.
+        // The walk yields from time to time, so that a loop of nodes that never wait does not block the thread.
         consume_budget().await;
     }
 }

@@ -40,7 +40,7 @@ struct Fork<'r, S: State, C> {
     services: &'r C,
     scope: &'r PathScope<'r>,
     state: &'r S,
-    /// What the path brought to the group, for the first node of each branch.
+    /// The failure or the value that the path brought to the group, for the first node of each branch.
     arrival: Arrival<'r>,
 }
 
@@ -277,7 +277,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     async fn walk(self, entry: StepId, may_loop: bool, log: &mut BranchLog<S>) -> Result<(), Box<Failure>> {
         let Self { plan, scope, .. } = self;
         let mut at = entry;
-        // Copied only when a later step must see the update of an earlier one.
+        // The state is copied only when a later step must see the update of an earlier one.
         let mut own: Option<S> = None;
         let mut error: Option<NodeFailure> = None;
         let mut input: Option<Input> = None;
@@ -323,7 +323,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 }
             }
             at = to;
-            // Yields from time to time, as the walk outside of branches does.
+            // The branch yields from time to time, as the walk outside of branches does.
             consume_budget().await;
         }
     }
@@ -344,7 +344,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 let edge = run_attempts(&mut node, &path, &step.options, scope, arrival).await?;
                 Ok((edge, node.after.take()))
             }
-            // Boxed, or the future of every node would be as large as that of a group.
+            // The future of a group is boxed, or that of every node would be as large.
             Work::Group(group) => {
                 let before = log.len();
                 let items = self.items(step, group);

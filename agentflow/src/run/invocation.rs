@@ -6,7 +6,7 @@ use crate::carried::Carried;
 
 use super::{error::NodeFailure, event_channel::EventWriter, scope::PathScope};
 
-/// What a path brings to the step that it comes to: the failure of the step before, or the value of the edge.
+/// The arrival of a path at a step, with the failure of the step before, or with the value of the edge.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Arrival<'a> {
     pub(crate) error: Option<&'a NodeFailure>,

@@ -1,7 +1,7 @@
 //! [`RunMeter`] and [`AttemptMeter`]: report runs and the attempts of nodes to the `metrics` facade, with the feature
 //! `metrics`; they are empty without it.
 //!
-//! Each is made when its run or attempt begins, and reports the end when it is told of it, or when it is dropped with
+//! Each is made when its run or attempt begins, and reports the end when `ended` is called, or when it is dropped with
 //! the future.
 
 #[cfg(not(feature = "metrics"))]

@@ -180,7 +180,7 @@ impl fmt::Debug for TaskInfo {
     }
 }
 
-/// `upload #7 (for 1.2s, 40 % sending) {"user":"ada"}`
+/// Writes a line such as `upload #7 (for 1.2s, 40 % sending) {"user":"ada"}`.
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} (", self.name(), self.id())?;
@@ -270,7 +270,7 @@ impl fmt::Debug for FinishedTask {
     }
 }
 
-/// `upload #7 (cancelled after 1.2s) {"user":"ada"}`
+/// Writes a line such as `upload #7 (cancelled after 1.2s) {"user":"ada"}`.
 impl fmt::Display for FinishedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age())?;

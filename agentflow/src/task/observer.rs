@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::{id::TaskId, outcome::TaskOutcome, progress::TaskProgress};
 
-/// Receives the starts, ends and progress of one run's tasks, on the thread of the fact: it must be quick and never wait.
+/// Receives the starts, ends and progress of one run's tasks, on the thread on which they happen: it must be quick and
+/// never wait.
 pub(crate) trait TaskObserver: fmt::Debug + Send + Sync {
     fn started(&self, node: &str, task: &str, id: TaskId);
     fn ended(&self, node: &str, task: &str, id: TaskId, outcome: TaskOutcome);

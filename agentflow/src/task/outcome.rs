@@ -84,7 +84,7 @@ impl TimeoutKind {
     }
 }
 
-/// The beginning of a sentence that ends with the time, such as `timed out after`.
+/// Writes the beginning of a sentence that ends with the time, such as `timed out after`.
 impl fmt::Display for TimeoutKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

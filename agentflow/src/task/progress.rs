@@ -23,7 +23,7 @@ impl TaskProgress {
     }
 }
 
-/// `40 % uploading`
+/// Writes a text such as `40 % uploading`.
 impl fmt::Display for TaskProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.0} %", self.fraction * 100.0)?;

@@ -1,4 +1,4 @@
-//! Graphs as SVG documents.
+//! Pictures of graphs as SVG documents.
 //!
 //! The contents of a nested graph or a group are laid out on their own, and their box is then one node of the graph
 //! around it. No edge crosses the border of a box, so no layout depends on what is inside its boxes.
@@ -24,7 +24,7 @@ const LABEL_SPACE: f64 = 5.0;
 /// The length of an arrow head, in pixels.
 const ARROW: f64 = 9.0;
 
-// Colours.
+// The colours of the picture.
 const WHITE: &str = "#ffffff";
 const TEXT: &str = "#0f172a";
 const TITLE: &str = "#475569";

@@ -39,7 +39,7 @@ impl CurrentTask {
             }
         }
 
-        // `try_with`: the thread-local may already be destroyed during thread shutdown.
+        // `try_with` is used because the thread-local may already be destroyed while the thread ends.
         fn swap(current: &mut Option<CurrentTask>) {
             let _ = CURRENT.try_with(|cell| std::mem::swap(&mut *cell.borrow_mut(), current));
         }

@@ -1,10 +1,9 @@
-//! The log lines of a manager, and the span around a task, through `tracing`. Nothing is formatted without a
-//! subscriber.
+//! The log lines of a manager and the span around a task, through `tracing`. Without a subscriber nothing is formatted.
 //!
-//! A subscriber is user code, and so are the values that it formats: a panic of theirs is swallowed, because a line must
-//! not change what it reports.
+//! A subscriber is user code, and so are the values that it formats: their panics are swallowed, because a line must not
+//! change what it reports.
 //!
-//! The table of all lines stands in the documentation of [`BackgroundTaskManager`](crate::BackgroundTaskManager).
+//! The table of all lines is in the documentation of [`BackgroundTaskManager`](crate::BackgroundTaskManager).
 
 use std::{borrow::Cow, collections::HashSet, fmt, sync::Arc, time::Duration};
 
@@ -132,7 +131,7 @@ fn log_orphans(tasks: &[Arc<TaskRecord>]) {
     );
 }
 
-/// `upload #7, send #9 and 3 more`
+/// A list such as `upload #7, send #9 and 3 more`.
 struct NameList<'a>(&'a [Arc<TaskRecord>]);
 
 impl fmt::Display for NameList<'_> {

@@ -6,7 +6,7 @@ use super::{
     attempts::{SequentialAttempt, routed, run_attempts},
     commit_hook::CommitHook,
     commit_mark::CommitMark,
-    error::{Failure, NodeFailure},
+    error::Failure,
     group::run_group,
     invocation::Arrival,
     loops::LoopTrace,
@@ -15,7 +15,6 @@ use super::{
     transition::{fall_back, follow},
 };
 use crate::{
-    carried::Input,
     graph::{
         plan::{Plan, Step, Work},
         topology::Next,
@@ -32,11 +31,9 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     state: &mut S,
     commit: &CommitMark,
     progress: Option<&Progress>,
-    mut inherited: Option<&NodeFailure>,
+    mut arrival: Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
     let mut at = progress.map_or(plan.entry, Progress::at);
-    let mut error: Option<NodeFailure> = None;
-    let mut input: Option<Input> = None;
     let mut trace = LoopTrace::new(plan, plan.may_loop);
     let mut on_commit = CommitHook::new(plan);
     loop {
@@ -44,24 +41,19 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         if let Some(progress) = progress {
             progress.set(at);
         }
-        let arrival = Arrival { error: error.as_ref().or(inherited), input: input.as_ref().and_then(Input::value) };
-        let edge = match run_step(plan, step, services, scope, state, commit, arrival).await {
+        let edge = match run_step(plan, step, services, scope, state, commit, &arrival).await {
             Ok(edge) => edge,
             Err(failure) => {
                 let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
-                error = Some(failure);
-                input = None;
+                arrival = Arrival::by_error(failure);
                 trace.visit(at);
                 at = fallback;
                 continue;
             }
         };
-        error = None;
-        inherited = None;
         trace.visit(at);
         commit.commit();
-        let (next, carried) = follow(plan, step, edge, scope);
-        input = carried;
+        let next = follow(plan, step, edge, scope, &mut arrival);
         let next_step = match next {
             Next::Step(to) => Some(plan.step(to)),
             Next::End => None,
@@ -85,7 +77,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     scope: &PathScope<'_>,
     state: &mut S,
     commit: &CommitMark,
-    arrival: Arrival<'_>,
+    arrival: &Arrival<'_>,
 ) -> Result<usize, Box<Failure>> {
     match &step.work {
         Work::Node(node) => {

@@ -14,6 +14,7 @@ use super::{
     event_channel::Sink,
     executor::walk,
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
+    invocation::Arrival,
     last_node::LastNode,
     metrics::{self, RunMeter},
     progress::Progress,
@@ -191,7 +192,8 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     let scope = PathScope::new(&context);
     let ended = {
         let commit = &progress.commit;
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), None)));
+        let walk =
+            pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), Arrival::default())));
         app.runs.polling(interruptible(walk, signals)).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {

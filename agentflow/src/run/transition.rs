@@ -3,11 +3,11 @@
 use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
+    invocation::Arrival,
     loops::LoopTrace,
     scope::PathScope,
 };
 use crate::{
-    carried::Input,
     graph::{
         outline::Edge,
         plan::{Plan, Step},
@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// Returns the step at which the walk continues after a failure, with the failure, or the failure if there is none.
+#[cold]
 pub(super) fn fall_back<S: State, C>(
     plan: &Plan<S, C>,
     step: &Step<S, C>,
@@ -41,25 +42,37 @@ pub(super) fn fall_back<S: State, C>(
     Ok((fallback, failure))
 }
 
-/// Follows an outgoing edge of the step. Returns its target, and the value that it carries.
+/// Follows an outgoing edge of the step: returns its target, and puts the value that it carries into the arrival.
 #[inline]
 pub(super) fn follow<S: State, C>(
     plan: &Plan<S, C>,
     step: &Step<S, C>,
     edge: usize,
     scope: &PathScope<'_>,
-) -> (Next, Option<Input>) {
-    let Some(Edge { label, to, carries }) = step.edges.get(edge) else { return (Next::End, None) };
-    if let Some(route) = label {
-        scope.run.sink.push(|| EventKind::RouteTaken {
-            node: scope.path(&step.name).to_string(),
-            route: route.to_string(),
-            to: match to {
-                Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
-                Next::End => scope.end(),
-            },
-            carries: carries.map(|carried| carried.short_name()),
-        });
+    arrival: &mut Arrival<'_>,
+) -> Next {
+    arrival.clear();
+    let Some(edge) = step.edges.get(edge) else { return Next::End };
+    if edge.label.is_some() && scope.run.sink.has_reader() {
+        emit_route(plan, step, edge, scope);
     }
-    (*to, carries.and_then(|_| scope.slot.take()))
+    if edge.carries.is_some() {
+        *arrival = Arrival::with_input(scope.slot.take());
+    }
+    edge.to
+}
+
+/// Writes the event of a decision that took this edge.
+#[cold]
+fn emit_route<S: State, C>(plan: &Plan<S, C>, step: &Step<S, C>, edge: &Edge, scope: &PathScope<'_>) {
+    let Edge { label, to, carries } = edge;
+    scope.run.sink.push(|| EventKind::RouteTaken {
+        node: scope.path(&step.name).to_string(),
+        route: label.as_deref().unwrap_or_default().to_owned(),
+        to: match to {
+            Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
+            Next::End => scope.end(),
+        },
+        carries: carries.map(|carried| carried.short_name()),
+    });
 }

@@ -448,14 +448,19 @@ impl<S: State, C> Checker<'_, S, C> {
     /// Returns the nodes that receive the value of an edge to this step, with the types of their inputs: the node itself,
     /// or the first nodes of a group. The branch of an `each` receives the items instead.
     fn takers(&self, step: StepId) -> Vec<(StepId, InputType)> {
-        match &self.graph.steps[step.index()].work {
-            WorkDeclaration::Node(_, input) | WorkDeclaration::Branch(_, input) => vec![(step, *input)],
-            WorkDeclaration::Group(group) if group.items.is_some() => vec![(step, InputType::of::<()>())],
-            WorkDeclaration::Group(_) => {
-                let firsts = self.step(step).branches.iter().filter_map(|branch| branch.first());
-                firsts.flat_map(|first| self.takers(*first)).collect()
+        let mut takers = Vec::new();
+        // The list takes the place of the thread's stack, which is too small for groups that are inside each other too deep.
+        let mut open = vec![step];
+        while let Some(step) = open.pop() {
+            match &self.graph.steps[step.index()].work {
+                WorkDeclaration::Node(_, input) | WorkDeclaration::Branch(_, input) => takers.push((step, *input)),
+                WorkDeclaration::Group(group) if group.items.is_some() => takers.push((step, InputType::of::<()>())),
+                WorkDeclaration::Group(_) => {
+                    open.extend(self.step(step).branches.iter().rev().filter_map(|branch| branch.first()));
+                }
             }
         }
+        takers
     }
 
     /// The rules that concern a path as a whole.

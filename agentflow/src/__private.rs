@@ -71,11 +71,15 @@ pub struct Placed<N, R, I> {
     types: PhantomData<fn() -> (R, I)>,
 }
 
+/// A route function without its type.
 type BoxedRoute<S, R> = Box<dyn Fn(&S, R, &Slot) -> Result<usize, NodeError> + Send + Sync>;
 
 /// A value that a graph has taken in as a node, without its edges. Its type is hidden, so that rustc reports a value that
 /// is not a node where it is taken in, and nowhere else.
-pub struct PlacedValue<S, C, R>(Box<dyn FnOnce(BoxedRoute<S, R>) -> WorkDeclaration<S, C>>);
+pub struct PlacedValue<S, C, R>(Declare<S, C, R>);
+
+/// Declares the node, once its route function is known.
+type Declare<S, C, R> = Box<dyn FnOnce(BoxedRoute<S, R>) -> WorkDeclaration<S, C>>;
 
 impl<S, C, R> std::fmt::Debug for PlacedValue<S, C, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -159,6 +163,7 @@ pub trait InputValue: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> InputValue for T {}
 
 /// Checks the type of a node's input, as [`result`] does for its result.
+#[must_use]
 pub const fn input<T: InputValue>() -> usize {
     0
 }

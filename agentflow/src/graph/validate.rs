@@ -346,7 +346,7 @@ impl<S: State, C> Checker<'_, S, C> {
                     self.report(location, BuildProblemKind::NotParallel { node, group });
                 }
                 (WorkDeclaration::Branch(..), None) if !self.graph.is_in_branch => {
-                    self.report(location, BuildProblemKind::NotInGroup { node })
+                    self.report(location, BuildProblemKind::NotInGroup { node });
                 }
                 _ => {}
             }

@@ -231,6 +231,7 @@ impl<'a> PathScope<'a> {
     }
 
     /// Returns the failure of a group itself, whose name this is: of its decision, of its items, or of all branches.
+    #[allow(clippy::unnecessary_box_returns, reason = "a failure is passed on in its box")]
     pub(super) fn failure(&self, group: &Arc<str>, source: impl Into<NodeError>) -> Box<Failure> {
         Failure::committed(RunErrorKind::Node(NodeFailure::new(self.path(group).into_owned(), source)))
     }

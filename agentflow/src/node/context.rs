@@ -59,13 +59,13 @@ macro_rules! invocation_accessors {
             /// Returns the app's task manager, labelled with this run and node.
             #[must_use]
             pub fn task_manager(&self) -> BackgroundTaskManager {
-                self.invocation.scope.task_manager(self.invocation.path)
+                self.invocation.scope.task_manager(self.invocation.path.name())
             }
 
             /// Returns the node's name in the graph; inside a subgraph `SUBGRAPH/NODE`.
             #[must_use]
             pub fn node_name(&self) -> &'a str {
-                self.invocation.path
+                self.invocation.path.name()
             }
 
             /// Returns the id of the run.

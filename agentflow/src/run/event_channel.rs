@@ -111,11 +111,11 @@ impl Sink {
     }
 
     /// Returns the writer of an attempt of this node, which is inside the graphs that `outer` belongs to.
-    pub(super) fn writer(&self, node: &Arc<str>, outer: &EventWriter) -> EventWriter {
+    pub(super) fn writer(&self, node: impl FnOnce() -> Arc<str>, outer: &EventWriter) -> EventWriter {
         EventWriter(self.0.as_ref().map(|buffer| {
             Arc::new(Writer {
                 sink: Self(Some(Arc::clone(buffer))),
-                node: Arc::clone(node),
+                node: node(),
                 outer: outer.clone(),
                 fields: Mutex::default(),
                 waits: Mutex::default(),

@@ -1,8 +1,10 @@
 //! Groups: parallel branches in the run's own task, and the join that merges their updates.
 
 use std::{
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    pin::Pin,
+    task::Poll,
 };
 
 use futures_util::{
@@ -20,6 +22,7 @@ use super::{
     invocation::Arrival,
     join_all::{CatchDrop, first_success, join_all},
     loops::LoopTrace,
+    path_name::NodeName,
     scope::PathScope,
     transition::{fall_back, follow},
 };
@@ -98,9 +101,9 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
 }
 
 /// Calls code of the state, such as a reducer; its panic becomes the error of the node whose update it works on.
-fn guarded<T>(node: &Arc<str>, code: impl FnOnce() -> T) -> Result<T, Box<Failure>> {
+fn guarded<T>(node: &NodeName, code: impl FnOnce() -> T) -> Result<T, Box<Failure>> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let failure = NodeFailure::new(Arc::clone(node), NodeError::panicked(panic));
+        let failure = NodeFailure::new(node.format(), NodeError::panicked(panic));
         Failure::committed(RunErrorKind::Node(failure))
     })
 }
@@ -173,20 +176,26 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         };
         self.check_signals(group)?;
         let mut logs: Vec<_> = items.iter().map(|_| BranchLog::new()).collect();
-        let mut waiting = items.into_iter().zip(&mut logs).enumerate();
         let mut running = FuturesUnordered::new();
         let mut longest = 0;
-        loop {
-            while running.len() < each.options.max_parallel {
-                let Some((index, (item, log))) = waiting.next() else { break };
-                running.push(CatchDrop::new(Box::pin(self.item(branch, index, item, log)) as BoxFuture<'_, _>));
+        for (index, (item, log)) in items.into_iter().zip(&mut logs).enumerate() {
+            let mut future = CatchDrop::new(Box::pin(self.item(branch, index, item, log)) as BoxFuture<'_, _>);
+            // An item that is ready at once needs no place among those that wait.
+            match poll_fn(|cx| Poll::Ready(Pin::new(&mut future).poll(cx))).await {
+                Poll::Ready(taken) => longest = longest.max(taken?),
+                Poll::Pending => running.push(future),
             }
-            match running.next().await {
-                Some(taken) => longest = longest.max(taken?),
-                None => break,
+            while running.len() >= each.options.max_parallel {
+                let Some(taken) = running.next().await else { break };
+                longest = longest.max(taken?);
             }
+            // Items that never wait would block the thread.
+            consume_budget().await;
         }
-        drop((running, waiting));
+        while let Some(taken) = running.next().await {
+            longest = longest.max(taken?);
+        }
+        drop(running);
         self.scope.join([longest]);
         check_conflicts(&logs)?;
         Ok(Joined { logs, winner: None })
@@ -445,21 +454,26 @@ impl<S: State, C> Drop for OpenGroup<'_, S, C> {
 
 /// Fails if two branches replace the same field, because one of the values would be lost.
 fn check_conflicts<S: State>(logs: &[BranchLog<S>]) -> Result<(), Box<Failure>> {
+    if logs.len() < 2 {
+        return Ok(());
+    }
     // A linear search suffices: the list is no longer than the state has fields, because a second branch that replaces
     // one of them is an error.
-    let mut replaced: Vec<(&'static str, usize, &Arc<str>)> = Vec::new();
+    let mut replaced: Vec<(&'static str, usize, &NodeName)> = Vec::new();
+    let mut conflict = None;
     for (branch, log) in logs.iter().enumerate() {
         for entry in log.iter() {
-            let changes = guarded(&entry.node, || S::changes(&entry.update))?;
-            for change in changes.iter().filter(|change| change.replaces) {
-                match replaced.iter_mut().find(|(field, ..)| *field == change.field) {
-                    None => replaced.push((change.field, branch, &entry.node)),
-                    Some((_, other, last)) if *other == branch => *last = &entry.node,
-                    Some((field, _, first)) => {
-                        let nodes = [*first, &entry.node].map(Arc::clone);
-                        return Err(Failure::committed(RunErrorKind::Conflict { field, nodes }));
-                    }
+            let mut report = |field| match replaced.iter_mut().find(|(known, ..)| *known == field) {
+                None => replaced.push((field, branch, &entry.node)),
+                Some((_, other, last)) if *other == branch => *last = &entry.node,
+                Some((_, _, first)) => {
+                    let _ = conflict.get_or_insert((field, *first));
                 }
+            };
+            guarded(&entry.node, || S::replaced(&entry.update, &mut report))?;
+            if let Some((field, first)) = conflict {
+                let nodes = [first, &entry.node].map(NodeName::format);
+                return Err(Failure::committed(RunErrorKind::Conflict { field, nodes }));
             }
         }
     }

@@ -1,10 +1,8 @@
 //! [`Arrival`] and [`Invocation`]: the beginning of a step, and one attempt of its node.
 
-use std::sync::Arc;
-
 use crate::carried::{Carried, Input};
 
-use super::{error::NodeFailure, event_channel::EventWriter, scope::PathScope};
+use super::{error::NodeFailure, event_channel::EventWriter, path_name::NodePath, scope::PathScope};
 
 /// The arrival of a path at a step, with the failure of the step before, or with the value of the edge.
 ///
@@ -73,7 +71,7 @@ impl<'a> Arrival<'a> {
 pub(crate) struct Invocation<'a> {
     pub(crate) scope: &'a PathScope<'a>,
     /// The node's name, prefixed with the names of the subgraphs that it is in.
-    pub(crate) path: &'a Arc<str>,
+    pub(crate) path: &'a NodePath<'a>,
     pub(crate) attempt: u32,
     /// The failure that led the run to this node by another node's `on_error`, or the value of the edge to it.
     pub(crate) arrival: &'a Arrival<'a>,

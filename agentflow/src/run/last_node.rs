@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::path_name::NodePath;
 use crate::sync::Mutex;
 
 /// The innermost node that was dropped before its end. A node that ends costs nothing here.
@@ -11,13 +12,13 @@ pub(crate) struct LastNode(Mutex<Option<Arc<str>>>);
 /// Records the node unless it ends: an interrupt drops the node's future, and this guard with it.
 pub(super) struct RunningNode<'a> {
     last: &'a LastNode,
-    path: &'a Arc<str>,
+    path: &'a NodePath<'a>,
     has_ended: bool,
 }
 
 impl LastNode {
     /// Watches a node until its end.
-    pub(super) fn watch<'a>(&'a self, path: &'a Arc<str>) -> RunningNode<'a> {
+    pub(super) fn watch<'a>(&'a self, path: &'a NodePath<'a>) -> RunningNode<'a> {
         RunningNode { last: self, path, has_ended: false }
     }
 
@@ -42,10 +43,11 @@ impl RunningNode<'_> {
 impl Drop for RunningNode<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
+            let path = self.path.name();
             let mut last = self.last.0.lock();
             // A node inside this one is dropped first, and its more exact name is kept.
-            if !last.as_deref().is_some_and(|last| is_inside(last, self.path)) {
-                *last = Some(Arc::clone(self.path));
+            if !last.as_deref().is_some_and(|last| is_inside(last, path)) {
+                *last = Some(Arc::clone(path));
             }
         }
     }

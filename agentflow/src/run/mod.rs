@@ -23,6 +23,7 @@ pub(crate) mod executor;
 pub(crate) mod group;
 mod lifecycle;
 mod loops;
+mod path_name;
 mod progress;
 mod start;
 mod transition;

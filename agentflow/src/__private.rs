@@ -244,7 +244,8 @@ impl<S: State, C: Context, R: 'static, I: Send + Sync + 'static> ParallelNode<S,
 /// The result of a node that no decision follows.
 #[diagnostic::on_unimplemented(
     message = "this node returns the route `{Self}`, and the graph does not use it",
-    label = "a decision on it must follow, without a router: `-> match {{ .. }}`"
+    label = "a decision on it must follow, without a router: `-> match {{ .. }}`",
+    note = "a function that returns a node without a route says so: `impl Node<S, Output = ()>`, `impl ParallelNode<S, Output = ()>`"
 )]
 pub trait Unrouted {}
 

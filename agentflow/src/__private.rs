@@ -164,6 +164,7 @@ impl<T: Send + Sync + 'static> InputValue for T {}
 
 /// Checks the type of a node's input, as [`result`] does for its result.
 #[must_use]
+#[allow(clippy::must_use_candidate, reason = "the call is the check")]
 pub const fn input<T: InputValue>() -> usize {
     0
 }
@@ -416,6 +417,7 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
 }
 
 /// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
+#[allow(clippy::must_use_candidate, reason = "the call is the check")]
 pub const fn result<T: Returns<F>, F: Form>() -> usize {
     0
 }

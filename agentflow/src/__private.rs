@@ -164,6 +164,7 @@ impl<T: Send + Sync + 'static> InputValue for T {}
 
 /// Checks the type of a node's input, as [`result`] does for its result.
 #[must_use]
+#[allow(clippy::must_use_candidate, reason = "the call is the check")]
 pub const fn input<T: InputValue>() -> usize {
     0
 }
@@ -244,7 +245,8 @@ impl<S: State, C: Context, R: 'static, I: Send + Sync + 'static> ParallelNode<S,
 /// The result of a node that no decision follows.
 #[diagnostic::on_unimplemented(
     message = "this node returns the route `{Self}`, and the graph does not use it",
-    label = "a decision on it must follow, without a router: `-> match {{ .. }}`"
+    label = "a decision on it must follow, without a router: `-> match {{ .. }}`",
+    note = "a function that returns a node without a route says so: `impl Node<S, Output = ()>`, `impl ParallelNode<S, Output = ()>`"
 )]
 pub trait Unrouted {}
 
@@ -415,6 +417,7 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
 }
 
 /// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
+#[allow(clippy::must_use_candidate, reason = "the call is the check")]
 pub const fn result<T: Returns<F>, F: Form>() -> usize {
     0
 }

@@ -103,13 +103,11 @@ impl fmt::Debug for Slot {
 /// Returns the input of a node that takes an `I`: the carried value, or `()`. Returns `None` if the value has another
 /// type, which the checks of the graph exclude.
 pub(crate) fn input_of<I: 'static>(carried: Option<&Carried>) -> Option<&I> {
-    match carried {
-        Some(value) => value.downcast_ref(),
-        None => {
-            let nothing: &'static Carried = &();
-            nothing.downcast_ref()
-        }
+    if let Some(value) = carried {
+        return value.downcast_ref();
     }
+    let nothing: &'static Carried = &();
+    nothing.downcast_ref()
 }
 
 #[cfg(test)]

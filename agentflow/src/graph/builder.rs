@@ -301,7 +301,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     }
 
     /// Adds a group whose first branch to succeed wins: its updates are merged, and the other branches are dropped at
-    /// once. If all branches fail, the group fails with [`AllFailed`](crate::error::AllFailed), which has all errors.
+    /// once. If all branches fail, the group fails with [`AllFailed`](crate::run::AllFailed), which has all errors.
     ///
     /// Branches are as in [`add_group`](Self::add_group).
     #[track_caller]

@@ -357,7 +357,9 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 };
                 // The updates are merged at the outermost join.
                 open.joined(changed_fields(scope, &logs), winner);
-                logs.into_iter().for_each(|nested| log.append(nested));
+                for nested in logs {
+                    log.append(nested);
+                }
                 let Some(router) = step.router.as_deref() else { return Ok((0, None)) };
                 let mut after = state.clone();
                 for entry in log.iter().skip(before) {
@@ -424,6 +426,7 @@ impl<'r, S: State, C> OpenGroup<'r, S, C> {
         });
     }
 
+    #[allow(clippy::unnecessary_box_returns, reason = "a failure is passed on in its box")]
     fn failed(self, failure: Box<Failure>) -> Box<Failure> {
         self.close(|nodes| EventKind::GroupFailed { nodes, error: text_of(&failure.kind) });
         failure

@@ -283,7 +283,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](crate::run::RunErrorKind::Conflict)
     /// and nothing of the group is merged.
     ///
-    /// A branch begins at the first name of its list. Each node leads to the one after it, and the last one to [`JOIN`],
+    /// A branch begins at the first name of its list. Each node leads to the one after it, and the last one to [`JOIN`](crate::JOIN),
     /// unless [`add_edge`](Self::add_edge), [`add_route`](Self::add_route) or its arms say otherwise: a branch may decide
     /// and loop among its own nodes. A node that is named only as the `on_error` of a node of the branch belongs to the
     /// branch too.

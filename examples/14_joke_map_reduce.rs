@@ -81,7 +81,7 @@ async fn main() -> Result<(), agentflow::RunError> {
     while let Some(event) = run.next().await {
         match event.kind {
             EventKind::GroupStarted { nodes, items: Some(items), .. } => {
-                println!("{items} items: {}", nodes.join(", "))
+                println!("{items} items: {}", nodes.join(", "));
             }
             EventKind::NodeEnded { node, .. } if node.starts_with("JOKE") => println!("{node} is done"),
             EventKind::GroupJoined { fields, .. } => println!("joined, new: {}", fields.join(", ")),

@@ -96,8 +96,8 @@ async fn retrieve(state: &mut Search) {
 
 /// Grades one document, and passes it on if it is relevant.
 #[node(GRADE)]
-async fn grade(state: &Search, input: &String) -> Grade {
-    if matches(&state.query, input) { Grade::Relevant(input.clone()) } else { Grade::Irrelevant }
+async fn grade(state: &Search, input: String) -> Grade {
+    if matches(&state.query, &input) { Grade::Relevant(input) } else { Grade::Irrelevant }
 }
 
 /// Keeps the sentences of a relevant document that answer the question.

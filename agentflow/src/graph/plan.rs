@@ -154,7 +154,7 @@ where
         commit: &'a CommitMark,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let input = input_of(invocation.input).ok_or_else(no_input)?;
+            let input = input_of(invocation.arrival.input()).ok_or_else(no_input)?;
             // A graph commits the changes of its own nodes. What another node does inside it is committed with the node.
             let inner = CommitMark::new();
             let commit = if N::MUTATES_STATE && self.node.outline().is_none() {
@@ -216,7 +216,7 @@ where
         log: &'a mut BranchLog<S>,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let input = input_of(invocation.input).ok_or_else(no_input)?;
+            let input = input_of(invocation.arrival.input()).ok_or_else(no_input)?;
             let (update, output) =
                 self.node.run_parallel(ParallelContext::new(state, input, services, invocation)).await?;
             let edge = (self.route)(state, output, &invocation.scope.slot)?;

@@ -72,8 +72,7 @@ impl<S: State, C: Send + Sync + 'static> ErasedParallelNode<S, C> for ParallelSu
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
             let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, None, None);
-            let arrival = Arrival { error: invocation.error, input: None };
-            let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, arrival).await;
+            let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, invocation.arrival).await;
             ended.map_err(|failure| *failure)?;
             invocation.scope.join([scope.taken()]);
             Ok(0)
@@ -268,7 +267,7 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
     let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own.recursion_limit, own.manager);
-    walk(plan, services, &scope, state, commit, None, invocation.error).await.map_err(|failure| *failure)?;
+    walk(plan, services, &scope, state, commit, None, Arrival::inherited(invocation.arrival)).await.map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([scope.taken()]);
     Ok(())

@@ -89,7 +89,7 @@ macro_rules! invocation_accessors {
             /// Returns the failure that led the run here, if it came by another node's `on_error`.
             #[must_use]
             pub fn error(&self) -> Option<&'a NodeFailure> {
-                self.invocation.error
+                self.invocation.arrival.error()
             }
         }
     };

@@ -174,11 +174,11 @@ pub(super) async fn run_attempts<A: Attempt>(
     path: &Arc<str>,
     options: &NodeOptions,
     scope: &PathScope<'_>,
-    Arrival { error, input }: Arrival<'_>,
+    arrival: &Arrival<'_>,
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
     let undoes_updates = node.undoes_updates();
-    let invocation = Invocation { scope, path, attempt: 1, error, input, events: scope.writer(path), undoes_updates };
+    let invocation = Invocation { scope, path, attempt: 1, arrival, events: scope.writer(path), undoes_updates };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.

@@ -15,7 +15,6 @@ use super::{
     scope::PathScope,
 };
 use crate::{
-    carried::Input,
     error::{NodeError, catch_panic},
     graph::{
         outline::Edge,
@@ -94,11 +93,9 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     state: &mut S,
     commit: &CommitMark,
     progress: Option<&Progress>,
-    mut inherited: Option<&NodeFailure>,
+    mut arrival: Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
     let mut at = progress.map_or(plan.entry, Progress::at);
-    let mut error: Option<NodeFailure> = None;
-    let mut input: Option<Input> = None;
     let mut trace = LoopTrace::new(plan, plan.may_loop);
     let mut on_commit = CommitHook::new(plan);
     loop {
@@ -106,24 +103,19 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         if let Some(progress) = progress {
             progress.set(at);
         }
-        let arrival = Arrival { error: error.as_ref().or(inherited), input: input.as_ref().and_then(Input::value) };
-        let edge = match run_step(plan, step, services, scope, state, commit, arrival).await {
+        let edge = match run_step(plan, step, services, scope, state, commit, &arrival).await {
             Ok(edge) => edge,
             Err(failure) => {
                 let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
-                error = Some(failure);
-                input = None;
+                arrival = Arrival::by_error(failure);
                 trace.visit(at);
                 at = fallback;
                 continue;
             }
         };
-        error = None;
-        inherited = None;
         trace.visit(at);
         commit.commit();
-        let (next, carried) = follow(plan, step, edge, scope);
-        input = carried;
+        let next = follow(plan, step, edge, scope, &mut arrival);
         let next_step = match next {
             Next::Step(to) => Some(plan.step(to)),
             Next::End => None,
@@ -140,6 +132,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
 }
 
 /// Returns the step at which the walk continues after a failure, with the failure, or the failure if there is none.
+#[cold]
 pub(super) fn fall_back<S: State, C>(
     plan: &Plan<S, C>,
     step: &Step<S, C>,
@@ -163,27 +156,38 @@ pub(super) fn fall_back<S: State, C>(
     Ok((fallback, failure))
 }
 
-/// Follows an outgoing edge of the step. Returns its target, and the value that it carries.
+/// Follows an outgoing edge of the step: returns its target, and puts the value that it carries into the arrival.
 #[inline]
 pub(super) fn follow<S: State, C>(
     plan: &Plan<S, C>,
     step: &Step<S, C>,
     edge: usize,
     scope: &PathScope<'_>,
-) -> (Next, Option<Input>) {
-    let Some(Edge { label, to, carries }) = step.edges.get(edge) else { return (Next::End, None) };
-    if let Some(route) = label {
-        scope.run.sink.push(|| EventKind::RouteTaken {
-            node: scope.path(&step.name).to_string(),
-            route: route.to_string(),
-            to: match to {
-                Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
-                Next::End => scope.end(),
-            },
-            carries: carries.map(|carried| carried.short_name()),
-        });
+    arrival: &mut Arrival<'_>,
+) -> Next {
+    arrival.clear();
+    let Some(edge) = step.edges.get(edge) else { return Next::End };
+    if edge.label.is_some() && scope.run.sink.has_reader() {
+        emit_route(plan, step, edge, scope);
     }
-    (*to, carries.and_then(|_| scope.slot.take()))
+    if edge.carries.is_some() {
+        *arrival = Arrival::with_input(scope.slot.take());
+    }
+    edge.to
+}
+
+#[cold]
+fn emit_route<S: State, C>(plan: &Plan<S, C>, step: &Step<S, C>, edge: &Edge, scope: &PathScope<'_>) {
+    let Edge { label, to, carries } = edge;
+    scope.run.sink.push(|| EventKind::RouteTaken {
+        node: scope.path(&step.name).to_string(),
+        route: label.as_deref().unwrap_or_default().to_owned(),
+        to: match to {
+            Next::Step(to) => scope.path(&plan.step(*to).name).to_string(),
+            Next::End => scope.end(),
+        },
+        carries: carries.map(|carried| carried.short_name()),
+    });
 }
 
 /// Runs one step. Returns the index of its outgoing edge.
@@ -194,7 +198,7 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
     scope: &PathScope<'_>,
     state: &mut S,
     commit: &CommitMark,
-    arrival: Arrival<'_>,
+    arrival: &Arrival<'_>,
 ) -> Result<usize, Box<Failure>> {
     match &step.work {
         Work::Node(node) => {

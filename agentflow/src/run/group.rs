@@ -39,7 +39,7 @@ struct Fork<'r, S: State, C> {
     scope: &'r PathScope<'r>,
     state: &'r S,
     /// What the path brought to the group, for the first node of each branch.
-    arrival: Arrival<'r>,
+    arrival: &'r Arrival<'r>,
 }
 
 impl<S: State, C> Clone for Fork<'_, S, C> {
@@ -72,7 +72,7 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     scope: &PathScope<'_>,
     state: &mut S,
     commit: &CommitMark,
-    arrival: Arrival<'_>,
+    arrival: &Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
     let fork = Fork { plan, services, scope, state: &*state, arrival };
     let items = fork.items(step, group);
@@ -199,8 +199,8 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         log: &mut BranchLog<S>,
     ) -> Result<usize, Box<Failure>> {
         let scope = self.scope.item(index);
-        let arrival = Arrival { input: item.value(), ..self.arrival };
-        let fork = Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival };
+        let arrival = Arrival::of_item(self.arrival, item);
+        let fork = Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival: &arrival };
         fork.branch(branch, log).await?;
         Ok(scope.taken())
     }
@@ -277,37 +277,28 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let mut at = entry;
         // Copied only when a later step must see the update of an earlier one.
         let mut own: Option<S> = None;
-        let mut error: Option<NodeFailure> = None;
-        let mut input: Option<Input> = None;
+        let mut arrival = Arrival::inherited(self.arrival);
         let mut is_first = true;
         let mut trace = LoopTrace::new(plan, may_loop);
         loop {
             let step = plan.step(at);
             let before = log.len();
-            let arrival = if is_first {
-                self.arrival
-            } else {
-                Arrival { error: error.as_ref(), input: input.as_ref().and_then(Input::value) }
-            };
-            let fork = Fork { state: own.as_ref().unwrap_or(self.state), arrival, ..self };
+            let fork = Fork { state: own.as_ref().unwrap_or(self.state), arrival: &arrival, ..self };
             let (edge, after) = match fork.run_step(step, log, is_first).await {
                 Ok(ended) => ended,
                 Err(failure) => {
                     let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                     log.truncate(before);
-                    error = Some(failure);
-                    input = None;
+                    arrival = Arrival::by_error(failure);
                     is_first = false;
                     trace.visit(at);
                     at = fallback;
                     continue;
                 }
             };
-            error = None;
             is_first = false;
             trace.visit(at);
-            let (next, carried) = follow(plan, step, edge, scope);
-            input = carried;
+            let next = follow(plan, step, edge, scope, &mut arrival);
             let Next::Step(to) = next else { return Ok(()) };
             match after {
                 Some(after) => own = Some(after),
@@ -376,7 +367,7 @@ pub(crate) async fn run_inner_branch<S: State, C: Send + Sync + 'static>(
     scope: &PathScope<'_>,
     state: &S,
     log: &mut BranchLog<S>,
-    arrival: Arrival<'_>,
+    arrival: &Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
     Fork { plan, services, scope, state, arrival }.path(plan.entry, plan.may_loop, log).await
 }

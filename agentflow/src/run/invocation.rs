@@ -2,15 +2,66 @@
 
 use std::sync::Arc;
 
-use crate::carried::Carried;
+use crate::carried::{Carried, Input};
 
 use super::{error::NodeFailure, event_channel::EventWriter, scope::PathScope};
 
 /// What a path brings to the step that it comes to: the failure of the step before, or the value of the edge.
-#[derive(Clone, Copy, Default)]
+///
+/// It lives in the walk, and everything below borrows it: a step whose data grows costs every run.
+#[derive(Debug, Default)]
 pub(crate) struct Arrival<'a> {
-    pub(crate) error: Option<&'a NodeFailure>,
-    pub(crate) input: Option<&'a Carried>,
+    error: Option<NodeFailure>,
+    /// The failure that led the run to the graph or the group of the path, for its first step.
+    inherited: Option<&'a Arrival<'a>>,
+    input: Option<Input>,
+    /// Set if there is anything of these, for a quick look.
+    is_some: bool,
+}
+
+impl<'a> Arrival<'a> {
+    /// Brings the failure of a step to its fallback.
+    pub(crate) fn by_error(error: NodeFailure) -> Self {
+        Self { error: Some(error), is_some: true, ..Self::default() }
+    }
+
+    /// Brings a value.
+    pub(crate) fn with_input(input: Option<Input>) -> Self {
+        Self { input, is_some: true, ..Self::default() }
+    }
+
+    /// Brings to the first step of a path what came to the graph or group around it.
+    pub(crate) fn inherited(outer: &'a Self) -> Self {
+        Self { inherited: Some(outer), is_some: outer.is_some, ..Self::default() }
+    }
+
+    /// Brings the failure that came to an `each`, and an item of it.
+    pub(crate) fn of_item(outer: &'a Self, item: Input) -> Self {
+        Self { inherited: Some(outer), input: Some(item), is_some: true, ..Self::default() }
+    }
+
+    /// Forgets what the step before has received.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if self.is_some {
+            *self = Self::default();
+        }
+    }
+
+    pub(crate) fn error(&self) -> Option<&NodeFailure> {
+        self.error.as_ref().or_else(|| self.inherited.and_then(Self::error))
+    }
+
+    #[inline]
+    pub(crate) fn input(&self) -> Option<&Carried> {
+        if !self.is_some {
+            return None;
+        }
+        match &self.input {
+            Some(input) => input.value(),
+            None => self.inherited.and_then(Self::input),
+        }
+    }
 }
 
 /// One attempt of one node in a run.
@@ -22,10 +73,8 @@ pub(crate) struct Invocation<'a> {
     /// The node's name, prefixed with the names of the subgraphs that it is in.
     pub(crate) path: &'a Arc<str>,
     pub(crate) attempt: u32,
-    /// The failure that led the run to this node by another node's `on_error`.
-    pub(crate) error: Option<&'a NodeFailure>,
-    /// The value that the edge to this node carries.
-    pub(crate) input: Option<&'a Carried>,
+    /// The failure that led the run to this node by another node's `on_error`, or the value of the edge to it.
+    pub(crate) arrival: &'a Arrival<'a>,
     pub(crate) events: EventWriter,
     /// Set if an update of the node has to be undone if a reducer panics, because the node may run again, or has a fallback.
     pub(crate) undoes_updates: bool,

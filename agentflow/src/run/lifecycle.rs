@@ -13,6 +13,7 @@ use super::{
     event::EventKind,
     event_channel::Sink,
     executor::{Progress, walk},
+    invocation::Arrival,
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
     last_node::LastNode,
     metrics::{self, RunMeter},
@@ -190,7 +191,7 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     let scope = PathScope::new(&context);
     let ended = {
         let commit = &progress.commit;
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), None)));
+        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), Arrival::default())));
         app.runs.polling(interruptible(walk, signals)).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {

@@ -132,13 +132,29 @@ mod on {
                 let Self { graph, node, started, outcome } = *self;
                 let labels = [
                     ("graph", SharedString::from_shared(Arc::clone(graph))),
-                    ("node", SharedString::from_shared(Arc::clone(node))),
+                    ("node", without_items(node)),
                     ("outcome", SharedString::const_str(outcome)),
                 ];
                 counter!("agentflow_node_attempts_total", &labels).increment(1);
                 histogram!("agentflow_node_duration_seconds", &labels).record(started.elapsed().as_secs_f64());
             });
         }
+    }
+
+    /// Returns the name of a node without the indexes of its items, or each item of an `each` would be a time series of its
+    /// own.
+    fn without_items(node: &Arc<str>) -> SharedString {
+        if !node.contains('[') {
+            return SharedString::from_shared(Arc::clone(node));
+        }
+        let is_part_of_index = |c: char| matches!(c, '[' | ']') || c.is_ascii_digit();
+        let segments = node.split('/').map(|segment| {
+            let name = segment.trim_end_matches(is_part_of_index);
+            // The digits at the end of a name belong to it.
+            let indexes = segment[name.len()..].find('[').unwrap_or(segment.len() - name.len());
+            &segment[..name.len() + indexes]
+        });
+        segments.collect::<Vec<_>>().join("/").into()
     }
 
     /// Returns the end of a run as one word.

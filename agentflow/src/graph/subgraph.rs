@@ -267,7 +267,9 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
     let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own.recursion_limit, own.manager);
-    walk(plan, services, &scope, state, commit, None, Arrival::inherited(invocation.arrival)).await.map_err(|failure| *failure)?;
+    walk(plan, services, &scope, state, commit, None, Arrival::inherited(invocation.arrival))
+        .await
+        .map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([scope.taken()]);
     Ok(())

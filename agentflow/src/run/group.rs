@@ -200,7 +200,8 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     ) -> Result<usize, Box<Failure>> {
         let scope = self.scope.item(index);
         let arrival = Arrival::of_item(self.arrival, item);
-        let fork = Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival: &arrival };
+        let fork =
+            Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival: &arrival };
         fork.branch(branch, log).await?;
         Ok(scope.taken())
     }

@@ -13,8 +13,8 @@ use super::{
     event::EventKind,
     event_channel::Sink,
     executor::{Progress, walk},
-    invocation::Arrival,
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
+    invocation::Arrival,
     last_node::LastNode,
     metrics::{self, RunMeter},
     scope::{PathScope, RunContext},
@@ -191,7 +191,8 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     let scope = PathScope::new(&context);
     let ended = {
         let commit = &progress.commit;
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), Arrival::default())));
+        let walk =
+            pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), Arrival::default())));
         app.runs.polling(interruptible(walk, signals)).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {

@@ -31,10 +31,8 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     let item = quote!(#[allow(clippy::unused_async)] #item);
     // An edge carries a `String`, never a `str`, so clippy must not ask for `input: &str`, which is a mistake.
     let borrows_input = |parameter: &Parameter| matches!(parameter, Parameter::Input(Input::Borrowed(_)));
-    let item = match signature.parameters.iter().any(borrows_input) {
-        true => quote!(#[allow(clippy::ptr_arg)] #item),
-        false => item,
-    };
+    let item =
+        if signature.parameters.iter().any(borrows_input) { quote!(#[allow(clippy::ptr_arg)] #item) } else { item };
     let has_errors = !errors.is_empty();
     let errors = errors.into_tokens();
     if signature.is_method {

@@ -56,14 +56,15 @@
 //! | [`error`] | [`NodeError`], and the errors of panics, timeouts and missing arms |
 //! | [`shutdown`] | [`signal`](shutdown::signal) and [`ShutdownReport`] |
 //!
-//! The macros are [`#[node]`](macro@node), [`graph!`], [`#[derive(State)]`](derive@State) and
-//! [`#[derive(Route)]`](derive@Route).
+//! The macros are [`#[node]`](macro@node), [`graph!`], [`#[derive(State)]`](derive@State),
+//! [`#[derive(Route)]`](derive@Route) and [`#[derive(Provide)]`](derive@Provide).
 //!
 //! # Features
 //!
 //! Both are off by default.
 //!
-//! - `metrics` counts and measures background tasks; see the [names](BackgroundTaskManager#metrics).
+//! - `metrics` counts and measures runs, nodes and background tasks; see the [names](BackgroundTaskManager#metrics) of those
+//!   of tasks, and the guide to observability for all.
 //! - `svg` draws graphs without other programs: `CompiledGraph::svg`.
 
 mod attempt;
@@ -73,6 +74,7 @@ pub mod error;
 pub mod graph;
 pub mod message;
 mod node;
+mod panics;
 mod retry;
 pub mod run;
 mod run_id;

@@ -88,7 +88,9 @@ macro_rules! each {
                 let view = black_box(&state);
                 let futures = items(view).map(|item| $node(view, item));
                 let updates: Vec<_> = stream::iter(futures).buffered(PARALLEL).collect().await;
-                updates.into_iter().for_each(|update| state.apply(update));
+                for update in updates {
+                    state.apply(update);
+                }
                 state
             })
         });

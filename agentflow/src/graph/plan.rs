@@ -14,7 +14,7 @@ use crate::{
     carried::{Input, Slot, input_of},
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::{branch_log::BranchLog, executor::CommitMark, invocation::Invocation},
+    run::{branch_log::BranchLog, commit_mark::CommitMark, invocation::Invocation},
     state::State,
 };
 
@@ -41,11 +41,13 @@ pub(crate) struct Step<S: State, C> {
     pub(crate) edges: Vec<Edge>,
 }
 
+/// The work of a step.
 pub(crate) enum Work<S: State, C> {
     /// A node that changes the state.
     Node(Box<dyn ErasedNode<S, C>>),
     /// A node in a branch, which reads the state and returns an update.
     Branch(Box<dyn ErasedParallelNode<S, C>>),
+    /// Branches, which are steps of the plan themselves.
     Group(Group<S>),
 }
 
@@ -64,6 +66,7 @@ pub(crate) struct Branch {
     pub(crate) may_loop: bool,
 }
 
+/// The number of branches of a group that must succeed, and the number of times that they run.
 pub(crate) enum GroupKind<S> {
     /// All branches run, and all of them must succeed.
     All,

@@ -1,7 +1,8 @@
 //! [`BranchLog`]: the updates of one branch of a group, until they are merged.
 
-use std::{iter, sync::Arc};
+use std::iter;
 
+use super::path_name::{NodeName, NodePath};
 use crate::state::State;
 
 /// The updates of one branch, in the order in which its nodes ended. The first one, which is the only one of most
@@ -13,8 +14,7 @@ pub(crate) struct BranchLog<S: State> {
 
 /// The update of one execution of a node.
 pub(crate) struct Entry<S: State> {
-    /// The name of the node on its path.
-    pub(crate) node: Arc<str>,
+    pub(crate) node: NodeName,
     pub(crate) update: S::Update,
 }
 
@@ -23,8 +23,8 @@ impl<S: State> BranchLog<S> {
         Self { first: None, more: Vec::new() }
     }
 
-    pub(crate) fn push(&mut self, node: &Arc<str>, update: S::Update) {
-        self.push_entry(Entry { node: Arc::clone(node), update });
+    pub(crate) fn push(&mut self, node: &NodePath<'_>, update: S::Update) {
+        self.push_entry(Entry { node: node.to_owned(), update });
     }
 
     fn push_entry(&mut self, entry: Entry<S>) {

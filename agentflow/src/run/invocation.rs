@@ -1,12 +1,10 @@
 //! [`Arrival`] and [`Invocation`]: the beginning of a step, and one attempt of its node.
 
-use std::sync::Arc;
-
 use crate::carried::{Carried, Input};
 
-use super::{error::NodeFailure, event_channel::EventWriter, scope::PathScope};
+use super::{error::NodeFailure, event_channel::EventWriter, path_name::NodePath, scope::PathScope};
 
-/// What a path brings to the step that it comes to: the failure of the step before, or the value of the edge.
+/// The arrival of a path at a step, with the failure of the step before, or with the value of the edge.
 ///
 /// It lives in the walk, and everything below borrows it: a step whose data grows costs every run.
 #[derive(Debug, Default)]
@@ -15,27 +13,27 @@ pub(crate) struct Arrival<'a> {
     /// The failure that led the run to the graph or the group of the path, for its first step.
     inherited: Option<&'a Arrival<'a>>,
     input: Option<Input>,
-    /// Set if there is anything of these, for a quick look.
+    /// Set if there is a failure or a value, so that most steps look no further.
     is_some: bool,
 }
 
 impl<'a> Arrival<'a> {
-    /// Brings the failure of a step to its fallback.
+    /// Creates the arrival at a fallback, with the failure of the step.
     pub(crate) fn by_error(error: NodeFailure) -> Self {
         Self { error: Some(error), is_some: true, ..Self::default() }
     }
 
-    /// Brings a value.
+    /// Creates the arrival along an edge that carries a value.
     pub(crate) fn with_input(input: Option<Input>) -> Self {
         Self { input, is_some: true, ..Self::default() }
     }
 
-    /// Brings to the first step of a path what came to the graph or group around it.
+    /// Creates the arrival at the first step of a path, with the failure or the value of the graph or group around it.
     pub(crate) fn inherited(outer: &'a Self) -> Self {
         Self { inherited: Some(outer), is_some: outer.is_some, ..Self::default() }
     }
 
-    /// Brings the failure that came to an `each`, and an item of it.
+    /// Creates the arrival at the branch of an `each`, with an item and the failure of the `each` itself.
     pub(crate) fn of_item(outer: &'a Self, item: Input) -> Self {
         Self { inherited: Some(outer), input: Some(item), is_some: true, ..Self::default() }
     }
@@ -48,10 +46,12 @@ impl<'a> Arrival<'a> {
         }
     }
 
+    /// Returns the failure that led the path here.
     pub(crate) fn error(&self) -> Option<&NodeFailure> {
         self.error.as_ref().or_else(|| self.inherited.and_then(Self::error))
     }
 
+    /// Returns the value of the edge.
     #[inline]
     pub(crate) fn input(&self) -> Option<&Carried> {
         if !self.is_some {
@@ -71,7 +71,7 @@ impl<'a> Arrival<'a> {
 pub(crate) struct Invocation<'a> {
     pub(crate) scope: &'a PathScope<'a>,
     /// The node's name, prefixed with the names of the subgraphs that it is in.
-    pub(crate) path: &'a Arc<str>,
+    pub(crate) path: &'a NodePath<'a>,
     pub(crate) attempt: u32,
     /// The failure that led the run to this node by another node's `on_error`, or the value of the edge to it.
     pub(crate) arrival: &'a Arrival<'a>,

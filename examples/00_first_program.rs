@@ -6,7 +6,7 @@
 //! still running: send_notification #1 (for 0.0s)
 //! notification to ada: Report ready soon
 //! shut down in 501.1ms
-//!   runs:  0 ended, 0 unfinished, 0 still running
+//!   runs:  0 ended meanwhile, 0 unfinished, 0 still running
 //!   tasks: closed in 501.1ms: 1 completed
 //! ```
 

@@ -93,7 +93,7 @@ fn editor() -> CompiledGraph<Article> {
 
 /// Builds a translator for articles from a graph that does not know them: `map_state` converts an article to the
 /// graph's state, and the result to an update. The graph has its own state, so it may run in a group.
-fn translator(language: &'static str) -> impl ParallelNode<Article> {
+fn translator(language: &'static str) -> impl ParallelNode<Article, Output = ()> {
     let app = graph! { TRANSLATE -> PROOFREAD -> END };
     app.map_state(
         move |article: &Article| Translation { language, text: article.text.clone() },

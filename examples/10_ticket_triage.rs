@@ -10,7 +10,7 @@
 //! It is broken => "Which order is it? (no such order)"
 //! You won the lottery => ""
 //! shut down in 45.3ms
-//!   runs:  0 ended, 0 unfinished, 0 still running
+//!   runs:  0 ended meanwhile, 0 unfinished, 0 still running
 //!   tasks: closed in 45.3ms: 1 completed
 //! ```
 

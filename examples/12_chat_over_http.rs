@@ -21,7 +21,7 @@
 //! event: token, data: in trees.
 //! event: end, data: ok
 //! shut down in 201.2ms
-//!   runs:  0 ended, 0 unfinished, 0 still running
+//!   runs:  0 ended meanwhile, 0 unfinished, 0 still running
 //!   tasks: closed in 201.2ms: 1 completed
 //! ```
 //!

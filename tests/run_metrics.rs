@@ -84,6 +84,23 @@ async fn a_run_and_its_nodes_are_counted_and_measured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_items_of_an_each_are_one_series() {
+    #[node]
+    async fn item1(_state: &AgentState, input: usize) {
+        sleep(Duration::from_secs(input.try_into().unwrap())).await;
+    }
+    let (metrics_seen, _guard) = record_metrics();
+    let app = graph! {
+        name = "trip";
+        graph SUB { quick -> END }
+        START -> each |_: &AgentState| [1, 2] { item1 -> SUB } -> END
+    };
+    app.invoke(AgentState::default(), RunConfig::new()).await.unwrap();
+    let counter = |node: &str| format!("agentflow_node_attempts_total{{graph=trip,node={node},outcome=completed}} 2");
+    assert_eq!(attempts(&recorded(&metrics_seen)), ["SUB", "SUB/quick", "item1"].map(counter));
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_attempt_of_a_node_has_its_outcome() {
     let (metrics_seen, _guard) = record_metrics();
     let app = graph! {

@@ -218,7 +218,7 @@ async fn the_report_names_the_nested_graph_of_a_task_that_was_cut_off() {
     assert_eq!(
         app.aclose().await.to_string(),
         "shut down in 1.0s\n  \
-         runs:  0 ended, 0 unfinished, 0 still running\n  \
+         runs:  0 ended meanwhile, 0 unfinished, 0 still running\n  \
          tasks: closed in 1.0s: 0 completed\n  \
          tasks of `A`: closed in 1.0s: 0 completed, 1 cancelled\n         \
          unfinished: upload #1 (cancelled after 1.0s)"
@@ -573,7 +573,7 @@ async fn the_report_reads_as_text() {
     assert_eq!(
         app.aclose().await.to_string(),
         "shut down in 5.0s\n  \
-         runs:  0 ended, 1 unfinished, 0 still running\n  \
+         runs:  0 ended meanwhile, 1 unfinished, 0 still running\n  \
          tasks: closed in 5.0s: 0 completed, 1 cancelled\n         \
          unfinished: upload #1 (cancelled after 5.0s)"
     );

@@ -71,11 +71,15 @@ pub struct Placed<N, R, I> {
     types: PhantomData<fn() -> (R, I)>,
 }
 
+/// A route function without its type.
 type BoxedRoute<S, R> = Box<dyn Fn(&S, R, &Slot) -> Result<usize, NodeError> + Send + Sync>;
 
 /// A value that a graph has taken in as a node, without its edges. Its type is hidden, so that rustc reports a value that
 /// is not a node where it is taken in, and nowhere else.
-pub struct PlacedValue<S, C, R>(Box<dyn FnOnce(BoxedRoute<S, R>) -> WorkDeclaration<S, C>>);
+pub struct PlacedValue<S, C, R>(Declare<S, C, R>);
+
+/// Declares the node, once its route function is known.
+type Declare<S, C, R> = Box<dyn FnOnce(BoxedRoute<S, R>) -> WorkDeclaration<S, C>>;
 
 impl<S, C, R> std::fmt::Debug for PlacedValue<S, C, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -129,7 +133,7 @@ pub trait CarriedTo<I> {
     fn carried(self) -> I;
 }
 
-// The only impl, so that rustc infers the type of an expression such as `calls.into()` from it.
+// This is the only impl, so that rustc infers the type of an expression such as `calls.into()` from it.
 #[diagnostic::do_not_recommend]
 impl<T> CarriedTo<T> for T {
     fn carried(self) -> T {
@@ -159,6 +163,8 @@ pub trait InputValue: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> InputValue for T {}
 
 /// Checks the type of a node's input, as [`result`] does for its result.
+#[must_use]
+#[allow(clippy::must_use_candidate, reason = "the call is the check")]
 pub const fn input<T: InputValue>() -> usize {
     0
 }
@@ -239,7 +245,8 @@ impl<S: State, C: Context, R: 'static, I: Send + Sync + 'static> ParallelNode<S,
 /// The result of a node that no decision follows.
 #[diagnostic::on_unimplemented(
     message = "this node returns the route `{Self}`, and the graph does not use it",
-    label = "a decision on it must follow, without a router: `-> match {{ .. }}`"
+    label = "a decision on it must follow, without a router: `-> match {{ .. }}`",
+    note = "a function that returns a node without a route says so: `impl Node<S, Output = ()>`, `impl ParallelNode<S, Output = ()>`"
 )]
 pub trait Unrouted {}
 
@@ -276,13 +283,13 @@ pub trait Form {
     type Context;
 }
 
-/// `state: &mut S`, or no state: the node has already made its changes when it returns.
+/// The form `state: &mut S`, or no state: the node has already made its changes when it returns.
 #[derive(Debug)]
 pub struct InPlace<S, C>(PhantomData<(S, C)>);
-/// `state: &S`: the node may return an update.
+/// The form `state: &S`: the node may return an update.
 #[derive(Debug)]
 pub struct Reads<S, C>(PhantomData<(S, C)>);
-/// `state: S`: the node returns the new state.
+/// The form `state: S`: the node returns the new state.
 #[derive(Debug)]
 pub struct Owns<S, C>(PhantomData<(S, C)>);
 
@@ -410,6 +417,7 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
 }
 
 /// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
+#[allow(clippy::must_use_candidate, reason = "the call is the check")]
 pub const fn result<T: Returns<F>, F: Form>() -> usize {
     0
 }
@@ -542,7 +550,7 @@ impl<S, C: Context> StateGraph<S, C> {
     where
         S: State,
     {
-        self.add_parallel_graph(name.into(), graph);
+        self.add_erased_parallel(name.into(), graph);
     }
 
     /// Puts a node in its place, by its type alone.

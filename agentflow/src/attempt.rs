@@ -48,7 +48,7 @@ pub(crate) async fn guarded<T, E>(
     let mut timer = None;
     let mut timer_excludes = Duration::ZERO;
     poll_fn(|cx| {
-        // Unwind safe, because an attempt that panicked is never polled again.
+        // The assertion holds because an attempt that panicked is never polled again.
         match catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(cx))) {
             Ok(Poll::Ready(result)) => return Poll::Ready(result),
             Err(panic) => return Poll::Ready(Err(fault(AttemptFault::Panicked(panic)))),
@@ -67,7 +67,7 @@ pub(crate) async fn guarded<T, E>(
         let Some(deadline) = deadline.checked_add(excluded) else {
             return Poll::Pending;
         };
-        // Unconstrained, because an attempt that always has work to do leaves no budget for the timer.
+        // The timer is polled unconstrained, because an attempt that always has work to do leaves it no budget.
         let timer = timer.get_or_insert_with(|| Box::pin(unconstrained(sleep_until(deadline))));
         timer.as_mut().poll(cx).map(|()| Err(fault(AttemptFault::TimedOut { after })))
     })

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use crate::{error::catch_panic, sync::Mutex};
+use crate::{panics::catch_panic, sync::Mutex};
 
 /// A value that an edge carries, without its type. The type is checked when the graph is built.
 pub(crate) type Carried = dyn Any + Send + Sync;
@@ -104,13 +104,11 @@ impl fmt::Debug for Slot {
 /// Returns the input of a node that takes an `I`: the carried value, or `()`. Returns `None` if the value has another
 /// type, which the checks of the graph exclude.
 pub(crate) fn input_of<I: 'static>(carried: Option<&Carried>) -> Option<&I> {
-    match carried {
-        Some(value) => value.downcast_ref(),
-        None => {
-            let nothing: &'static Carried = &();
-            nothing.downcast_ref()
-        }
+    if let Some(value) = carried {
+        return value.downcast_ref();
     }
+    let nothing: &'static Carried = &();
+    nothing.downcast_ref()
 }
 
 #[cfg(test)]

@@ -1,12 +1,8 @@
 //! Errors of nodes and of their attempts.
 
-use std::{
-    any::Any,
-    error::Error,
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::{any::Any, error::Error, fmt, time::Duration};
+
+use crate::panics::panic_message;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -119,45 +115,4 @@ pub struct NoRoute {
 pub struct TooManyItems {
     /// The limit.
     pub limit: usize,
-}
-
-/// Returns the message of a panic. Its payload is a `&str` or a `String`, depending on how it was formatted.
-pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
-    let message = if let Some(text) = payload.downcast_ref::<&'static str>() {
-        (*text).into()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.as_str().into()
-    } else {
-        "(the panic carried no text)".into()
-    };
-    discard(payload);
-    message
-}
-
-/// Returns the text of an error. The error may belong to the user and panic when it is formatted.
-pub(crate) fn text_of(error: &impl fmt::Display) -> String {
-    guarded_text(|| error.to_string())
-}
-
-/// Returns the text that user code formats, or a note that it panicked.
-pub(crate) fn guarded_text(format: impl FnOnce() -> String) -> String {
-    catch_unwind(AssertUnwindSafe(format)).unwrap_or_else(|payload| {
-        discard(payload);
-        "the error panicked when it was formatted".to_owned()
-    })
-}
-
-/// Runs user code whose result is not needed, such as a destructor, and swallows its panic, so that it cannot replace
-/// the outcome of the caller.
-pub(crate) fn catch_panic(run: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-        discard(payload);
-    }
-}
-
-/// Drops the payload of a panic, whose destructor may panic as well.
-fn discard(payload: Box<dyn Any + Send>) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(payload);
-    }
 }

@@ -56,14 +56,15 @@
 //! | [`error`] | [`NodeError`], and the errors of panics, timeouts and missing arms |
 //! | [`shutdown`] | [`signal`](shutdown::signal) and [`ShutdownReport`] |
 //!
-//! The macros are [`#[node]`](macro@node), [`graph!`], [`#[derive(State)]`](derive@State) and
-//! [`#[derive(Route)]`](derive@Route).
+//! The macros are [`#[node]`](macro@node), [`graph!`], [`#[derive(State)]`](derive@State),
+//! [`#[derive(Route)]`](derive@Route) and [`#[derive(Provide)]`](derive@Provide).
 //!
 //! # Features
 //!
 //! Both are off by default.
 //!
-//! - `metrics` counts and measures background tasks; see the [names](BackgroundTaskManager#metrics).
+//! - `metrics` counts and measures runs, nodes and background tasks; see the [names](BackgroundTaskManager#metrics) of those
+//!   of tasks, and the guide to observability for all.
 //! - `svg` draws graphs without other programs: `CompiledGraph::svg`.
 
 mod attempt;
@@ -73,6 +74,7 @@ pub mod error;
 pub mod graph;
 pub mod message;
 mod node;
+mod panics;
 mod retry;
 pub mod run;
 mod run_id;
@@ -99,17 +101,22 @@ pub mod __private;
 /// | `state` | `&mut S` | the run's state, mutated in place: the usual form, without a copy |
 /// | | `&S` | the state, read only; the node may return an update. The only form that can run in a group |
 /// | | `S` | a copy of the state; the node returns the new one |
+/// | `input` | `T` (`T: Clone`) or `&T` | the value that the edge to this node carries: a payload of an arm, or an item of `each` |
 /// | `config` | [`&RunConfig`](RunConfig) | thread, run and user id, and the caller's own values |
 /// | `task_manager` | [`&BackgroundTaskManager`](BackgroundTaskManager) | the app's manager, labelled with this run and node |
 /// | `events` | [`&EventWriter`](EventWriter) | writes custom events; a clone of it does so in a task |
 /// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token, for work that the node starts; the node itself is dropped at its current await |
 /// | `attempt` | `u32` | the number of the attempt, from 1 |
 /// | `error` | [`Option<&NodeFailure>`](NodeFailure) | the failure that led the run here by another node's `on_error` |
+/// | `steps_left` | `usize` | the number of node executions that the recursion limit still allows on this path, after this one |
 /// | `#[inject] db` | `&Db` | a service of the app, which is borrowed: see [`Provide`] |
 ///
 /// A node without `state` runs on every state. A node returns nothing, an update (with `&S`) or the new state (with `S`). If
 /// a decision follows, it returns a [`Route`](derive@Route), alone or in a tuple with one of these. Each of them may also be
 /// the `Ok` of a `Result` with any error that converts into [`NodeError`].
+///
+/// A node with an `input` is reached only by edges that carry a value of its type, each attempt receives the same value, and
+/// a value is `Send + Sync + 'static`: a text is a `String`, and is borrowed as `input: &String`.
 ///
 /// ```
 /// use agentflow::{AgentState, Message, NodeError, node};
@@ -169,6 +176,12 @@ pub use agentflow_macros::node;
 /// | `A -> { B, C -> D } -> E` | after A both branches in parallel, then E, once; branches read the state and return updates |
 /// | `A -> match next { Step::Again => A, Step::Done => END }` | continues at the arm that matches `next(&state)`: Rust's own `match`, with all its patterns |
 /// | `A -> match { Step::Again => A, Step::Done => END }` | continues at the arm that matches the [`Route`](derive@Route) or `bool` that A returns |
+/// | `A -> match { Step::Tools(calls) => B(calls) -> A, Step::Done => END }` | the edge to B carries a value, an expression over the pattern's variables: the `input` of B |
+/// | `A -> each items { B -> C } -> D` | B -> C in parallel for each item that `items(&state)` returns, which is the `input` of B; then D, once. Updates merge in the order of the items |
+/// | `A -> each items { max_parallel: 8 } { B } -> D` | with [`EachOptions`]: each key is a method |
+/// | `A -> any { B, C } -> D` | B and C in parallel; the first branch that succeeds wins and the others are dropped; then D, once. If all fail: [`AllFailed`](run::AllFailed) |
+/// | `{ B -> match r { X => C, Y => JOIN }, D } -> E` | a decision in a branch; `JOIN`, or the end of an arm's chain, goes on to E |
+/// | `A -> { B, C } { on_error: D } -> E` | the options of a group, of `each` or of `any`: `on_error` and `label` |
 /// | `START -> A` | runs begin at A; the default is the first node of the first chain |
 /// | `node X = my_node;` | `my_node` under another name in this graph |
 /// | `node X = my_node { retry: 3, timeout: 30s };` | with [`NodeOptions`]: each key is a method, durations as in `compile` |
@@ -181,12 +194,13 @@ pub use agentflow_macros::node;
 /// | `compile { on_commit: f }` | [`StateGraph::on_commit`]: calls `f` after each committed node |
 /// | `crate = path;` | the path of a re-exported agentflow |
 ///
-/// A node has one outgoing edge, one `match` or one group. The order of the statements matters only for the default entry.
+/// A node has one outgoing edge, one `match` or one group. `START`, `END` and `JOIN` are reserved. The order of the statements matters only for the default entry.
 /// For a graph with a name of its own, write a function that returns it.
 ///
-/// The branches of a group read the state as it was before the group, and their updates are merged in written order. If two
-/// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](run::RunErrorKind::Conflict) and nothing
-/// of the group is merged; mark the field `append` or `with` in [`#[derive(State)]`](derive@State) to merge instead. Which
+/// The branches of a group read the state as it was before the group, with the updates of their own nodes, and all updates
+/// are merged in written order. A branch may decide, loop and recover among nodes of its own, and never leaves its group.
+/// If two branches, or two items, replace the same field, the run fails with
+/// [`RunErrorKind::Conflict`](run::RunErrorKind::Conflict) and nothing of the group is merged; mark the field `append` or `with` in [`#[derive(State)]`](derive@State) to merge instead. Which
 /// of two branches that are woken, or fail, at the same moment comes first is not defined; the merge does not depend on it.
 ///
 /// Up to 32 graphs and groups may be inside each other: a run polls all of them on one stack, and tokio's threads have

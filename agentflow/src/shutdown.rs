@@ -113,7 +113,12 @@ impl fmt::Display for ShutdownReport {
         // The lines of the unfinished tasks are indented below the line of the tasks.
         let indented = |tasks: &dyn fmt::Display| tasks.to_string().replace('\n', "\n       ");
         write!(f, "shut down in {:.1?}", self.elapsed)?;
-        write!(f, "\n  runs:  {ended} ended, {} unfinished, {} still running", unfinished.len(), still_running.len())?;
+        write!(
+            f,
+            "\n  runs:  {ended} ended meanwhile, {} unfinished, {} still running",
+            unfinished.len(),
+            still_running.len()
+        )?;
         let nested = &self.nested[..self.nested.len().min(MAX_NESTED)];
         let is_cut = nested.len() < self.nested.len();
         let max = (MAX_PRINTED - 2 - usize::from(is_cut)) / (1 + nested.len());

@@ -13,16 +13,16 @@ use std::{
 use pin_project_lite::pin_project;
 use tracing::{Span, level_filters::LevelFilter, span::Entered};
 
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
-/// A span; does nothing if no subscriber enables it.
+/// A span, which does nothing if no subscriber enables it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GuardedSpan(
-    // Shared, so that a clone calls no subscriber.
+    // The span is shared, so that a clone calls no subscriber.
     Option<Arc<Span>>,
 );
 
-// What happens without a subscriber is inlined into the futures of runs, which other crates instantiate.
+// The path without a subscriber is inlined into the futures of runs, which other crates instantiate.
 impl GuardedSpan {
     /// Creates the span, or none if the subscriber panics.
     #[inline]
@@ -106,7 +106,7 @@ pin_project! {
     /// A future that is polled and dropped in a span.
     #[derive(Debug)]
     pub(crate) struct Instrumented<F> {
-        // `None` only while it is dropped.
+        // The future is `None` only while it is dropped.
         #[pin]
         future: Option<F>,
         span: GuardedSpan,

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
 /// A mutex whose lock ignores poison.
 ///

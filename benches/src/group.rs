@@ -37,7 +37,11 @@ async fn waiting(state: &Tally) -> TallyUpdate {
 }
 
 /// Builds a chain of groups, in which the cost of the run itself hardly counts.
-fn groups<N: ParallelNode<Tally>>(groups: u64, branches: usize, branch: impl Fn() -> N) -> CompiledGraph<Tally> {
+fn groups<N: ParallelNode<Tally, Output = ()>>(
+    groups: u64,
+    branches: usize,
+    branch: impl Fn() -> N,
+) -> CompiledGraph<Tally> {
     let mut graph = StateGraph::new();
     for group in 0..groups {
         let names: Vec<_> = (0..branches).map(|index| format!("G{group}N{index}")).collect();

@@ -1,12 +1,13 @@
 //! The costs of agentflow beside the same work written by hand.
 //!
-//! [`chain`], [`group`], [`spawn`], [`inspect`] and [`cancel`] are contests: one side is agentflow, the others are
+//! [`chain`], [`group`], [`flow`], [`spawn`], [`inspect`] and [`cancel`] are contests: one side is agentflow, the others are
 //! baselines. The criterion benches and the program that prints the table time the same contests. [`memory`] counts
 //! bytes and allocations instead.
 
 pub mod allocator;
 pub mod cancel;
 pub mod chain;
+pub mod flow;
 pub mod group;
 pub mod inspect;
 pub mod measure;
@@ -37,8 +38,15 @@ impl Scale {
 /// Returns all contests.
 #[must_use]
 pub fn contests(scale: Scale) -> Vec<Contest> {
-    [chain::contests(), group::contests(), spawn::contests(scale), inspect::contests(scale), cancel::contests(scale)]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        chain::contests(),
+        group::contests(),
+        flow::contests(),
+        spawn::contests(scale),
+        inspect::contests(scale),
+        cancel::contests(scale),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -11,6 +11,9 @@ mod debounce {}
 #[doc = include_str!("../../docs/errors.md")]
 mod errors {}
 
+#[doc = include_str!("../../docs/flow.md")]
+mod flow {}
+
 #[doc = include_str!("../../docs/groups.md")]
 mod groups {}
 

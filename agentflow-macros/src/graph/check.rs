@@ -93,20 +93,20 @@ fn second_outgoing_edge(model: &Model<'_>, errors: &mut Errors) {
 fn shape(model: &Model<'_>) -> Vec<Mistake> {
     let Some(entry) = model.entry else { return Vec::new() };
     let ids = (0..model.steps.len()).map(StepId::new);
-    let main = ids.filter(|step| model.step(*step).place.is_none()).collect();
-    let mut mistakes = shape_of_path(model, entry, main, "END");
+    let main: Vec<_> = ids.filter(|step| model.step(*step).place.is_none()).collect();
+    let mut mistakes = shape_of_path(model, entry, &main, "END");
     for step in &model.steps {
         let Work::Group { branches, .. } = &step.work else { continue };
         for branch in branches {
             let Some(first) = branch.first() else { continue };
-            mistakes.extend(shape_of_path(model, *first, branch.clone(), "JOIN"));
+            mistakes.extend(shape_of_path(model, *first, branch, "JOIN"));
         }
     }
     mistakes
 }
 
 /// Returns the mistakes in the shape of one path, which ends at `end`.
-fn shape_of_path(model: &Model<'_>, entry: StepId, path: Vec<StepId>, end: &str) -> Vec<Mistake> {
+fn shape_of_path(model: &Model<'_>, entry: StepId, path: &[StepId], end: &str) -> Vec<Mistake> {
     let first = model.step(entry).text();
     let mistake = |violation| match violation {
         Violation::NoOutgoingEdge(step) => no_outgoing_edge(model.step(step)),
@@ -116,7 +116,7 @@ fn shape_of_path(model: &Model<'_>, entry: StepId, path: Vec<StepId>, end: &str)
             endless_loop(&steps, end)
         }
     };
-    violations_of_path(entry, &path, |step| edges_of(model.step(step))).into_iter().map(mistake).collect()
+    violations_of_path(entry, path, |step| edges_of(model.step(step))).into_iter().map(mistake).collect()
 }
 
 fn edges_of(step: &Step<'_>) -> StepEdges {

@@ -377,16 +377,16 @@ impl Builder<'_> {
         let arm = |(arm, target): (&Arm, &Next)| {
             let label = Literal::string(&pattern_text(&arm.pattern));
             let none = quote!(::core::option::Option::None);
-            let (name, taker) = match target {
+            let (name, receiver) = match target {
                 Next::Step(step) => {
                     let name = Literal::string(&self.model.step(*step).name);
                     (quote!(::core::option::Option::Some(#name)), self.model.takers(*step).first().copied())
                 }
                 Next::End => (none.clone(), None),
             };
-            let carries = match (&arm.chain.carried, taker) {
-                (Some(_), Some(taker)) => {
-                    let takes = takes_ident(taker);
+            let carries = match (&arm.chain.carried, receiver) {
+                (Some(_), Some(receiver)) => {
+                    let takes = takes_ident(receiver);
                     quote!(#takes.carried())
                 }
                 _ => none,

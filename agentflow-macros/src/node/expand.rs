@@ -146,6 +146,61 @@ fn cfgs(function: &Function) -> TokenStream {
     function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).map(Attribute::to_token_stream).collect()
 }
 
+/// The checks of a function's result and input.
+///
+/// rustc reports a constant that failed once, and nothing that depends on it. A constant cannot name the parameters of a
+/// generic function, whose types are checked by a function instead.
+struct Checks {
+    /// The type of the input.
+    input: TokenStream,
+    /// The type of the result, as the impls name it.
+    checked: TokenStream,
+    /// The constants, or the function.
+    items: TokenStream,
+}
+
+impl Checks {
+    fn new(
+        function: &Function,
+        signature: &Signature,
+        form: &TokenStream,
+        state: &TokenStream,
+        result: &TokenStream,
+        parameters: &impl ToTokens,
+    ) -> Self {
+        let generics = &function.sig.generics;
+        let input = input_type(signature).map(Input::value_type);
+        let check_input = input.map(|ty| quote!(__af::input::<#ty>()));
+        if !generics.params.is_empty() {
+            let where_clause = &generics.where_clause;
+            let check_input = check_input.map(|check| quote!(#check;));
+            return Self {
+                input: input.map_or_else(|| quote!(()), ToTokens::to_token_stream),
+                checked: quote!(__af::Checked<#result, 0>),
+                items: quote! {
+                    #[allow(dead_code)]
+                    fn __checks<#parameters>() #where_clause {
+                        __af::result::<#result, __af::#form<#state, ()>>();
+                        #check_input
+                    }
+                },
+            };
+        }
+        // A node without state runs on every state.
+        let state = if state_type(signature).is_some() { state.clone() } else { quote!(__af::AgentState) };
+        let check_input = check_input.map(|check| quote!(const __INPUT: usize = #check;));
+        Self {
+            input: input
+                .map_or_else(|| quote!(()), |ty| quote!(<__af::CheckedInput<#ty, __INPUT> as __af::Valid>::Value)),
+            checked: quote!(__af::Checked<#result, __VALID>),
+            items: quote! {
+                const __VALID: usize = __af::result::<#result, __af::#form<#state, ()>>();
+                #check_input
+            },
+        }
+    }
+}
+
 fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> TokenStream {
     let sig = &function.sig;
     let Names { handle, arguments, .. } = names;
@@ -166,24 +221,14 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         Some(State::Reads(ty)) => (quote!(Reads), quote!(#ty), false),
         Some(State::Owns(ty)) => (quote!(Owns), quote!(#ty), false),
     };
-    // rustc reports a constant that failed once, and nothing that depends on it. A constant cannot name the parameters of
-    // a generic function, whose types are checked by a function instead.
-    let is_generic = !sig.generics.params.is_empty();
-    let input = input_type(signature).map(Input::value_type);
-    let check_input = input.map(|ty| quote!(__af::input::<#ty>()));
-    let input = match input {
-        None => quote!(()),
-        Some(ty) if is_generic => ty.to_token_stream(),
-        Some(ty) => quote!(<__af::CheckedInput<#ty, __INPUT> as __af::Valid>::Value),
-    };
     let result = match &sig.output {
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, ty) => quote!(#ty),
     };
+    let Checks { input, checked, items } = Checks::new(function, signature, &form, &state, &result, &parameters);
     let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let predicates = quote!(#(#predicates,)*);
     let bounds = quote!(where #predicates #(#services)*);
-    let where_clause = &sig.generics.where_clause;
     let call = call(function, signature, arguments);
     // The values are bound first, because the call then borrows the state from the same context.
     let known = signature.parameters.iter().filter_map(|parameter| match parameter {
@@ -200,25 +245,6 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         quote!(let #variable = #value;)
     });
     let taken: TokenStream = taken.collect();
-    let check_result = {
-        let state = if state_type(signature).is_some() { state.clone() } else { quote!(__af::AgentState) };
-        quote!(__af::result::<#result, __af::#form<#state, ()>>())
-    };
-    let (valid, constants) = if is_generic {
-        let check_input = check_input.map(|check| quote!(#check;));
-        let checks = quote! {
-            #[allow(dead_code)]
-            fn __checks<#parameters>() #where_clause {
-                __af::result::<#result, __af::#form<#state, ()>>();
-                #check_input
-            }
-        };
-        (quote!(0), checks)
-    } else {
-        let check_input = check_input.map(|check| quote!(const __INPUT: usize = #check;));
-        (quote!(__VALID), quote!(const __VALID: usize = #check_result; #check_input))
-    };
-    let checked = quote!(__af::Checked<#result, #valid>);
     let finishes = |context: TokenStream| quote!(__af::Finishes<__af::#form<#state, #context>>);
     let in_app = finishes(quote!(__C));
     // rustc reports a future that is not `Send` at this span.
@@ -249,7 +275,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     let of_signature = finishes(quote!(()));
     let value = &names.value;
     quote! {
-        #constants
+        #items
         #[automatically_derived]
         #[allow(unused_parens)]
         impl<#generics> __af::Node<#state, __C, #input> for #handle #arguments #bounds #checked: #in_app {

@@ -37,6 +37,12 @@ pub(crate) fn expand(state: &State) -> TokenStream {
         quote_spanned!(Span::mixed_site()=> (__state::FieldChange::new(#name, #replaces), update.#ident.is_set()))
     });
 
+    let replaced = fields.iter().zip(&names).filter(|(field, _)| matches!(field.merge, Merge::Replace));
+    let replaced = replaced.map(|(field, name)| {
+        let ident = &field.ident;
+        quote_spanned!(Span::mixed_site()=> if update.#ident.is_set() { report(#name); })
+    });
+
     // After a forgotten derive, rustc would list other types that implement `State`, which does not help. An impl with
     // conditions is exempt, because rustc must be able to name the condition that is not met.
     let quiet = generics.type_params().next().is_none().then(|| quote!(#[diagnostic::do_not_recommend]));
@@ -101,6 +107,11 @@ pub(crate) fn expand(state: &State) -> TokenStream {
 
                 fn changes(update: &#update #args) -> ::std::vec::Vec<__state::FieldChange> {
                     __state::changes(&[#(#changes,)*])
+                }
+
+                #[allow(unused_variables)]
+                fn replaced(update: &#update #args, report: &mut dyn ::core::ops::FnMut(&'static ::core::primitive::str)) {
+                    #(#replaced)*
                 }
             }
 

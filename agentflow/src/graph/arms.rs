@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::builder::{ArmDeclaration, EdgeTarget};
+use super::endpoint::EdgeTarget;
 use crate::{
     carried::{Input, InputType, Slot},
     error::{NoRoute, NodeError},
@@ -32,10 +32,18 @@ use crate::{
 /// ```
 #[must_use = "arms do nothing until they are added to a graph"]
 pub struct Arms<R> {
-    arms: Vec<Arm<R>>,
+    list: Vec<Arm<R>>,
     /// Formats a route that no arm accepts.
     text: fn(&R) -> String,
     duplicates: Vec<Arc<str>>,
+}
+
+/// The label, the target and the value of an arm.
+pub(crate) struct ArmDeclaration {
+    pub(crate) label: Arc<str>,
+    pub(crate) to: EdgeTarget,
+    /// The type of the value that the arm carries, if it carries one.
+    pub(crate) carries: Option<InputType>,
 }
 
 struct Arm<R> {
@@ -53,7 +61,7 @@ impl<R: 'static> Arms<R> {
         reason = "a decision without arms does not compile, so it is no useful default"
     )]
     pub fn new() -> Self {
-        Self { arms: Vec::new(), text: |_| std::any::type_name::<R>().to_owned(), duplicates: Vec::new() }
+        Self { list: Vec::new(), text: |_| std::any::type_name::<R>().to_owned(), duplicates: Vec::new() }
     }
 
     /// Adds an arm for the routes that `accepts` returns `true` for. The label names it in events and pictures.
@@ -84,13 +92,13 @@ impl<R: 'static> Arms<R> {
     }
 
     fn arm(mut self, label: Arc<str>, to: EdgeTarget, carries: Option<InputType>, accept: Accept<R>) -> Self {
-        self.arms.push(Arm { declaration: ArmDeclaration { label, to, carries }, accept });
+        self.list.push(Arm { declaration: ArmDeclaration { label, to, carries }, accept });
         self
     }
 
     /// Splits the arms into the choice between them, their declarations, and the labels of the arms that are never taken.
     pub(super) fn into_parts(self) -> (Choice<R>, Vec<ArmDeclaration>, Vec<Arc<str>>) {
-        let (declared, accept) = self.arms.into_iter().map(|arm| (arm.declaration, arm.accept)).unzip();
+        let (declared, accept) = self.list.into_iter().map(|arm| (arm.declaration, arm.accept)).unzip();
         (Choice { accept, text: self.text }, declared, self.duplicates)
     }
 }
@@ -142,6 +150,6 @@ where
 
 impl<R> fmt::Debug for Arms<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.arms.iter().map(|arm| &arm.declaration.label)).finish()
+        f.debug_list().entries(self.list.iter().map(|arm| &arm.declaration.label)).finish()
     }
 }

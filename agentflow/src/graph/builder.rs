@@ -3,12 +3,12 @@
 use std::{fmt, panic::Location, sync::Arc};
 
 use super::{
-    arms::Arms,
+    arms::{ArmDeclaration, Arms},
     commit::{Commit, OnCommit},
+    endpoint::{EdgeSource, EdgeTarget, START},
     options::{EachOptions, NodeOptions},
     outline::Outline,
     plan::{Each, ErasedNode, ErasedParallelNode, GroupKind, RoutedNode, Router},
-    subgraph::ParallelSubgraph,
 };
 use crate::{
     carried::{Input, InputType, Slot},
@@ -16,85 +16,6 @@ use crate::{
     node::{Node, ParallelNode},
     state::State,
 };
-
-/// The place where every run begins: `add_edge(START, "MAIN")` is the same as `set_entry_point("MAIN")`.
-///
-/// In `graph!` it is a keyword and needs no import.
-#[derive(Clone, Copy, Debug)]
-pub struct START;
-
-/// The place where a run ends: `add_edge("MAIN", END)`.
-///
-/// In `graph!` it is a keyword and needs no import.
-#[derive(Clone, Copy, Debug)]
-pub struct END;
-
-/// The end of a branch of a group: `add_edge("CHECK", JOIN)`. The step after the group runs once, when its branches have
-/// ended.
-///
-/// In `graph!` it is a keyword and needs no import.
-#[derive(Clone, Copy, Debug)]
-pub struct JOIN;
-
-/// The source of an edge: the name of a node or group, or [`START`].
-#[derive(Clone, Debug)]
-pub struct EdgeSource(pub(super) Endpoint);
-
-/// The target of an edge: the name of a node or group, [`END`], or in a branch [`JOIN`].
-#[derive(Clone, Debug)]
-pub struct EdgeTarget(pub(super) Endpoint);
-
-/// One end of an edge.
-#[derive(Clone, Debug)]
-pub(super) enum Endpoint {
-    Step(Arc<str>),
-    /// [`START`] for a source, [`END`] for a target.
-    Boundary,
-    /// [`JOIN`].
-    Join,
-    /// The end of the path, for `graph!`, which has checked it.
-    End,
-}
-
-impl EdgeSource {
-    pub(super) fn is_start(&self) -> bool {
-        matches!(self.0, Endpoint::Boundary)
-    }
-}
-
-impl EdgeTarget {
-    pub(crate) fn end() -> Self {
-        Self(Endpoint::End)
-    }
-}
-
-macro_rules! endpoint {
-    ($End:ident, $Boundary:ident) => {
-        impl From<&str> for $End {
-            fn from(name: &str) -> Self {
-                Self(Endpoint::Step(name.into()))
-            }
-        }
-        impl From<String> for $End {
-            fn from(name: String) -> Self {
-                Self(Endpoint::Step(name.into()))
-            }
-        }
-        impl From<$Boundary> for $End {
-            fn from(_: $Boundary) -> Self {
-                Self(Endpoint::Boundary)
-            }
-        }
-    };
-}
-endpoint!(EdgeSource, START);
-endpoint!(EdgeTarget, END);
-
-impl From<JOIN> for EdgeTarget {
-    fn from(_: JOIN) -> Self {
-        Self(Endpoint::Join)
-    }
-}
 
 /// A graph built call by call; [`graph!`](macro@crate::graph) is the form that is checked at compile time.
 ///
@@ -137,14 +58,17 @@ pub struct StateGraph<S, C = ()> {
     pub(super) created: Caller,
 }
 
+/// The place of a call in the code of the user, for the problems of the graph.
 pub(super) type Caller = &'static Location<'static>;
 
+/// A call that added a node or a group.
 pub(super) struct StepDeclaration<S, C> {
     pub(super) name: Arc<str>,
     pub(super) work: WorkDeclaration<S, C>,
     pub(super) location: Caller,
 }
 
+/// A node with the type of its input, or a group.
 pub(crate) enum WorkDeclaration<S, C> {
     Node(Box<dyn ErasedNode<S, C>>, InputType),
     Branch(Box<dyn ErasedParallelNode<S, C>>, InputType),
@@ -171,6 +95,7 @@ impl<S: State, C: Send + Sync + 'static> WorkDeclaration<S, C> {
     }
 }
 
+/// A group, with its branches by name.
 pub(crate) struct GroupDeclaration<S> {
     pub(super) kind: GroupKind<S>,
     /// The type of the items, for `each`.
@@ -189,18 +114,21 @@ impl<S: State, C> WorkDeclaration<S, C> {
     }
 }
 
+/// A call that set the options of a node.
 pub(super) struct OptionsDeclaration {
     pub(super) node: Arc<str>,
     pub(super) options: NodeOptions,
     pub(super) location: Caller,
 }
 
+/// A call that added an edge.
 pub(super) struct EdgeDeclaration {
     pub(super) from: EdgeSource,
     pub(super) to: EdgeTarget,
     pub(super) location: Caller,
 }
 
+/// A call that added a decision.
 pub(super) struct RouteDeclaration<S> {
     pub(super) from: Arc<str>,
     /// Chooses the arm from the state; `None` where the node itself returns the route.
@@ -209,13 +137,6 @@ pub(super) struct RouteDeclaration<S> {
     /// The routes of more than one arm.
     pub(super) duplicates: Vec<Arc<str>>,
     pub(super) location: Caller,
-}
-
-pub(crate) struct ArmDeclaration {
-    pub(crate) label: Arc<str>,
-    pub(crate) to: EdgeTarget,
-    /// The type of the value that the arm carries, if it carries one.
-    pub(crate) carries: Option<InputType>,
 }
 
 // The bound on the state is on the methods that need it: on the impl, rustc would report a missing one at every call.
@@ -343,12 +264,17 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         self.add_work(name, WorkDeclaration::parallel(RoutedNode::<N, _, I>::new(node, route)))
     }
 
+    /// Adds a node that runs in a group and that no user names, such as an inner graph.
     #[track_caller]
-    pub(crate) fn add_parallel_graph(&mut self, name: Arc<str>, graph: ParallelSubgraph<S, C>) -> &mut Self
+    pub(crate) fn add_erased_parallel(
+        &mut self,
+        name: Arc<str>,
+        node: impl ErasedParallelNode<S, C> + 'static,
+    ) -> &mut Self
     where
         S: State,
     {
-        self.add_work(name, WorkDeclaration::Branch(Box::new(graph), InputType::of::<()>()))
+        self.add_work(name, WorkDeclaration::Branch(Box::new(node), InputType::of::<()>()))
     }
 
     /// Adds a group of parallel branches. Each branch is a list of parallel nodes and groups, by name.
@@ -357,7 +283,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// branches replace the same field, the run fails with [`RunErrorKind::Conflict`](crate::run::RunErrorKind::Conflict)
     /// and nothing of the group is merged.
     ///
-    /// A branch begins at the first name of its list. Each node leads to the one after it, and the last one to [`JOIN`],
+    /// A branch begins at the first name of its list. Each node leads to the one after it, and the last one to [`JOIN`](crate::JOIN),
     /// unless [`add_edge`](Self::add_edge), [`add_route`](Self::add_route) or its arms say otherwise: a branch may decide
     /// and loop among its own nodes. A node that is named only as the `on_error` of a node of the branch belongs to the
     /// branch too.
@@ -375,7 +301,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     }
 
     /// Adds a group whose first branch to succeed wins: its updates are merged, and the other branches are dropped at
-    /// once. If all branches fail, the group fails with [`AllFailed`](crate::error::AllFailed), which has all errors.
+    /// once. If all branches fail, the group fails with [`AllFailed`](crate::run::AllFailed), which has all errors.
     ///
     /// Branches are as in [`add_group`](Self::add_group).
     #[track_caller]

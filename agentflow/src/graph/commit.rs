@@ -26,7 +26,7 @@ pub struct Commit<'a, S> {
 /// A graph's hook for commits.
 pub(crate) type OnCommit<S> = Box<dyn Fn(Commit<'_, S>) + Send + Sync>;
 
-// Not derived: the state need not be `Clone`.
+// The impls are not derived, because the state need not be `Clone`.
 impl<S> Clone for Commit<'_, S> {
     fn clone(&self) -> Self {
         *self

@@ -2,10 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{
-    app::App, builder::StateGraph, dot, erased::ErasedGraph, error::BuildError, lower::lower, mermaid,
-    options::CompileOptions,
-};
+use super::{app::App, builder::StateGraph, dot, error::BuildError, lower::lower, mermaid, options::CompileOptions};
 use crate::{
     config::RunConfig,
     run::{self, RunError, RunStream},
@@ -144,14 +141,6 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// from the error.
     pub fn try_stream(&self, state: S, config: RunConfig) -> Result<RunStream<S>, RunError> {
         run::try_stream(Arc::clone(&self.app), state, config)
-    }
-
-    /// Hides the type of the services, so that graphs with different services fit into one collection.
-    ///
-    /// The result is the same app: it has the same name, limits, runs and task manager.
-    #[must_use]
-    pub fn erase(self) -> ErasedGraph<S> {
-        ErasedGraph::new(self)
     }
 
     /// Shuts the app down gracefully: refuses new runs and tasks, waits up to `shutdown_timeout` for outstanding ones,

@@ -1,9 +1,10 @@
-//! Graphs as [Graphviz](https://graphviz.org) digraphs.
+//! Pictures of graphs as [Graphviz](https://graphviz.org) digraphs.
 
 use std::fmt::Write;
 
 use super::{
-    outline::{Inside, Outline, line, visible},
+    outline::{Outline, StepContents},
+    picture::{line, visible},
     topology::{Next, StepId},
 };
 
@@ -100,9 +101,9 @@ impl Dot<'_> {
     fn step(&mut self, outline: &Outline, id: StepId, prefix: &str, depth: usize) {
         let (step, index) = (outline.step(id), id.index());
         let label = quoted(&step.label);
-        match &step.inside {
-            Inside::Nothing => line!(self, depth, "{prefix}{index} [label={label}];"),
-            Inside::Branches(branches) => {
+        match &step.contents {
+            StepContents::Nothing => line!(self, depth, "{prefix}{index} [label={label}];"),
+            StepContents::Branches(branches) => {
                 line!(self, depth, "subgraph cluster_{prefix}{index} {{");
                 line!(self, depth + 1, "label={}; style=dashed;", quoted(&branches.title));
                 for member in branches.members() {
@@ -113,7 +114,7 @@ impl Dot<'_> {
                 }
                 line!(self, depth, "}}");
             }
-            Inside::Graph(inner) => {
+            StepContents::Graph(inner) => {
                 line!(self, depth, "subgraph cluster_{prefix}{index} {{");
                 line!(self, depth + 1, "label={label};");
                 self.graph(inner, &format!("{prefix}{index}_"), depth + 1);
@@ -144,10 +145,10 @@ fn boundary_node(
 ) -> (String, Option<String>) {
     let index = step.index();
     let cluster = Some(format!("cluster_{prefix}{index}"));
-    match &outline.step(step).inside {
-        Inside::Nothing => (format!("{prefix}{index}"), None),
-        Inside::Graph(_) => (format!("{prefix}{index}_{suffix}"), cluster),
-        Inside::Branches(branches) => match branches.branches.first().and_then(|branch| of_branch(branch)) {
+    match &outline.step(step).contents {
+        StepContents::Nothing => (format!("{prefix}{index}"), None),
+        StepContents::Graph(_) => (format!("{prefix}{index}_{suffix}"), cluster),
+        StepContents::Branches(branches) => match branches.branches.first().and_then(|branch| of_branch(branch)) {
             Some(member) => (boundary_node(outline, *member, prefix, suffix, of_branch).0, cluster),
             None => (format!("{prefix}{index}"), None),
         },

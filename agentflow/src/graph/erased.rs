@@ -9,7 +9,7 @@ use crate::{
     config::RunConfig,
     error::NodeError,
     node::{Node, NodeContext},
-    run::{RunError, RunStream, executor::CommitMark, invocation::Invocation},
+    run::{RunError, RunStream, commit_mark::CommitMark, invocation::Invocation},
     shutdown::ShutdownReport,
     state::State,
     task::BackgroundTaskManager,
@@ -123,11 +123,17 @@ impl<S: State, C: Send + Sync + 'static> Erased<S> for CompiledGraph<S, C> {
     }
 }
 
-impl<S: State> ErasedGraph<S> {
-    pub(super) fn new<C: Send + Sync + 'static>(graph: CompiledGraph<S, C>) -> Self {
-        Self(Arc::new(graph))
+impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
+    /// Hides the type of the services, so that graphs with different services fit into one collection.
+    ///
+    /// The result is the same app: it has the same name, limits, runs and task manager.
+    #[must_use]
+    pub fn erase(self) -> ErasedGraph<S> {
+        ErasedGraph(Arc::new(self))
     }
+}
 
+impl<S: State> ErasedGraph<S> {
     /// Runs the graph and returns the final state; see [`CompiledGraph::invoke`].
     ///
     /// # Errors

@@ -236,7 +236,7 @@ pub enum BuildProblemKind {
         end: &'static str,
     },
     /// An edge carries a value, and the node that it leads to takes another one, or none.
-    #[error("the edge from `{from}` to `{to}` carries `{carried}`, and the node takes {}", input(.taken))]
+    #[error("the edge from `{from}` to `{to}` carries `{carried}`, and the node takes {}", input(*.taken))]
     WrongInput {
         /// The source of the edge.
         from: Arc<str>,
@@ -266,7 +266,7 @@ fn did_you_mean(name: &str, suggestion: Option<&Arc<str>>) -> String {
     suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-fn input(taken: &Option<&'static str>) -> String {
+fn input(taken: Option<&'static str>) -> String {
     taken.map_or_else(|| "no input".to_owned(), |taken| format!("`{taken}`"))
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     builder::{StateGraph, StepDeclaration, WorkDeclaration},
     error::BuildError,
-    outline::{Inside, Outline, OutlineBranches, OutlineStep},
+    outline::{Outline, OutlineBranches, OutlineStep, StepContents},
     plan::{Branch, Group, GroupKind, Plan, Router, Step, Work},
     topology::{Next, StepId},
     validate::{CheckedGraph, CheckedStep, validate},
@@ -55,7 +55,7 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
 }
 
 fn outline_of<S: State, C>(step: &Step<S, C>, branches: Option<Vec<Vec<StepId>>>) -> OutlineStep {
-    let inside = match (&step.work, step.outline()) {
+    let contents = match (&step.work, step.outline()) {
         (Work::Group(group), _) => {
             let title = match group.kind {
                 GroupKind::All => "parallel",
@@ -63,11 +63,11 @@ fn outline_of<S: State, C>(step: &Step<S, C>, branches: Option<Vec<Vec<StepId>>>
                 GroupKind::Each(_) => "for each item",
             };
             let title = step.options.label.clone().unwrap_or_else(|| title.into());
-            Inside::Branches(OutlineBranches { title, branches: branches.unwrap_or_default() })
+            StepContents::Branches(OutlineBranches { title, branches: branches.unwrap_or_default() })
         }
-        (_, Some(outline)) => Inside::Graph(outline.clone()),
-        _ => Inside::Nothing,
+        (_, Some(outline)) => StepContents::Graph(outline.clone()),
+        _ => StepContents::Nothing,
     };
     let label = step.options.describe(&step.name, step.starts_tasks());
-    OutlineStep { name: Arc::clone(&step.name), label, inside, edges: step.edges.clone(), on_error: step.on_error }
+    OutlineStep { name: Arc::clone(&step.name), label, contents, edges: step.edges.clone(), on_error: step.on_error }
 }

@@ -1,9 +1,10 @@
-//! Graphs as [Mermaid](https://mermaid.js.org) flowcharts.
+//! Pictures of graphs as [Mermaid](https://mermaid.js.org) flowcharts.
 
 use std::fmt::Write;
 
 use super::{
-    outline::{Inside, Outline, line, visible},
+    outline::{Outline, StepContents},
+    picture::{line, visible},
     topology::{Next, StepId},
 };
 
@@ -49,9 +50,9 @@ impl Mermaid<'_> {
     fn step(&mut self, outline: &Outline, id: StepId, prefix: &str, depth: usize) {
         let (step, index) = (outline.step(id), id.index());
         let label = quoted(&step.label);
-        match &step.inside {
-            Inside::Nothing => line!(self, depth, "{prefix}{index}[{label}]"),
-            Inside::Branches(branches) => {
+        match &step.contents {
+            StepContents::Nothing => line!(self, depth, "{prefix}{index}[{label}]"),
+            StepContents::Branches(branches) => {
                 line!(self, depth, "subgraph {prefix}{index} [{}]", quoted(&branches.title));
                 for member in branches.members() {
                     self.step(outline, member, prefix, depth + 1);
@@ -61,7 +62,7 @@ impl Mermaid<'_> {
                 }
                 line!(self, depth, "end");
             }
-            Inside::Graph(inner) => {
+            StepContents::Graph(inner) => {
                 line!(self, depth, "subgraph {prefix}{index} [{label}]");
                 self.graph(inner, &format!("{prefix}{index}_"), depth + 1);
                 line!(self, depth, "end");

@@ -1,30 +1,39 @@
 //! Graphs: [`StateGraph`] and [`graph!`](macro@crate::graph) describe them, [`StateGraph::compile`] checks them, and a
 //! [`CompiledGraph`] runs them.
 
-pub(crate) mod app;
+// The vocabulary of a graph and its pictures: they know no nodes.
 mod arms;
-mod builder;
 pub(crate) mod commit;
-mod compiled;
 mod dot;
-mod erased;
+mod endpoint;
 mod error;
-mod lower;
 mod mermaid;
 pub(crate) mod options;
 pub(crate) mod outline;
-pub(crate) mod plan;
-mod subgraph;
+mod picture;
 #[cfg(feature = "svg")]
 mod svg;
 pub(crate) mod topology;
+
+// The description of a graph, and the plan that it becomes.
+mod builder;
+mod lower;
+pub(crate) mod plan;
 mod validate;
 
+// The app of a graph, and the graphs that run.
+pub(crate) mod app;
+mod compiled;
+mod erased;
+mod subgraph;
+
+pub(crate) use arms::ArmDeclaration;
 pub use arms::Arms;
-pub(crate) use builder::{ArmDeclaration, WorkDeclaration, collect_items};
-pub use builder::{END, EdgeSource, EdgeTarget, ItemsOf, JOIN, START, StateGraph};
+pub use builder::{ItemsOf, StateGraph};
+pub(crate) use builder::{WorkDeclaration, collect_items};
 pub use commit::Commit;
 pub use compiled::CompiledGraph;
+pub use endpoint::{END, EdgeSource, EdgeTarget, JOIN, START};
 pub use erased::ErasedGraph;
 pub use error::{BuildError, BuildProblem, BuildProblemKind};
 pub use options::{CompileOptions, EachOptions, NodeOptions};

@@ -127,6 +127,8 @@ impl NodeOptions {
     /// Sets the node at which the run continues after the last attempt has failed. That node receives the failure in
     /// [`NodeContext::error`](crate::graph::NodeContext::error) or in its `error` parameter, and the state as it was
     /// before the first attempt. The state is therefore copied once, as for [`retry`](Self::retry).
+    ///
+    /// The fallback of a node in a branch of a group is a node of the same branch.
     pub fn on_error(mut self, node: impl Into<Arc<str>>) -> Self {
         self.on_error = Some(node.into());
         self

@@ -33,7 +33,7 @@ pub(super) struct OutlineStep {
     /// The name in the events of a run.
     pub(super) name: Arc<str>,
     pub(super) label: String,
-    pub(super) inside: Inside,
+    pub(super) contents: StepContents,
     pub(super) edges: Vec<Edge>,
     pub(super) on_error: Option<StepId>,
 }
@@ -61,7 +61,7 @@ impl Edge {
 
 /// The contents of a step's box.
 #[derive(Clone, Debug)]
-pub(super) enum Inside {
+pub(super) enum StepContents {
     Nothing,
     Branches(OutlineBranches),
     Graph(Outline),
@@ -86,10 +86,10 @@ impl OutlineBranches {
 impl Outline {
     /// Returns the number of nodes, including those of nested graphs.
     pub(crate) fn nodes(&self) -> usize {
-        let of_step = |step: &OutlineStep| match &step.inside {
-            Inside::Nothing => 1,
-            Inside::Branches(_) => 0,
-            Inside::Graph(inner) => 1 + inner.nodes(),
+        let of_step = |step: &OutlineStep| match &step.contents {
+            StepContents::Nothing => 1,
+            StepContents::Branches(_) => 0,
+            StepContents::Graph(inner) => 1 + inner.nodes(),
         };
         self.steps.iter().map(of_step).sum()
     }
@@ -97,7 +97,7 @@ impl Outline {
     /// Adds the managers of the graphs inside this one, which is at the path `around`, each manager once.
     pub(super) fn collect_managers(&self, around: &str, own: &BackgroundTaskManager, found: &mut Vec<NestedManager>) {
         for step in &self.steps {
-            let Inside::Graph(inner) = &step.inside else { continue };
+            let StepContents::Graph(inner) = &step.contents else { continue };
             let node = if around.is_empty() { step.name.to_string() } else { format!("{around}/{}", step.name) };
             if let Some(manager) = &inner.manager
                 && !manager.is_same(own)
@@ -127,7 +127,7 @@ impl Outline {
     /// Returns whether a picture shows the join of the group: an arm of a decision leads to it. Otherwise the border of the
     /// group's box shows the ends of the branches.
     pub(super) fn shows_join(&self, group: StepId) -> bool {
-        let Inside::Branches(branches) = &self.step(group).inside else { return false };
+        let StepContents::Branches(branches) = &self.step(group).contents else { return false };
         let leads_to_join = |edge: &Edge| edge.label.is_some() && edge.to == Next::End;
         branches.members().any(|step| self.step(step).edges.iter().any(leads_to_join))
     }
@@ -136,41 +136,10 @@ impl Outline {
     pub(super) fn groups(&self) -> Vec<Option<StepId>> {
         let mut groups = vec![None; self.steps.len()];
         for (group, step) in self.all_steps() {
-            if let Inside::Branches(branches) = &step.inside {
+            if let StepContents::Branches(branches) = &step.contents {
                 branches.members().for_each(|member| groups[member.index()] = Some(group));
             }
         }
         groups
     }
 }
-
-/// Returns the characters of a label as a picture shows them: each kind of line break as `\n`, and the
-/// other characters that are invalid in SVG as symbols.
-pub(super) fn visible(text: &str) -> impl Iterator<Item = char> {
-    let mut characters = text.chars().peekable();
-    std::iter::from_fn(move || {
-        Some(match characters.next()? {
-            '\r' => {
-                characters.next_if_eq(&'\n');
-                '\n'
-            }
-            '\n' => '\n',
-            '\u{7f}' => '\u{2421}',
-            '\u{fffe}' | '\u{ffff}' => '\u{fffd}',
-            // U+2400 to U+2420 are the symbols of these characters, in the same order.
-            control @ ..' ' => char::from_u32(0x2400 + u32::from(control)).unwrap_or(control),
-            character => character,
-        })
-    })
-}
-
-/// Writes one indented line. The result is ignored because writing to a `String` cannot fail.
-macro_rules! line {
-    ($self:ident, $depth:expr, $($text:tt)*) => {{
-        for _ in 0..$depth {
-            $self.text.push_str("    ");
-        }
-        let _ = writeln!($self.text, $($text)*);
-    }};
-}
-pub(super) use line;

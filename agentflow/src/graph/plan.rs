@@ -14,7 +14,7 @@ use crate::{
     carried::{Input, Slot, input_of},
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
-    run::{branch_log::BranchLog, executor::CommitMark, invocation::Invocation},
+    run::{branch_log::BranchLog, commit_mark::CommitMark, invocation::Invocation},
     state::State,
 };
 
@@ -41,11 +41,13 @@ pub(crate) struct Step<S: State, C> {
     pub(crate) edges: Vec<Edge>,
 }
 
+/// The work of a step.
 pub(crate) enum Work<S: State, C> {
     /// A node that changes the state.
     Node(Box<dyn ErasedNode<S, C>>),
     /// A node in a branch, which reads the state and returns an update.
     Branch(Box<dyn ErasedParallelNode<S, C>>),
+    /// Branches, which are steps of the plan themselves.
     Group(Group<S>),
 }
 
@@ -64,6 +66,7 @@ pub(crate) struct Branch {
     pub(crate) may_loop: bool,
 }
 
+/// The number of branches of a group that must succeed, and the number of times that they run.
 pub(crate) enum GroupKind<S> {
     /// All branches run, and all of them must succeed.
     All,
@@ -154,7 +157,7 @@ where
         commit: &'a CommitMark,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let input = input_of(invocation.input).ok_or_else(no_input)?;
+            let input = input_of(invocation.arrival.input()).ok_or_else(no_input)?;
             // A graph commits the changes of its own nodes. What another node does inside it is committed with the node.
             let inner = CommitMark::new();
             let commit = if N::MUTATES_STATE && self.node.outline().is_none() {
@@ -216,7 +219,7 @@ where
         log: &'a mut BranchLog<S>,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let input = input_of(invocation.input).ok_or_else(no_input)?;
+            let input = input_of(invocation.arrival.input()).ok_or_else(no_input)?;
             let (update, output) =
                 self.node.run_parallel(ParallelContext::new(state, input, services, invocation)).await?;
             let edge = (self.route)(state, output, &invocation.scope.slot)?;

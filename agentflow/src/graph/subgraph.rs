@@ -1,6 +1,6 @@
 //! Graphs as nodes of other graphs.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
@@ -18,7 +18,8 @@ use crate::{
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{
         branch_log::BranchLog,
-        executor::{CommitMark, walk},
+        commit_mark::CommitMark,
+        executor::walk,
         group::run_inner_branch,
         invocation::{Arrival, Invocation},
     },
@@ -71,9 +72,8 @@ impl<S: State, C: Send + Sync + 'static> ErasedParallelNode<S, C> for ParallelSu
         log: &'a mut BranchLog<S>,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, None, None);
-            let arrival = Arrival { error: invocation.error, input: None };
-            let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, arrival).await;
+            let scope = invocation.scope.inside(Arc::clone(invocation.path.name()), &invocation.events, None, None);
+            let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, invocation.arrival).await;
             ended.map_err(|failure| *failure)?;
             invocation.scope.join([scope.taken()]);
             Ok(0)
@@ -208,7 +208,7 @@ where
     }
 }
 
-// Keeps this type out of rustc's list of parallel nodes, where another type is none.
+// The attribute keeps this type out of rustc's list of parallel nodes, where another type is none.
 #[diagnostic::do_not_recommend]
 impl<S, C, T, D, I, B> ParallelNode<S, C> for MappedGraph<T, D, I, B>
 where
@@ -267,8 +267,15 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     commit: &CommitMark,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
-    let scope = invocation.scope.inside(invocation.path.clone(), &invocation.events, own.recursion_limit, own.manager);
-    walk(plan, services, &scope, state, commit, None, invocation.error).await.map_err(|failure| *failure)?;
+    let scope = invocation.scope.inside(
+        Arc::clone(invocation.path.name()),
+        &invocation.events,
+        own.recursion_limit,
+        own.manager,
+    );
+    walk(plan, services, &scope, state, commit, None, Arrival::inherited(invocation.arrival))
+        .await
+        .map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([scope.taken()]);
     Ok(())

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    builder::{ArmDeclaration, Caller, Endpoint, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
+    arms::ArmDeclaration,
+    builder::{Caller, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
+    endpoint::Endpoint,
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
     outline::Edge,
@@ -195,7 +197,7 @@ impl<S: State, C> Checker<'_, S, C> {
                 Some(first) => {
                     let first = first.edge.to;
                     let (from, second) = (self.name(from), self.target_name(to));
-                    // Compared as targets, because a node may have the name of `END`, which is another problem.
+                    // The targets are compared, because a node may have the name of `END`, which is another problem.
                     let kind = if first == to {
                         BuildProblemKind::DuplicateEdge { from, to: second }
                     } else {
@@ -348,7 +350,7 @@ impl<S: State, C> Checker<'_, S, C> {
                     self.report(location, BuildProblemKind::NotParallel { node, group });
                 }
                 (WorkDeclaration::Branch(..), None) if !self.graph.is_in_branch => {
-                    self.report(location, BuildProblemKind::NotInGroup { node })
+                    self.report(location, BuildProblemKind::NotInGroup { node });
                 }
                 _ => {}
             }
@@ -450,14 +452,19 @@ impl<S: State, C> Checker<'_, S, C> {
     /// Returns the nodes that receive the value of an edge to this step, with the types of their inputs: the node itself,
     /// or the first nodes of a group. The branch of an `each` receives the items instead.
     fn takers(&self, step: StepId) -> Vec<(StepId, InputType)> {
-        match &self.graph.steps[step.index()].work {
-            WorkDeclaration::Node(_, input) | WorkDeclaration::Branch(_, input) => vec![(step, *input)],
-            WorkDeclaration::Group(group) if group.items.is_some() => vec![(step, InputType::of::<()>())],
-            WorkDeclaration::Group(_) => {
-                let firsts = self.step(step).branches.iter().filter_map(|branch| branch.first());
-                firsts.flat_map(|first| self.takers(*first)).collect()
+        let mut takers = Vec::new();
+        // The list takes the place of the thread's stack, which is too small for groups that are inside each other too deep.
+        let mut open = vec![step];
+        while let Some(step) = open.pop() {
+            match &self.graph.steps[step.index()].work {
+                WorkDeclaration::Node(_, input) | WorkDeclaration::Branch(_, input) => takers.push((step, *input)),
+                WorkDeclaration::Group(group) if group.items.is_some() => takers.push((step, InputType::of::<()>())),
+                WorkDeclaration::Group(_) => {
+                    open.extend(self.step(step).branches.iter().rev().filter_map(|branch| branch.first()));
+                }
             }
         }
+        takers
     }
 
     /// The rules that concern a path as a whole.

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::RunConfig,
-    run::{error::NodeFailure, event_channel::EventWriter, executor::CommitMark, invocation::Invocation},
+    run::{commit_mark::CommitMark, error::NodeFailure, event_channel::EventWriter, invocation::Invocation},
     run_id::RunId,
     state::State,
     task::BackgroundTaskManager,
@@ -59,13 +59,13 @@ macro_rules! invocation_accessors {
             /// Returns the app's task manager, labelled with this run and node.
             #[must_use]
             pub fn task_manager(&self) -> BackgroundTaskManager {
-                self.invocation.scope.task_manager(self.invocation.path)
+                self.invocation.scope.task_manager(self.invocation.path.name())
             }
 
             /// Returns the node's name in the graph; inside a subgraph `SUBGRAPH/NODE`.
             #[must_use]
             pub fn node_name(&self) -> &'a str {
-                self.invocation.path
+                self.invocation.path.name()
             }
 
             /// Returns the id of the run.
@@ -89,7 +89,7 @@ macro_rules! invocation_accessors {
             /// Returns the failure that led the run here, if it came by another node's `on_error`.
             #[must_use]
             pub fn error(&self) -> Option<&'a NodeFailure> {
-                self.invocation.error
+                self.invocation.arrival.error()
             }
         }
     };
@@ -161,7 +161,7 @@ impl<S, C, I> NodeContext<'_, S, C, I> {
     }
 }
 
-// Not derived: the state and the services need not be `Clone`.
+// The impl is not derived, because the state and the services need not be `Clone`.
 impl<S, C, I> Clone for ParallelContext<'_, S, C, I> {
     fn clone(&self) -> Self {
         let Self { state, input, config, services, cancel, events, invocation } = *self;
@@ -181,7 +181,7 @@ impl<S: State, C, I> NodeContext<'_, S, C, I> {
     /// Merges an update into the state, and reports the changed fields to the run's stream.
     pub fn apply(&mut self, update: S::Update) {
         self.events.record_changes(|| S::changes(&update));
-        // Copied only here, because most nodes that read the state change nothing.
+        // The state is copied only here, because most nodes that read it change nothing.
         let before = self.invocation.undoes_updates.then(|| self.state.clone());
         let was_committed = self.commit.is_committed();
         self.commit.changes_begin();

@@ -146,7 +146,7 @@ pub trait ParallelNode<S: State, C = (), I = ()>: Send + Sync + 'static {
 #[diagnostic::on_unimplemented(
     message = "a node injects `{T}`, which the services `{Self}` of the app do not provide",
     label = "this node injects `{T}`",
-    note = "write `impl Provide<{T}> for Services`, and hand the services to the graph: `compile {{ services: services }}`"
+    note = "add `#[derive(Provide)]` to the struct of the services, with a field of type `{T}`, and hand it to the graph: `compile {{ services: services }}`"
 )]
 pub trait Provide<T: ?Sized> {
     /// Returns the service.

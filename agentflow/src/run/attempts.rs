@@ -12,21 +12,23 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     branch_log::BranchLog,
+    commit_mark::CommitMark,
     error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
-    executor::CommitMark,
     invocation::{Arrival, Invocation},
     metrics::AttemptMeter,
+    path_name::NodePath,
     scope::PathScope,
 };
 use crate::{
     attempt::{AttemptFault, guarded},
     carried::Slot,
-    error::{AttemptTimedOut, NodeError, catch_panic, text_of},
+    error::{AttemptTimedOut, NodeError},
     graph::{
         options::NodeOptions,
         plan::{ErasedNode, ErasedParallelNode, Router},
     },
+    panics::{catch_panic, text_of},
     retry::Delays,
     span::GuardedSpan,
     state::State,
@@ -173,14 +175,14 @@ struct FailedAttempt {
 /// Runs the node until an attempt succeeds or its policy gives up.
 pub(super) async fn run_attempts<A: Attempt>(
     node: &mut A,
-    path: &Arc<str>,
+    path: &NodePath<'_>,
     options: &NodeOptions,
     scope: &PathScope<'_>,
-    Arrival { error, input }: Arrival<'_>,
+    arrival: &Arrival<'_>,
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
     let undoes_updates = node.undoes_updates();
-    let invocation = Invocation { scope, path, attempt: 1, error, input, events: scope.writer(path), undoes_updates };
+    let invocation = Invocation { scope, path, attempt: 1, arrival, events: scope.writer(path), undoes_updates };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.
@@ -208,7 +210,7 @@ async fn retry_attempts<A: Attempt>(
             sleep(delay).await;
         }
         // A node that failed because its run is stopping would fail again.
-        scope.check_signals(|| Arc::clone(path))?;
+        scope.check_signals(|| Arc::clone(path.name()))?;
         invocation.attempt += 1;
         invocation.events = scope.writer(path);
         match run_attempt(node, &invocation, options.timeout).await {
@@ -227,23 +229,27 @@ fn next_delay<A: Attempt>(
 ) -> Result<Duration, Box<Failure>> {
     let Invocation { scope, path, attempt, .. } = *invocation;
     let is_committed = node.roll_back();
-    let failure = Failure::of_node(NodeFailure { node: Arc::clone(path), attempt, elapsed, source }, is_committed);
+    let failure =
+        Failure::of_node(NodeFailure { node: Arc::clone(path.name()), attempt, elapsed, source }, is_committed);
     // An interrupt of the run or a conflict inside a subgraph is no failure of this attempt, and is not retried.
     let delay = match &failure.kind {
         RunErrorKind::Node(failed) if is_committed => {
-            delays.and_then(|delays| delay_after(delays, path, &failed.source))
+            delays.and_then(|delays| delay_after(delays, path.name(), &failed.source))
         }
         _ => None,
     };
     let error = || match &failure.kind {
-        RunErrorKind::Node(failed) if failed.node == *path => text_of(&failed.source),
+        RunErrorKind::Node(failed) if failed.node == *path.name() => text_of(&failed.source),
         kind => text_of(kind),
     };
-    let failed = || EventKind::NodeFailed { node: path.to_string(), attempt, elapsed, error: error(), retry_in: delay };
+    let failed =
+        || EventKind::NodeFailed { node: path.name().to_string(), attempt, elapsed, error: error(), retry_in: delay };
     scope.run.sink.push(failed);
     let Some(delay) = delay else { return Err(failure) };
     // The error belongs to the user and may panic when it is formatted.
-    catch_panic(|| tracing::warn!(node = &**path, attempt, retry_in = ?delay, error = %failure.kind, "attempt failed"));
+    catch_panic(
+        || tracing::warn!(node = &**path.name(), attempt, retry_in = ?delay, error = %failure.kind, "attempt failed"),
+    );
     Ok(delay)
 }
 
@@ -266,10 +272,10 @@ async fn run_attempt<A: Attempt>(
 ) -> Result<A::Output, FailedAttempt> {
     let Invocation { scope, path, attempt, .. } = *invocation;
     let sink = scope.run.sink;
-    scope.emit(|| EventKind::NodeStarted { node: path.to_string(), attempt }).await;
+    scope.emit(|| EventKind::NodeStarted { node: path.name().to_string(), attempt }).await;
     let started = Instant::now();
     let meter = AttemptMeter::start(scope.run.graph, path);
-    let span = GuardedSpan::new(|| tracing::info_span!("agentflow.node", node = &**path, attempt));
+    let span = GuardedSpan::new(|| tracing::info_span!("agentflow.node", node = &**path.name(), attempt));
     let mut running = span.instrument(node.start(invocation));
     let result = guarded(Pin::new(&mut running), timeout, |cx| invocation.events.poll_waited(cx), node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
@@ -280,9 +286,9 @@ async fn run_attempt<A: Attempt>(
             meter.ended(None);
             // The event is written without waiting for the reader: the next node waits before it starts.
             if let Some(fields) = invocation.events.take_changes() {
-                sink.push(|| EventKind::Updated { node: path.to_string(), fields });
+                sink.push(|| EventKind::Updated { node: path.name().to_string(), fields });
             }
-            sink.push(|| EventKind::NodeEnded { node: path.to_string(), attempt, elapsed: started.elapsed() });
+            sink.push(|| EventKind::NodeEnded { node: path.name().to_string(), attempt, elapsed: started.elapsed() });
             Ok(output)
         }
         Err(source) => {

@@ -1,8 +1,9 @@
 //! [`BranchLog`]: the updates of one branch of a group, until they are merged.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use crate::{error::catch_panic, state::State};
+use super::path_name::{NodeName, NodePath};
+use crate::{panics::catch_panic, state::State};
 
 /// The updates of one branch, in the order in which its nodes ended. The first one, which is the only one of most
 /// branches, takes no allocation.
@@ -16,8 +17,7 @@ pub(crate) struct BranchLog<S: State> {
 
 /// The update of one execution of a node.
 pub(crate) struct Entry<S: State> {
-    /// The name of the node on its path.
-    pub(crate) node: Arc<str>,
+    pub(crate) node: NodeName,
     pub(crate) update: S::Update,
 }
 
@@ -26,8 +26,8 @@ impl<S: State> BranchLog<S> {
         Self { first: None, more: VecDeque::new() }
     }
 
-    pub(crate) fn push(&mut self, node: &Arc<str>, update: S::Update) {
-        self.push_entry(Entry { node: Arc::clone(node), update });
+    pub(crate) fn push(&mut self, node: &NodePath<'_>, update: S::Update) {
+        self.push_entry(Entry { node: node.to_owned(), update });
     }
 
     fn push_entry(&mut self, entry: Entry<S>) {

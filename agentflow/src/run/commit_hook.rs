@@ -4,11 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::scope::RunContext;
 use crate::{
-    error::{NodeError, catch_panic},
+    error::NodeError,
     graph::{
         commit::{Commit, OnCommit},
         plan::{Plan, Step},
     },
+    panics::catch_panic,
     state::State,
 };
 

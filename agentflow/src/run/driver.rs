@@ -9,14 +9,15 @@ use super::{
     error::{Failure, NodeFailure, RunError, RunErrorKind},
     event::EventKind,
     event_channel::{Buffer, Sink},
-    executor::Progress,
     lifecycle::{self, NewRun, log},
+    progress::Progress,
     stream::RunStream,
 };
 use crate::{
     config::RunConfig,
-    error::{NodeError, catch_panic, text_of},
+    error::NodeError,
     graph::app::App,
+    panics::{catch_panic, text_of},
     run_id::RunId,
     span::GuardedSpan,
     state::State,

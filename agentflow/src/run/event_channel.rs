@@ -13,11 +13,11 @@ use tokio::{sync::Notify, task::consume_budget, time::Instant};
 
 use super::event::{Event, EventKind};
 use crate::{
-    error::catch_panic,
+    panics::catch_panic,
     run_id::RunId,
     state::FieldChange,
     sync::{Mutex, guard_waker},
-    task::{TaskId, TaskOutcome, TaskProgress, Watch},
+    task::{TaskId, TaskObserver, TaskOutcome, TaskProgress},
 };
 
 /// The number of unread events from which on the run waits for its reader.
@@ -65,7 +65,7 @@ impl Sink {
         (Self(Some(Arc::clone(&buffer))), buffer)
     }
 
-    /// Writes an event and returns a future that waits until the reader has caught up. The time is no time of the nodes
+    /// Writes an event and returns a future that waits until the reader has caught up. The wait is no time of the nodes
     /// that `writer` belongs to.
     ///
     /// This is not an `async fn`, because that would copy the captures of `kind` into a future even without a reader.
@@ -106,16 +106,16 @@ impl Sink {
     }
 
     /// Returns the observer of the run's background tasks, if there is a reader.
-    pub(super) fn watch(&self) -> Option<Arc<dyn Watch>> {
+    pub(super) fn observer(&self) -> Option<Arc<dyn TaskObserver>> {
         self.0.clone().map(|buffer| buffer as _)
     }
 
     /// Returns the writer of an attempt of this node, which is inside the graphs that `outer` belongs to.
-    pub(super) fn writer(&self, node: &Arc<str>, outer: &EventWriter) -> EventWriter {
+    pub(super) fn writer(&self, node: impl FnOnce() -> Arc<str>, outer: &EventWriter) -> EventWriter {
         EventWriter(self.0.as_ref().map(|buffer| {
             Arc::new(Writer {
                 sink: Self(Some(Arc::clone(buffer))),
-                node: Arc::clone(node),
+                node: node(),
                 outer: outer.clone(),
                 fields: Mutex::default(),
                 waits: Mutex::default(),
@@ -138,7 +138,7 @@ impl Sink {
 }
 
 /// Task events are written without waiting for the reader, so that a slow reader never slows a task.
-impl Watch for Buffer {
+impl TaskObserver for Buffer {
     fn started(&self, node: &str, task: &str, id: TaskId) {
         self.push_task_event(|| EventKind::TaskStarted { node: node.to_owned(), task: task.to_owned(), id: id.get() });
     }
@@ -240,12 +240,12 @@ impl Buffer {
         match self.has_capacity() {
             Some(true) => return,
             Some(false) => {}
-            // Yields from time to time, so that a node that only emits finds out that its run is cancelled.
+            // The writer yields from time to time, so that a node that only emits finds out that its run is cancelled.
             None => return consume_budget().await,
         }
         let waiting = Waiting::of(writer);
         loop {
-            // Created before the check: `notify_waiters` wakes every `Notified` that exists when it is called.
+            // The future is created before the check: `notify_waiters` wakes each one that exists when it is called.
             let notified = self.has_capacity.notified();
             if self.has_capacity() != Some(false) {
                 return;
@@ -274,7 +274,7 @@ impl Buffer {
         let waker = if is_pending { state.reader.replace(waker) } else { Some(waker) };
         drop(state);
         self.has_capacity.notify_waiters();
-        // Dropped without the lock, as it was cloned: a waker is user code.
+        // The waker is dropped without the lock, as it was cloned, because it is user code.
         drop(waker);
         if is_pending { Poll::Pending } else { Poll::Ready(next) }
     }
@@ -323,7 +323,7 @@ impl Waits {
     }
 }
 
-/// A wait for the reader, which is time of no attempt that it is inside of.
+/// A wait for the reader, which counts as time of none of the attempts that it is inside of.
 struct Waiting<'a>(&'a EventWriter);
 
 impl<'a> Waiting<'a> {
@@ -334,7 +334,7 @@ impl<'a> Waiting<'a> {
         Self(writer)
     }
 
-    /// Begins to count, or goes on.
+    /// Begins to count the wait, or goes on.
     fn begin(&self) {
         for writer in self.0.enclosing() {
             writer.waits.lock().since.get_or_insert_with(Instant::now);
@@ -389,7 +389,8 @@ impl EventWriter {
         iter::successors(self.0.as_deref(), |writer| writer.outer.0.as_deref())
     }
 
-    /// Returns the time that the attempt has waited for the reader. Pending while it waits; the caller is woken then.
+    /// Returns the time that the attempt has waited for the reader. The result is `Pending` while the attempt waits, and
+    /// the caller is woken at the end of the wait.
     pub(super) fn poll_waited(&self, cx: &Context<'_>) -> Poll<Duration> {
         let Some(writer) = self.0.as_deref() else {
             return Poll::Ready(Duration::ZERO);
@@ -406,7 +407,7 @@ impl EventWriter {
         }
         let earlier = waits.attempt.replace(waker);
         drop(waits);
-        // Dropped without the lock, as the new one was cloned: a waker is user code.
+        // The old waker is dropped without the lock, as the new one was cloned, because it is user code.
         drop(earlier);
         Poll::Pending
     }

@@ -1,8 +1,10 @@
 //! Groups: parallel branches in the run's own task, and the join that merges their updates.
 
 use std::{
+    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    pin::Pin,
+    task::Poll,
 };
 
 use futures_util::{
@@ -14,21 +16,24 @@ use tokio::task::consume_budget;
 use super::{
     attempts::{ParallelAttempt, routed, run_attempts},
     branch_log::BranchLog,
+    commit_mark::CommitMark,
     error::{AllFailed, Failure, NodeFailure, RunErrorKind},
     event::EventKind,
-    executor::{CommitMark, failure_of, fall_back, follow},
     invocation::Arrival,
     join_all::{CatchDrop, first_success, join_all},
     loops::LoopTrace,
+    path_name::NodeName,
     scope::PathScope,
+    transition::{fall_back, follow},
 };
 use crate::{
     carried::Input,
-    error::{NodeError, TooManyItems, text_of},
+    error::{NodeError, TooManyItems},
     graph::{
         plan::{Branch, Each, ErasedParallelNode, Group, GroupKind, Plan, Step, Work},
         topology::{Next, StepId},
     },
+    panics::text_of,
     state::State,
 };
 
@@ -38,8 +43,8 @@ struct Fork<'r, S: State, C> {
     services: &'r C,
     scope: &'r PathScope<'r>,
     state: &'r S,
-    /// What the path brought to the group, for the first node of each branch.
-    arrival: Arrival<'r>,
+    /// The failure or the value that the path brought to the group, for the first node of each branch.
+    arrival: &'r Arrival<'r>,
 }
 
 impl<S: State, C> Clone for Fork<'_, S, C> {
@@ -72,7 +77,7 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     scope: &PathScope<'_>,
     state: &mut S,
     commit: &CommitMark,
-    arrival: Arrival<'_>,
+    arrival: &Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
     let fork = Fork { plan, services, scope, state: &*state, arrival };
     let items = fork.items(step, group);
@@ -98,9 +103,9 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
 }
 
 /// Calls code of the state, such as a reducer; its panic becomes the error of the node whose update it works on.
-fn guarded<T>(node: &Arc<str>, code: impl FnOnce() -> T) -> Result<T, Box<Failure>> {
+fn guarded<T>(node: &NodeName, code: impl FnOnce() -> T) -> Result<T, Box<Failure>> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let failure = NodeFailure::new(Arc::clone(node), NodeError::panicked(panic));
+        let failure = NodeFailure::new(node.format(), NodeError::panicked(panic));
         Failure::committed(RunErrorKind::Node(failure))
     })
 }
@@ -146,7 +151,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 scope.join(scopes.get(winner).map(PathScope::taken));
                 Ok(Joined { logs: vec![logs.swap_remove(winner)], winner: Some(winner) })
             }
-            Err(failures) => Err(failure_of(step, AllFailed { failures }, scope)),
+            Err(failures) => Err(scope.failure(&step.name, AllFailed { failures })),
         }
     }
 
@@ -166,7 +171,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             Ok(None) => NodeError::from(TooManyItems { limit }),
             Err(panic) => NodeError::panicked(panic),
         };
-        Some(Err(failure_of(step, source, self.scope)))
+        Some(Err(self.scope.failure(&step.name, source)))
     }
 
     /// Runs the branch for each item. A branch takes memory only while it runs; its updates are kept until the join.
@@ -180,22 +185,26 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             return Ok(Joined { logs: Vec::new(), winner: None });
         };
         let mut logs: Vec<_> = items.iter().map(|_| BranchLog::new()).collect();
-        let mut waiting = items.into_iter().zip(&mut logs).enumerate();
         let mut running = FuturesUnordered::new();
         let mut longest = 0;
-        loop {
-            while running.len() < each.options.max_parallel {
-                let Some((index, (item, log))) = waiting.next() else { break };
-                running.push(CatchDrop::new(Box::pin(self.item(branch, index, item, log)) as BoxFuture<'_, _>));
+        for (index, (item, log)) in items.into_iter().zip(&mut logs).enumerate() {
+            let mut future = CatchDrop::new(Box::pin(self.item(branch, index, item, log)) as BoxFuture<'_, _>);
+            // An item that is ready at once needs no place among those that wait.
+            match poll_fn(|cx| Poll::Ready(Pin::new(&mut future).poll(cx))).await {
+                Poll::Ready(taken) => longest = longest.max(taken?),
+                Poll::Pending => running.push(future),
             }
-            match running.next().await {
-                Some(taken) => longest = longest.max(taken?),
-                None => break,
+            while running.len() >= each.options.max_parallel {
+                let Some(taken) = running.next().await else { break };
+                longest = longest.max(taken?);
             }
             // Items that never wait would otherwise block the thread, and the run would not see that it is to stop.
             consume_budget().await;
         }
-        drop((running, waiting));
+        while let Some(taken) = running.next().await {
+            longest = longest.max(taken?);
+        }
+        drop(running);
         self.scope.join([longest]);
         check_conflicts(&logs)?;
         Ok(Joined { logs, winner: None })
@@ -210,8 +219,9 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         log: &mut BranchLog<S>,
     ) -> Result<usize, Box<Failure>> {
         let scope = self.scope.item(index);
-        let arrival = Arrival { input: item.value(), ..self.arrival };
-        let fork = Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival };
+        let arrival = Arrival::of_item(self.arrival, item);
+        let fork =
+            Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival: &arrival };
         fork.check_signals(Some(branch))?;
         fork.branch(branch, log).await?;
         Ok(scope.taken())
@@ -287,39 +297,30 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     async fn walk(self, entry: StepId, may_loop: bool, log: &mut BranchLog<S>) -> Result<(), Box<Failure>> {
         let Self { plan, scope, .. } = self;
         let mut at = entry;
-        // Copied only when a later step must see the update of an earlier one.
+        // The state is copied only when a later step must see the update of an earlier one.
         let mut own: Option<S> = None;
-        let mut error: Option<NodeFailure> = None;
-        let mut input: Option<Input> = None;
+        let mut arrival = Arrival::inherited(self.arrival);
         let mut is_first = true;
         let mut trace = LoopTrace::new(plan, may_loop);
         loop {
             let step = plan.step(at);
             let before = log.len();
-            let arrival = if is_first {
-                self.arrival
-            } else {
-                Arrival { error: error.as_ref(), input: input.as_ref().and_then(Input::value) }
-            };
-            let fork = Fork { state: own.as_ref().unwrap_or(self.state), arrival, ..self };
+            let fork = Fork { state: own.as_ref().unwrap_or(self.state), arrival: &arrival, ..self };
             let (edge, after) = match fork.run_step(step, log, is_first).await {
                 Ok(ended) => ended,
                 Err(failure) => {
                     let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                     log.truncate(before);
-                    error = Some(failure);
-                    input = None;
+                    arrival = Arrival::by_error(failure);
                     is_first = false;
                     trace.visit(at);
                     at = fallback;
                     continue;
                 }
             };
-            error = None;
             is_first = false;
             trace.visit(at);
-            let (next, carried) = follow(plan, step, edge, scope);
-            input = carried;
+            let next = follow(plan, step, edge, scope, &mut arrival);
             let Next::Step(to) = next else { return Ok(()) };
             match after {
                 Some(after) => own = Some(after),
@@ -333,7 +334,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 }
             }
             at = to;
-            // Yields from time to time, as the walk outside of branches does.
+            // The branch yields from time to time, as the walk outside of branches does.
             consume_budget().await;
         }
     }
@@ -354,7 +355,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 let edge = run_attempts(&mut node, &path, &step.options, scope, arrival).await?;
                 Ok((edge, node.after.take()))
             }
-            // Boxed, or the future of every node would be as large as that of a group.
+            // The future of a group is boxed, or that of every node would be as large.
             Work::Group(group) => {
                 let before = log.len();
                 let items = self.items(step, group);
@@ -366,10 +367,12 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 };
                 // The updates are merged at the outermost join.
                 open.joined(changed_fields(scope, &logs), winner);
-                logs.into_iter().for_each(|nested| log.append(nested));
+                for nested in logs {
+                    log.append(nested);
+                }
                 let Some(router) = step.router.as_deref() else { return Ok((0, None)) };
-                let after = with_updates(&scope.path(&step.name), state, log, before)?;
-                let edge = routed(router, &after, &scope.slot).map_err(|source| failure_of(step, source, scope))?;
+                let after = with_updates(step, scope, state, log, before)?;
+                let edge = routed(router, &after, &scope.slot).map_err(|source| scope.failure(&step.name, source))?;
                 Ok((edge, Some(after)))
             }
             // A graph with such a node in a branch does not compile.
@@ -385,14 +388,21 @@ pub(crate) async fn run_inner_branch<S: State, C: Send + Sync + 'static>(
     scope: &PathScope<'_>,
     state: &S,
     log: &mut BranchLog<S>,
-    arrival: Arrival<'_>,
+    arrival: &Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
     Fork { plan, services, scope, state, arrival }.path(plan.entry, plan.may_loop, log).await
 }
 
-/// Returns the state with the updates of the log from `before` on. A panic of its `Clone` is an error of `node`.
-fn with_updates<S: State>(node: &Arc<str>, state: &S, log: &BranchLog<S>, before: usize) -> Result<S, Box<Failure>> {
-    let mut after = guarded(node, || state.clone())?;
+/// Returns the state with the updates of the log from `before` on. A panic of its `Clone` is an error of the group.
+fn with_updates<S: State, C>(
+    group: &Step<S, C>,
+    scope: &PathScope<'_>,
+    state: &S,
+    log: &BranchLog<S>,
+    before: usize,
+) -> Result<S, Box<Failure>> {
+    let mut after = catch_unwind(AssertUnwindSafe(|| state.clone()))
+        .map_err(|panic| scope.failure(&group.name, NodeError::panicked(panic)))?;
     for entry in log.iter().skip(before) {
         guarded(&entry.node, || after.apply(entry.update.clone()))?;
     }
@@ -439,6 +449,7 @@ impl<'r, S: State, C> OpenGroup<'r, S, C> {
         });
     }
 
+    #[allow(clippy::unnecessary_box_returns, reason = "a failure is passed on in its box")]
     fn failed(self, failure: Box<Failure>) -> Box<Failure> {
         self.close(|nodes| EventKind::GroupFailed { nodes, error: text_of(&failure.kind) });
         failure
@@ -469,21 +480,26 @@ impl<S: State, C> Drop for OpenGroup<'_, S, C> {
 
 /// Fails if two branches replace the same field, because one of the values would be lost.
 fn check_conflicts<S: State>(logs: &[BranchLog<S>]) -> Result<(), Box<Failure>> {
+    if logs.len() < 2 {
+        return Ok(());
+    }
     // A linear search suffices: the list is no longer than the state has fields, because a second branch that replaces
     // one of them is an error.
-    let mut replaced: Vec<(&'static str, usize, &Arc<str>)> = Vec::new();
+    let mut replaced: Vec<(&'static str, usize, &NodeName)> = Vec::new();
+    let mut conflict = None;
     for (branch, log) in logs.iter().enumerate() {
         for entry in log.iter() {
-            let changes = guarded(&entry.node, || S::changes(&entry.update))?;
-            for change in changes.iter().filter(|change| change.replaces) {
-                match replaced.iter_mut().find(|(field, ..)| *field == change.field) {
-                    None => replaced.push((change.field, branch, &entry.node)),
-                    Some((_, other, last)) if *other == branch => *last = &entry.node,
-                    Some((field, _, first)) => {
-                        let nodes = [*first, &entry.node].map(Arc::clone);
-                        return Err(Failure::committed(RunErrorKind::Conflict { field, nodes }));
-                    }
+            let mut report = |field| match replaced.iter_mut().find(|(known, ..)| *known == field) {
+                None => replaced.push((field, branch, &entry.node)),
+                Some((_, other, last)) if *other == branch => *last = &entry.node,
+                Some((_, _, first)) => {
+                    let _ = conflict.get_or_insert((field, *first));
                 }
+            };
+            guarded(&entry.node, || S::replaced(&entry.update, &mut report))?;
+            if let Some((field, first)) = conflict {
+                let nodes = [first, &entry.node].map(NodeName::format);
+                return Err(Failure::committed(RunErrorKind::Conflict { field, nodes }));
             }
         }
     }

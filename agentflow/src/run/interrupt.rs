@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::error::RunErrorKind;
-use crate::error::{NodeError, catch_panic};
+use crate::{error::NodeError, panics::catch_panic};
 
 /// The signals that stop a run from outside.
 #[derive(Clone, Copy, Debug)]

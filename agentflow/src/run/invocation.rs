@@ -1,16 +1,67 @@
 //! [`Arrival`] and [`Invocation`]: the beginning of a step, and one attempt of its node.
 
-use std::sync::Arc;
+use crate::carried::{Carried, Input};
 
-use crate::carried::Carried;
+use super::{error::NodeFailure, event_channel::EventWriter, path_name::NodePath, scope::PathScope};
 
-use super::{error::NodeFailure, event_channel::EventWriter, scope::PathScope};
-
-/// What a path brings to the step that it comes to: the failure of the step before, or the value of the edge.
-#[derive(Clone, Copy, Default)]
+/// The arrival of a path at a step, with the failure of the step before, or with the value of the edge.
+///
+/// It lives in the walk, and everything below borrows it: a step whose data grows costs every run.
+#[derive(Debug, Default)]
 pub(crate) struct Arrival<'a> {
-    pub(crate) error: Option<&'a NodeFailure>,
-    pub(crate) input: Option<&'a Carried>,
+    error: Option<NodeFailure>,
+    /// The failure that led the run to the graph or the group of the path, for its first step.
+    inherited: Option<&'a Arrival<'a>>,
+    input: Option<Input>,
+    /// Set if there is a failure or a value, so that most steps look no further.
+    is_some: bool,
+}
+
+impl<'a> Arrival<'a> {
+    /// Creates the arrival at a fallback, with the failure of the step.
+    pub(crate) fn by_error(error: NodeFailure) -> Self {
+        Self { error: Some(error), is_some: true, ..Self::default() }
+    }
+
+    /// Creates the arrival along an edge that carries a value.
+    pub(crate) fn with_input(input: Option<Input>) -> Self {
+        Self { input, is_some: true, ..Self::default() }
+    }
+
+    /// Creates the arrival at the first step of a path, with the failure or the value of the graph or group around it.
+    pub(crate) fn inherited(outer: &'a Self) -> Self {
+        Self { inherited: Some(outer), is_some: outer.is_some, ..Self::default() }
+    }
+
+    /// Creates the arrival at the branch of an `each`, with an item and the failure of the `each` itself.
+    pub(crate) fn of_item(outer: &'a Self, item: Input) -> Self {
+        Self { inherited: Some(outer), input: Some(item), is_some: true, ..Self::default() }
+    }
+
+    /// Forgets what the step before has received.
+    #[inline]
+    pub(crate) fn clear(&mut self) {
+        if self.is_some {
+            *self = Self::default();
+        }
+    }
+
+    /// Returns the failure that led the path here.
+    pub(crate) fn error(&self) -> Option<&NodeFailure> {
+        self.error.as_ref().or_else(|| self.inherited.and_then(Self::error))
+    }
+
+    /// Returns the value of the edge.
+    #[inline]
+    pub(crate) fn input(&self) -> Option<&Carried> {
+        if !self.is_some {
+            return None;
+        }
+        match &self.input {
+            Some(input) => input.value(),
+            None => self.inherited.and_then(Self::input),
+        }
+    }
 }
 
 /// One attempt of one node in a run.
@@ -20,12 +71,10 @@ pub(crate) struct Arrival<'a> {
 pub(crate) struct Invocation<'a> {
     pub(crate) scope: &'a PathScope<'a>,
     /// The node's name, prefixed with the names of the subgraphs that it is in.
-    pub(crate) path: &'a Arc<str>,
+    pub(crate) path: &'a NodePath<'a>,
     pub(crate) attempt: u32,
-    /// The failure that led the run to this node by another node's `on_error`.
-    pub(crate) error: Option<&'a NodeFailure>,
-    /// The value that the edge to this node carries.
-    pub(crate) input: Option<&'a Carried>,
+    /// The failure that led the run to this node by another node's `on_error`, or the value of the edge to it.
+    pub(crate) arrival: &'a Arrival<'a>,
     pub(crate) events: EventWriter,
     /// Set if an update of the node has to be undone if a reducer panics, because the node may run again, or has a fallback.
     pub(crate) undoes_updates: bool,

@@ -11,7 +11,7 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
 /// The number of futures up to which all of them are polled when one is woken: that costs less than finding out which
 /// one it was.

@@ -12,31 +12,33 @@ use super::{
     error::{Failure, NodeFailure, RunError, RunErrorKind},
     event::EventKind,
     event_channel::Sink,
-    executor::{Progress, walk},
+    executor::walk,
     interrupt::{Ended, RunDeadline, StopSignals, interruptible},
+    invocation::Arrival,
     last_node::LastNode,
     metrics::{self, RunMeter},
+    progress::Progress,
     scope::{PathScope, RunContext},
     tracker::{RunGuard, RunTracker},
 };
 use crate::{
     config::RunConfig,
-    error::{catch_panic, text_of},
     graph::app::App,
+    panics::{catch_panic, text_of},
     run_id::RunId,
     span::GuardedSpan,
     state::State,
     task::RunTasks,
 };
 
-/// A run that has not begun, with the app's decision whether it may.
+/// A run that has not begun, with the decision of the app to accept it or not.
 ///
 /// It keeps the run counted as active until it is dropped.
 pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
     pub(super) id: RunId,
     config: RunConfig,
     pub(super) span: GuardedSpan,
-    /// Cancelled by the caller, and at the end of the run's reader.
+    /// The token that the caller, or the end of the run's reader, cancels.
     caller: Option<CancellationToken>,
     /// `None` if the app is shutting down, and the run is no part of the work that it waits for.
     guard: Option<RunGuard<T>>,
@@ -91,7 +93,7 @@ impl<T: Deref<Target = RunTracker>> NewRun<T> {
 }
 
 /// Runs the graph inside the run's span, and writes the last event. If the future is dropped before, the caller still has
-/// the state, and `progress` knows whether it is committed.
+/// the state, and `progress` records whether it is committed.
 pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
     app: &App<S, C>,
     state: &mut S,
@@ -190,17 +192,18 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     let scope = PathScope::new(&context);
     let ended = {
         let commit = &progress.commit;
-        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), None)));
+        let walk =
+            pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), Arrival::default())));
         app.runs.polling(interruptible(walk, signals)).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {
-        // Cancelled before the tasks are waited for, because one of them may wait for the token.
+        // The token is cancelled before the tasks are waited for, because one of them may wait for it.
         token.token.cancel();
     }
     if !matches!(ended, Ended::Interrupted(_)) {
         tasks.wait(caller, signals).await;
     }
-    let current_node = || context.last_node.within(&app.plan, progress.step(&app.plan));
+    let current_node = || progress.innermost_node(&app.plan, &context.last_node);
     let ended = match ended {
         Ended::Completed(Ok(())) => {
             token.reached_end = true;
@@ -226,7 +229,7 @@ impl OwnTasks {
     /// Waits for the tasks that the run must wait for, unless it is interrupted. That has no effect on the result of the run.
     async fn wait(&self, caller: Option<&CancellationToken>, signals: StopSignals<'_>) {
         if let Some(tasks) = self.0.get() {
-            // The caller's token, because the run's own one is cancelled if the run has failed.
+            // The caller's token ends the wait, because the run's own one is cancelled if the run has failed.
             let cancel = caller.cloned().unwrap_or_default();
             let waiting = pin!(Some(tasks.wait()));
             interruptible(waiting, StopSignals { cancel: &cancel, ..signals }).await;

@@ -1,7 +1,7 @@
 //! [`RunMeter`] and [`AttemptMeter`]: report runs and the attempts of nodes to the `metrics` facade, with the feature
 //! `metrics`; they are empty without it.
 //!
-//! Each is made when its run or attempt begins, and reports the end when it is told of it, or when it is dropped with
+//! Each is made when its run or attempt begins, and reports the end when `ended` is called, or when it is dropped with
 //! the future.
 
 #[cfg(not(feature = "metrics"))]
@@ -14,7 +14,7 @@ pub(super) use on::{AttemptMeter, RunMeter, rejected};
 mod off {
     use std::sync::Arc;
 
-    use super::super::error::RunErrorKind;
+    use super::super::{error::RunErrorKind, path_name::NodePath};
     use crate::error::NodeError;
 
     pub(crate) struct RunMeter;
@@ -30,7 +30,7 @@ mod off {
     pub(crate) struct AttemptMeter;
 
     impl AttemptMeter {
-        pub(crate) fn start(_graph: &Arc<str>, _node: &Arc<str>) -> Self {
+        pub(crate) fn start(_graph: &Arc<str>, _node: &NodePath<'_>) -> Self {
             Self
         }
 
@@ -47,8 +47,14 @@ mod on {
     use metrics::{SharedString, counter, gauge, histogram};
     use tokio::time::Instant;
 
-    use super::super::error::{Failure, RunErrorKind};
-    use crate::error::{AttemptTimedOut, NodeError, Panicked, catch_panic};
+    use super::super::{
+        error::{Failure, RunErrorKind},
+        path_name::NodePath,
+    };
+    use crate::{
+        error::{AttemptTimedOut, NodeError, Panicked},
+        panics::catch_panic,
+    };
 
     /// Counts a run that did not start.
     pub(crate) fn rejected(graph: &Arc<str>, reason: &RunErrorKind) {
@@ -100,13 +106,13 @@ mod on {
     /// Measures one attempt of a node.
     pub(crate) struct AttemptMeter<'a> {
         graph: &'a Arc<str>,
-        node: &'a Arc<str>,
+        node: &'a NodePath<'a>,
         started: Instant,
         outcome: &'static str,
     }
 
     impl<'a> AttemptMeter<'a> {
-        pub(crate) fn start(graph: &'a Arc<str>, node: &'a Arc<str>) -> Self {
+        pub(crate) fn start(graph: &'a Arc<str>, node: &'a NodePath<'a>) -> Self {
             Self { graph, node, started: Instant::now(), outcome: "interrupted" }
         }
 
@@ -132,7 +138,7 @@ mod on {
                 let Self { graph, node, started, outcome } = *self;
                 let labels = [
                     ("graph", SharedString::from_shared(Arc::clone(graph))),
-                    ("node", SharedString::from_shared(Arc::clone(node))),
+                    ("node", SharedString::from_shared(node.without_items())),
                     ("outcome", SharedString::const_str(outcome)),
                 ];
                 counter!("agentflow_node_attempts_total", &labels).increment(1);

@@ -1,33 +1,40 @@
 //! Runs: the executor walks a compiled graph from node to node.
 
-mod attempts;
+// The vocabulary of a run, which nodes use: it knows neither nodes nor graphs.
 pub(crate) mod branch_log;
-mod commit_hook;
-mod driver;
+pub(crate) mod commit_mark;
 pub(crate) mod error;
 mod event;
 pub(crate) mod event_channel;
-pub(crate) mod executor;
-pub(crate) mod group;
 mod interrupt;
 pub(crate) mod invocation;
 mod join_all;
 mod last_node;
-mod lifecycle;
-mod loops;
 mod metrics;
+mod path_name;
 mod scope;
-mod start;
 mod stream;
 pub(crate) mod tracker;
+
+// The execution of a plan.
+mod attempts;
+mod commit_hook;
+mod driver;
+pub(crate) mod executor;
+pub(crate) mod group;
+mod lifecycle;
+mod loops;
+mod progress;
+mod start;
+mod transition;
 
 use std::sync::Arc;
 
 use crate::{graph::app::App, state::State};
 use driver::Refused;
 use event_channel::Sink;
-use executor::Progress;
 use lifecycle::NewRun;
+use progress::Progress;
 use start::start_step;
 
 pub use crate::{
@@ -69,7 +76,7 @@ pub(crate) fn stream<S: State, C: Send + Sync + 'static>(
     driver::start(app, state, config).unwrap_or_else(|Refused { error, events }| RunStream::refused(error, events))
 }
 
-/// Does what [`stream`] does, unless the run is refused.
+/// Runs the graph as [`stream`] does, and returns the error instead if the run is refused.
 pub(crate) fn try_stream<S: State, C: Send + Sync + 'static>(
     app: Arc<App<S, C>>,
     state: S,

@@ -9,15 +9,17 @@ use std::{
 };
 
 use super::{
-    error::{Failure, RunErrorKind},
+    error::{Failure, NodeFailure, RunErrorKind},
     event::EventKind,
     event_channel::{EventWriter, Sink},
     interrupt::StopSignals,
     last_node::LastNode,
+    path_name::{NodePath, PathName},
 };
 use crate::{
     carried::Slot,
     config::RunConfig,
+    error::NodeError,
     run_id::RunId,
     task::{BackgroundTaskManager, RunTasks},
 };
@@ -43,10 +45,8 @@ pub(crate) struct RunContext<'a> {
 #[derive(Debug)]
 pub(crate) struct PathScope<'a> {
     pub(crate) run: &'a RunContext<'a>,
-    /// The name of the subgraph that the path is in, if it is in one.
-    subgraph: Option<Arc<str>>,
-    /// The index of the item in each `each` of the graph that the path is in: `[2][0]`.
-    items: Option<Arc<str>>,
+    /// The name of the path, unless it is one of the run's own graph.
+    name: Option<Arc<PathName>>,
     /// True on the path of a branch.
     is_branch: bool,
     /// The value on its way to the next step of the path.
@@ -80,8 +80,7 @@ impl<'a> PathScope<'a> {
         let limit = Limit { steps, graph: None };
         Self {
             run,
-            subgraph: None,
-            items: None,
+            name: None,
             is_branch: false,
             slot: Slot::default(),
             outer: EventWriter::default(),
@@ -95,14 +94,16 @@ impl<'a> PathScope<'a> {
     /// Creates the scope of a branch, which counts its own steps.
     pub(crate) fn branch(&self) -> Self {
         let steps = self.steps_left.load(Ordering::Relaxed);
-        let derived = self.derive(self.subgraph.clone(), &self.outer, self.manager, self.limit.clone(), steps);
-        Self { items: self.items.clone(), is_branch: true, ..derived }
+        let derived = self.derive(self.name.clone(), &self.outer, self.manager, self.limit.clone(), steps);
+        Self { is_branch: true, ..derived }
     }
 
     /// Creates the scope of the branch of an item, which counts its own steps.
     pub(crate) fn item(&self, index: usize) -> Self {
-        let items = format!("{}[{index}]", self.items.as_deref().unwrap_or_default());
-        Self { items: Some(items.into()), ..self.branch() }
+        let steps = self.steps_left.load(Ordering::Relaxed);
+        let name = PathName::item(self.name.as_ref(), index);
+        let derived = self.derive(Some(name), &self.outer, self.manager, self.limit.clone(), steps);
+        Self { is_branch: true, ..derived }
     }
 
     /// Creates the scope for the nodes inside the subgraph `path`, which may have a recursion limit of its own. The
@@ -122,15 +123,15 @@ impl<'a> PathScope<'a> {
         match own_limit {
             Some(steps) if steps < left => {
                 let limit = Limit { steps, graph: Some(Arc::clone(&path)) };
-                self.derive(Some(path), writer, manager, limit, steps)
+                self.derive(Some(PathName::inside(path)), writer, manager, limit, steps)
             }
-            _ => self.derive(Some(path), writer, manager, self.limit.clone(), left),
+            _ => self.derive(Some(PathName::inside(path)), writer, manager, self.limit.clone(), left),
         }
     }
 
     fn derive<'b>(
         &self,
-        subgraph: Option<Arc<str>>,
+        name: Option<Arc<PathName>>,
         outer: &EventWriter,
         manager: &'b BackgroundTaskManager,
         limit: Limit,
@@ -141,8 +142,7 @@ impl<'a> PathScope<'a> {
     {
         PathScope {
             run: self.run,
-            subgraph,
-            items: None,
+            name,
             is_branch: false,
             slot: Slot::default(),
             outer: outer.clone(),
@@ -174,50 +174,39 @@ impl<'a> PathScope<'a> {
     /// the index of its item in each `each` that it is in.
     #[inline]
     pub(crate) fn path<'n>(&self, node: &'n Arc<str>) -> Cow<'n, Arc<str>> {
-        match (&self.subgraph, &self.items) {
-            (None, None) => Cow::Borrowed(node),
-            (subgraph, items) => {
-                let items = items.as_deref().unwrap_or_default();
-                Cow::Owned(match subgraph {
-                    None => format!("{node}{items}").into(),
-                    Some(subgraph) => format!("{subgraph}/{node}{items}").into(),
-                })
-            }
+        match &self.name {
+            None => Cow::Borrowed(node),
+            Some(name) => Cow::Owned(name.of(node).into()),
         }
     }
 
     /// Returns the name of the end of this path.
     pub(crate) fn end(&self) -> String {
         let end = if self.is_branch { "JOIN" } else { "END" };
-        let items = self.items.as_deref().unwrap_or_default();
-        match &self.subgraph {
-            None => format!("{end}{items}"),
-            Some(subgraph) => format!("{subgraph}/{end}{items}"),
-        }
+        self.name.as_ref().map_or_else(|| end.to_owned(), |name| name.of(end))
     }
 
     /// Counts an execution of the node, unless the run is to stop before it. Returns the node's name on this path.
     #[inline]
-    pub(crate) fn enter<'n>(&self, node: &'n Arc<str>) -> Result<Cow<'n, Arc<str>>, Box<Failure>> {
+    pub(crate) fn enter<'n>(&'n self, node: &'n Arc<str>) -> Result<NodePath<'n>, Box<Failure>> {
         self.check_signals(|| self.path(node).into_owned())?;
         self.count(node)
     }
 
     /// Counts an execution of the node. Returns the node's name on this path.
     #[inline]
-    pub(crate) fn count<'n>(&self, node: &'n Arc<str>) -> Result<Cow<'n, Arc<str>>, Box<Failure>> {
-        let path = self.path(node);
+    pub(crate) fn count<'n>(&'n self, node: &'n Arc<str>) -> Result<NodePath<'n>, Box<Failure>> {
         let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
                 limit: self.limit.steps,
                 graph: self.limit.graph.clone(),
                 // The walk that contains the loop adds the nodes of the loop.
                 nodes: Vec::new(),
-                node: path.into_owned(),
+                node: self.path(node).into_owned(),
             }));
         };
         self.steps_left.store(left, Ordering::Relaxed);
-        Ok(path)
+        Ok(NodePath::new(node, self.name.as_ref()))
     }
 
     /// Fails if the run is to stop before the node `path`.
@@ -229,6 +218,12 @@ impl<'a> PathScope<'a> {
         }
     }
 
+    /// Returns the failure of a group itself, whose name this is: of its decision, of its items, or of all branches.
+    #[allow(clippy::unnecessary_box_returns, reason = "a failure is passed on in its box")]
+    pub(super) fn failure(&self, group: &Arc<str>, source: impl Into<NodeError>) -> Box<Failure> {
+        Failure::committed(RunErrorKind::Node(NodeFailure::new(self.path(group).into_owned(), source)))
+    }
+
     /// Writes an event at the start of a step, and returns a future that waits until the reader has caught up.
     #[inline]
     pub(super) fn emit<'e, K: FnOnce() -> EventKind>(&'e self, kind: K) -> impl Future<Output = ()> + use<'e, 'a, K> {
@@ -236,13 +231,13 @@ impl<'a> PathScope<'a> {
     }
 
     /// Returns the writer for an attempt of the node `path`.
-    pub(super) fn writer(&self, path: &Arc<str>) -> EventWriter {
-        self.run.sink.writer(path, &self.outer)
+    pub(super) fn writer(&self, path: &NodePath<'_>) -> EventWriter {
+        self.run.sink.writer(|| Arc::clone(path.name()), &self.outer)
     }
 
     /// Returns the path's task manager, labelled with this run and the node `path`.
     pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
         let tasks = Arc::clone(self.run.tasks.get_or_init(Arc::default));
-        self.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.watch(), tasks)
+        self.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.observer(), tasks)
     }
 }

@@ -18,7 +18,7 @@ use super::{
     event::Event,
     event_channel::Buffer,
 };
-use crate::{error::catch_panic, run_id::RunId};
+use crate::{panics::catch_panic, run_id::RunId};
 
 /// A run as a stream of its events.
 ///

@@ -31,7 +31,7 @@ pub(crate) struct RunTracker {
     state: Mutex<TrackerState>,
     /// Notified when the last active run ends.
     idle: Notify,
-    /// Set when a shutdown stops the active runs. It is no token, because runs check it before each node, and checking a
+    /// Set when a shutdown stops the active runs. It is no token, because runs check it before each node, and a check of a
     /// token takes a lock.
     shutdown: SetOnce<()>,
     time_to_down: OnceLock<Duration>,
@@ -42,7 +42,7 @@ struct TrackerState {
     active: Slab<ActiveRun>,
     /// The time at which draining began.
     draining_since: Option<Instant>,
-    /// `true` once no run is accepted any more.
+    /// Set once no run is accepted any more.
     is_closed: bool,
     /// The number of runs that were accepted.
     accepted: u64,
@@ -55,7 +55,7 @@ struct TrackerState {
 #[derive(Debug)]
 struct ActiveRun {
     id: RunId,
-    /// `true` once the shutdown has stopped the run.
+    /// Set once the shutdown has stopped the run.
     is_stopped: bool,
 }
 
@@ -106,7 +106,7 @@ impl RunTracker {
     /// Waits until no run is active, or until the deadline. Returns `None` if runs are still active then.
     pub(crate) async fn wait_until_idle(&self, deadline: Option<Instant>) -> Option<Idle> {
         loop {
-            // Enabled before the check, so that the end of the last run between the two is not missed.
+            // The future is enabled before the check, so that the end of the last run between the two is not missed.
             let mut idle = pin!(self.idle.notified());
             idle.as_mut().enable();
             let now = self.state.lock().idle();
@@ -206,7 +206,7 @@ impl<T: Deref<Target = RunTracker>> RunGuard<T> {
     /// the run starts in no active run and, by `is_in_a_task`, in no live task of the app.
     pub(super) fn start(tracker: T, id: RunId, is_in_a_task: impl FnOnce() -> bool) -> Option<Self> {
         let is_draining = tracker.is_draining();
-        // Called without the lock, because it takes that of the task manager.
+        // The function is called without the lock, because it takes that of the task manager.
         let may_start_draining = is_draining && (tracker.is_polled_here() || is_in_a_task());
         let mut state = tracker.state.lock();
         if state.is_closed || state.draining_since.is_some() && !may_start_draining {

@@ -24,7 +24,7 @@ use super::{
     handle::TaskHandle,
     manager::BackgroundTaskManager,
     options::{OnClose, OnDuplicateKey, OnRunEnd},
-    outcome::TaskOutput,
+    output::TaskOutput,
     registry::now_in,
 };
 use crate::RetryPolicy;
@@ -381,8 +381,8 @@ impl<M> sealed::Sealed for Retrying<M> {
 
 /// Settings of tasks that are created with [`create_retrying_task`](BackgroundTaskManager::create_retrying_task).
 impl<T, W> TaskBuilder<'_, T, W> {
-    /// Sets how often, when and after which errors to try again. The default is three attempts, with a pause of 100 ms
-    /// that doubles, and jitter.
+    /// Sets how often, when and after which errors to try again. The default is three retries, so four attempts, with a
+    /// pause of 100 ms that doubles, and jitter.
     pub fn retry(mut self, policy: impl Into<RetryPolicy>) -> Self
     where
         W: Attempts,

@@ -6,8 +6,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     engine::{current::CurrentTask, task::TaskRecord},
-    id::{TaskId, TaskProgress},
+    id::TaskId,
     manager::BackgroundTaskManager,
+    progress::TaskProgress,
 };
 
 /// A task's access to its own cancellation, progress and id, and a manager to spawn children with.
@@ -84,7 +85,7 @@ impl TaskContext {
     /// Returns the task's id.
     #[must_use]
     pub fn id(&self) -> TaskId {
-        self.record().at.id
+        self.record().id
     }
 
     /// Returns the number of the current attempt, from 1. More than 1 is for tasks that

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
 
 use super::outcome::{TaskOutcome, TimeoutKind};
-use crate::error::guarded_text;
+use crate::panics::guarded_text;
 
 /// The reason why a task was not spawned. Its future was dropped without being polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

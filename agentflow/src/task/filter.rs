@@ -68,7 +68,7 @@ impl Selection {
     pub(super) fn matches(&self, task: &TaskRecord) -> bool {
         match self {
             Self::All => true,
-            Self::Ids(ids) => ids.contains(&task.at.id),
+            Self::Ids(ids) => ids.contains(&task.id),
             Self::Named(name) => task.spec.name == *name,
             Self::OfRun(run) => task.run() == Some(*run),
             Self::Keyed(key) => task.spec.scoped_key() == Some(key),

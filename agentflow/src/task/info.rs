@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use super::{
     engine::task::{Fields, StopRequest, TaskEnd, TaskRecord},
-    id::{TaskId, TaskOrigin, TaskProgress},
+    id::TaskId,
+    origin::TaskOrigin,
     outcome::{TaskOutcome, TimeoutKind},
+    progress::TaskProgress,
 };
 use crate::seconds;
 
@@ -19,7 +21,7 @@ macro_rules! task_accessors {
         /// Returns the task's id.
         #[must_use]
         pub fn id(&self) -> $crate::task::TaskId {
-            self.task.at.id
+            self.task.id
         }
 
         /// Returns the task's name.
@@ -178,7 +180,7 @@ impl fmt::Debug for TaskInfo {
     }
 }
 
-/// `upload #7 (for 1.2s, 40 % sending) {"user":"ada"}`
+/// Writes a line such as `upload #7 (for 1.2s, 40 % sending) {"user":"ada"}`.
 impl fmt::Display for TaskInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} (", self.name(), self.id())?;
@@ -268,7 +270,7 @@ impl fmt::Debug for FinishedTask {
     }
 }
 
-/// `upload #7 (cancelled after 1.2s) {"user":"ada"}`
+/// Writes a line such as `upload #7 (cancelled after 1.2s) {"user":"ada"}`.
 impl fmt::Display for FinishedTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} #{} ({} after {:.1?})", self.name(), self.id(), self.end.outcome, self.end.age())?;

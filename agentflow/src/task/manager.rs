@@ -7,17 +7,15 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{
     builder::{self, Retrying, TaskBuilder},
     context::TaskContext,
-    engine::{
-        current::CurrentTask,
-        run_tasks::RunTasks,
-        task::{TaskRecord, TaskRef},
-    },
-    events::TaskEventStream,
+    engine::{current::CurrentTask, run_tasks::RunTasks, task::TaskRecord},
+    event_stream::TaskEventStream,
     filter::{Selection, TaskFilter},
-    id::{TaskId, TaskOrigin, Watch},
+    id::TaskId,
     info::{FinishedTask, TaskInfo},
+    observer::TaskObserver,
     options::TaskManagerOptions,
-    outcome::TaskOutput,
+    origin::TaskOrigin,
+    output::TaskOutput,
     registry::{ABORT_MARGIN, Registry, State, admission::Spawner},
     report::{CancelReport, CloseReport, WaitTimeout},
     stats::TaskStats,
@@ -136,16 +134,16 @@ impl BackgroundTaskManager {
         Self { registry, role: ManagerRole::Owner(owner) }
     }
 
-    /// Returns the manager for a node of a run: its spawns carry the run and the node, are reported to `watch` and
+    /// Returns the manager for a node of a run: its spawns carry the run and the node, are reported to `observer` and
     /// `tasks`, and are accepted while the run lives. It doesn't keep the manager alive.
     pub(crate) fn labelled(
         &self,
         run: RunId,
         node: Arc<str>,
-        watch: Option<Arc<dyn Watch>>,
+        observer: Option<Arc<dyn TaskObserver>>,
         tasks: Arc<RunTasks>,
     ) -> Self {
-        let origin = Arc::new(TaskOrigin::new(run, node, watch, tasks));
+        let origin = Arc::new(TaskOrigin::new(run, node, observer, tasks));
         Self { registry: Arc::clone(&self.registry), role: ManagerRole::Run(origin) }
     }
 
@@ -173,7 +171,7 @@ impl BackgroundTaskManager {
 
     pub(super) fn spawner(&self) -> Spawner<'_> {
         let task = match &self.role {
-            ManagerRole::Task(task) => Some(task.at),
+            ManagerRole::Task(task) => Some(task.id),
             ManagerRole::Owner(_) | ManagerRole::Run(_) => CurrentTask::of_registry(&self.registry),
         };
         let run = match &self.role {
@@ -185,7 +183,7 @@ impl BackgroundTaskManager {
 
     /// Returns the task that this is called in and its ancestors. A wait in that task must leave them out, because they
     /// cannot end before it.
-    fn current_and_ancestors(&self) -> Vec<TaskRef> {
+    fn current_and_ancestors(&self) -> Vec<TaskId> {
         self.spawner().task.map_or_else(Vec::new, |task| self.registry.lock().current_and_ancestors(task))
     }
 }
@@ -663,7 +661,7 @@ impl BackgroundTaskManager {
     }
 
     /// Returns the task of this manager that runs on this thread.
-    pub(crate) fn current_task(&self) -> Option<TaskRef> {
+    pub(crate) fn current_task(&self) -> Option<TaskId> {
         CurrentTask::of_registry(&self.registry)
     }
 
@@ -673,7 +671,7 @@ impl BackgroundTaskManager {
     }
 
     /// Returns whether the task has not ended.
-    pub(crate) fn is_live(&self, task: TaskRef) -> bool {
+    pub(crate) fn is_live(&self, task: TaskId) -> bool {
         self.registry.lock().get(task).is_some()
     }
 

@@ -24,20 +24,25 @@
 //! # }
 //! ```
 
-// The public API, one concept a file. `error`, `id`, `info`, `options`, `outcome`, `report` and `stats` are its
-// vocabulary and use no other file of the API.
+// The public API, one concept a file. `error`, `event`, `id`, `info`, `observer`, `options`, `origin`, `outcome`,
+// `output`, `progress`, `report` and `stats` are its vocabulary, which uses no other file of the API.
 mod builder;
 mod context;
 mod error;
-mod events;
+mod event;
+mod event_stream;
 mod filter;
 mod group;
 mod handle;
 mod id;
 mod info;
 mod manager;
+mod observer;
 mod options;
+mod origin;
 mod outcome;
+mod output;
+mod progress;
 mod report;
 mod stats;
 
@@ -52,16 +57,20 @@ pub use builder::TaskBuilder;
 pub use context::TaskContext;
 pub(crate) use engine::{current::inherit_task, run_tasks::RunTasks};
 pub use error::{SpawnError, TaskError};
-pub use events::{TaskEvent, TaskEventStream};
+pub use event::TaskEvent;
+pub use event_stream::TaskEventStream;
 pub use filter::TaskFilter;
 pub use group::{GroupResult, TaskGroup};
 pub use handle::TaskHandle;
-pub(crate) use id::Watch;
-pub use id::{InvalidTaskId, TaskId, TaskOrigin, TaskProgress};
+pub use id::{InvalidTaskId, TaskId};
 pub use info::{FinishedTask, TaskInfo, TaskState};
 pub use manager::BackgroundTaskManager;
+pub(crate) use observer::TaskObserver;
 pub use options::{OnClose, OnDuplicateKey, OnFull, OnRunEnd, TaskManagerOptions};
-pub use outcome::{TaskOutcome, TaskOutput, TimeoutKind};
+pub use origin::TaskOrigin;
+pub use outcome::{TaskOutcome, TimeoutKind};
+pub use output::TaskOutput;
+pub use progress::TaskProgress;
 pub(crate) use report::MAX_PRINTED;
 pub use report::{CancelReport, CloseReport, WaitTimeout};
 pub use stats::{OutcomeCounts, TaskStats};

@@ -88,7 +88,8 @@ pub struct CancelReport {
     pub still_running: Vec<TaskInfo>,
 }
 
-/// `2 ended: send #1 (cancelled after 0.1s), …; 1 still runs: crunch #2 (for 3.0s)`, with 20 tasks of each at most.
+/// Writes a line such as `2 ended: send #1 (cancelled after 0.1s), …; 1 still runs: crunch #2 (for 3.0s)`, with
+/// 20 tasks of each at most.
 impl fmt::Display for CancelReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ended", self.ended.len())?;
@@ -113,7 +114,7 @@ pub struct WaitTimeout {
     pub still_running: Vec<TaskInfo>,
 }
 
-/// `2 background tasks still run: upload #7 (for 1.2s), send #9 (for 0.3s)`, with 20 tasks at most.
+/// Writes a line such as `2 background tasks still run: upload #7 (for 1.2s), send #9 (for 0.3s)`, with 20 tasks at most.
 impl fmt::Display for WaitTimeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.still_running.len() {

@@ -113,7 +113,8 @@ pub struct TaskStats {
     pub rejected: u64,
 }
 
-/// `12 spawned: 3 active, 8 completed, 1 timed out; 2 retries; 1 rejected`, without the counts that are zero.
+/// Writes a line such as `12 spawned: 3 active, 8 completed, 1 timed out; 2 retries; 1 rejected`, without the counts that
+/// are zero.
 impl fmt::Display for TaskStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} spawned: {} active", self.spawned, self.active)?;

@@ -3,11 +3,10 @@
 use std::fmt::Write;
 
 use super::{
-    escape,
+    super::picture::visible,
     layout::{Point, Size},
-    number,
+    markup::{escape, number},
 };
-use crate::graph::outline::visible;
 
 /// The size of the text, in pixels.
 pub(super) const FONT_SIZE: f64 = 14.0;

@@ -7,9 +7,9 @@ use dugong::{
     graphlib::{Graph, GraphOptions},
 };
 
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
-// Distances in pixels.
+// The distances are in pixels.
 const NODE_GAP: f64 = 32.0;
 const EDGE_GAP: f64 = 16.0;
 const RANK_GAP: f64 = 60.0;

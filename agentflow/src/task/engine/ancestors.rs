@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{sync::Mutex, task::TaskRef};
+use super::{super::id::TaskId, sync::Mutex};
 
 /// The live ancestors of a task: a link to its parent, and to the parent's own ancestors, which all its children share.
 ///
@@ -13,18 +13,18 @@ pub(crate) struct Ancestors(Mutex<Option<Link>>);
 
 #[derive(Clone)]
 struct Link {
-    parent: TaskRef,
+    parent: TaskId,
     above: Option<Arc<Ancestors>>,
 }
 
 impl Ancestors {
     /// Returns the ancestors of a child of `parent`, which has the ancestors `above` itself.
-    pub(crate) fn of_child(parent: TaskRef, above: Option<&Arc<Self>>) -> Arc<Self> {
+    pub(crate) fn of_child(parent: TaskId, above: Option<&Arc<Self>>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Some(Link { parent, above: above.cloned() }))))
     }
 
     /// Returns the live ancestors, the parent first.
-    pub(crate) fn live(self: &Arc<Self>, is_live: impl Fn(TaskRef) -> bool) -> Vec<TaskRef> {
+    pub(crate) fn live(self: &Arc<Self>, is_live: impl Fn(TaskId) -> bool) -> Vec<TaskId> {
         let mut live = Vec::new();
         let mut next = Some(Arc::clone(self));
         while let Some(ancestors) = next {
@@ -37,7 +37,7 @@ impl Ancestors {
     }
 
     /// Lets go of what the task itself needs no more, now that it has ended; its descendants may still need it.
-    pub(crate) fn task_ended(self: &Arc<Self>, is_live: impl Fn(TaskRef) -> bool) {
+    pub(crate) fn task_ended(self: &Arc<Self>, is_live: impl Fn(TaskId) -> bool) {
         // Only the task's record holds it, and a child can't be spawned any more.
         if Arc::strong_count(self) == 1 {
             let link = self.0.lock().take();
@@ -48,7 +48,7 @@ impl Ancestors {
     }
 
     /// Returns the link to the nearest live ancestor, and unlinks those below it.
-    fn first_live(&self, is_live: &impl Fn(TaskRef) -> bool) -> Option<Link> {
+    fn first_live(&self, is_live: &impl Fn(TaskId) -> bool) -> Option<Link> {
         loop {
             let link = self.0.lock().clone()?;
             if is_live(link.parent) {
@@ -81,10 +81,9 @@ impl fmt::Debug for Ancestors {
 #[cfg(all(test, not(agentflow_model)))]
 mod tests {
     use super::*;
-    use crate::task::TaskId;
 
-    fn task(number: u64) -> TaskRef {
-        TaskRef { id: TaskId(number) }
+    fn task(number: u64) -> TaskId {
+        TaskId(number)
     }
 
     fn chain(length: u64) -> Arc<Ancestors> {
@@ -96,7 +95,7 @@ mod tests {
     fn ancestors_that_ended_are_unlinked() {
         let chain = chain(5);
         assert_eq!(chain.live(|_| true), [5, 4, 3, 2, 1].map(task));
-        assert_eq!(chain.live(|task| task.id.get() % 2 == 0), [4, 2].map(task));
+        assert_eq!(chain.live(|task| task.get() % 2 == 0), [4, 2].map(task));
         assert_eq!(chain.live(|_| true), [4, 2].map(task), "the others are gone for good");
     }
 

@@ -10,9 +10,9 @@ use std::{
 use pin_project_lite::pin_project;
 
 use super::{
-    super::registry::Registry,
+    super::{id::TaskId, registry::Registry},
     sync,
-    task::{TaskRecord, TaskRef},
+    task::TaskRecord,
 };
 
 sync::thread_local! {
@@ -39,7 +39,7 @@ impl CurrentTask {
             }
         }
 
-        // `try_with`: the thread-local may already be destroyed during thread shutdown.
+        // `try_with` is used because the thread-local may already be destroyed while the thread ends.
         fn swap(current: &mut Option<CurrentTask>) {
             let _ = CURRENT.try_with(|cell| std::mem::swap(&mut *cell.borrow_mut(), current));
         }
@@ -55,10 +55,10 @@ impl CurrentTask {
     }
 
     /// Returns the task of this registry that runs on this thread: a task of another manager is no parent.
-    pub(crate) fn of_registry(registry: &Arc<Registry>) -> Option<TaskRef> {
+    pub(crate) fn of_registry(registry: &Arc<Registry>) -> Option<TaskId> {
         let task = |current: &RefCell<Option<Self>>| {
             let current = current.borrow();
-            current.as_ref().filter(|current| Arc::ptr_eq(&current.registry, registry)).map(|current| current.task.at)
+            current.as_ref().filter(|current| Arc::ptr_eq(&current.registry, registry)).map(|current| current.task.id)
         };
         CURRENT.try_with(task).ok().flatten()
     }

@@ -10,7 +10,7 @@ use super::{
     log,
     task::{TaskEnd, TaskResult},
 };
-use crate::error::catch_panic;
+use crate::panics::catch_panic;
 
 /// The resolution of tokio's timers: an end that is late by no more than this is no overrun.
 const TIMER_STEP: Duration = Duration::from_millis(1);
@@ -38,7 +38,7 @@ pub(super) fn finish<T: Send + 'static>(current: &CurrentTask, result: Result<T,
         .flatten()
         .filter(|overrun| *overrun > TIMER_STEP);
     log::ended(task, &end, overrun);
-    if !outcome.is_by_itself() {
+    if !outcome.ended_by_itself() {
         current.registry.log_if_orphan(task);
     }
     current.registry.task_ended(task, end, result);

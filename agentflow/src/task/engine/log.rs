@@ -1,12 +1,11 @@
-//! The log lines of a manager, and the span around a task, through `tracing`. Nothing is formatted without a
-//! subscriber.
+//! The log lines of a manager and the span around a task, through `tracing`. Without a subscriber nothing is formatted.
 //!
-//! A subscriber is user code, and so are the values that it formats: a panic of theirs is swallowed, because a line must
-//! not change what it reports.
+//! A subscriber is user code, and so are the values that it formats: their panics are swallowed, because a line must not
+//! change what it reports.
 //!
-//! The table of all lines stands in the documentation of [`BackgroundTaskManager`](crate::BackgroundTaskManager).
+//! The table of all lines is in the documentation of [`BackgroundTaskManager`](crate::BackgroundTaskManager).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use tracing::field;
 
@@ -15,16 +14,15 @@ use super::{
         error::SpawnError,
         info::Json,
         outcome::{TaskOutcome, TimeoutKind},
-        registry::UnusedLimits,
     },
     task::{TaskEnd, TaskRecord},
 };
-use crate::{error::catch_panic, span::GuardedSpan, suggest};
+use crate::{panics::catch_panic, span::GuardedSpan, suggest};
 
 /// Creates the task's span. It is a root that follows from the spawner's span, because the task may outlive that one.
 pub(crate) fn span(task: &TaskRecord) -> GuardedSpan {
     let name = &task.spec.name;
-    let span = GuardedSpan::new(|| tracing::info_span!(parent: None, "agentflow.task", %name, id = task.at.id.get()));
+    let span = GuardedSpan::new(|| tracing::info_span!(parent: None, "agentflow.task", %name, id = task.id.get()));
     span.follows_from_current();
     span
 }
@@ -41,7 +39,7 @@ fn log_end(task: &TaskRecord, end: &TaskEnd, overrun: Option<Duration>) {
             tracing::$level!(
                 target: "agentflow::task",
                 name = %task.spec.name,
-                id = task.at.id.get(),
+                id = task.id.get(),
                 age = ?end.age(),
                 outcome = end.outcome.as_str(),
                 run = task.origin.as_ref().map(|origin| field::display(origin.run())),
@@ -86,7 +84,7 @@ pub(crate) fn attempt_failed(task: &TaskRecord, attempt: u32, error: &str, retry
         tracing::warn!(
             target: "agentflow::task",
             name = %task.spec.name,
-            id = task.at.id.get(),
+            id = task.id.get(),
             attempt,
             retry_in = ?retry_in,
             error,
@@ -101,13 +99,13 @@ pub(crate) fn attempt_failed(task: &TaskRecord, attempt: u32, error: &str, retry
 
 /// Logs a refused spawn: at debug level, because the caller has the error.
 pub(crate) fn rejected(name: &str, why: SpawnError) {
-    catch_panic(|| tracing::debug!(target: "agentflow::task", name, reason = %why, "background task rejected"));
+    catch_panic(|| tracing::debug!(target: "agentflow::task", name, reason = why.as_str(), "background task rejected"));
 }
 
-/// Logs the limits of names that no task had, each with the name that may have been meant.
-pub(crate) fn unused_limits(unused: &UnusedLimits) {
-    let known: Vec<_> = unused.known.iter().map(|name| &**name).collect();
-    for name in &unused.names {
+/// Logs the limits of names that no task had, each with the one of the `known` names that may have been meant.
+pub(crate) fn unused_limits(names: &[Cow<'_, str>], known: &HashSet<Cow<'_, str>>) {
+    let known: Vec<_> = known.iter().map(|name| &**name).collect();
+    for name in names {
         catch_panic(|| {
             tracing::warn!(
                 target: "agentflow::task",
@@ -133,7 +131,7 @@ fn log_orphans(tasks: &[Arc<TaskRecord>]) {
     );
 }
 
-/// `upload #7, send #9 and 3 more`
+/// A list such as `upload #7, send #9 and 3 more`.
 struct NameList<'a>(&'a [Arc<TaskRecord>]);
 
 impl fmt::Display for NameList<'_> {
@@ -142,7 +140,7 @@ impl fmt::Display for NameList<'_> {
         const SHOWN: usize = 20;
         for (index, task) in self.0.iter().take(SHOWN).enumerate() {
             let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{} #{}", task.spec.name, task.at.id)?;
+            write!(f, "{comma}{} #{}", task.spec.name, task.id)?;
         }
         match self.0.len().saturating_sub(SHOWN) {
             0 => Ok(()),

@@ -40,7 +40,7 @@ impl Metrics {
     /// Reports the change to the installed recorder.
     pub(crate) fn record(&self, task: &str, change: Change) {
         // A recorder is user code: its panic must not leak the task's slot, lose its end, or leave callers waiting.
-        crate::error::catch_panic(|| self.report(task, change));
+        crate::panics::catch_panic(|| self.report(task, change));
     }
 
     fn report(&self, task: &str, change: Change) {

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    super::options::OnRunEnd,
+    super::{id::TaskId, options::OnRunEnd},
     sync::{Mutex, Notify},
-    task::{StopRequest, TaskRecord, TaskRef},
+    task::{StopRequest, TaskRecord},
 };
 use crate::sync::guard_waker;
 
@@ -21,8 +21,8 @@ pub(crate) struct RunTasks {
 struct Owned {
     run_has_ended: bool,
     /// In the order of their spawns in each manager. The address is that of the record: the nodes of a run may use several
-    /// managers, whose references may be equal.
-    tasks: BTreeMap<(TaskRef, usize), Arc<TaskRecord>>,
+    /// managers, whose ids may be equal.
+    tasks: BTreeMap<(TaskId, usize), Arc<TaskRecord>>,
     /// The number of `tasks` with [`OnRunEnd::Wait`].
     waited_for: usize,
 }
@@ -50,7 +50,7 @@ impl RunTasks {
     pub(crate) fn add(&self, task: &Arc<TaskRecord>) {
         let mut owned = self.owned.lock();
         if !owned.run_has_ended {
-            owned.tasks.insert((task.at, address(task)), Arc::clone(task));
+            owned.tasks.insert((task.id, address(task)), Arc::clone(task));
             owned.waited_for += usize::from(is_waited_for(task));
             return;
         }
@@ -64,7 +64,7 @@ impl RunTasks {
     pub(crate) fn remove(&self, task: &TaskRecord) {
         let was_last = {
             let mut owned = self.owned.lock();
-            let is_waited_for = owned.tasks.remove(&(task.at, address(task))).is_some() && is_waited_for(task);
+            let is_waited_for = owned.tasks.remove(&(task.id, address(task))).is_some() && is_waited_for(task);
             owned.waited_for -= usize::from(is_waited_for);
             is_waited_for && owned.waited_for == 0
         };

@@ -24,7 +24,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    error::{catch_panic, panic_message},
+    panics::{catch_panic, panic_message},
     span::GuardedSpan,
 };
 
@@ -68,9 +68,9 @@ pin_project! {
         current: Option<CurrentTask>,
         phase: TaskPhase,
         has_waker: bool,
-        // In a box because most tasks are never stopped.
+        // This is in a box because most tasks are never stopped.
         ending: Option<Box<Ending>>,
-        // Created when the work is first found waiting; in a box because most tasks are done by then.
+        // The timer is created when the work is first found waiting; it is in a box because most tasks are done by then.
         sleep: Option<Pin<Box<Sleep>>>,
     }
 }

@@ -14,15 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        id::{TaskId, TaskOrigin, TaskProgress},
+        id::TaskId,
         options::{OnClose, OnDuplicateKey, OnRunEnd},
+        origin::TaskOrigin,
         outcome::{TaskOutcome, TimeoutKind},
+        progress::TaskProgress,
     },
     ancestors::Ancestors,
     run_tasks::RunTasks,
     sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Once},
 };
-use crate::{error::catch_panic, run_id::RunId};
+use crate::{panics::catch_panic, run_id::RunId};
 
 /// A task's own fields for the logs, in the order in which they were set.
 pub(crate) type Fields = Box<[(Cow<'static, str>, Value)]>;
@@ -77,16 +79,10 @@ pub(crate) struct TaskKey {
     pub(crate) key: Arc<str>,
 }
 
-/// A task by its id. The older task is the lesser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct TaskRef {
-    pub(crate) id: TaskId,
-}
-
 /// The shared state of one task. The registry, its supervisor, its handle and the snapshots of it hold one each.
 #[derive(Debug)]
 pub(crate) struct TaskRecord {
-    pub(crate) at: TaskRef,
+    pub(crate) id: TaskId,
     pub(crate) spec: TaskSpec,
     pub(crate) origin: Option<Arc<TaskOrigin>>,
     pub(crate) spawned: Instant,
@@ -267,7 +263,7 @@ impl TaskRecord {
     /// now.
     pub(crate) fn new(spec: TaskSpec, origin: Option<Arc<TaskOrigin>>, now: Instant) -> Self {
         Self {
-            at: TaskRef { id: TaskId(0) },
+            id: TaskId(0),
             spec,
             origin,
             spawned: now,
@@ -598,7 +594,7 @@ impl TaskRecord {
 
     /// Returns whether the task has ended, and was not cut off.
     pub(crate) fn ended_by_itself(&self) -> bool {
-        self.end().is_some_and(|end| end.outcome.is_by_itself())
+        self.end().is_some_and(|end| end.outcome.ended_by_itself())
     }
 
     pub(crate) fn end(&self) -> Option<TaskEnd> {

@@ -17,11 +17,7 @@ use tokio::{
 use tracing::Span;
 
 use super::{
-    super::{
-        context::TaskContext,
-        error::TaskError,
-        outcome::{TaskOutput, TimeoutKind},
-    },
+    super::{context::TaskContext, error::TaskError, outcome::TimeoutKind, output::TaskOutput},
     current::CurrentTask,
     end::finish,
     sync::{Handle, JoinHandle, Mutex},
@@ -29,7 +25,8 @@ use super::{
 use crate::{
     RetryPolicy,
     attempt::{AttemptFault, guarded},
-    error::{AttemptTimedOut, Panicked, catch_panic, panic_message},
+    error::{AttemptTimedOut, Panicked},
+    panics::{catch_panic, panic_message},
     span::GuardedSpan,
 };
 

@@ -7,7 +7,7 @@ use super::{
         engine::{
             ancestors::Ancestors,
             run_tasks::RunTasks,
-            task::{KeySetting, StopRequest, TaskExtras, TaskRecord, TaskRef},
+            task::{KeySetting, StopRequest, TaskExtras, TaskRecord},
         },
         error::SpawnError,
         id::TaskId,
@@ -26,7 +26,7 @@ const MIN_LEAVING: usize = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spawner<'a> {
     /// The task that spawns a child.
-    pub(crate) task: Option<TaskRef>,
+    pub(crate) task: Option<TaskId>,
     /// The run whose node's manager spawns.
     pub(crate) run: Option<&'a RunTasks>,
 }
@@ -177,7 +177,7 @@ impl State {
                 return Err(SpawnError::Full);
             }
             if needs_slot {
-                let spawners = parent.map(|parent| self.current_and_ancestors(parent.at)).unwrap_or_default();
+                let spawners = parent.map(|parent| self.current_and_ancestors(parent.id)).unwrap_or_default();
                 victims.push((self.evict(&spawners).ok_or(SpawnError::Full)?, StopRequest::Evict));
             }
         }
@@ -192,14 +192,14 @@ impl State {
                 // The cell is not set yet, because a task is replaced only once.
                 let _ = setting.replaced_by.set(Arc::clone(by));
             }
-            self.evictable.remove(other.at);
+            self.evictable.remove(other.id);
             self.leaving += usize::from(other.release_slot());
             victims.push((other, StopRequest::Cancel));
         }
 
-        new.at = TaskRef { id };
+        new.id = id;
         if let Some(parent) = parent {
-            let ancestors = Ancestors::of_child(parent.at, parent.spec.extras().ancestors.as_ref());
+            let ancestors = Ancestors::of_child(parent.id, parent.spec.extras().ancestors.as_ref());
             new.spec.extras.get_or_insert_default().ancestors = Some(ancestors);
             new.origin = new.origin.take().or_else(|| parent.origin.clone());
         }
@@ -221,7 +221,7 @@ impl State {
         self.awaiting_thread += usize::from(new.awaits_thread());
         self.cancel_last += usize::from(new.spec.extras().cancel_last);
         if options.max_tasks.is_some() && options.on_full == OnFull::DropOldest && new.spec.is_evictable() {
-            self.evictable.insert(new.at, may_run);
+            self.evictable.insert(new.id, may_run);
         }
         self.live.insert(Arc::clone(task));
         Ok(victims)
@@ -236,7 +236,7 @@ impl State {
     }
 
     /// Releases the slot of the oldest evictable task, a queued one if there is one, and returns that task.
-    fn evict(&mut self, except: &[TaskRef]) -> Option<Arc<TaskRecord>> {
+    fn evict(&mut self, except: &[TaskId]) -> Option<Arc<TaskRecord>> {
         let oldest = self.evictable.next(except)?;
         self.evictable.remove(oldest);
         let task = Arc::clone(self.get(oldest)?);

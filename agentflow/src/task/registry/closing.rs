@@ -11,15 +11,17 @@ use super::{
     super::{
         engine::{
             log,
-            task::{StopRequest, TaskRecord, TaskRef},
+            task::{StopRequest, TaskRecord},
         },
+        id::TaskId,
         options::OnClose,
         report::CloseReport,
         stats::OutcomeCounts,
     },
-    ABORT_MARGIN, Registry, infos, mark_all,
+    ABORT_MARGIN, Registry,
+    event_buffer::Delivery,
+    infos, mark_all,
     state::{Closing, ManagerPhase, ShutdownWave, State},
-    watchers::Delivery,
 };
 
 impl Registry {
@@ -54,7 +56,7 @@ impl Registry {
 
     /// Runs all steps of a close that [has begun](Self::begin_closing), and returns the report. The tasks in `except`,
     /// in one of which the close is called, are left alone.
-    pub(crate) async fn close(&self, except: &[TaskRef]) -> CloseReport {
+    pub(crate) async fn close(&self, except: &[TaskId]) -> CloseReport {
         if !self.drain_before_deadline(except).await {
             self.stop_wave(except, ShutdownWave::First).await;
             self.stop_wave(except, ShutdownWave::Last).await;
@@ -71,7 +73,7 @@ impl Registry {
         };
         over.deliver();
         if let Some(unused) = unused {
-            log::unused_limits(&unused);
+            log::unused_limits(&unused.names, &unused.known);
         }
         self.notify_phase_changed();
     }
@@ -80,7 +82,7 @@ impl Registry {
     /// deadline, and closes the manager; returns whether only they live.
     ///
     /// Tasks that wait for the events of the others would wait for ever, so their streams end when only they are left.
-    async fn drain_before_deadline(&self, except: &[TaskRef]) -> bool {
+    async fn drain_before_deadline(&self, except: &[TaskId]) -> bool {
         let mut in_time = true;
         let _waiter = self.register_waiter(self.wake_at(except));
         loop {
@@ -105,7 +107,7 @@ impl Registry {
 
     /// Cancels the tasks of a wave, waits for them until their grace period is over, and aborts the rest. A second
     /// caller finds no task that has not been cancelled already, and waits as long as the first.
-    async fn stop_wave(&self, except: &[TaskRef], wave: ShutdownWave) {
+    async fn stop_wave(&self, except: &[TaskId], wave: ShutdownWave) {
         let grace_over = self.cancel_wave(except, wave);
         if self.wait_for_wave(except, wave, grace_over).await {
             return;
@@ -120,7 +122,7 @@ impl Registry {
     }
 
     /// Cancels the tasks of a wave, and returns when their grace period is over.
-    fn cancel_wave(&self, except: &[TaskRef], wave: ShutdownWave) -> Option<Instant> {
+    fn cancel_wave(&self, except: &[TaskId], wave: ShutdownWave) -> Option<Instant> {
         let now = self.now_of_caller();
         let (cancelled, grace_over) = {
             let mut state = self.lock();
@@ -144,7 +146,7 @@ impl Registry {
     }
 
     /// Waits until no task of the wave lives, or until the deadline; returns whether none lives.
-    async fn wait_for_wave(&self, except: &[TaskRef], wave: ShutdownWave, until: Option<Instant>) -> bool {
+    async fn wait_for_wave(&self, except: &[TaskId], wave: ShutdownWave, until: Option<Instant>) -> bool {
         let last = |state: &State| state.cancel_last_except(except);
         match wave {
             ShutdownWave::First => {

@@ -7,10 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::super::{
-    engine::task::{TaskRecord, TaskRef},
-    filter::Selection,
-};
+use super::super::{engine::task::TaskRecord, filter::Selection, id::TaskId};
 use crate::run_id::RunId;
 
 /// The number of holes among the live tasks that are never worth closing.
@@ -24,7 +21,7 @@ const MIN_HOLES: usize = 64;
 pub(super) struct LiveTasks {
     /// In the order of their ids, which only grow. A task that is removed leaves a hole, so that the others keep their
     /// places; the holes are closed when they are more than half.
-    places: VecDeque<(TaskRef, Option<Arc<TaskRecord>>)>,
+    places: VecDeque<(TaskId, Option<Arc<TaskRecord>>)>,
     len: usize,
     by_name: Option<Index<Cow<'static, str>>>,
     by_run: Option<Index<RunId>>,
@@ -35,23 +32,23 @@ pub(super) type Selected<'a> = Box<dyn Iterator<Item = &'a Arc<TaskRecord>> + 'a
 
 /// The live tasks by a property that many of them may share.
 #[derive(Debug)]
-struct Index<K>(HashMap<K, BTreeSet<TaskRef>>);
+struct Index<K>(HashMap<K, BTreeSet<TaskId>>);
 
 impl LiveTasks {
     /// Adds a task, which is younger than all that were added before.
     pub(super) fn insert(&mut self, task: Arc<TaskRecord>) {
         if let Some(index) = &mut self.by_name {
-            index.insert(&task.spec.name, task.at);
+            index.insert(&task.spec.name, task.id);
         }
         if let Some((index, run)) = self.by_run.as_mut().zip(task.run()) {
-            index.insert(&run, task.at);
+            index.insert(&run, task.id);
         }
         self.len += 1;
-        self.places.push_back((task.at, Some(task)));
+        self.places.push_back((task.id, Some(task)));
     }
 
-    pub(super) fn remove(&mut self, at: TaskRef) -> Option<Arc<TaskRecord>> {
-        let place = self.place(at)?;
+    pub(super) fn remove(&mut self, id: TaskId) -> Option<Arc<TaskRecord>> {
+        let place = self.place(id)?;
         let task = self.places[place].1.take()?;
         self.len -= 1;
         while self.places.front().is_some_and(|(_, task)| task.is_none()) {
@@ -61,16 +58,16 @@ impl LiveTasks {
             self.places.retain(|(_, task)| task.is_some());
         }
         if let Some(index) = &mut self.by_name {
-            index.remove(&*task.spec.name, at);
+            index.remove(&*task.spec.name, id);
         }
         if let Some((index, run)) = self.by_run.as_mut().zip(task.run()) {
-            index.remove(&run, at);
+            index.remove(&run, id);
         }
         Some(task)
     }
 
-    pub(super) fn get(&self, at: TaskRef) -> Option<&Arc<TaskRecord>> {
-        self.places[self.place(at)?].1.as_ref()
+    pub(super) fn get(&self, id: TaskId) -> Option<&Arc<TaskRecord>> {
+        self.places[self.place(id)?].1.as_ref()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -87,12 +84,12 @@ impl LiveTasks {
         match selection {
             Selection::Named(_) if self.by_name.is_none() => {
                 let mut index = Index(HashMap::new());
-                self.iter().for_each(|task| index.insert(&task.spec.name, task.at));
+                self.iter().for_each(|task| index.insert(&task.spec.name, task.id));
                 self.by_name = Some(index);
             }
             Selection::OfRun(_) if self.by_run.is_none() => {
                 let mut index = Index(HashMap::new());
-                self.iter().for_each(|task| task.run().into_iter().for_each(|run| index.insert(&run, task.at)));
+                self.iter().for_each(|task| task.run().into_iter().for_each(|run| index.insert(&run, task.id)));
                 self.by_run = Some(index);
             }
             _ => {}
@@ -103,7 +100,7 @@ impl LiveTasks {
     pub(super) fn select<'a>(&'a self, selection: &'a Selection) -> Selected<'a> {
         match (selection, &self.by_name, &self.by_run) {
             (Selection::All, ..) => Box::new(self.iter()),
-            (Selection::Ids(ids), ..) => Box::new(ids.iter().filter_map(|id| self.get(TaskRef { id: *id }))),
+            (Selection::Ids(ids), ..) => Box::new(ids.iter().filter_map(|id| self.get(*id))),
             (Selection::Named(name), Some(index), _) => Box::new(index.get(&**name).filter_map(|task| self.get(task))),
             (Selection::OfRun(run), _, Some(index)) => Box::new(index.get(run).filter_map(|task| self.get(task))),
             _ => Box::new(self.iter().filter(|task| selection.matches(task))),
@@ -111,22 +108,22 @@ impl LiveTasks {
     }
 
     /// Returns the place of a task, if it has one.
-    fn place(&self, at: TaskRef) -> Option<usize> {
+    fn place(&self, id: TaskId) -> Option<usize> {
         // The ids have no gaps but those that closed holes have left, so a task is mostly as far from the first one, or
         // from the last one, as its id is.
         let last = self.places.len().checked_sub(1)?;
         let distance = |from: u64, to: u64| to.checked_sub(from).and_then(|distance| usize::try_from(distance).ok());
-        let from_first = distance(self.places[0].0.id.get(), at.id.get())?;
-        let to_last = distance(at.id.get(), self.places[last].0.id.get())?;
+        let from_first = distance(self.places[0].0.get(), id.get())?;
+        let to_last = distance(id.get(), self.places[last].0.get())?;
         [from_first, last.saturating_sub(to_last)]
             .into_iter()
-            .find(|place| self.places.get(*place).is_some_and(|(task, _)| *task == at))
-            .or_else(|| self.places.binary_search_by_key(&at, |(task, _)| *task).ok())
+            .find(|place| self.places.get(*place).is_some_and(|(task, _)| *task == id))
+            .or_else(|| self.places.binary_search_by_key(&id, |(task, _)| *task).ok())
     }
 }
 
 impl<K: Clone + Eq + Hash> Index<K> {
-    fn insert(&mut self, key: &K, task: TaskRef) {
+    fn insert(&mut self, key: &K, task: TaskId) {
         match self.0.get_mut(key) {
             Some(tasks) => {
                 tasks.insert(task);
@@ -137,7 +134,7 @@ impl<K: Clone + Eq + Hash> Index<K> {
         }
     }
 
-    fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q, task: TaskRef)
+    fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q, task: TaskId)
     where
         K: Borrow<Q>,
     {
@@ -149,7 +146,7 @@ impl<K: Clone + Eq + Hash> Index<K> {
         }
     }
 
-    fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> impl Iterator<Item = TaskRef> + use<'_, K, Q>
+    fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> impl Iterator<Item = TaskId> + use<'_, K, Q>
     where
         K: Borrow<Q>,
     {
@@ -172,7 +169,7 @@ mod tests {
             TaskSpec { name: NAMES[name].into(), timeout: None, context: Box::default(), token: None, extras: None };
         let origin = run.map(|run| Arc::new(TaskOrigin::new(run, "NODE".into(), None, Arc::<RunTasks>::default())));
         let mut task = TaskRecord::new(spec, origin, Instant::now());
-        task.at = TaskRef { id: TaskId(id) };
+        task.id = TaskId(id);
         Arc::new(task)
     }
 
@@ -196,8 +193,8 @@ mod tests {
                     live.insert(task);
                 } else {
                     let task = expected.remove(which.index(expected.len()));
-                    prop_assert!(live.remove(task.at).is_some_and(|removed| Arc::ptr_eq(&removed, &task)));
-                    prop_assert!(live.remove(task.at).is_none() && live.get(task.at).is_none());
+                    prop_assert!(live.remove(task.id).is_some_and(|removed| Arc::ptr_eq(&removed, &task)));
+                    prop_assert!(live.remove(task.id).is_none() && live.get(task.id).is_none());
                 }
                 prop_assert_eq!(live.len(), expected.len());
                 prop_assert!(live.places.len() <= 2 * live.len() + MIN_HOLES);
@@ -211,13 +208,13 @@ mod tests {
                     if number > indexed_from {
                         live.index_for(&selection);
                     }
-                    let found: Vec<_> = live.select(&selection).map(|task| task.at).collect();
+                    let found: Vec<_> = live.select(&selection).map(|task| task.id).collect();
                     let scanned = expected.iter().filter(|task| selection.matches(task));
-                    prop_assert_eq!(found, scanned.map(|task| task.at).collect::<Vec<_>>());
+                    prop_assert_eq!(found, scanned.map(|task| task.id).collect::<Vec<_>>());
                 }
             }
             while let Some(task) = expected.pop() {
-                prop_assert!(live.get(task.at).is_some() && live.remove(task.at).is_some());
+                prop_assert!(live.get(task.id).is_some() && live.remove(task.id).is_some());
             }
             prop_assert!(live.places.is_empty());
             prop_assert!(live.by_name.is_none_or(|index| index.0.is_empty()));

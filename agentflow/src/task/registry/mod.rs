@@ -5,38 +5,43 @@
 
 pub(super) mod admission;
 mod closing;
+mod event_buffer;
+pub(super) mod event_reader;
 mod eviction;
 mod history;
 mod live;
+mod orphans;
 mod run_queue;
 mod state;
 mod waiters;
-pub(super) mod watchers;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use state::ManagerPhase;
-pub(super) use state::{State, UnusedLimits};
+use event_buffer::Delivery;
+pub(super) use state::State;
+use state::is_beside;
 use tokio::time::Instant;
-use watchers::Delivery;
 
 use super::{
     engine::{
-        current::CurrentTask,
         log,
         metrics::{Change, Metrics},
         sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify},
-        task::{StopRequest, TaskEnd, TaskRecord, TaskRef, TaskResult},
+        task::{StopRequest, TaskEnd, TaskRecord, TaskResult},
     },
     error::{SpawnError, TaskError},
-    events::TaskEvent,
+    event::TaskEvent,
     filter::Selection,
-    id::TaskProgress,
+    id::TaskId,
     info::{FinishedTask, TaskInfo},
     options::TaskManagerOptions,
     outcome::TaskOutcome,
+    progress::TaskProgress,
 };
-use crate::error::{AttemptTimedOut, catch_panic};
+use crate::{error::AttemptTimedOut, panics::catch_panic};
 
 /// The time that a wait goes on after the grace period. Tasks that ignored their cancellation are aborted when the
 /// grace period is over, and this is the time for them to be dropped.
@@ -61,8 +66,8 @@ pub(super) struct Registry {
 }
 
 /// The effects of the removal of a task on other tasks and on callers.
-#[must_use = "`hand_on` wakes the tasks and the callers that wait"]
-struct Freed {
+#[must_use = "`complete_removal` wakes the tasks and the callers that wait"]
+struct RemovalEffects {
     next: Vec<Arc<TaskRecord>>,
     over: Delivery,
     is_awaited: bool,
@@ -127,7 +132,7 @@ impl Registry {
     fn report_spawn(&self, task: &Arc<TaskRecord>) {
         if let Some(origin) = &task.origin {
             // A run's watcher wakes the reader of its stream.
-            catch_panic(|| origin.report_start(&task.spec.name, task.at.id));
+            catch_panic(|| origin.report_start(&task.spec.name, task.id));
         }
         if let Some(tasks) = task.run_tasks() {
             tasks.add(task);
@@ -197,7 +202,7 @@ impl Registry {
         if let Some(origin) = &task.origin {
             let is_live = || !task.has_ended();
             // A run's watcher wakes the reader of its stream.
-            catch_panic(|| origin.report_progress(&task.spec.name, task.at.id, &progress, &is_live));
+            catch_panic(|| origin.report_progress(&task.spec.name, task.id, &progress, &is_live));
         }
         self.emit(task, |task| TaskEvent::Progress(task.with_progress(progress)));
     }
@@ -212,22 +217,22 @@ impl Registry {
         self.metrics.record(&task.spec.name, Change::Ended { outcome, age });
         let mut state = self.lock();
         let remains = task.set_end(end, result);
-        let (removed, next) = state.remove(task.at).unzip();
+        let (removed, next) = state.remove(task.id).unzip();
         state.outcomes.count(outcome);
         if let Some(closing) = &mut state.closing {
             closing.record(task);
         }
         let forgotten = removed.and_then(|removed| state.history.add(removed, outcome));
         let ended = state.publish(|| FinishedTask::of(task).map(TaskEvent::Ended));
-        let freed = self.freed(&mut state, next.unwrap_or_default());
+        let effects = self.removal_effects(&mut state, next.unwrap_or_default());
         drop(state);
 
         // The record is dropped outside the lock, because it may hold user data.
         drop(forgotten);
         ended.deliver();
-        self.hand_on(freed, || {
+        self.complete_removal(effects, || {
             if let Some(origin) = &task.origin {
-                catch_panic(|| origin.report_end(&task.spec.name, task.at.id, outcome));
+                catch_panic(|| origin.report_end(&task.spec.name, task.id, outcome));
             }
             if let Some(tasks) = task.run_tasks() {
                 tasks.remove(task);
@@ -242,15 +247,15 @@ impl Registry {
         // The record gets an end too: a caller that has found the task meanwhile must not wait for it.
         let end = TaskEnd::new(TaskOutcome::Aborted, Duration::ZERO, None, None);
         let remains = task.set_end(end, None);
-        let next = state.remove(task.at).map(|(_, next)| next);
-        let freed = self.freed(&mut state, next.unwrap_or_default());
+        let next = state.remove(task.id).map(|(_, next)| next);
+        let effects = self.removal_effects(&mut state, next.unwrap_or_default());
         drop(state);
-        self.hand_on(freed, || remains.finish());
+        self.complete_removal(effects, || remains.finish());
     }
 
-    /// Returns what the removal of a task leaves to do outside the lock.
-    fn freed(&self, state: &mut State, next: Vec<Arc<TaskRecord>>) -> Freed {
-        Freed {
+    /// Returns the effects of the removal of a task, for the caller to complete outside the lock.
+    fn removal_effects(&self, state: &mut State, next: Vec<Arc<TaskRecord>>) -> RemovalEffects {
+        RemovalEffects {
             next,
             over: state.end_events_if_over(),
             is_awaited: state.waiters.count > 0 && state.live() <= state.waiters.wake_at,
@@ -259,16 +264,16 @@ impl Registry {
     }
 
     /// Wakes the tasks that waited for the removal of a task, calls `report`, and then wakes the callers that waited.
-    fn hand_on(&self, freed: Freed, report: impl FnOnce()) {
-        for task in freed.next {
+    fn complete_removal(&self, effects: RemovalEffects, report: impl FnOnce()) {
+        for task in effects.next {
             task.wake();
         }
-        freed.over.deliver();
+        effects.over.deliver();
         report();
-        if freed.is_awaited {
+        if effects.is_awaited {
             self.notify();
         }
-        if freed.has_free_slot {
+        if effects.has_free_slot {
             self.slot_freed.notify_one();
         }
     }
@@ -280,13 +285,13 @@ impl Registry {
     }
 
     /// Returns the selected live tasks that a wait in the tasks in `except` waits for, oldest first.
-    pub(super) fn awaited(&self, selection: &Selection, except: &[TaskRef]) -> Vec<TaskInfo> {
+    pub(super) fn awaited(&self, selection: &Selection, except: &[TaskId]) -> Vec<TaskInfo> {
         let tasks: Vec<_> = self.lock().awaited(selection, except).cloned().collect();
         infos(&tasks, self.now())
     }
 
     /// Cancels the selected live tasks besides those in `except`, and returns them, oldest first.
-    pub(super) fn cancel(&self, selection: &Selection, except: &[TaskRef]) -> Vec<Arc<TaskRecord>> {
+    pub(super) fn cancel(&self, selection: &Selection, except: &[TaskId]) -> Vec<Arc<TaskRecord>> {
         let tasks: Vec<_> = {
             let mut state = self.lock();
             let tasks: Vec<_> = state.select(selection).filter(|task| is_beside(task, except)).cloned().collect();
@@ -304,37 +309,38 @@ impl Registry {
         tasks.iter().map(|task| task.spec.grace(self.options.grace_period)).max().unwrap_or_default()
     }
 
-    /// Refuses all spawns and cancels all tasks, because the last owner of the manager was dropped.
-    pub(super) fn cancel_orphans(self: &Arc<Self>) {
-        let dropped_in = CurrentTask::of_registry(self);
-        let mut orphans: Vec<_> = {
-            let mut state = self.lock();
-            state.phase = ManagerPhase::Closed;
-            // Tasks that were already requested to stop are not orphans: a close or a caller is responsible for them.
-            let is_orphan = |task: &&Arc<TaskRecord>| task.stop_request() == StopRequest::None;
-            let orphans: Vec<_> = state.tasks().filter(is_orphan).cloned().collect();
-            mark_all(&orphans, StopRequest::Cancel);
-            state.last_owner_dropped_in = dropped_in;
-            orphans
-        };
-        self.notify_closed();
-        for task in &orphans {
-            task.request_stop(StopRequest::Cancel);
-        }
-        // The warning names the tasks that were cut off: those that were informed through their token, and the others
-        // unless they ended by themselves meanwhile. The task that runs here and drops the last owner may be about to
-        // return, so `log_if_orphan` logs it later.
-        orphans.retain(|task| Some(task.at) != dropped_in && (task.spec.token.is_some() || !task.ended_by_itself()));
-        if !orphans.is_empty() {
-            log::orphaned(&orphans);
-        }
+    /// Returns whether events are buffered for a watcher.
+    #[cfg(test)]
+    pub(crate) fn is_watched(&self) -> bool {
+        // Acquire: as in `emit`.
+        self.is_watched.load(Ordering::Acquire) && self.lock().events.is_some()
     }
 
-    /// Logs a task that was cut off as an orphan, if the last owner of the manager was dropped in it.
-    pub(super) fn log_if_orphan(&self, task: &Arc<TaskRecord>) {
-        if self.lock().last_owner_dropped_in == Some(task.at) {
-            log::orphaned(std::slice::from_ref(task));
+    /// Adds an event of a live task for the watchers, if there are any, without waiting for them.
+    pub(super) fn emit(&self, task: &Arc<TaskRecord>, event: impl FnOnce(TaskInfo) -> TaskEvent) {
+        // Acquire: pairs with the stores below and in `subscribe`. A stale `true` is corrected under the lock; a stale
+        // `false` is possible only for an event that is concurrent with the subscription, and may be missed.
+        if !self.is_watched.load(Ordering::Acquire) {
+            return;
         }
+        let now = self.now();
+        let (delivery, unwatched) = {
+            let mut state = self.lock();
+            if state.events.as_ref().is_some_and(|events| events.has_readers()) {
+                // `Ended` is the last event of a task, even if another thread still reports progress for it.
+                let event = || (!task.has_ended()).then(|| event(TaskInfo::new(task, now)));
+                (state.publish(event), None)
+            } else {
+                // Release: the lock orders this store with that in `subscribe`.
+                self.is_watched.store(false, Ordering::Release);
+                let unwatched = state.events.take();
+                state.event_sequence = unwatched.as_ref().map_or(state.event_sequence, |events| events.next_sequence());
+                (Delivery::default(), unwatched)
+            }
+        };
+        // The buffer is dropped outside the lock, because its records may hold user data.
+        drop(unwatched);
+        delivery.deliver();
     }
 }
 
@@ -342,11 +348,6 @@ impl Registry {
 pub(super) fn now_in(runtime: &Handle) -> Instant {
     let _entered = runtime.enter();
     Instant::now()
-}
-
-/// Returns whether a task is none of those in `except`, which is sorted.
-fn is_beside(task: &TaskRecord, except: &[TaskRef]) -> bool {
-    except.binary_search(&task.at).is_err()
 }
 
 /// Returns snapshots of these tasks.

@@ -11,7 +11,10 @@ use std::{
     ops::Bound::{Excluded, Unbounded},
 };
 
-use super::super::engine::task::{TaskKey, TaskRecord, TaskRef};
+use super::super::{
+    engine::task::{TaskKey, TaskRecord},
+    id::TaskId,
+};
 
 #[derive(Debug)]
 pub(super) struct RunQueue {
@@ -31,33 +34,33 @@ struct Lane {
     /// Set if there was a task of the lane's name.
     is_used: bool,
     running: usize,
-    waiting: BTreeSet<TaskRef>,
+    waiting: BTreeSet<TaskId>,
 }
 
 /// The tasks of one key.
 #[derive(Debug, Default)]
 struct Keyed {
     /// The task that has passed the key's gate; without one, no task waits.
-    first: Option<TaskRef>,
+    first: Option<TaskId>,
     /// The tasks that wait at the gate, with their lanes.
-    waiting: BTreeMap<TaskRef, usize>,
+    waiting: BTreeMap<TaskId, usize>,
     /// The tasks that wait for their delay to end. They hold up none of the others.
-    delayed: BTreeSet<TaskRef>,
+    delayed: BTreeSet<TaskId>,
     /// The youngest task that was replaced, as all older ones were: a burst of replacements visits each task once.
-    replaced: Option<TaskRef>,
+    replaced: Option<TaskId>,
 }
 
 /// The properties of a task by which it is queued. They are the same when it leaves as when it entered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct QueueEntry<'a> {
-    task: TaskRef,
+    task: TaskId,
     name: &'a str,
     key: Option<&'a TaskKey>,
 }
 
 impl<'a> QueueEntry<'a> {
     pub(super) fn of(task: &'a TaskRecord) -> Self {
-        Self { task: task.at, name: &task.spec.name, key: task.spec.scoped_key() }
+        Self { task: task.id, name: &task.spec.name, key: task.spec.scoped_key() }
     }
 }
 
@@ -91,18 +94,18 @@ impl RunQueue {
     }
 
     /// Returns the tasks with this key, oldest first.
-    pub(super) fn with_key(&self, key: &TaskKey) -> Vec<TaskRef> {
+    pub(super) fn with_key(&self, key: &TaskKey) -> Vec<TaskId> {
         self.keys.get(key).map(|keyed| keyed.tasks(None)).unwrap_or_default()
     }
 
     /// Returns the task that has passed this key's gate, and the number of the others: they can't run before it has ended.
-    pub(super) fn holder(&self, key: &TaskKey) -> Option<(TaskRef, usize)> {
+    pub(super) fn holder(&self, key: &TaskKey) -> Option<(TaskId, usize)> {
         let keyed = self.keys.get(key)?;
         Some((keyed.first?, keyed.waiting.len() + keyed.delayed.len()))
     }
 
     /// Returns the tasks with this key that were not replaced yet, oldest first.
-    pub(super) fn unreplaced(&self, key: &TaskKey) -> Vec<TaskRef> {
+    pub(super) fn unreplaced(&self, key: &TaskKey) -> Vec<TaskId> {
         self.keys.get(key).map(|keyed| keyed.tasks(keyed.replaced)).unwrap_or_default()
     }
 
@@ -153,7 +156,7 @@ impl RunQueue {
     }
 
     /// Removes a task; returns those that may run now.
-    pub(super) fn leave(&mut self, entry: QueueEntry<'_>, was_running: bool) -> Vec<TaskRef> {
+    pub(super) fn leave(&mut self, entry: QueueEntry<'_>, was_running: bool) -> Vec<TaskId> {
         if !self.has_limits() && entry.key.is_none() {
             return Vec::new();
         }
@@ -200,7 +203,7 @@ impl RunQueue {
 
     /// Counts a task that has passed its key's gate as running if there is room, or else queues it; returns whether it
     /// may run.
-    fn run_or_queue(&mut self, task: TaskRef, lane: usize) -> bool {
+    fn run_or_queue(&mut self, task: TaskId, lane: usize) -> bool {
         let may_run = self.has_room(lane);
         if may_run {
             self.running += 1;
@@ -213,7 +216,7 @@ impl RunQueue {
     }
 
     /// Counts the oldest queued task for which there is room as running, and returns it.
-    fn start_next(&mut self) -> Option<TaskRef> {
+    fn start_next(&mut self) -> Option<TaskId> {
         let firsts = self.lanes.iter().enumerate().filter_map(|(index, lane)| Some((*lane.waiting.first()?, index)));
         let (task, lane) = firsts.filter(|(_, lane)| self.has_room(*lane)).min()?;
         self.lanes[lane].waiting.remove(&task);
@@ -224,7 +227,7 @@ impl RunQueue {
 
 impl Keyed {
     /// Returns the tasks that are younger than this one, oldest first.
-    fn tasks(&self, than: Option<TaskRef>) -> Vec<TaskRef> {
+    fn tasks(&self, than: Option<TaskId>) -> Vec<TaskId> {
         let younger = (than.map_or(Unbounded, Excluded), Unbounded);
         let first = self.first.filter(|first| than < Some(*first));
         let waiting = self.waiting.range(younger).map(|(task, _)| *task);
@@ -243,8 +246,8 @@ mod tests {
 
     const NAMES: [&str; 3] = ["free", "one at a time", "two at a time"];
 
-    fn task(number: u64) -> TaskRef {
-        TaskRef { id: TaskId(number) }
+    fn task(number: u64) -> TaskId {
+        TaskId(number)
     }
 
     struct Queued {
@@ -264,7 +267,7 @@ mod tests {
     }
 
     /// Starts the tasks that may run, oldest first, by checking for each task what blocks it.
-    fn start(tasks: &mut [Queued]) -> Vec<TaskRef> {
+    fn start(tasks: &mut [Queued]) -> Vec<TaskId> {
         let mut started = Vec::new();
         for index in 0..tasks.len() {
             let queued = &tasks[index];

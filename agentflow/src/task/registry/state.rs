@@ -1,24 +1,30 @@
 //! [`State`]: the data that the registry's mutex guards.
 
-use std::{borrow::Cow, collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::{
     super::{
-        engine::task::{StopRequest, TaskRecord, TaskRef},
+        engine::task::{StopRequest, TaskRecord},
+        event::TaskEvent,
         filter::Selection,
+        id::TaskId,
         info::FinishedTask,
         options::{OnClose, TaskManagerOptions},
         outcome::TaskOutcome,
         stats::{OutcomeCounts, TaskStats},
     },
+    event_buffer::{Delivery, EventBuffer},
     eviction::Evictable,
     history::History,
-    is_beside,
     live::{LiveTasks, Selected},
     run_queue::{QueueEntry, RunQueue},
-    watchers::EventBuffer,
 };
 
 /// The live tasks of a manager, its history, and its counters.
@@ -44,7 +50,7 @@ pub(crate) struct State {
     pub(super) history: History,
     pub(super) closing: Option<Closing>,
     /// The task in which the last owner of the manager was dropped.
-    pub(super) last_owner_dropped_in: Option<TaskRef>,
+    pub(super) last_owner_dropped_in: Option<TaskId>,
     pub(super) waiters: Waiters,
     /// The events for the watchers, if there were any when the last event was emitted.
     pub(super) events: Option<Arc<EventBuffer>>,
@@ -65,7 +71,7 @@ pub(crate) enum ManagerPhase {
 
 /// The limits of names that no task had: most likely, they are misspelt.
 #[derive(Debug)]
-pub(crate) struct UnusedLimits {
+pub(super) struct UnusedLimits {
     pub(crate) names: Vec<Cow<'static, str>>,
     /// The names of the tasks that live, or are in the history.
     pub(crate) known: HashSet<Cow<'static, str>>,
@@ -146,8 +152,8 @@ impl State {
     }
 
     /// Removes a task that has ended; returns it, and the tasks that may run now.
-    pub(super) fn remove(&mut self, at: TaskRef) -> Option<(Arc<TaskRecord>, Vec<Arc<TaskRecord>>)> {
-        let task = self.live.remove(at)?;
+    pub(super) fn remove(&mut self, id: TaskId) -> Option<(Arc<TaskRecord>, Vec<Arc<TaskRecord>>)> {
+        let task = self.live.remove(id)?;
         if let Some(ancestors) = &task.spec.extras().ancestors {
             ancestors.task_ended(|task| self.get(task).is_some());
         }
@@ -155,7 +161,7 @@ impl State {
         self.awaiting_thread -= usize::from(task.awaits_thread());
         self.delayed -= usize::from(task.is_delayed());
         self.leaving -= usize::from(task.slot_released());
-        self.evictable.remove(task.at);
+        self.evictable.remove(task.id);
         let next = self.queue.leave(QueueEntry::of(&task), task.may_run());
         let next: Vec<_> = next.into_iter().filter_map(|next| self.get(next)).cloned().collect();
         for task in &next {
@@ -165,7 +171,7 @@ impl State {
     }
 
     fn permit_after_queue(&mut self, task: &TaskRecord) {
-        self.evictable.begins(task.at);
+        self.evictable.begins(task.id);
         task.permit_after_queue();
         self.awaiting_thread += usize::from(task.awaits_thread());
     }
@@ -212,12 +218,12 @@ impl State {
     }
 
     /// Returns the number of live tasks that are cancelled last, besides those in `except`.
-    pub(crate) fn cancel_last_except(&self, except: &[TaskRef]) -> usize {
-        let excepted = |task: &&TaskRef| self.get(**task).is_some_and(|task| task.spec.extras().cancel_last);
+    pub(crate) fn cancel_last_except(&self, except: &[TaskId]) -> usize {
+        let excepted = |task: &&TaskId| self.get(**task).is_some_and(|task| task.spec.extras().cancel_last);
         self.cancel_last - except.iter().filter(excepted).count()
     }
 
-    pub(crate) fn get(&self, task: TaskRef) -> Option<&Arc<TaskRecord>> {
+    pub(crate) fn get(&self, task: TaskId) -> Option<&Arc<TaskRecord>> {
         self.live.get(task)
     }
 
@@ -255,26 +261,26 @@ impl State {
     }
 
     /// Returns the live tasks that wait for a caller within `task`, oldest first: its ancestors, and the task itself.
-    pub(crate) fn current_and_ancestors(&self, task: TaskRef) -> Vec<TaskRef> {
+    pub(crate) fn current_and_ancestors(&self, task: TaskId) -> Vec<TaskId> {
         let Some(task) = self.get(task) else {
             return Vec::new();
         };
         let ancestors = task.spec.extras().ancestors.as_ref();
         let mut tasks = ancestors.map_or_else(Vec::new, |ancestors| ancestors.live(|task| self.get(task).is_some()));
         tasks.reverse();
-        tasks.push(task.at);
+        tasks.push(task.id);
         tasks
     }
 
     /// Returns the number of live tasks besides those in `except`.
-    pub(super) fn live_except(&self, except: &[TaskRef]) -> usize {
+    pub(super) fn live_except(&self, except: &[TaskId]) -> usize {
         self.live() - except.iter().filter(|task| self.get(**task).is_some()).count()
     }
 
     /// Returns how many live tasks are queued behind a key that one of the tasks in `except` holds: they can't begin before
     /// that one has ended.
-    pub(super) fn queued_behind(&self, except: &[TaskRef]) -> usize {
-        let behind = |task: &TaskRef| {
+    pub(super) fn queued_behind(&self, except: &[TaskId]) -> usize {
+        let behind = |task: &TaskId| {
             let (holder, queued) = self.queue.holder(self.get(*task)?.spec.scoped_key()?)?;
             (holder == *task).then_some(queued)
         };
@@ -283,26 +289,26 @@ impl State {
 
     /// Returns the selected tasks that end without the callers in `except`, oldest first: neither one of these nor queued
     /// behind a key of theirs, nor a task that waits for the events of the others.
-    pub(super) fn awaited<'a>(&'a self, selection: &'a Selection, except: &'a [TaskRef]) -> Selected<'a> {
+    pub(super) fn awaited<'a>(&'a self, selection: &'a Selection, except: &'a [TaskId]) -> Selected<'a> {
         let watching = self.watching();
         let is_behind = |task: &TaskRecord| {
             let holder = task.spec.scoped_key().and_then(|key| self.queue.holder(key));
-            holder.is_some_and(|(holder, _)| holder != task.at && except.binary_search(&holder).is_ok())
+            holder.is_some_and(|(holder, _)| holder != task.id && except.binary_search(&holder).is_ok())
         };
         Box::new(
             self.selected(selection)
-                .filter(move |task| is_beside(task, except) && !is_behind(task) && !watching.contains(&task.at)),
+                .filter(move |task| is_beside(task, except) && !is_behind(task) && !watching.contains(&task.id)),
         )
     }
 
     /// Returns the number of all [`awaited`](Self::awaited) tasks.
-    pub(super) fn count_awaited(&self, except: &[TaskRef]) -> usize {
+    pub(super) fn count_awaited(&self, except: &[TaskId]) -> usize {
         let watching = self.watching().into_iter().filter(|task| except.binary_search(task).is_err()).count();
         self.live_except(except) - self.queued_behind(except) - watching
     }
 
     /// Returns the live tasks besides those in `except`, which is sorted.
-    pub(super) fn tasks_except<'a>(&'a self, except: &'a [TaskRef]) -> impl Iterator<Item = &'a Arc<TaskRecord>> {
+    pub(super) fn tasks_except<'a>(&'a self, except: &'a [TaskId]) -> impl Iterator<Item = &'a Arc<TaskRecord>> {
         self.tasks().filter(|task| is_beside(task, except))
     }
 
@@ -322,4 +328,38 @@ impl State {
             rejected: self.rejected,
         }
     }
+
+    /// Adds an event for the watchers, if there are any.
+    pub(super) fn publish(&mut self, event: impl FnOnce() -> Option<TaskEvent>) -> Delivery {
+        match &self.events {
+            Some(events) if events.has_readers() => event().map(|event| events.push(event)).unwrap_or_default(),
+            _ => Delivery::default(),
+        }
+    }
+
+    /// Ends the watchers' streams if no task lives and none can be spawned any more.
+    pub(super) fn end_events_if_over(&mut self) -> Delivery {
+        if self.is_over() { self.end_events() } else { Delivery::default() }
+    }
+
+    /// Ends the watchers' streams, after the events that there are.
+    pub(super) fn end_events(&mut self) -> Delivery {
+        let Some(events) = self.events.take() else {
+            return Delivery::default();
+        };
+        self.event_sequence = events.next_sequence();
+        events.close()
+    }
+
+    /// Returns the live tasks that wait for the next event of their own manager, and so for other tasks.
+    pub(super) fn watching(&self) -> BTreeSet<TaskId> {
+        let mut watching = self.events.as_ref().map(|events| events.waiting_tasks()).unwrap_or_default();
+        watching.retain(|task| self.get(*task).is_some());
+        watching
+    }
+}
+
+/// Returns whether a task is none of those in `except`, which is sorted.
+pub(super) fn is_beside(task: &TaskRecord, except: &[TaskId]) -> bool {
+    except.binary_search(&task.id).is_err()
 }

@@ -6,11 +6,9 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        engine::{
-            sync::{Handle, Notified, Sleep, sleep_until},
-            task::TaskRef,
-        },
+        engine::sync::{Handle, Notified, Sleep, sleep_until},
         filter::Selection,
+        id::TaskId,
     },
     Registry,
     state::State,
@@ -84,7 +82,7 @@ impl Registry {
 
     /// Waits until none of the selected tasks is left that ends without the callers in `except`, or until the deadline;
     /// returns whether none is left. See [`State::awaited`].
-    pub(crate) async fn wait_for(&self, selection: &Selection, except: &[TaskRef], deadline: Option<Instant>) -> bool {
+    pub(crate) async fn wait_for(&self, selection: &Selection, except: &[TaskId], deadline: Option<Instant>) -> bool {
         match selection {
             Selection::All => {
                 let wake_at = self.wake_at(except);
@@ -113,9 +111,9 @@ impl Registry {
     }
 
     /// Returns the largest number of live tasks at which a wait that is called in the tasks in `except` may be over.
-    pub(super) fn wake_at(&self, except: &[TaskRef]) -> usize {
+    pub(super) fn wake_at(&self, except: &[TaskId]) -> usize {
         let state = self.lock();
-        let has_key = |task: &TaskRef| state.get(*task).is_some_and(|task| task.spec.key().is_some());
+        let has_key = |task: &TaskId| state.get(*task).is_some_and(|task| task.spec.key().is_some());
         // Any number of tasks may be queued behind the key of a caller.
         if except.iter().any(has_key) { usize::MAX } else { except.len() }
     }

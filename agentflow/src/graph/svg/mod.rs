@@ -1,19 +1,19 @@
-//! Graphs as SVG documents.
+//! Pictures of graphs as SVG documents.
 //!
 //! The contents of a nested graph or a group are laid out on their own, and their box is then one node of the graph
 //! around it. No edge crosses the border of a box, so no layout depends on what is inside its boxes.
 
 mod label;
 mod layout;
-
-use std::fmt::Write;
+mod markup;
 
 use self::{
     label::{FONT_SIZE, Label},
     layout::{Layout, Link, Point, Route, Size},
+    markup::{escape, number, put},
 };
 use super::{
-    outline::{Inside, Outline, OutlineBranches},
+    outline::{Outline, OutlineBranches, StepContents},
     topology::{Next, StepId},
 };
 
@@ -24,7 +24,7 @@ const LABEL_SPACE: f64 = 5.0;
 /// The length of an arrow head, in pixels.
 const ARROW: f64 = 9.0;
 
-// Colours.
+// The colours of the picture.
 const WHITE: &str = "#ffffff";
 const TEXT: &str = "#0f172a";
 const TITLE: &str = "#475569";
@@ -130,14 +130,14 @@ fn step(outline: &Outline, id: StepId, prefix: &str) -> Item {
     let step = outline.step(id);
     let name = format!("{prefix}{}", step.name);
     let label = Label::new(&step.label);
-    let drawing = match &step.inside {
-        Inside::Nothing => node(&label),
-        Inside::Branches(branches) => boxed(
+    let drawing = match &step.contents {
+        StepContents::Nothing => node(&label),
+        StepContents::Branches(branches) => boxed(
             &Label::new(&branches.title),
             &parallel(outline, id, branches, prefix),
             "fill=\"#f8fafc\" stroke=\"#94a3b8\" stroke-dasharray=\"5 4\"",
         ),
-        Inside::Graph(inner) => {
+        StepContents::Graph(inner) => {
             boxed(&label, &graph(inner, &format!("{name}/")), "fill=\"#eff6ff\" stroke=\"#93c5fd\"")
         }
     };
@@ -235,35 +235,6 @@ fn moved(x: f64, y: f64, attributes: &str, content: &str) -> String {
     format!("<g{attributes} transform=\"translate({} {})\">\n{content}</g>\n", number(x), number(y))
 }
 
-fn put(content: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a `String` cannot fail.
-    let _ = content.write_fmt(text);
-}
-
 fn pair(point: Point) -> String {
     format!("{} {}", number(point.x), number(point.y))
-}
-
-/// Returns the number with at most one decimal place.
-fn number(value: f64) -> String {
-    // Adding zero turns a negative zero into zero.
-    format!("{}", (value * 10.0).round() / 10.0 + 0.0)
-}
-
-/// Returns the text for an element or an attribute. Characters that XML cannot represent are replaced.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            // Parsers turn these into spaces in attributes, unless they are entities.
-            '\t' | '\n' | '\r' => put(&mut escaped, format_args!("&#{};", u32::from(character))),
-            ..' ' | '\u{fffe}' | '\u{ffff}' => escaped.push('\u{fffd}'),
-            _ => escaped.push(character),
-        }
-    }
-    escaped
 }

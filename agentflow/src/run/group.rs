@@ -88,12 +88,14 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
         Err(failure) => return Err(open.failed(failure)),
     };
     let fields = changed_fields(scope, &logs);
-    for entry in logs.into_iter().flatten() {
-        if let Err(mut failure) = guarded(&entry.node, || state.apply(entry.update)) {
-            // Some of the updates may be merged, and half of this one.
-            failure.is_committed = false;
-            commit.changes_begin();
-            return Err(open.failed(failure));
+    for mut log in logs {
+        while let Some(entry) = log.pop() {
+            if let Err(mut failure) = guarded(&entry.node, || state.apply(entry.update)) {
+                // Some of the updates may be merged, and half of this one.
+                failure.is_committed = false;
+                commit.changes_begin();
+                return Err(open.failed(failure));
+            }
         }
     }
     open.joined(fields, winner);
@@ -112,7 +114,8 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// Runs the branches of a group. The caller merges the updates.
     async fn run(self, step: &'r Step<S, C>, group: &'r Group<S>, items: Items) -> Result<Joined<S>, Box<Failure>> {
         match (&group.kind, items) {
-            (GroupKind::Each(each), Some(items)) => self.run_each(group, each, items?).await,
+            // Boxed, or the future of every group would be as large, and fewer of them would fit on the stack.
+            (GroupKind::Each(each), Some(items)) => Box::pin(self.run_each(group, each, items?)).await,
             (GroupKind::Any, _) => self.run_any(step, group).await,
             (GroupKind::All | GroupKind::Each(_), _) => self.run_all(group).await,
         }
@@ -120,7 +123,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     async fn run_all(self, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
         let Self { scope, .. } = self;
-        self.check_signals(group)?;
+        self.check_signals(group.branches.first())?;
         let scopes: Vec<_> = group.branches.iter().map(|_| scope.branch()).collect();
         let mut logs: Vec<_> = group.branches.iter().map(|_| BranchLog::new()).collect();
         let mut running = Vec::with_capacity(logs.len());
@@ -135,7 +138,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     async fn run_any(self, step: &'r Step<S, C>, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
         let Self { scope, .. } = self;
-        self.check_signals(group)?;
+        self.check_signals(group.branches.first())?;
         let scopes: Vec<_> = group.branches.iter().map(|_| scope.branch()).collect();
         let mut logs: Vec<_> = group.branches.iter().map(|_| BranchLog::new()).collect();
         let mut running = Vec::with_capacity(logs.len());
@@ -156,7 +159,14 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     fn items(&self, step: &Step<S, C>, group: &Group<S>) -> Items {
         let GroupKind::Each(each) = &group.kind else { return None };
         let limit = each.options.max_items;
-        let source = match catch_unwind(AssertUnwindSafe(|| each.items.items(self.state, limit))) {
+        let items = catch_unwind(AssertUnwindSafe(|| each.items.items(self.state, limit)));
+        // Without items no node counts, so that a loop around the group would never end.
+        if !matches!(&items, Ok(Some(items)) if !items.is_empty())
+            && let Err(failure) = self.scope.count(&step.name)
+        {
+            return Some(Err(failure));
+        }
+        let source = match items {
             Ok(Some(items)) => return Some(Ok(items)),
             Ok(None) => NodeError::from(TooManyItems { limit }),
             Err(panic) => NodeError::panicked(panic),
@@ -174,7 +184,6 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let Some(branch) = group.branches.first() else {
             return Ok(Joined { logs: Vec::new(), winner: None });
         };
-        self.check_signals(group)?;
         let mut logs: Vec<_> = items.iter().map(|_| BranchLog::new()).collect();
         let mut running = FuturesUnordered::new();
         let mut longest = 0;
@@ -189,7 +198,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 let Some(taken) = running.next().await else { break };
                 longest = longest.max(taken?);
             }
-            // Items that never wait would block the thread.
+            // Items that never wait would otherwise block the thread, and the run would not see that it is to stop.
             consume_budget().await;
         }
         while let Some(taken) = running.next().await {
@@ -213,14 +222,15 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let arrival = Arrival::of_item(self.arrival, item);
         let fork =
             Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival: &arrival };
+        fork.check_signals(Some(branch))?;
         fork.branch(branch, log).await?;
         Ok(scope.taken())
     }
 
-    /// Fails if the run is to stop before the first node of the group.
-    fn check_signals(&self, group: &Group<S>) -> Result<(), Box<Failure>> {
+    /// Fails if the run is to stop before the first node of the branch.
+    fn check_signals(&self, branch: Option<&Branch>) -> Result<(), Box<Failure>> {
         let Self { plan, scope, .. } = self;
-        let Some(first) = group.branches.first().and_then(|branch| branch.steps.first()) else { return Ok(()) };
+        let Some(first) = branch.and_then(|branch| branch.steps.first()) else { return Ok(()) };
         scope.check_signals(|| scope.path(&plan.first_node(plan.step(*first)).name).into_owned())
     }
 
@@ -361,10 +371,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                     log.append(nested);
                 }
                 let Some(router) = step.router.as_deref() else { return Ok((0, None)) };
-                let mut after = state.clone();
-                for entry in log.iter().skip(before) {
-                    guarded(&entry.node, || after.apply(entry.update.clone()))?;
-                }
+                let after = with_updates(step, scope, state, log, before)?;
                 let edge = routed(router, &after, &scope.slot).map_err(|source| scope.failure(&step.name, source))?;
                 Ok((edge, Some(after)))
             }
@@ -384,6 +391,22 @@ pub(crate) async fn run_inner_branch<S: State, C: Send + Sync + 'static>(
     arrival: &Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
     Fork { plan, services, scope, state, arrival }.path(plan.entry, plan.may_loop, log).await
+}
+
+/// Returns the state with the updates of the log from `before` on. A panic of its `Clone` is an error of the group.
+fn with_updates<S: State, C>(
+    group: &Step<S, C>,
+    scope: &PathScope<'_>,
+    state: &S,
+    log: &BranchLog<S>,
+    before: usize,
+) -> Result<S, Box<Failure>> {
+    let mut after = catch_unwind(AssertUnwindSafe(|| state.clone()))
+        .map_err(|panic| scope.failure(&group.name, NodeError::panicked(panic)))?;
+    for entry in log.iter().skip(before) {
+        guarded(&entry.node, || after.apply(entry.update.clone()))?;
+    }
+    Ok(after)
 }
 
 /// Returns the fields that the updates change, if the run has a reader.

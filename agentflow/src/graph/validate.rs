@@ -325,7 +325,10 @@ impl<S: State, C> Checker<'_, S, C> {
                 for (position, member) in members.iter().enumerate() {
                     let CheckedStep { edges, has_decision, location, .. } = self.step(*member);
                     if edges.is_empty() && !has_decision {
-                        let next = members.get(position + 1).filter(|_| position + 1 < listed.len());
+                        let place = self.step(*member).place;
+                        let is_beside = |next: &&StepId| self.step(**next).place == place;
+                        // A step that is listed in two places is one problem.
+                        let next = members.get(position + 1).filter(|_| position + 1 < listed.len()).filter(is_beside);
                         let to = next.map_or(Next::End, |next| Next::Step(*next));
                         let edge = Edge { label: None, to, carries: None };
                         let edge = CheckedEdge { edge, location };

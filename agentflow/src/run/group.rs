@@ -15,7 +15,7 @@ use tokio::task::consume_budget;
 
 use super::{
     attempts::{ParallelAttempt, routed, run_attempts},
-    branch_log::BranchLog,
+    branch_log::{BranchLog, Entry},
     commit_mark::CommitMark,
     error::{AllFailed, Failure, NodeFailure, RunErrorKind},
     event::EventKind,
@@ -115,7 +115,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     async fn run(self, step: &'r Step<S, C>, group: &'r Group<S>, items: Items) -> Result<Joined<S>, Box<Failure>> {
         match (&group.kind, items) {
             // Boxed, or the future of every group would be as large, and fewer of them would fit on the stack.
-            (GroupKind::Each(each), Some(items)) => Box::pin(self.run_each(group, each, items?)).await,
+            (GroupKind::Each(each), Some(items)) => Box::pin(self.run_each(step, group, each, items)).await,
             (GroupKind::Any, _) => self.run_any(step, group).await,
             (GroupKind::All | GroupKind::Each(_), _) => self.run_all(group).await,
         }
@@ -159,14 +159,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     fn items(&self, step: &Step<S, C>, group: &Group<S>) -> Items {
         let GroupKind::Each(each) = &group.kind else { return None };
         let limit = each.options.max_items;
-        let items = catch_unwind(AssertUnwindSafe(|| each.items.items(self.state, limit)));
-        // Without items no node counts, so that a loop around the group would never end.
-        if !matches!(&items, Ok(Some(items)) if !items.is_empty())
-            && let Err(failure) = self.scope.count(&step.name)
-        {
-            return Some(Err(failure));
-        }
-        let source = match items {
+        let source = match catch_unwind(AssertUnwindSafe(|| each.items.items(self.state, limit))) {
             Ok(Some(items)) => return Some(Ok(items)),
             Ok(None) => NodeError::from(TooManyItems { limit }),
             Err(panic) => NodeError::panicked(panic),
@@ -177,11 +170,16 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// Runs the branch for each item. A branch takes memory only while it runs; its updates are kept until the join.
     async fn run_each(
         self,
+        step: &'r Step<S, C>,
         group: &'r Group<S>,
         each: &'r Each<S>,
-        items: Vec<Input>,
+        items: Result<Vec<Input>, Box<Failure>>,
     ) -> Result<Joined<S>, Box<Failure>> {
-        let Some(branch) = group.branches.first() else {
+        self.check_signals(group.branches.first())?;
+        let items = items?;
+        let Some(branch) = group.branches.first().filter(|_| !items.is_empty()) else {
+            // A visit counts even if no node runs. Otherwise a decision could lead back to the group for ever.
+            self.scope.count(&step.name)?;
             return Ok(Joined { logs: Vec::new(), winner: None });
         };
         let mut logs: Vec<_> = items.iter().map(|_| BranchLog::new()).collect();
@@ -223,7 +221,12 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let fork =
             Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival: &arrival };
         fork.check_signals(Some(branch))?;
-        fork.branch(branch, log).await?;
+        let first = branch.steps.first().map(|first| self.plan.step(*first));
+        match first.map(|step| (step, &step.work)) {
+            // The future of a branch with one node, the usual one, needs no further box.
+            Some((step, Work::Branch(node))) if step.is_last() => fork.run_only(step, &**node, log).await?,
+            _ => fork.branch(branch, log).await?,
+        }
         Ok(scope.taken())
     }
 
@@ -306,37 +309,57 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             let step = plan.step(at);
             let before = log.len();
             let fork = Fork { state: own.as_ref().unwrap_or(self.state), arrival: &arrival, ..self };
-            let (edge, after) = match fork.run_step(step, log, is_first).await {
-                Ok(ended) => ended,
+            let ended = match fork.run_step(step, log, is_first).await {
+                Ok((edge, after)) => {
+                    let next = follow(plan, step, edge, scope, &mut arrival);
+                    let Next::Step(to) = next else { return Ok(()) };
+                    let seen = match after {
+                        Some(after) => {
+                            own = Some(after);
+                            Ok(())
+                        }
+                        None => self.apply(&mut own, log.iter().skip(before), step.on_error.is_some()),
+                    };
+                    seen.map(|()| to)
+                }
+                Err(failure) => Err(failure),
+            };
+            let to = match ended {
+                Ok(to) => to,
                 Err(failure) => {
                     let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                     log.truncate(before);
                     arrival = Arrival::by_error(failure);
-                    is_first = false;
-                    trace.visit(at);
-                    at = fallback;
-                    continue;
+                    fallback
                 }
             };
             is_first = false;
             trace.visit(at);
-            let next = follow(plan, step, edge, scope, &mut arrival);
-            let Next::Step(to) = next else { return Ok(()) };
-            match after {
-                Some(after) => own = Some(after),
-                None => {
-                    for entry in log.iter().skip(before) {
-                        let state = self.state;
-                        guarded(&entry.node, || {
-                            own.get_or_insert_with(|| state.clone()).apply(entry.update.clone());
-                        })?;
-                    }
-                }
-            }
             at = to;
             // The branch yields from time to time, as the walk outside of branches does.
             consume_budget().await;
         }
+    }
+
+    /// Applies the updates of a step, which the next step of the branch sees. The state is left as it was if a reducer
+    /// panics, provided that a fallback needs it.
+    fn apply<'e>(
+        self,
+        own: &mut Option<S>,
+        mut updates: impl Iterator<Item = &'e Entry<S>>,
+        has_fallback: bool,
+    ) -> Result<(), Box<Failure>>
+    where
+        S: 'e,
+    {
+        let mut after = if has_fallback { own.clone() } else { own.take() };
+        updates.try_for_each(|entry| {
+            guarded(&entry.node, || {
+                after.get_or_insert_with(|| self.state.clone()).apply(entry.update.clone());
+            })
+        })?;
+        *own = after;
+        Ok(())
     }
 
     /// Runs one step of a branch, which adds its updates to the log. Returns the index of its outgoing edge, and the state

@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(InputType::of::<Vec<Option<String>>>().short_name(), "Vec<Option<String>>");
         assert_eq!(InputType::of::<(u8, &'static str)>().short_name(), "(u8, &str)");
         assert_eq!(InputType::of::<Slot>().short_name(), "Slot");
-        assert_eq!(InputType::of::<fn(&Slot) -> [Slot; 2]>().short_name(), "for<'a> fn(&'a Slot) -> [Slot; 2]");
+        assert_eq!(InputType::of::<fn() -> [Slot; 2]>().short_name(), "fn() -> [Slot; 2]");
         let inside = || {
             struct Local;
             InputType::of::<Option<Local>>()

@@ -1,6 +1,6 @@
 //! Graphs as nodes of other graphs.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use futures_util::future::BoxFuture;
 
@@ -72,7 +72,7 @@ impl<S: State, C: Send + Sync + 'static> ErasedParallelNode<S, C> for ParallelSu
         log: &'a mut BranchLog<S>,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
-            let scope = invocation.scope.inside(Arc::clone(invocation.path.name()), &invocation.events, None, None);
+            let scope = invocation.scope.inside(invocation.path, &invocation.events, None, None);
             let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, invocation.arrival).await;
             ended.map_err(|failure| *failure)?;
             invocation.scope.join([scope.taken()]);
@@ -267,12 +267,7 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     commit: &CommitMark,
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
-    let scope = invocation.scope.inside(
-        Arc::clone(invocation.path.name()),
-        &invocation.events,
-        own.recursion_limit,
-        own.manager,
-    );
+    let scope = invocation.scope.inside(invocation.path, &invocation.events, own.recursion_limit, own.manager);
     walk(plan, services, &scope, state, commit, None, Arrival::inherited(invocation.arrival))
         .await
         .map_err(|failure| *failure)?;

@@ -178,7 +178,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         self.check_signals(group.branches.first())?;
         let items = items?;
         let Some(branch) = group.branches.first().filter(|_| !items.is_empty()) else {
-            // A visit counts even if no node runs. Otherwise a decision could lead back to the group for ever.
+            // A visit counts even if no node runs. Otherwise a loop around the group would never end.
             self.scope.count(&step.name)?;
             return Ok(Joined { logs: Vec::new(), winner: None });
         };

@@ -5,51 +5,53 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// The parts that a path adds to the names of its nodes: the subgraphs that it is in, and the index of its item in each
-/// `each`.
+/// The part that a path adds to the names of its nodes.
 #[derive(Debug)]
-pub(crate) struct PathName {
-    /// The name of the subgraph, with those around it.
-    subgraph: Option<Arc<str>>,
-    /// The path around the item, if that path is one of an item too.
-    outer: Option<Arc<PathName>>,
-    item: Option<usize>,
+pub(crate) enum PathName {
+    /// The path is inside this node, which is a graph.
+    Inside(NodeName),
+    /// The path runs for an item of an `each`, on the path `outer`.
+    Item { outer: Option<Arc<PathName>>, index: usize },
 }
 
 impl PathName {
-    /// Names the path inside the subgraph `path`.
-    pub(crate) fn inside(path: Arc<str>) -> Arc<Self> {
-        Arc::new(Self { subgraph: Some(path), outer: None, item: None })
-    }
-
-    /// Names the path of an item, in the branch of an `each` on the path `outer`.
-    pub(crate) fn item(outer: Option<&Arc<Self>>, index: usize) -> Arc<Self> {
-        let subgraph = outer.and_then(|outer| outer.subgraph.clone());
-        let outer = outer.filter(|outer| outer.item.is_some()).cloned();
-        Arc::new(Self { subgraph, outer, item: Some(index) })
-    }
-
-    /// Returns the name of a node on the path: `SUBGRAPH/NODE[2][0]`.
-    pub(crate) fn of(&self, node: &str) -> String {
-        let mut name = self.without_items(node);
-        self.write_items(&mut name);
+    /// Returns the name of a node on the path: `SUBGRAPH/NODE[2][0]`. Without items it is `SUBGRAPH/NODE`.
+    fn format(&self, node: &str, has_items: bool) -> String {
+        let mut name = String::new();
+        self.write_prefix(&mut name, has_items);
+        name.push_str(node);
+        if has_items {
+            self.write_items(&mut name);
+        }
         name
     }
 
-    fn without_items(&self, node: &str) -> String {
-        match &self.subgraph {
-            Some(subgraph) => format!("{subgraph}/{node}"),
-            None => node.to_owned(),
+    /// Returns the name of a node or an end on the path.
+    pub(crate) fn of(&self, node: &str) -> String {
+        self.format(node, true)
+    }
+
+    fn write_prefix(&self, name: &mut String, has_items: bool) {
+        match self {
+            Self::Inside(NodeName { node, path }) => {
+                match path {
+                    Some(path) => name.push_str(&path.format(node, has_items)),
+                    None => name.push_str(node),
+                }
+                name.push('/');
+            }
+            Self::Item { outer: Some(outer), .. } => outer.write_prefix(name, has_items),
+            Self::Item { outer: None, .. } => {}
         }
     }
 
     fn write_items(&self, name: &mut String) {
-        if let Some(outer) = &self.outer {
-            outer.write_items(name);
-        }
-        if let Some(item) = self.item {
+        if let Self::Item { outer, index } = self {
+            if let Some(outer) = outer {
+                outer.write_items(name);
+            }
             // Writing to a `String` cannot fail.
-            let _ = write!(name, "[{item}]");
+            let _ = write!(name, "[{index}]");
         }
     }
 }
@@ -100,6 +102,6 @@ impl<'a> NodePath<'a> {
     /// Returns the name without the indexes of items, for metrics, whose labels have few values.
     #[cfg(feature = "metrics")]
     pub(crate) fn without_items(&self) -> Arc<str> {
-        self.path.map_or_else(|| Arc::clone(self.node), |path| path.without_items(self.node).into())
+        self.path.map_or_else(|| Arc::clone(self.node), |path| path.format(self.node, false).into())
     }
 }

@@ -101,7 +101,7 @@ impl<'a> PathScope<'a> {
     /// Creates the scope of the branch of an item, which counts its own steps.
     pub(crate) fn item(&self, index: usize) -> Self {
         let steps = self.steps_left.load(Ordering::Relaxed);
-        let name = PathName::item(self.name.as_ref(), index);
+        let name = Arc::new(PathName::Item { outer: self.name.clone(), index });
         let derived = self.derive(Some(name), &self.outer, self.manager, self.limit.clone(), steps);
         Self { is_branch: true, ..derived }
     }
@@ -110,7 +110,7 @@ impl<'a> PathScope<'a> {
     /// smaller of this limit and of what the path has left holds. The subgraph may have a task manager of its own, too.
     pub(crate) fn inside<'b>(
         &self,
-        path: Arc<str>,
+        path: &NodePath<'_>,
         writer: &EventWriter,
         own_limit: Option<usize>,
         own_manager: Option<&'b BackgroundTaskManager>,
@@ -122,10 +122,16 @@ impl<'a> PathScope<'a> {
         let left = self.steps_left.load(Ordering::Relaxed);
         match own_limit {
             Some(steps) if steps < left => {
-                let limit = Limit { steps, graph: Some(Arc::clone(&path)) };
-                self.derive(Some(PathName::inside(path)), writer, manager, limit, steps)
+                let limit = Limit { steps, graph: Some(Arc::clone(path.name())) };
+                self.derive(Some(Arc::new(PathName::Inside(path.to_owned()))), writer, manager, limit, steps)
             }
-            _ => self.derive(Some(PathName::inside(path)), writer, manager, self.limit.clone(), left),
+            _ => self.derive(
+                Some(Arc::new(PathName::Inside(path.to_owned()))),
+                writer,
+                manager,
+                self.limit.clone(),
+                left,
+            ),
         }
     }
 

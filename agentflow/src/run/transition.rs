@@ -22,20 +22,16 @@ use crate::{
 pub(super) fn fall_back<S: State, C>(
     plan: &Plan<S, C>,
     step: &Step<S, C>,
-    mut failure: Box<Failure>,
+    failure: Box<Failure>,
     trace: &LoopTrace,
     scope: &PathScope<'_>,
 ) -> Result<(StepId, NodeFailure), Box<Failure>> {
-    if let RunErrorKind::RecursionLimit { nodes, .. } = &mut failure.kind
-        && nodes.is_empty()
-    {
-        *nodes = trace.nodes(plan, scope);
-    }
+    let failure = with_loop(failure, plan, trace, scope);
     let Some(fallback) = step.on_error else { return Err(failure) };
     let failure = failure.into_recoverable()?;
     if let Work::Group(_) = &step.work {
         // A visit counts even if the group fails. Otherwise two groups could recover by each other for ever.
-        scope.join([1]);
+        scope.count(&step.name).map_err(|limit| with_loop(limit, plan, trace, scope))?;
     }
     // The error belongs to the user and may panic when it is formatted.
     catch_panic(|| tracing::warn!(node = &*step.name, error = %failure, "node failed, continuing with its fallback"));
@@ -44,6 +40,22 @@ pub(super) fn fall_back<S: State, C>(
         to: scope.path(&plan.step(fallback).name).to_string(),
     });
     Ok((fallback, failure))
+}
+
+/// Adds the loop of the walk to the error of the recursion limit, unless a walk inside has added its own.
+#[allow(clippy::unnecessary_box_returns, reason = "a failure is passed on in its box")]
+fn with_loop<S: State, C>(
+    mut failure: Box<Failure>,
+    plan: &Plan<S, C>,
+    trace: &LoopTrace,
+    scope: &PathScope<'_>,
+) -> Box<Failure> {
+    if let RunErrorKind::RecursionLimit { nodes, .. } = &mut failure.kind
+        && nodes.is_empty()
+    {
+        *nodes = trace.nodes(plan, scope);
+    }
+    failure
 }
 
 /// Follows an outgoing edge of the step: returns its target, and puts the value that it carries into the arrival.

@@ -36,7 +36,7 @@ struct Order {
     packed: Vec<String>,
     #[state(append)]
     reordered: Vec<String>,
-    /// What the customer pays: each branch adds its part.
+    /// The price for the customer, to which each branch adds its part.
     #[state(with = add)]
     amount: u32,
     receipt: String,

@@ -1,4 +1,5 @@
 //! `any`: the first branch to succeed wins.
+#![allow(clippy::items_after_statements, reason = "a node stands beside the graph that uses it")]
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

@@ -1,4 +1,5 @@
 //! `each`: one branch for each item.
+#![allow(clippy::items_after_statements, reason = "a node stands beside the graph that uses it")]
 
 use std::{
     sync::{

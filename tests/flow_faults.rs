@@ -1,4 +1,5 @@
 //! Groups under code that panics, never waits, or never ends.
+#![allow(clippy::items_after_statements, reason = "a node stands beside the graph that uses it")]
 
 use std::{
     future::pending,

@@ -108,7 +108,7 @@ async fn a_group_hands_the_value_to_the_first_node_of_each_branch() {
         Arms::new()
             .carry("Step::Tools", "GROUP", |step| match step {
                 Step::Tools(calls) => Ok(calls),
-                other => Err(other),
+                Step::Done => Err(Step::Done),
             })
             .to("Step::Done", END, |step| matches!(step, Step::Done)),
     );

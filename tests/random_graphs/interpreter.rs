@@ -3,6 +3,12 @@
 //! The states, errors and times are those that the documentation promises. Everything that can happen at an instant happens
 //! before a timeout of that instant. At a fork, branches run in written order until they first wait. What is not defined,
 //! the order of two branches at the same later instant, is marked in the prediction.
+#![allow(
+    clippy::similar_names,
+    clippy::too_many_lines,
+    clippy::needless_pass_by_value,
+    reason = "the interpreter is plain code, a function for each part of the documentation"
+)]
 
 use std::{fmt, time::Duration};
 

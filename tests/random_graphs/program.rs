@@ -88,6 +88,7 @@ pub(super) enum GroupKind {
 
 /// The items of an `each`, as a function of the total.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_field_names, reason = "they are the names of the options")]
 pub(super) struct Items {
     /// There are fewer items than this.
     pub(super) counts: u32,
@@ -259,7 +260,7 @@ pub(super) enum When {
     Faulty,
 }
 
-/// What brought the run to a node.
+/// The reason for which the run came to a node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Arrived<'a> {
     /// The node that failed, and its last attempt.
@@ -271,10 +272,10 @@ pub(super) struct Arrived<'a> {
 pub(super) fn log_line(node: &str, attempt: u32, arrived: Arrived<'_>, steps_left: usize) -> String {
     let mut line = format!("{node}#{attempt}, {steps_left} left");
     if let Some(value) = arrived.input {
-        line += &format!(", given {value}");
+        line.push_str(&[", given ", &value.to_string()].concat());
     }
     if let Some((failed, last)) = arrived.seen {
-        line += &format!(", after {failed}#{last}");
+        line.push_str(&[", after ", &failed.to_string(), "#", &last.to_string()].concat());
     }
     line
 }

@@ -443,11 +443,11 @@ impl<'c> Rules<'c> {
 
     /// The last options of a node replace the earlier ones.
     fn fallback(&self, step: usize) -> Option<usize> {
-        let fallbacks = self.calls.iter().filter_map(|call| match call {
+        let mut fallbacks = self.calls.iter().filter_map(|call| match call {
             Call::OnError(node, fallback) if self.find(node) == Some(step) => Some(fallback),
             _ => None,
         });
-        fallbacks.last().and_then(|fallback| self.find(fallback))
+        fallbacks.next_back().and_then(|fallback| self.find(fallback))
     }
 
     fn groups(&mut self) {
@@ -510,6 +510,7 @@ impl<'c> Rules<'c> {
         vec![next.copied()]
     }
 
+    #[allow(clippy::type_complexity, reason = "a path is its entries and its branch")]
     fn paths(&mut self) {
         let places = self.places();
         let mut paths: Vec<(Vec<usize>, Option<(usize, usize)>)> = Vec::new();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use agentflow::{
     BackgroundTaskManager,
-    task::{FinishedTask, OnDuplicateKey, OnFull, SpawnError, TaskOutcome, TimeoutKind},
+    task::{FinishedTask, OnDuplicateKey, OnFull, TaskOutcome, TimeoutKind},
 };
 
 use super::{

@@ -212,6 +212,15 @@ impl<T: InputValue, const VALID: usize> Valid for CheckedInput<T, VALID> {
     type Value = T;
 }
 
+/// A state whose type was checked by the constant `VALID`.
+#[derive(Debug)]
+pub struct CheckedState<S, const VALID: usize>(PhantomData<S>);
+
+#[diagnostic::do_not_recommend]
+impl<S: State, const VALID: usize> Valid for CheckedState<S, VALID> {
+    type Value = S;
+}
+
 /// Stands for a function with mistakes in a graph. It fits everywhere and never runs, because such a program does not
 /// compile.
 #[derive(Debug)]
@@ -422,6 +431,29 @@ pub const fn result<T: Returns<F>, F: Form>() -> usize {
     0
 }
 
+/// Checks the state of a node, as [`result`] does for its result.
+#[must_use]
+pub const fn state_type<S: State>() -> usize {
+    0
+}
+
+/// The error of a node's `Result`.
+#[diagnostic::on_unimplemented(
+    message = "the error of a node cannot be `{Self}`: it does not convert into `NodeError`",
+    label = "not an error of a node",
+    note = "write `NodeError` here: `?` converts every error that is `Send + Sync`, `anyhow::Error` and text into it",
+    note = "a type of your own converts if it implements `std::error::Error`, and a box if it is `Box<dyn Error + Send + Sync>`"
+)]
+pub trait ErrorOfNode {}
+#[diagnostic::do_not_recommend]
+impl<E: Into<NodeError>> ErrorOfNode for E {}
+
+/// Checks the error of a node's `Result`, as [`result`] does for the whole.
+#[must_use]
+pub const fn error<E: ErrorOfNode>() -> usize {
+    0
+}
+
 /// A node's result whose type was checked by the constant `VALID`.
 #[derive(Debug)]
 pub struct Checked<T, const VALID: usize>(pub T);
@@ -473,18 +505,18 @@ impl<T> Accepts<T> for T {
     }
 }
 
-/// Passes the `state` parameter as `&mut S`. rustc reports a type that is not a state here and nowhere else in the node.
-pub fn state_mut<S: State>(state: &mut S) -> &mut S {
+/// Passes the `state` parameter as `&mut S`.
+pub fn state_mut<S>(state: &mut S) -> &mut S {
     state
 }
 
 /// Passes the `state` parameter as `&S`.
-pub fn state_ref<S: State>(state: &S) -> &S {
+pub fn state_ref<S>(state: &S) -> &S {
     state
 }
 
 /// Clones the state for a `state: S` parameter: if the node fails, the run still has the state as it was.
-pub fn state_owned<S: State>(state: &S) -> S {
+pub fn state_owned<S: Clone>(state: &S) -> S {
     state.clone()
 }
 

@@ -163,11 +163,7 @@ pub trait InputValue: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> InputValue for T {}
 
 /// Checks the type of a node's input, as [`result`] does for its result.
-#[must_use]
-#[allow(clippy::must_use_candidate, reason = "the call is the check")]
-pub const fn input<T: InputValue>() -> usize {
-    0
-}
+pub const fn input<T: InputValue>() {}
 
 /// An input that a node takes by value.
 #[diagnostic::on_unimplemented(
@@ -426,16 +422,10 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
 }
 
 /// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
-#[allow(clippy::must_use_candidate, reason = "the call is the check")]
-pub const fn result<T: Returns<F>, F: Form>() -> usize {
-    0
-}
+pub const fn result<T: Returns<F>, F: Form>() {}
 
 /// Checks the state of a node, as [`result`] does for its result.
-#[must_use]
-pub const fn state_type<S: State>() -> usize {
-    0
-}
+pub const fn state_type<S: State>() {}
 
 /// The error of a node's `Result`.
 #[diagnostic::on_unimplemented(
@@ -449,10 +439,7 @@ pub trait ErrorOfNode {}
 impl<E: Into<NodeError>> ErrorOfNode for E {}
 
 /// Checks the error of a node's `Result`, as [`result`] does for the whole.
-#[must_use]
-pub const fn error<E: ErrorOfNode>() -> usize {
-    0
-}
+pub const fn error<E: ErrorOfNode>() {}
 
 /// A node's result whose type was checked by the constant `VALID`.
 #[derive(Debug)]

@@ -135,8 +135,7 @@ fn result(function: &Function, signature: &Signature, errors: &mut Errors) {
     } else if let Type::Never(never) = output {
         errors.spanning(never, "a node returns, so that the graph can go on: leave out `-> !`");
     } else if let Some(borrow) = elided(&tokens) {
-        let text = "the result of a node owns its data: nothing, an update or a new state, or a route, each alone or in a \
-                    `Result`";
+        let text = "the result of a node cannot borrow: return a value that owns its data";
         errors.at(borrow, text);
     }
 }

@@ -98,7 +98,7 @@ impl<'a> Names<'a> {
             .filter(|attr| ["doc", "cfg", "deprecated"].iter().any(|kept| attr.path().is_ident(kept)));
         let attrs = quote! {
             #(#attrs)*
-            #[allow(non_camel_case_types, missing_docs, clippy::upper_case_acronyms)]
+            #[allow(non_camel_case_types, missing_docs, clippy::upper_case_acronyms, clippy::exhaustive_structs)]
         };
         if self.generics.is_empty() {
             let body = if self.is_renamed { quote!(;) } else { quote!({}) };
@@ -197,7 +197,7 @@ impl Checks {
         // A node without state runs on every state.
         let state_of_form = if has_state { state.clone() } else { quote!(__af::AgentState) };
         let check_result = result_checks(result, &quote!(__af::#form<#state_of_form, ()>));
-        let check_input = check_input.map(|check| quote!(const __INPUT: usize = #check;));
+        let check_input = check_input.map(|check| quote!(const __INPUT: usize = { #check; 0 };));
         let checks = check_state.into_iter().chain(check_result);
         Self {
             input: input
@@ -209,7 +209,7 @@ impl Checks {
             },
             checked: quote!(__af::Checked<#result, __VALID>),
             items: quote! {
-                const __VALID: usize = #(#checks)+*;
+                const __VALID: usize = { #(#checks;)* 0 };
                 #check_input
             },
         }

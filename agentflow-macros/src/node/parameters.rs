@@ -242,7 +242,7 @@ fn lifetime(ident: &Ident, ty: &Type, errors: &mut Errors) {
 fn owned(ty: &Type, noun: &str, errors: &mut Errors) -> bool {
     let borrow = elided(&ty.to_token_stream());
     if let Some(borrow) = borrow {
-        errors.at(borrow, format!("{noun} owns its data: its type has no elided lifetimes"));
+        errors.at(borrow, format!("{noun} cannot borrow: name a type that owns its data"));
     }
     borrow.is_none()
 }

@@ -69,7 +69,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             }
 
             #[automatically_derived]
-            #[allow(dead_code, deprecated)]
+            #[allow(dead_code, deprecated, clippy::impl_trait_in_params)]
             impl #impl_generics #update #args #bounds {
                 #(#setters)*
             }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use agentflow::{
-    CompileOptions, END, NodeError, NodeFailure, RunConfig, StateGraph,
+    CompileOptions, END, EachOptions, NodeError, NodeFailure, RunConfig, StateGraph,
     error::AttemptTimedOut,
     graph, node,
     run::{AllFailed, EventKind, RunErrorKind},
@@ -171,4 +171,31 @@ async fn any_nests_and_the_builder_has_the_same() {
     graph.add_any("RACE", [["SLOW"], ["FAST"]]).set_entry_point("RACE").add_edge("RACE", END);
     let app = graph.compile(CompileOptions::new()).unwrap();
     assert_eq!(steps(&app).await, ["fast"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_update_of_a_loser_is_merged() {
+    #[node]
+    async fn begin(_state: &Trip) -> TripUpdate {
+        Trip::update().steps(["began"])
+    }
+    for (first, second) in (0..50_u64).map(|turn| (turn * 7 % 10 * 100, turn % 10 * 100 + 50)) {
+        let mut graph = StateGraph::new();
+        for (name, wait) in [("A", first), ("B", second)] {
+            graph.add_parallel_node(format!("BEGIN_{name}"), begin {}).add_parallel_node(name, waits_for {});
+            graph.add_each(format!("EACH_{name}"), move |_: &Trip| [wait], EachOptions::new(), [name]);
+        }
+        graph
+            .add_any("RACE", [["BEGIN_A", "EACH_A"], ["BEGIN_B", "EACH_B"]])
+            .set_entry_point("RACE")
+            .add_edge("RACE", END);
+        let app = graph.compile(CompileOptions::new()).unwrap();
+        assert_eq!(steps(&app).await, ["began".to_owned(), first.min(second).to_string()]);
+    }
+
+    #[node]
+    async fn waits_for(_state: &Trip, input: u64) -> TripUpdate {
+        sleep(Duration::from_millis(input)).await;
+        Trip::update().steps([input.to_string()])
+    }
 }

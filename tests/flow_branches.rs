@@ -202,3 +202,30 @@ fn the_builder_keeps_paths_apart() {
     let looping = problems(|graph| _ = graph.add_edge("A", "A").add_edge("C", END));
     assert_eq!(looping, [BuildProblemKind::EndlessLoop { nodes: vec!["A".into()], end: "JOIN" }]);
 }
+
+#[tokio::test]
+async fn groups_that_recover_by_each_other_reach_the_recursion_limit() {
+    let mut graph = StateGraph::new();
+    graph.add_parallel_node("B1", broken {}).add_parallel_node("B2", broken {});
+    graph.add_group("G1", [["B1"]]).add_group("G2", [["B2"]]).set_entry_point("G1");
+    graph.add_edge("G1", END).add_edge("G2", END);
+    graph.set_node_options("G1", NodeOptions::new().on_error("G2"));
+    graph.set_node_options("G2", NodeOptions::new().on_error("G1"));
+    let app = graph.compile(CompileOptions::new().recursion_limit(5)).unwrap();
+    assert!(matches!(failure(&app).await.kind(), RunErrorKind::RecursionLimit { limit: 5, .. }));
+}
+
+#[tokio::test]
+async fn the_fallback_of_a_group_has_the_state_before_the_group() {
+    #[node]
+    async fn instead(state: &mut Trip) {
+        state.steps.push("instead".into());
+    }
+    // The decision after a group fails when the group is merged already.
+    let mut graph = StateGraph::new();
+    graph.add_parallel_node("A", a {}).add_node("INSTEAD", instead {}).add_edge("INSTEAD", END);
+    graph.add_group("G", [["A"]]).set_entry_point("G").add_route("G", |_: &Trip| 1, [(0, END.into())]);
+    graph.set_node_options("G", NodeOptions::new().on_error("INSTEAD"));
+    let app = graph.compile(CompileOptions::new()).unwrap();
+    assert_eq!(steps(&app).await, ["instead"]);
+}

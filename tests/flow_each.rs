@@ -337,3 +337,30 @@ async fn the_builder_has_the_same_each() {
     let error = graph.compile(CompileOptions::new()).unwrap_err();
     assert!(matches!(&error.problems()[0].kind, BuildProblemKind::WrongInput { carried: "u8", .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_loop_around_an_each_without_items_reaches_the_recursion_limit() {
+    let mut graph = StateGraph::new();
+    graph.add_parallel_node("SAY", say {});
+    graph.add_each("NONE", |_: &Trip| Vec::<String>::new(), EachOptions::new(), ["SAY"]).set_entry_point("NONE");
+    graph.add_route("NONE", |_: &Trip| true, [(true, "NONE".into()), (false, END.into())]);
+    let app = graph.compile(CompileOptions::new()).unwrap();
+    assert!(matches!(failure(&app).await.kind(), RunErrorKind::RecursionLimit { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_items_with_random_waits_are_merged_in_item_order_and_see_no_sibling() {
+    /// Waits as long as a hash of the item says.
+    #[node]
+    async fn shuffled(_state: &Trip, input: u64) -> TripUpdate {
+        sleep(Duration::from_millis(input.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 54)).await;
+        Trip::update().steps([input.to_string()])
+    }
+    #[node]
+    async fn sees_itself(state: &Trip) -> Result<(), NodeError> {
+        if state.steps.len() == 1 { Ok(()) } else { Err("a branch sees its sibling".into()) }
+    }
+    let app = graph! { START -> each |_: &Trip| 0..10_000_u64 { shuffled -> sees_itself } -> END };
+    let ran = steps(&app).await;
+    assert_eq!(ran, (0..10_000).map(|item| item.to_string()).collect::<Vec<_>>());
+}

@@ -14,6 +14,7 @@ mod erased_graphs;
 mod flow_any;
 mod flow_branches;
 mod flow_each;
+mod flow_faults;
 mod flow_inputs;
 mod groups;
 mod invoke_from;

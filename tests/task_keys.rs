@@ -151,7 +151,7 @@ async fn skip_refuses_a_second_task_until_the_first_has_ended() {
     assert_eq!((tasks.stats().spawned, tasks.stats().rejected), (1, 1));
     let line = log.event("background task rejected");
     assert_eq!((line.level, line.field("name")), (Level::DEBUG, "second"));
-    assert_eq!(line.field("reason"), SpawnError::DuplicateKey.to_string());
+    assert_eq!(line.field("reason"), "duplicate_key");
     // `spawn_wait` waits for a slot, not for the key.
     let refused =
         tasks.create_task(async {}).key_in("shared", "k", OnDuplicateKey::Skip).spawn_wait().await.unwrap_err();

@@ -52,7 +52,8 @@ impl InputType {
         for character in self.name.chars() {
             short.push(character);
             if short.ends_with("::") {
-                let path = short.trim_end_matches(|last: char| last == ':' || last == '_' || last.is_alphanumeric());
+                // A path begins where a delimiter ends. The path of a type inside an async function has `{{closure}}` in it.
+                let path = short.trim_end_matches(|last: char| !" <>()[],;&*=+".contains(last));
                 short.truncate(path.len());
             }
         }
@@ -119,5 +120,11 @@ mod tests {
         assert_eq!(InputType::of::<Vec<Option<String>>>().short_name(), "Vec<Option<String>>");
         assert_eq!(InputType::of::<(u8, &'static str)>().short_name(), "(u8, &str)");
         assert_eq!(InputType::of::<Slot>().short_name(), "Slot");
+        assert_eq!(InputType::of::<fn(&Slot) -> [Slot; 2]>().short_name(), "for<'a> fn(&'a Slot) -> [Slot; 2]");
+        let inside = || {
+            struct Local;
+            InputType::of::<Option<Local>>()
+        };
+        assert_eq!(inside().short_name(), "Option<Local>");
     }
 }

@@ -3,62 +3,40 @@
 use std::{error::Error, time::Duration};
 
 use agentflow::{
-    CompileOptions, CompiledGraph, END, NodeOptions, RetryPolicy, StateGraph,
+    CompileOptions, CompiledGraph, END, EachOptions, JOIN, NodeOptions, RetryPolicy, StateGraph,
     error::Panicked,
-    graph::{BuildError, EdgeTarget, MappedGraph},
+    graph::{Arms, BuildError, EdgeTarget, MappedGraph},
 };
 
 use super::{
-    nodes::{InPlace, Owning, Parallel, Reading, Scripted},
+    nodes::{InPlace, Input, Owning, Parallel, Reading, Scripted},
     program::{
-        Access, Branches, Decision, Graph, MapPanic, Mapped, Next, Options, ParallelWork, Script, Target, Trace,
-        TraceUpdate, When, Work, panic_silently,
+        Access, ChosenRoute, Decision, Graph, Group, GroupKind, MapPanic, Mapped, Next, Options, ParallelWork, Script,
+        Step, Target, Trace, TraceUpdate, When, Work, panic_silently,
     },
 };
 
 pub(super) fn compile(graph: &Graph) -> Result<CompiledGraph<Trace>, BuildError> {
     let mut builder = StateGraph::new();
     for step in &graph.steps {
-        let Work::Node(access, script) = &step.work else { continue };
-        match &step.next {
-            Next::Decision(decision) if decision.is_from_node => {
-                add_node(&mut builder, *access, script, decision, &step.name, graph);
-            }
-            _ => {
-                let scripted = Scripted::<()>::new(script, None);
-                match access {
-                    Access::InPlace => builder.add_node(&*step.name, InPlace(scripted)),
-                    Access::Reading => builder.add_node(&*step.name, Reading(scripted)),
-                    Access::Owning => builder.add_node(&*step.name, Owning(scripted)),
-                };
-            }
-        }
-    }
-    for step in &graph.steps {
         match &step.work {
-            Work::Node(..) => {}
+            Work::Node(access, script) if step.takes_input => {
+                add_node::<u32>(&mut builder, *access, script, step, &graph.steps);
+            }
+            Work::Node(access, script) => add_node::<()>(&mut builder, *access, script, step, &graph.steps),
             Work::Graph(inner) => {
                 builder.add_node(&*step.name, compile(inner)?);
             }
             Work::Mapped(inner) => {
                 builder.add_node(&*step.name, mapped(inner)?);
             }
-            Work::Group(branches) => add_group(&mut builder, &step.name, branches)?,
+            Work::Group(group) => add_group(&mut builder, &step.name, group)?,
         }
-        let on_error = step.on_error.map(|fallback| &*graph.steps[fallback].name);
-        set_options(&mut builder, &step.name, &step.options, on_error);
-        match &step.next {
-            Next::Edge(to) => {
-                builder.add_edge(&*step.name, target(graph, *to));
-            }
-            Next::Decision(decision) if !decision.is_from_node => {
-                let formula = decision.formula;
-                let router =
-                    move |state: &Trace| formula.route(state).unwrap_or_else(|message| panic_silently(message));
-                builder.add_route(&*step.name, router, arms(graph, decision));
-            }
-            Next::Decision(_) => {}
+        if let Next::Edge(to) = step.next {
+            builder.add_edge(&*step.name, target(&graph.steps, to, END));
         }
+        add_router(&mut builder, step, &graph.steps, END);
+        set_options(&mut builder, step, &graph.steps);
     }
     builder.set_entry_point(&*graph.steps[0].name);
     let options = CompileOptions::new();
@@ -68,29 +46,68 @@ pub(super) fn compile(graph: &Graph) -> Result<CompiledGraph<Trace>, BuildError>
     })
 }
 
-fn add_node(
+fn add_node<I>(builder: &mut StateGraph<Trace>, access: Access, script: &Script, step: &Step, steps: &[Step])
+where
+    I: Input,
+{
+    let name = &*step.name;
+    match &step.next {
+        Next::Decision(decision) if decision.is_from_node => {
+            let scripted = Scripted::<ChosenRoute>::new(script, Some(decision.formula));
+            let arms = arms(steps, decision, END);
+            match access {
+                Access::InPlace => builder.add_routing_node::<_, I>(name, InPlace(scripted), arms),
+                Access::Reading => builder.add_routing_node::<_, I>(name, Reading(scripted), arms),
+                Access::Owning => builder.add_routing_node(name, Owning(scripted), arms),
+            };
+        }
+        _ => {
+            let scripted = Scripted::<()>::new(script, None);
+            match access {
+                Access::InPlace => builder.add_node::<I>(name, InPlace(scripted)),
+                Access::Reading => builder.add_node::<I>(name, Reading(scripted)),
+                Access::Owning => builder.add_node(name, Owning(scripted)),
+            };
+        }
+    }
+}
+
+fn add_router<W, E: Into<EdgeTarget> + Copy>(
     builder: &mut StateGraph<Trace>,
-    access: Access,
-    script: &Script,
-    decision: &Decision,
-    name: &str,
-    graph: &Graph,
+    step: &Step<W>,
+    steps: &[Step<W>],
+    end: E,
 ) {
-    let scripted = Scripted::<u32>::new(script, Some(decision.formula));
-    let arms = arms(graph, decision);
-    match access {
-        Access::InPlace => builder.add_routing_node(name, InPlace(scripted), arms),
-        Access::Reading => builder.add_routing_node(name, Reading(scripted), arms),
-        Access::Owning => builder.add_routing_node(name, Owning(scripted), arms),
-    };
+    if let Next::Decision(decision) = &step.next
+        && !decision.is_from_node
+    {
+        let formula = decision.formula;
+        let router = move |state: &Trace| formula.route(state).unwrap_or_else(|message| panic_silently(message));
+        builder.add_route(&*step.name, router, arms(steps, decision, end));
+    }
 }
 
-fn arms(graph: &Graph, decision: &Decision) -> Vec<(u32, EdgeTarget)> {
-    (0..).zip(decision.arms.iter().map(|to| target(graph, *to))).collect()
+fn arms<W, E: Into<EdgeTarget> + Copy>(steps: &[Step<W>], decision: &Decision, end: E) -> Arms<ChosenRoute> {
+    let arms = (0..).zip(&decision.arms).map(|(arm, to)| (ChosenRoute { arm, value: 0 }, *to));
+    if !decision.carries(steps) {
+        return arms.map(|(route, to)| (route, target(steps, to, end))).collect::<Vec<_>>().into();
+    }
+    arms.fold(Arms::new(), |arms, (route, to)| {
+        let (label, place) = (route.arm.to_string(), target(steps, to, end));
+        if to.is_some_and(|to| steps[to].takes_input) {
+            arms.carry(
+                label,
+                place,
+                move |taken: ChosenRoute| if taken == route { Ok(taken.value) } else { Err(taken) },
+            )
+        } else {
+            arms.to(label, place, move |taken| *taken == route)
+        }
+    })
 }
 
-fn target(graph: &Graph, to: Target) -> EdgeTarget {
-    to.map_or_else(|| END.into(), |to| graph.steps[to].name.as_str().into())
+fn target<W>(steps: &[Step<W>], to: Target, end: impl Into<EdgeTarget>) -> EdgeTarget {
+    to.map_or_else(|| end.into(), |to| steps[to].name.as_str().into())
 }
 
 type MappedTrace =
@@ -113,26 +130,68 @@ fn mapped(inner: &Mapped) -> Result<MappedTrace, BuildError> {
     Ok(compile(&inner.graph)?.map_state(Box::new(into), Box::new(back)))
 }
 
-fn add_group(builder: &mut StateGraph<Trace>, name: &str, branches: &Branches) -> Result<(), BuildError> {
-    for member in branches.iter().flatten() {
-        match &member.work {
-            ParallelWork::Node(script) => {
-                builder.add_parallel_node(&*member.name, Parallel(script.clone()));
+fn add_group(builder: &mut StateGraph<Trace>, name: &str, group: &Group) -> Result<(), BuildError> {
+    for branch in &group.branches {
+        for (index, step) in branch.iter().enumerate() {
+            match &step.work {
+                ParallelWork::Node(script) if step.takes_input => {
+                    add_parallel_node::<u32>(builder, script, step, branch);
+                }
+                ParallelWork::Node(script) => add_parallel_node::<()>(builder, script, step, branch),
+                ParallelWork::Mapped(inner) => {
+                    builder.add_parallel_node(&*step.name, mapped(inner)?);
+                }
+                ParallelWork::Group(group) => add_group(builder, &step.name, group)?,
             }
-            ParallelWork::Mapped(inner) => {
-                builder.add_parallel_node(&*member.name, mapped(inner)?);
+            // A step leads to the next one, and the last one to the join, if nothing else is specified.
+            if let Next::Edge(to) = step.next
+                && to != Some(index + 1).filter(|next| *next < branch.len())
+            {
+                builder.add_edge(&*step.name, target(branch, to, JOIN));
             }
-            ParallelWork::Group(branches) => add_group(builder, &member.name, branches)?,
+            add_router(builder, step, branch, JOIN);
+            set_options(builder, step, branch);
         }
-        set_options(builder, &member.name, &member.options, None);
     }
-    let names =
-        |branch: &Vec<super::program::Member>| branch.iter().map(|member| member.name.clone()).collect::<Vec<_>>();
-    builder.add_group(name, branches.iter().map(names));
+    let names = |branch: &Vec<Step<_>>| branch.iter().map(|step| step.name.clone()).collect::<Vec<_>>();
+    match group.kind {
+        GroupKind::All => builder.add_group(name, group.branches.iter().map(names)),
+        GroupKind::Any => builder.add_any(name, group.branches.iter().map(names)),
+        GroupKind::Each(items) => {
+            let mut options = EachOptions::new();
+            if let Some(max) = items.max_parallel {
+                options = options.max_parallel(max);
+            }
+            if let Some(max) = items.max_items {
+                options = options.max_items(max);
+            }
+            let items = move |state: &Trace| items.items(state).unwrap_or_else(|message| panic_silently(message));
+            builder.add_each(name, items, options, names(&group.branches[0]))
+        }
+    };
     Ok(())
 }
 
-fn set_options(builder: &mut StateGraph<Trace>, name: &str, given: &Options, on_error: Option<&str>) {
+fn add_parallel_node<I: Input>(
+    builder: &mut StateGraph<Trace>,
+    script: &Script,
+    step: &Step<ParallelWork>,
+    branch: &[Step<ParallelWork>],
+) {
+    match &step.next {
+        Next::Decision(decision) if decision.is_from_node => {
+            let node = Parallel(Scripted::<ChosenRoute>::new(script, Some(decision.formula)));
+            builder.add_parallel_routing_node::<_, I>(&*step.name, node, arms(branch, decision, JOIN));
+        }
+        _ => {
+            builder.add_parallel_node::<I>(&*step.name, Parallel(Scripted::<()>::new(script, None)));
+        }
+    }
+}
+
+fn set_options<W>(builder: &mut StateGraph<Trace>, step: &Step<W>, steps: &[Step<W>]) {
+    let given: &Options = &step.options;
+    let on_error = step.on_error.map(|fallback| &*steps[fallback].name);
     let mut options = NodeOptions::new();
     if let Some(retry) = given.retry {
         let mut policy = RetryPolicy::new(retry.retries);
@@ -159,6 +218,6 @@ fn set_options(builder: &mut StateGraph<Trace>, name: &str, given: &Options, on_
         options = options.on_error(fallback);
     }
     if given.retry.is_some() || given.timeout.is_some() || on_error.is_some() {
-        builder.set_node_options(name, options);
+        builder.set_node_options(&*step.name, options);
     }
 }

@@ -30,6 +30,12 @@ impl Lines {
         self.0.iter().filter(|(_, line)| line.starts_with(start)).map(|(time, _)| *time).collect()
     }
 
+    /// Returns the instants at which a group may have dropped branches.
+    pub(super) fn times_of_drops(&self) -> Vec<u64> {
+        let is_drop = |line: &str| line.starts_with("fork failed") || line.contains(", won by ");
+        self.0.iter().filter(|(_, line)| is_drop(line)).map(|(time, _)| *time).collect()
+    }
+
     pub(super) fn count_at(&self, instant: u64) -> usize {
         self.0.iter().filter(|(time, _)| *time == instant).count()
     }
@@ -68,7 +74,7 @@ impl Lines {
 
 fn subject_of(line: &str) -> &str {
     if line.starts_with("fork") {
-        return line.split('[').nth(1).unwrap_or_default();
+        return line.split(['{', '}']).nth(1).unwrap_or_default();
     }
     line.split([' ', '#']).next().unwrap_or_default()
 }
@@ -86,12 +92,19 @@ pub(super) fn event_line(kind: &EventKind) -> String {
             format!("{node}#{attempt} failed after {elapsed}, next in {delay:?}: {}", error_line(error))
         }
         EventKind::Updated { node, fields, .. } => format!("{node} updated [{}]", fields.join(", ")),
-        EventKind::RouteTaken { node, route, to, .. } => format!("{node} routed {route} to {to}"),
-        EventKind::GroupStarted { nodes, .. } => format!("fork started [{}]", nodes.join(", ")),
-        EventKind::GroupJoined { nodes, fields, .. } => {
-            format!("fork joined [{}] changed [{}]", nodes.join(", "), fields.join(", "))
+        EventKind::RouteTaken { node, route, to, carries, .. } => {
+            let carries = carries.as_deref().map(|carried| format!(", with {carried}")).unwrap_or_default();
+            format!("{node} routed {route} to {to}{carries}")
         }
-        EventKind::GroupFailed { nodes, .. } => format!("fork failed [{}]", nodes.join(", ")),
+        EventKind::GroupStarted { nodes, items, .. } => {
+            let items = items.map(|items| format!(" for {items} items")).unwrap_or_default();
+            format!("fork started {{{}}}{items}", nodes.join(", "))
+        }
+        EventKind::GroupJoined { nodes, fields, winner, .. } => {
+            let winner = winner.as_deref().map(|winner| format!(", won by {winner}")).unwrap_or_default();
+            format!("fork joined {{{}}} changed [{}]{winner}", nodes.join(", "), fields.join(", "))
+        }
+        EventKind::GroupFailed { nodes, .. } => format!("fork failed {{{}}}", nodes.join(", ")),
         EventKind::FallbackTaken { node, to, .. } => format!("{node} fell back to {to}"),
         EventKind::Custom { node, data, .. } => format!("{node} wrote {data}"),
         EventKind::RunEnded { error, .. } => format!("run ended: {:?}", error.as_deref().map(end_line)),

@@ -6,8 +6,8 @@
 use proptest::{option, prelude::*, sample::select};
 
 use super::program::{
-    Access, Act, ActEnd, Branches, Decision, Formula, Graph, MapPanic, Mapped, Member, Next, Options, ParallelWork,
-    Program, Retry, Script, Step, When, Work,
+    Access, Act, ActEnd, Branch, Decision, Formula, Graph, Group, GroupKind, Items, MapPanic, Mapped, Next, Options,
+    ParallelWork, Program, Retry, Script, Step, When, Work, repair,
 };
 
 /// The number of graphs or groups that may be inside each other.
@@ -31,12 +31,16 @@ pub(super) fn cancel_instant(elapsed: u64, thousandths: u64) -> u64 {
 pub(super) fn graph(depth: u32) -> BoxedStrategy<Graph> {
     let steps = prop::collection::vec(step(depth), 1..6);
     (steps, option::weighted(0.15, 1..8_usize))
-        .prop_map(|(steps, recursion_limit)| wire(steps, recursion_limit))
+        .prop_map(|(steps, recursion_limit)| {
+            let mut steps = repair(wire(steps));
+            take_inputs(&mut steps, false);
+            Graph { steps, recursion_limit }
+        })
         .boxed()
 }
 
-/// Maps the random targets to steps that exist. The target after the last step is `END`.
-fn wire(mut steps: Vec<Step>, recursion_limit: Option<usize>) -> Graph {
+/// Maps the random targets to steps that exist. The target after the last step is the end.
+fn wire<W>(mut steps: Vec<Step<W>>) -> Vec<Step<W>> {
     let count = steps.len();
     let place = |to: Option<usize>| to.map(|to| to % (count + 1)).filter(|to| *to < count);
     for (index, step) in steps.iter_mut().enumerate() {
@@ -52,7 +56,97 @@ fn wire(mut steps: Vec<Step>, recursion_limit: Option<usize>) -> Graph {
             }
         }
     }
-    Graph { steps, recursion_limit }.repair()
+    steps
+}
+
+/// The work of a step that may take an input.
+trait TakesInput {
+    fn can_take(&self) -> bool;
+
+    /// Hands the input on to the steps inside.
+    fn take(&mut self, takes_input: bool);
+
+    /// A node that takes any input.
+    fn taker() -> Self;
+}
+
+impl TakesInput for Work {
+    fn can_take(&self) -> bool {
+        match self {
+            Self::Node(access, _) => *access != Access::Owning,
+            Self::Group(group) => group.can_take(),
+            Self::Graph(_) | Self::Mapped(_) => false,
+        }
+    }
+
+    fn take(&mut self, takes_input: bool) {
+        if let Self::Group(group) = self {
+            group.take(takes_input);
+        }
+    }
+
+    fn taker() -> Self {
+        Self::Node(Access::Reading, simple_script())
+    }
+}
+
+impl TakesInput for ParallelWork {
+    fn can_take(&self) -> bool {
+        match self {
+            Self::Node(_) => true,
+            Self::Group(group) => group.can_take(),
+            Self::Mapped(_) => false,
+        }
+    }
+
+    fn take(&mut self, takes_input: bool) {
+        if let Self::Group(group) = self {
+            group.take(takes_input);
+        }
+    }
+
+    fn taker() -> Self {
+        Self::Node(simple_script())
+    }
+}
+
+impl Group {
+    fn can_take(&self) -> bool {
+        !matches!(self.kind, GroupKind::Each(_)) && self.branches.iter().all(|branch| branch[0].work.can_take())
+    }
+
+    fn take(&mut self, takes_input: bool) {
+        for branch in &mut self.branches {
+            take_inputs(branch, takes_input || matches!(self.kind, GroupKind::Each(_)));
+        }
+    }
+}
+
+fn simple_script() -> Script {
+    let act = Act { events: 0, wait: 4, adds: 1, sets_title: false, is_poisoned: false, end: ActEnd::Succeeds };
+    Script { acts: vec![act] }
+}
+
+/// Gives an input to the first step of a path, or not, and to all others that only arms lead to.
+fn take_inputs<W: TakesInput + Clone>(steps: &mut Vec<Step<W>>, first_takes: bool) {
+    if first_takes {
+        if !steps[0].work.can_take() {
+            for step in steps.iter_mut() {
+                step.map_targets(|to| Some(to + 1));
+            }
+            steps.insert(0, Step::new(W::taker(), Options::default(), None, Next::Edge(Some(1))));
+        }
+        for step in steps.iter_mut().filter(|step| step.leads_plainly_to(0)) {
+            step.map_targets(|to| Some(to).filter(|to| *to > 0));
+        }
+        *steps = repair(std::mem::take(steps));
+    }
+    for index in 0..steps.len() {
+        let is_led_plainly = steps.iter().any(|step| step.leads_plainly_to(index));
+        let takes = if index == 0 { first_takes } else { !is_led_plainly && steps[index].work.can_take() };
+        steps[index].takes_input = takes;
+        steps[index].work.take(takes);
+    }
 }
 
 fn step(depth: u32) -> BoxedStrategy<Step> {
@@ -65,7 +159,7 @@ fn step(depth: u32) -> BoxedStrategy<Step> {
             6 => node,
             1 => graph(depth - 1).prop_map(Work::Graph),
             1 => mapped(depth - 1).prop_map(Work::Mapped),
-            3 => branches(depth - 1).prop_map(Work::Group),
+            4 => group(depth - 1).prop_map(Work::Group),
         ]
         .boxed()
     };
@@ -79,8 +173,7 @@ fn step(depth: u32) -> BoxedStrategy<Step> {
             if let Next::Decision(decision) = &mut next {
                 decision.is_from_node &= matches!(work, Work::Node(..));
             }
-            let on_error = on_error.filter(|_| !is_group);
-            Step { name: String::new(), work, options: Options { timeout, ..options }, on_error, next }
+            Step::new(work, Options { timeout, ..options }, on_error, next)
         })
         .boxed()
 }
@@ -108,7 +201,34 @@ fn mapped(depth: u32) -> impl Strategy<Value = Mapped> {
 }
 
 /// A group, whose nodes do not cancel the run: that would stop the other branches at an instant that depends on them.
-fn branches(depth: u32) -> BoxedStrategy<Branches> {
+fn group(depth: u32) -> BoxedStrategy<Group> {
+    let items = (1..6_u32, 0..6_u32, option::weighted(0.1, 0..6_u32), option::weighted(0.5, 0..4_usize)).prop_flat_map(
+        |(counts, offset, panics_at, max_parallel)| {
+            option::weighted(0.15, 0..6_usize).prop_map(move |max_items| Items {
+                counts,
+                offset,
+                panics_at,
+                max_parallel,
+                max_items,
+            })
+        },
+    );
+    let kind = prop_oneof![
+        3 => Just(GroupKind::All),
+        2 => Just(GroupKind::Any),
+        3 => items.prop_map(GroupKind::Each),
+    ];
+    (kind, prop::collection::vec(branch(depth), 1..4))
+        .prop_map(|(kind, mut branches)| {
+            if matches!(kind, GroupKind::Each(_)) {
+                branches.truncate(1);
+            }
+            Group { kind, branches }
+        })
+        .boxed()
+}
+
+fn branch(depth: u32) -> impl Strategy<Value = Branch> {
     let node = script(false).prop_map(ParallelWork::Node).boxed();
     let work = if depth == 0 {
         node
@@ -116,15 +236,19 @@ fn branches(depth: u32) -> BoxedStrategy<Branches> {
         prop_oneof![
             6 => node,
             1 => mapped(depth - 1).prop_map(ParallelWork::Mapped),
-            1 => branches(depth - 1).prop_map(ParallelWork::Group),
+            1 => group(depth - 1).prop_map(ParallelWork::Group),
         ]
         .boxed()
     };
-    let member = (work, options()).prop_map(|(work, options)| {
-        let options = if matches!(work, ParallelWork::Group(_)) { Options::default() } else { options };
-        Member { name: String::new(), work, options }
-    });
-    prop::collection::vec(prop::collection::vec(member, 1..4), 1..4).boxed()
+    let step =
+        (work, options(), option::weighted(0.3, target()), next()).prop_map(|(work, options, on_error, mut next)| {
+            let options = if matches!(work, ParallelWork::Group(_)) { Options::default() } else { options };
+            if let Next::Decision(decision) = &mut next {
+                decision.is_from_node &= matches!(work, ParallelWork::Node(_));
+            }
+            Step::new(work, options, on_error, next)
+        });
+    prop::collection::vec(step, 1..4).prop_map(|steps| repair(wire(steps)))
 }
 
 fn without_cancels(mut graph: Graph) -> Graph {

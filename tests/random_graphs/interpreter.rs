@@ -9,8 +9,8 @@ use std::{fmt, time::Duration};
 use super::{
     events::{Lines, end_line, error_line},
     program::{
-        Access, Act, ActEnd, Branches, Decision, Graph, MapPanic, Mapped, Member, Next, Options, POISON, ParallelWork,
-        Program, Retry, Script, Step, Trace, When, Work, log_line,
+        Access, Act, ActEnd, Arrived, Branch, ChosenRoute, Decision, Graph, Group, GroupKind, Items, MapPanic, Mapped,
+        Next, Options, POISON, ParallelWork, Program, Retry, Script, Step, Trace, When, Work, log_line,
     },
 };
 
@@ -57,7 +57,7 @@ pub(super) fn predict(program: &Program, cancel_at: Option<u64>) -> Prediction {
         is_undefined: false,
     };
     let limit = graph.recursion_limit.unwrap_or_else(|| nodes(graph).max(25));
-    let mut scope = Scope { prefix: String::new(), limit, limit_of: None, left: limit };
+    let mut scope = Scope { prefix: String::new(), items: String::new(), limit, limit_of: None, left: limit };
     let mut state = Trace::default();
     machine.emit("run started".to_owned());
     let end = match machine.walk(graph, &mut scope, &mut state, None) {
@@ -78,7 +78,8 @@ pub(super) fn predict(program: &Program, cancel_at: Option<u64>) -> Prediction {
     let forks = machine.lines.times_of("fork ");
     if forks.iter().any(|time| machine.lines.count_at(*time) >= MANY_EVENTS) {
         machine.is_unordered = true;
-        machine.is_undefined |= machine.lines.times_of("fork failed").iter().any(|time| forks.contains(time));
+        let ends = machine.lines.times_of_drops();
+        machine.is_undefined |= ends.iter().any(|time| forks.contains(time));
     }
     let Machine { now, lines, is_unordered, is_undefined, .. } = machine;
     Prediction { end, lines, elapsed: now, is_unordered, is_undefined }
@@ -89,16 +90,16 @@ fn nodes(graph: &Graph) -> usize {
     let steps = graph.steps.iter().map(|step| match &step.work {
         Work::Node(..) => 1,
         Work::Graph(graph) | Work::Mapped(Mapped { graph, .. }) => 1 + nodes(graph),
-        Work::Group(branches) => members(branches),
+        Work::Group(group) => members(group),
     });
     steps.sum()
 }
 
-fn members(branches: &Branches) -> usize {
-    let members = branches.iter().flatten().map(|member| match &member.work {
+fn members(group: &Group) -> usize {
+    let members = group.branches.iter().flatten().map(|step| match &step.work {
         ParallelWork::Node(_) => 1,
         ParallelWork::Mapped(mapped) => 1 + nodes(&mapped.graph),
-        ParallelWork::Group(branches) => members(branches),
+        ParallelWork::Group(group) => members(group),
     });
     members.sum()
 }
@@ -132,7 +133,11 @@ enum Cause {
     Failed,
     Panicked(&'static str),
     TimedOut(u64),
-    NoRoute(u32),
+    /// The text of the route.
+    NoRoute(String),
+    TooManyItems(usize),
+    /// The texts of the failures of all branches.
+    AllFailed(Vec<String>),
 }
 
 /// The fault of an attempt.
@@ -189,11 +194,14 @@ type Seen<'a> = Option<(&'a str, u32)>;
 #[derive(Clone)]
 struct Scope {
     prefix: String,
+    /// The index of the item in each `each`.
+    items: String,
     limit: usize,
     limit_of: Option<String>,
     left: usize,
 }
 
+#[derive(Clone)]
 struct Update {
     log: Option<Vec<String>>,
     title: Option<String>,
@@ -201,9 +209,29 @@ struct Update {
 }
 
 /// The update of a node of a group.
+#[derive(Clone)]
 struct Slot {
     node: String,
     update: Update,
+}
+
+/// A branch of a fork, or the branch of an item.
+struct Lane<'p> {
+    branch: &'p Branch,
+    scope: Scope,
+    arrived: Arrived<'p>,
+    /// The instant at which the branch begins.
+    start: u64,
+}
+
+/// The end of a lane: its updates, and the steps that it has left.
+type LaneEnd = Result<(Vec<Slot>, usize), Stop>;
+
+/// The updates of a group.
+struct Joined {
+    slots: Vec<Slot>,
+    /// The text of the event that ends the group.
+    line: String,
 }
 
 #[derive(Clone)]
@@ -262,88 +290,132 @@ impl Machine {
         let mut at = 0;
         let mut inherited = seen;
         let mut failed: Option<(String, u32)> = None;
+        let mut input = None;
         let mut visited: Vec<usize> = Vec::new();
         loop {
             let step = &graph.steps[at];
             let seen = failed.as_ref().map(|(node, attempt)| (&**node, *attempt)).or(inherited);
-            let failure = match self.step(step, scope, state, seen) {
-                Ok(arm) => {
+            let to = match self.step(step, &graph.steps, scope, state, Arrived { seen, input }) {
+                Ok(taken) => {
                     visited.push(at);
                     (failed, inherited) = (None, None);
-                    let to = match &step.next {
-                        Next::Edge(to) => *to,
-                        Next::Decision(decision) => {
-                            let to = decision.arms[arm];
-                            let name = to.map_or("END", |to| &graph.steps[to].name);
-                            self.push(format!("{} routed {arm} to {}{name}", scope.path(&step.name), scope.prefix));
-                            to
-                        }
-                    };
-                    let Some(to) = to else { return Ok(()) };
-                    at = to;
-                    continue;
+                    input = taken.value;
+                    self.route(step, &graph.steps, &taken, scope, "END")
                 }
-                Err(Stop::Failed(failure)) => failure,
-                Err(dropped) => return Err(dropped),
-            };
-            match (failure, step.on_error) {
-                (Failure { kind: Kind::Node { node, attempt, .. }, is_committed: true }, Some(fallback)) => {
+                Err(stop) => {
+                    let (fallback, seen) = self.fall_back(step, &graph.steps, scope, &visited, stop)?;
                     visited.push(at);
-                    let to = scope.path(&graph.steps[fallback].name);
-                    self.push(format!("{} fell back to {to}", scope.path(&step.name)));
-                    failed = Some((node, attempt));
-                    at = fallback;
+                    (failed, input) = (Some(seen), None);
+                    Some(fallback)
                 }
-                (mut failure, _) => {
-                    if let Kind::RecursionLimit { nodes, .. } = &mut failure.kind
-                        && nodes.is_empty()
-                    {
-                        *nodes = latest_loop(graph, scope, &visited);
-                    }
-                    return Err(Stop::Failed(failure));
-                }
-            }
+            };
+            let Some(to) = to else { return Ok(()) };
+            at = to;
         }
     }
 
-    /// Runs a step. Returns the index of the arm.
-    fn step(&mut self, step: &Step, scope: &mut Scope, state: &mut Trace, seen: Seen<'_>) -> Result<usize, Stop> {
-        let path = scope.path(&step.name);
-        let (from_node, router) = match &step.next {
-            Next::Edge(_) => (None, None),
-            Next::Decision(decision) if decision.is_from_node => (Some(decision), None),
-            Next::Decision(decision) => (None, Some(decision)),
+    /// Writes the event of a decision, and returns the next step.
+    fn route<W>(
+        &mut self,
+        step: &Step<W>,
+        steps: &[Step<W>],
+        taken: &Taken,
+        scope: &Scope,
+        end: &str,
+    ) -> Option<usize> {
+        let decision = match &step.next {
+            Next::Edge(to) => return *to,
+            Next::Decision(decision) => decision,
         };
-        if let Work::Group(branches) = &step.work {
-            self.group(branches, scope, state, seen)?;
-            let arm = router.map_or(Ok(0), |decision| decision.arm(state));
-            return arm.map_err(|cause| Stop::committed(Kind::Node { node: path, attempt: 1, elapsed: 0, cause }));
+        let to = decision.arms[taken.arm];
+        let name = scope.path(to.map_or(end, |to| &steps[to].name));
+        let carries = if taken.value.is_some() { ", with u32" } else { "" };
+        self.push(format!("{} routed {} to {name}{carries}", scope.path(&step.name), taken.arm));
+        to
+    }
+
+    /// Returns the fallback and the failure that it sees, or the reason for which the path ends.
+    fn fall_back<W: Member>(
+        &mut self,
+        step: &Step<W>,
+        steps: &[Step<W>],
+        scope: &mut Scope,
+        visited: &[usize],
+        stop: Stop,
+    ) -> Result<(usize, (String, u32)), Stop> {
+        match (stop, step.on_error) {
+            (Stop::Failed(Failure { kind: Kind::Node { node, attempt, .. }, is_committed: true }), Some(fallback)) => {
+                let to = scope.path(&steps[fallback].name);
+                self.push(format!("{} fell back to {to}", scope.path(&step.name)));
+                if step.work.group().is_some() {
+                    // A visit of a group counts, even if the group fails, or two groups could recover by each other for ever.
+                    scope.left = scope.left.saturating_sub(1);
+                }
+                Ok((fallback, (node, attempt)))
+            }
+            (Stop::Failed(mut failure), _) => {
+                if let Kind::RecursionLimit { nodes, .. } = &mut failure.kind
+                    && nodes.is_empty()
+                {
+                    *nodes = latest_loop(steps, scope, visited);
+                }
+                Err(Stop::Failed(failure))
+            }
+            (dropped, _) => Err(dropped),
+        }
+    }
+
+    /// Runs a step.
+    fn step(
+        &mut self,
+        step: &Step,
+        steps: &[Step],
+        scope: &mut Scope,
+        state: &mut Trace,
+        arrived: Arrived<'_>,
+    ) -> Result<Taken, Stop> {
+        let path = scope.path(&step.name);
+        let (from_node, router) = step.decision();
+        let is_restorable = step.options.retry.is_some() || step.on_error.is_some();
+        let before = is_restorable.then(|| state.clone());
+        if let Work::Group(group) = &step.work {
+            let ended = self.group(group, &path, scope, state, arrived).and_then(|()| {
+                let taken = router.map_or(Ok(Taken::default()), |decision| decision.taken(state, steps));
+                taken.map_err(|cause| Stop::committed(Kind::of_step(path, cause)))
+            });
+            return ended.map_err(|stop| match (stop, before) {
+                // The group is undone as a whole, with its decision.
+                (Stop::Failed(failure), Some(before)) => {
+                    *state = before;
+                    Stop::Failed(Failure { is_committed: true, ..failure })
+                }
+                (stop, _) => stop,
+            });
         }
         self.check(&path)?;
         scope.count(&path)?;
-        let before = (step.options.retry.is_some() || step.on_error.is_some()).then(|| state.clone());
         let is_exposed = matches!(step.work, Work::Node(Access::InPlace, _) | Work::Graph(_));
         let mut held = Held { state, before, is_exposed };
         self.attempts(&path, &step.options, &mut held, |machine, held, attempt| {
             let mut output = match &step.work {
                 Work::Node(access, script) => {
-                    let visit = Visit { script, path: &path, attempt, seen };
-                    machine.node(*access, &visit, from_node, held)?
+                    let visit = Visit { script, path: &path, attempt, arrived, left: scope.left };
+                    machine.node(*access, &visit, from_node, steps, held)?
                 }
                 Work::Graph(inner) => {
-                    machine.nested(inner, scope, held.state, &path, seen).map_err(Fault::Stop)?;
-                    Output { value: 0, fields: None }
+                    machine.nested(inner, scope, held.state, &path, arrived.seen).map_err(Fault::Stop)?;
+                    Output { value: Taken::default(), fields: None }
                 }
                 Work::Mapped(inner) => {
-                    let update = machine.mapped(inner, scope, held.state, &path, seen)?;
+                    let update = machine.mapped(inner, scope, held.state, &path, arrived.seen)?;
                     let fields = update.fields();
                     held.apply(&update)?;
-                    Output { value: 0, fields: Some(fields.join(", ")) }
+                    Output { value: Taken::default(), fields: Some(fields.join(", ")) }
                 }
                 Work::Group(_) => unreachable!("a group has no attempts"),
             };
             if let Some(decision) = router {
-                output.value = decision.arm(held.state).map_err(Fault::Own)?;
+                output.value = decision.taken(held.state, steps).map_err(Fault::Own)?;
             }
             Ok(output)
         })
@@ -428,14 +500,15 @@ impl Machine {
         })
     }
 
-    /// Runs an attempt of a node outside of groups. Its output is the index of the arm.
+    /// Runs an attempt of a node outside of groups.
     fn node(
         &mut self,
         access: Access,
         visit: &Visit<'_>,
         decision: Option<&Decision>,
+        steps: &[Step],
         held: &mut Held<'_>,
-    ) -> Result<Output<usize>, Fault> {
+    ) -> Result<Output<Taken>, Fault> {
         let act = visit.act(held.state);
         if access == Access::InPlace {
             held.state.log.push(visit.line());
@@ -445,7 +518,8 @@ impl Machine {
                 visit.path.clone_into(&mut held.state.title);
             }
             self.end(act)?;
-            let value = decision.map_or(Ok(0), |decision| decision.arm(held.state)).map_err(Fault::Own)?;
+            let taken = decision.map_or(Ok(Taken::default()), |decision| decision.taken(held.state, steps));
+            let value = taken.map_err(Fault::Own)?;
             return Ok(Output { value, fields: None });
         }
         self.act(act, visit.path, true)?;
@@ -456,8 +530,9 @@ impl Machine {
         let update = if access == Access::Reading { act.read_update(visit) } else { act.change(visit) };
         let fields = (access == Access::Reading).then(|| update.fields().join(", "));
         held.apply(&update)?;
-        let value =
-            decision.zip(route).map_or(Ok(0), |(decision, route)| decision.arm_of(route)).map_err(Fault::Own)?;
+        let taken = decision.zip(route);
+        let taken = taken.map_or(Ok(Taken::default()), |(decision, route)| decision.taken_by(route, steps));
+        let value = taken.map_err(Fault::Own)?;
         Ok(Output { value, fields })
     }
 
@@ -525,150 +600,336 @@ impl Machine {
     }
 
     /// Runs a group and merges its updates.
-    fn group(&mut self, branches: &Branches, scope: &mut Scope, state: &mut Trace, seen: Seen<'_>) -> Result<(), Stop> {
-        let slots = self.fork(branches, scope, state, seen)?;
-        let fields = changed_fields(&slots);
+    fn group(
+        &mut self,
+        group: &Group,
+        path: &str,
+        scope: &mut Scope,
+        state: &mut Trace,
+        arrived: Arrived<'_>,
+    ) -> Result<(), Stop> {
+        let Joined { slots, line } = self.fork(group, path, scope, state, arrived)?;
         for Slot { node, update } in slots {
             if update.apply(state).is_err() {
-                self.push(format!("fork failed {}", first_names(branches, scope)));
+                self.push(format!("fork failed {}", first_names(group, scope)));
                 return Err(Stop::Failed(Failure { kind: Kind::poisoned(node), is_committed: false }));
             }
         }
-        self.push(format!("fork joined {} changed {fields}", first_names(branches, scope)));
+        self.push(line);
         Ok(())
     }
 
     /// Runs the branches side by side, up to the join. Returns their updates.
     fn fork(
         &mut self,
-        branches: &Branches,
+        group: &Group,
+        path: &str,
         scope: &mut Scope,
         state: &Trace,
-        seen: Seen<'_>,
-    ) -> Result<Vec<Slot>, Stop> {
-        let names = first_names(branches, scope);
-        self.emit(format!("fork started {names}"));
-        let ended = self.check(&scope.path(first_node(branches))).and_then(|()| {
-            let lanes = self.lanes(branches, scope, state, seen)?;
-            let (slots, left): (Vec<_>, Vec<_>) = lanes.into_iter().unzip();
-            scope.left = left.into_iter().min().unwrap();
-            conflict(&slots)
-                .map_or_else(|| Ok(slots.into_iter().flatten().collect()), |kind| Err(Stop::committed(kind)))
-        });
-        if ended.is_err() {
-            self.push(format!("fork failed {names}"));
-        }
-        ended
-    }
-
-    /// Runs the branches side by side. Returns the updates of each, and the steps that it has left.
-    fn lanes(
-        &mut self,
-        branches: &Branches,
-        scope: &Scope,
-        state: &Trace,
-        seen: Seen<'_>,
-    ) -> Result<Vec<(Vec<Slot>, usize)>, Stop> {
-        let fork = self.now;
-        let start = Self { lines: Lines::default(), ..self.clone() };
-        let run = |branch: &[Member], cut: u64| {
-            let mut lane = Self { cut, ..start.clone() };
-            let mut scope = scope.clone();
-            let ended = lane.branch(branch, &mut scope, state, seen);
-            (lane, ended.map(|slots| (slots, scope.left)))
+        arrived: Arrived<'_>,
+    ) -> Result<Joined, Stop> {
+        let names = first_names(group, scope);
+        let items = match group.kind {
+            GroupKind::Each(items) => Some(items.checked(state)),
+            GroupKind::All | GroupKind::Any => None,
         };
-        let mut lanes: Vec<_> = branches.iter().map(|branch| run(branch, self.cut)).collect();
-        let failures = lanes.iter().enumerate().filter(|(_, (_, ended))| matches!(ended, Err(Stop::Failed(_))));
-        let failed = failures.map(|(index, (lane, _))| (lane.now, index)).min();
-        if let Some((end, first)) = failed {
-            // The first failure ends the others.
-            for (index, branch) in branches.iter().enumerate().filter(|(index, _)| *index != first) {
-                lanes[index] = run(branch, end);
-                if end == fork && index > first {
-                    // The branch never began.
-                    lanes[index].0 = Self { now: end, ..start.clone() };
-                }
-                self.is_undefined |= end > fork && lanes[index].0.lines.progresses_at(end);
+        let count = items.as_ref().map(|items| format!(" for {} items", items.as_ref().map_or(0, Vec::len)));
+        self.emit(format!("fork started {names}{}", count.unwrap_or_default()));
+        let ended = self.check(&scope.path(first_node(group))).and_then(|()| {
+            let items = items.transpose().map_err(|cause| Stop::committed(Kind::of_step(path.to_owned(), cause)))?;
+            if items.as_ref().is_some_and(Vec::is_empty) {
+                // A visit of a group counts, even if no node runs, or a decision could lead to the group for ever.
+                scope.count(path)?;
+            }
+            self.lanes(group, items, path, scope, state, arrived)
+        });
+        match ended {
+            Ok((slots, winner)) => {
+                let winner = winner.map(|winner| format!(", won by {}", scope.path(&group.branches[winner][0].name)));
+                let line =
+                    format!("fork joined {names} changed {}{}", changed_fields(&slots), winner.unwrap_or_default());
+                Ok(Joined { slots, line })
+            }
+            Err(stop) => {
+                self.push(format!("fork failed {names}"));
+                Err(stop)
             }
         }
-        for (index, (lane, _)) in lanes.iter().enumerate() {
-            let others = lanes[..index].iter().map(|(other, _)| &other.lines);
-            self.is_unordered |= lane.is_unordered || lane.lines.meets(others, fork);
-            self.is_undefined |= lane.is_undefined;
+    }
+
+    /// Runs the branches side by side. Returns their updates, and the index of the branch that won.
+    fn lanes(
+        &mut self,
+        group: &Group,
+        items: Option<Vec<u32>>,
+        path: &str,
+        scope: &mut Scope,
+        state: &Trace,
+        arrived: Arrived<'_>,
+    ) -> Result<(Vec<Slot>, Option<usize>), Stop> {
+        let fork = self.now;
+        let is_any = matches!(group.kind, GroupKind::Any);
+        let blank = Self { lines: Lines::default(), ..self.clone() };
+        let run = |lane: &Lane<'_>, cut: u64| {
+            let mut machine = Self { cut, now: lane.start, ..blank.clone() };
+            let mut scope = lane.scope.clone();
+            let ended = machine.branch(lane.branch, &mut scope, state, lane.arrived);
+            (machine, ended.map(|slots| (slots, scope.left)))
+        };
+        let unbegun = || {
+            let dropped = Stop::Dropped { running: Vec::new(), is_committed: true };
+            (Self { now: fork, ..blank.clone() }, LaneEnd::Err(dropped))
+        };
+        let max_parallel = match group.kind {
+            GroupKind::Each(Items { max_parallel, .. }) => max_parallel.unwrap_or(256).max(1),
+            GroupKind::All | GroupKind::Any => usize::MAX,
+        };
+        let planned: Vec<_> = match &items {
+            None => group.branches.iter().map(|branch| (branch, scope.clone(), arrived)).collect(),
+            Some(items) => (0..)
+                .zip(items)
+                .map(|(index, item)| {
+                    let scope = Scope { items: format!("{}[{index}]", scope.items), ..scope.clone() };
+                    (&group.branches[0], scope, Arrived { input: Some(*item), ..arrived })
+                })
+                .collect(),
+        };
+        // The instants at which the running lanes end and free a place.
+        let mut busy: Vec<u64> = Vec::new();
+        let mut lanes = Vec::new();
+        let mut ends: Vec<(Self, LaneEnd)> = Vec::new();
+        for (branch, lane_scope, arrived) in planned {
+            let mut start = fork;
+            if busy.len() == max_parallel {
+                busy.sort_unstable();
+                start = busy.remove(0);
+            }
+            let lane = Lane { branch, scope: lane_scope, arrived, start };
+            let ended = if start == NEVER { unbegun() } else { run(&lane, self.cut) };
+            busy.push(if ended.1.is_ok() { ended.0.now } else { NEVER });
+            lanes.push(lane);
+            ends.push(ended);
         }
-        let drops: Vec<_> = match failed {
-            // The others are dropped after the failure.
-            Some((end, _)) => lanes
+        let decides = |ended: &LaneEnd| match ended {
+            Ok(_) => is_any,
+            Err(Stop::Failed(failure)) => !is_any || !failure.is_recoverable(),
+            Err(Stop::Dropped { .. }) => false,
+        };
+        let deciding = ends.iter().enumerate().filter(|(_, (_, ended))| decides(ended));
+        let decided = deciding.map(|(index, (machine, _))| (machine.now, index)).min();
+        if let Some((end, first)) = decided {
+            // The first failure, or the first success, ends the others.
+            for (index, lane) in lanes.iter().enumerate().filter(|(index, _)| *index != first) {
+                // A branch that comes later in the order of the fork never began.
+                let begins = lane.start <= end && !(end == fork && index > first);
+                ends[index] = if begins { run(lane, end) } else { unbegun() };
+                self.is_undefined |= end > fork && ends[index].0.lines.progresses_at(end);
+            }
+        }
+        for (index, (machine, _)) in ends.iter().enumerate() {
+            let others = ends[..index].iter().map(|(other, _)| &other.lines);
+            self.is_unordered |= machine.is_unordered || machine.lines.meets(others, fork);
+            self.is_undefined |= machine.is_undefined;
+        }
+        let drops: Vec<_> = match decided {
+            // The others are dropped after the end.
+            Some((end, _)) => ends
                 .iter_mut()
                 .filter(|(_, ended)| matches!(ended, Err(Stop::Dropped { .. })))
-                .map(|(lane, _)| lane.lines.take_drops(end))
+                .map(|(machine, _)| machine.lines.take_drops(end))
                 .collect(),
             None => Vec::new(),
         };
-        self.lines.merge(lanes.iter_mut().map(|(lane, _)| std::mem::take(&mut lane.lines)));
+        self.lines.merge(ends.iter_mut().map(|(machine, _)| std::mem::take(&mut machine.lines)));
         self.lines.merge(drops.into_iter());
-        if let Some((end, first)) = failed {
+        if let Some((end, first)) = decided {
             self.now = end;
-            let (_, ended) = lanes.swap_remove(first);
-            return Err(ended.err().unwrap());
+            let (slots, left) = ends.swap_remove(first).1?;
+            scope.left = left;
+            return Ok((slots, Some(first)));
         }
-        self.now = lanes.iter().map(|(lane, _)| lane.now).max().unwrap();
-        let (ended, dropped): (Vec<_>, Vec<_>) = lanes.into_iter().map(|(_, ended)| ended).partition(Result::is_ok);
-        if dropped.is_empty() {
-            return Ok(ended.into_iter().flatten().collect());
+        self.now = ends.iter().map(|(machine, _)| machine.now).max().unwrap_or(fork);
+        let mut branches = Vec::new();
+        let mut failures = Vec::new();
+        let mut dropped = Vec::new();
+        for (_, ended) in ends {
+            match ended {
+                Ok((slots, left)) => {
+                    scope.left = scope.left.min(left);
+                    branches.push(slots);
+                }
+                Err(Stop::Failed(failure)) => failures.push(failure.kind.to_string()),
+                Err(Stop::Dropped { running, .. }) => dropped.push(running),
+            }
         }
-        let running = dropped.into_iter().flat_map(|ended| match ended {
-            Err(Stop::Dropped { running, .. }) => running,
-            _ => Vec::new(),
-        });
-        Err(Stop::Dropped { running: running.collect(), is_committed: true })
+        if !dropped.is_empty() {
+            return Err(Stop::Dropped { running: dropped.concat(), is_committed: true });
+        }
+        if is_any {
+            return Err(Stop::committed(Kind::of_step(path.to_owned(), Cause::AllFailed(failures))));
+        }
+        match conflict(&branches) {
+            None => Ok((branches.concat(), None)),
+            Some(kind) => Err(Stop::committed(kind)),
+        }
     }
 
+    /// Walks a branch from its first step to the join.
     fn branch(
         &mut self,
-        branch: &[Member],
+        branch: &Branch,
         scope: &mut Scope,
         state: &Trace,
-        seen: Seen<'_>,
+        arrived: Arrived<'_>,
     ) -> Result<Vec<Slot>, Stop> {
         let mut own = state.clone();
         let mut slots = Vec::new();
-        for (position, member) in branch.iter().enumerate() {
-            let path = scope.path(&member.name);
-            let seen = seen.filter(|_| position == 0);
-            if let ParallelWork::Group(branches) = &member.work {
-                let inner = self.fork(branches, scope, &own, seen)?;
-                let fields = changed_fields(&inner);
-                self.push(format!("fork joined {} changed {fields}", first_names(branches, scope)));
-                slots.push(inner);
-            } else {
-                if position > 0 {
-                    self.check(&path)?;
+        let mut at = 0;
+        let mut inherited = arrived;
+        let mut failed: Option<(String, u32)> = None;
+        let mut visited: Vec<usize> = Vec::new();
+        let mut is_first = true;
+        loop {
+            let step = &branch[at];
+            let arrived = match &failed {
+                Some((node, attempt)) => Arrived { seen: Some((&**node, *attempt)), input: None },
+                None => inherited,
+            };
+            let ended = self.branch_step(step, branch, scope, &own, arrived, is_first).and_then(|(added, taken)| {
+                let mut after = own.clone();
+                let to = self.route(step, branch, &taken, scope, "JOIN");
+                // The end of the branch leaves its updates to the outermost join.
+                for Slot { node, update } in added.iter().filter(|_| to.is_some()) {
+                    update.apply(&mut after).map_err(|()| Stop::committed(Kind::poisoned(node.clone())))?;
                 }
-                scope.count(&path)?;
-                let update = self.attempts(&path, &member.options, &mut Shared, |machine, _, attempt| {
-                    let value = match &member.work {
-                        ParallelWork::Node(script) => {
-                            let visit = Visit { script, path: &path, attempt, seen };
-                            let act = visit.act(&own);
-                            machine.act(act, &path, true)?;
-                            machine.end(act)?;
-                            act.read_update(&visit)
-                        }
-                        ParallelWork::Mapped(mapped) => machine.mapped(mapped, scope, &own, &path, seen)?,
-                        ParallelWork::Group(_) => unreachable!("a group has no attempts"),
-                    };
-                    Ok(Output { value, fields: None })
-                })?;
-                slots.push(vec![Slot { node: path, update }]);
-            }
-            if position + 1 < branch.len() {
-                for Slot { node, update } in slots.last().unwrap() {
-                    update.apply(&mut own).map_err(|()| Stop::committed(Kind::poisoned(node.clone())))?;
+                own = after;
+                Ok((added, taken, to))
+            });
+            is_first = false;
+            let to = match ended {
+                Ok((added, taken, to)) => {
+                    visited.push(at);
+                    slots.extend(added);
+                    failed = None;
+                    inherited = Arrived { seen: None, input: taken.value };
+                    to
                 }
-            }
+                Err(stop) => {
+                    let (fallback, seen) = self.fall_back(step, branch, scope, &visited, stop)?;
+                    visited.push(at);
+                    failed = Some(seen);
+                    Some(fallback)
+                }
+            };
+            let Some(to) = to else { return Ok(slots) };
+            at = to;
         }
-        Ok(slots.into_iter().flatten().collect())
+    }
+
+    /// Runs a step of a branch. Returns its updates.
+    fn branch_step(
+        &mut self,
+        step: &Step<ParallelWork>,
+        branch: &Branch,
+        scope: &mut Scope,
+        own: &Trace,
+        arrived: Arrived<'_>,
+        is_first: bool,
+    ) -> Result<(Vec<Slot>, Taken), Stop> {
+        let path = scope.path(&step.name);
+        let (from_node, router) = step.decision();
+        if let ParallelWork::Group(group) = &step.work {
+            let Joined { slots, line } = self.fork(group, &path, scope, own, arrived)?;
+            self.push(line);
+            let Some(decision) = router else { return Ok((slots, Taken::default())) };
+            let mut after = own.clone();
+            for Slot { node, update } in &slots {
+                update.apply(&mut after).map_err(|()| Stop::committed(Kind::poisoned(node.clone())))?;
+            }
+            let taken = decision.taken(&after, branch);
+            return Ok((slots, taken.map_err(|cause| Stop::committed(Kind::of_step(path, cause)))?));
+        }
+        if !is_first {
+            self.check(&path)?;
+        }
+        scope.count(&path)?;
+        let (update, taken) = self.attempts(&path, &step.options, &mut Shared, |machine, _, attempt| {
+            let mut taken = Taken::default();
+            let update = match &step.work {
+                ParallelWork::Node(script) => {
+                    let visit = Visit { script, path: &path, attempt, arrived, left: scope.left };
+                    let act = visit.act(own);
+                    machine.act(act, &path, true)?;
+                    machine.end(act)?;
+                    if let Some(decision) = from_node {
+                        taken = decision.taken(own, branch).map_err(Fault::Own)?;
+                    }
+                    act.read_update(&visit)
+                }
+                ParallelWork::Mapped(mapped) => machine.mapped(mapped, scope, own, &path, arrived.seen)?,
+                ParallelWork::Group(_) => unreachable!("a group has no attempts"),
+            };
+            if let Some(decision) = router {
+                // The decision is a part of the attempt, and with it the merge that it needs.
+                let mut after = own.clone();
+                update.apply(&mut after).map_err(|()| Fault::Own(Cause::Panicked("poison")))?;
+                taken = decision.taken(&after, branch).map_err(Fault::Own)?;
+            }
+            Ok(Output { value: (update, taken), fields: None })
+        })?;
+        Ok((vec![Slot { node: path, update }], taken))
+    }
+}
+
+/// The arm of a decision, and the value that its edge carries.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    arm: usize,
+    value: Option<u32>,
+}
+
+/// The work of a step of a graph or of a branch.
+trait Member {
+    fn group(&self) -> Option<&Group>;
+}
+
+impl Member for Work {
+    fn group(&self) -> Option<&Group> {
+        match self {
+            Self::Group(group) => Some(group),
+            Self::Node(..) | Self::Graph(_) | Self::Mapped(_) => None,
+        }
+    }
+}
+
+impl Member for ParallelWork {
+    fn group(&self) -> Option<&Group> {
+        match self {
+            Self::Group(group) => Some(group),
+            Self::Node(_) | Self::Mapped(_) => None,
+        }
+    }
+}
+
+impl<W> Step<W> {
+    /// Returns the decision after the step, as one that the node takes or one that a router takes.
+    fn decision(&self) -> (Option<&Decision>, Option<&Decision>) {
+        match &self.next {
+            Next::Edge(_) => (None, None),
+            Next::Decision(decision) if decision.is_from_node => (Some(decision), None),
+            Next::Decision(decision) => (None, Some(decision)),
+        }
+    }
+}
+
+impl Items {
+    /// Returns the items, or the reason for which the group fails before any of them runs.
+    fn checked(self, state: &Trace) -> Result<Vec<u32>, Cause> {
+        let items = self.items(state).map_err(Cause::Panicked)?;
+        match self.max_items {
+            Some(limit) if items.len() > limit => Err(Cause::TooManyItems(limit)),
+            _ => Ok(items),
+        }
     }
 }
 
@@ -677,7 +938,8 @@ struct Visit<'a> {
     script: &'a Script,
     path: &'a str,
     attempt: u32,
-    seen: Seen<'a>,
+    arrived: Arrived<'a>,
+    left: usize,
 }
 
 impl Visit<'_> {
@@ -686,7 +948,7 @@ impl Visit<'_> {
     }
 
     fn line(&self) -> String {
-        log_line(self.path, self.attempt, self.seen)
+        log_line(self.path, self.attempt, self.arrived, self.left)
     }
 }
 
@@ -735,13 +997,21 @@ impl Held<'_> {
 }
 
 impl Decision {
-    fn arm(&self, state: &Trace) -> Result<usize, Cause> {
-        self.arm_of(self.formula.route(state).map_err(Cause::Panicked)?)
+    fn taken<W>(&self, state: &Trace, steps: &[Step<W>]) -> Result<Taken, Cause> {
+        self.taken_by(self.formula.route(state).map_err(Cause::Panicked)?, steps)
     }
 
-    fn arm_of(&self, route: u32) -> Result<usize, Cause> {
-        let arm = route as usize;
-        if arm < self.arms.len() { Ok(arm) } else { Err(Cause::NoRoute(route)) }
+    fn taken_by<W>(&self, route: ChosenRoute, steps: &[Step<W>]) -> Result<Taken, Cause> {
+        let arm = route.arm as usize;
+        match self.arms.get(arm) {
+            Some(to) => {
+                let carries = to.is_some_and(|to| steps[to].takes_input);
+                Ok(Taken { arm, value: carries.then_some(route.value) })
+            }
+            // The routes of arms that carry values are not formatted.
+            None if self.carries(steps) => Err(Cause::NoRoute(std::any::type_name::<ChosenRoute>().to_owned())),
+            None => Err(Cause::NoRoute(format!("{route:?}"))),
+        }
     }
 }
 
@@ -761,7 +1031,7 @@ impl Retry {
 
 impl Scope {
     fn path(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        format!("{}{name}{}", self.prefix, self.items)
     }
 
     fn count(&mut self, path: &str) -> Result<(), Stop> {
@@ -779,10 +1049,12 @@ impl Scope {
 
     /// The smaller of the limit of the inner graph and of the steps that are left counts.
     fn inside(&self, path: &str, limit: Option<usize>) -> Self {
-        let prefix = format!("{path}/");
+        let (prefix, items) = (format!("{path}/"), String::new());
         match limit {
-            Some(limit) if limit < self.left => Self { prefix, limit, limit_of: Some(path.to_owned()), left: limit },
-            _ => Self { prefix, ..self.clone() },
+            Some(limit) if limit < self.left => {
+                Self { prefix, items, limit, limit_of: Some(path.to_owned()), left: limit }
+            }
+            _ => Self { prefix, items, ..self.clone() },
         }
     }
 }
@@ -793,7 +1065,19 @@ impl Stop {
     }
 }
 
+impl Failure {
+    /// Returns whether a fallback, or another branch of an `any`, can go on.
+    fn is_recoverable(&self) -> bool {
+        self.is_committed && matches!(self.kind, Kind::Node { .. })
+    }
+}
+
 impl Kind {
+    /// The failure of a group itself.
+    fn of_step(node: String, cause: Cause) -> Self {
+        Self::Node { node, attempt: 1, elapsed: 0, cause }
+    }
+
     fn poisoned(node: String) -> Self {
         Self::Node { node, attempt: 1, elapsed: 0, cause: Cause::Panicked("poison") }
     }
@@ -842,6 +1126,8 @@ impl fmt::Display for Cause {
             Self::Panicked(message) => write!(f, "panicked: {message}"),
             Self::TimedOut(after) => write!(f, "timed out after {:?}", Duration::from_millis(*after)),
             Self::NoRoute(route) => write!(f, "no arm for the route `{route}`"),
+            Self::TooManyItems(limit) => write!(f, "there are more than {limit} items"),
+            Self::AllFailed(failures) => write!(f, "all branches failed: {}", failures.join("; ")),
         }
     }
 }
@@ -867,20 +1153,20 @@ fn changed_fields(slots: &[Slot]) -> String {
     format!("[{}]", fields.join(", "))
 }
 
-fn first_names(branches: &Branches, scope: &Scope) -> String {
-    let names: Vec<_> = branches.iter().map(|branch| scope.path(&branch[0].name)).collect();
-    format!("[{}]", names.join(", "))
+fn first_names(group: &Group, scope: &Scope) -> String {
+    let names: Vec<_> = group.branches.iter().map(|branch| scope.path(&branch[0].name)).collect();
+    format!("{{{}}}", names.join(", "))
 }
 
-fn first_node(branches: &Branches) -> &str {
-    match &branches[0][0] {
-        Member { work: ParallelWork::Group(branches), .. } => first_node(branches),
-        Member { name, .. } => name,
+fn first_node(group: &Group) -> &str {
+    match &group.branches[0][0] {
+        Step { work: ParallelWork::Group(group), .. } => first_node(group),
+        Step { name, .. } => name,
     }
 }
 
 /// Returns the nodes between the two latest visits of the step that was visited twice last.
-fn latest_loop(graph: &Graph, scope: &Scope, visited: &[usize]) -> Vec<String> {
+fn latest_loop<W: Member>(steps: &[Step<W>], scope: &Scope, visited: &[usize]) -> Vec<String> {
     let Some(end) = (0..visited.len()).rfind(|index| visited[..*index].contains(&visited[*index])) else {
         return Vec::new();
     };
@@ -889,19 +1175,14 @@ fn latest_loop(graph: &Graph, scope: &Scope, visited: &[usize]) -> Vec<String> {
     let is_latest = |index: &usize| !round[index + 1..].contains(&round[*index]);
     let mut names = Vec::new();
     for index in (0..round.len()).filter(is_latest) {
-        match &graph.steps[round[index]] {
-            Step { work: Work::Group(branches), .. } => add_names(branches, scope, &mut names),
-            Step { name, .. } => names.push(scope.path(name)),
-        }
+        add_names(&steps[round[index]], scope, &mut names);
     }
     names
 }
 
-fn add_names(branches: &Branches, scope: &Scope, names: &mut Vec<String>) {
-    for member in branches.iter().flatten() {
-        match &member.work {
-            ParallelWork::Group(branches) => add_names(branches, scope, names),
-            _ => names.push(scope.path(&member.name)),
-        }
+fn add_names<W: Member>(step: &Step<W>, scope: &Scope, names: &mut Vec<String>) {
+    match step.work.group() {
+        Some(group) => group.branches.iter().flatten().for_each(|step| add_names(step, scope, names)),
+        None => names.push(scope.path(&step.name)),
     }
 }

@@ -9,7 +9,9 @@ use agentflow::{
 };
 use tokio::time::sleep;
 
-use super::program::{Act, ActEnd, Formula, POISON, Script, Trace, TraceUpdate, log_line, panic_silently};
+use super::program::{
+    Act, ActEnd, Arrived, ChosenRoute, Formula, POISON, Script, Trace, TraceUpdate, log_line, panic_silently,
+};
 
 /// The value that a node returns: nothing, or a route.
 pub(super) trait Output: Send + Sync + Sized + 'static {
@@ -20,9 +22,26 @@ impl Output for () {
     fn from_state(_: Option<Formula>, _: &Trace) {}
 }
 
-impl Output for u32 {
+impl Output for ChosenRoute {
     fn from_state(formula: Option<Formula>, state: &Trace) -> Self {
         formula.unwrap().route(state).unwrap_or_else(|message| panic_silently(message))
+    }
+}
+
+/// The input of a node: nothing, or a value.
+pub(super) trait Input: Send + Sync + 'static {
+    fn value(&self) -> Option<u32>;
+}
+
+impl Input for () {
+    fn value(&self) -> Option<u32> {
+        None
+    }
+}
+
+impl Input for u32 {
+    fn value(&self) -> Option<u32> {
+        Some(*self)
     }
 }
 
@@ -50,13 +69,13 @@ impl<O: Output> Scripted<O> {
     }
 }
 
-impl<O: Output> Node<Trace> for InPlace<O> {
+impl<O: Output, I: Input> Node<Trace, (), I> for InPlace<O> {
     type Output = O;
 
-    async fn run(&self, cx: NodeContext<'_, Trace>) -> Result<O, NodeError> {
+    async fn run(&self, cx: NodeContext<'_, Trace, (), I>) -> Result<O, NodeError> {
         let Self(scripted) = self;
         let act = scripted.script.act(cx.state.total, cx.attempt());
-        cx.state.log.push(log_line(cx.node_name(), cx.attempt(), seen(cx.error())));
+        cx.state.log.push(log_line(cx.node_name(), cx.attempt(), arrived(cx.error(), cx.input), cx.steps_left()));
         cx.state.total += act.adds;
         act.wait(cx.events).await;
         if act.sets_title {
@@ -67,18 +86,18 @@ impl<O: Output> Node<Trace> for InPlace<O> {
     }
 }
 
-impl<O: Output> Node<Trace> for Reading<O> {
+impl<O: Output, I: Input> Node<Trace, (), I> for Reading<O> {
     type Output = O;
 
     const MUTATES_STATE: bool = false;
 
-    async fn run(&self, mut cx: NodeContext<'_, Trace>) -> Result<O, NodeError> {
+    async fn run(&self, mut cx: NodeContext<'_, Trace, (), I>) -> Result<O, NodeError> {
         let Self(scripted) = self;
         let act = scripted.script.act(cx.state.total, cx.attempt());
         act.wait(cx.events).await;
         act.end(cx.config)?;
         let output = scripted.output(cx.state);
-        let line = log_line(cx.node_name(), cx.attempt(), seen(cx.error()));
+        let line = log_line(cx.node_name(), cx.attempt(), arrived(cx.error(), cx.input), cx.steps_left());
         cx.apply(act.update(line, cx.node_name()));
         Ok(output)
     }
@@ -108,7 +127,7 @@ impl<O: Output> Node<Trace> for Owning<O> {
         act.wait(cx.events).await;
         act.end(cx.config)?;
         let output = scripted.output(cx.state);
-        let line = log_line(cx.node_name(), cx.attempt(), seen(cx.error()));
+        let line = log_line(cx.node_name(), cx.attempt(), arrived(cx.error(), cx.input), cx.steps_left());
         CHANGE.scope((act, line, cx.node_name().to_owned()), replace {}.run(cx)).await?;
         Ok(output)
     }
@@ -119,22 +138,24 @@ tokio::task_local! {
 }
 
 /// A node of a branch.
-pub(super) struct Parallel(pub(super) Script);
+pub(super) struct Parallel<O>(pub(super) Scripted<O>);
 
-impl ParallelNode<Trace> for Parallel {
-    type Output = ();
+impl<O: Output, I: Input> ParallelNode<Trace, (), I> for Parallel<O> {
+    type Output = O;
 
-    async fn run_parallel(&self, cx: ParallelContext<'_, Trace>) -> Result<(Option<TraceUpdate>, ()), NodeError> {
-        let act = self.0.act(cx.state.total, cx.attempt());
+    async fn run_parallel(&self, cx: ParallelContext<'_, Trace, (), I>) -> Result<(Option<TraceUpdate>, O), NodeError> {
+        let Self(scripted) = self;
+        let act = scripted.script.act(cx.state.total, cx.attempt());
         act.wait(cx.events).await;
         act.end(cx.config)?;
-        let line = log_line(cx.node_name(), cx.attempt(), seen(cx.error()));
-        Ok((Some(act.update(line, cx.node_name())), ()))
+        let output = scripted.output(cx.state);
+        let line = log_line(cx.node_name(), cx.attempt(), arrived(cx.error(), cx.input), cx.steps_left());
+        Ok((Some(act.update(line, cx.node_name())), output))
     }
 }
 
-fn seen(error: Option<&NodeFailure>) -> Option<(&str, u32)> {
-    error.map(|failure| (&*failure.node, failure.attempt))
+fn arrived<'a>(error: Option<&'a NodeFailure>, input: &impl Input) -> Arrived<'a> {
+    Arrived { seen: error.map(|failure| (&*failure.node, failure.attempt)), input: input.value() }
 }
 
 impl Act {

@@ -2,6 +2,8 @@
 //!
 //! Times are milliseconds.
 
+use std::fmt;
+
 use agentflow::State;
 
 /// A reducer panics on this value.
@@ -46,13 +48,16 @@ pub(super) struct Graph {
     pub(super) recursion_limit: Option<usize>,
 }
 
+/// A step of a graph, or with [`ParallelWork`] of a branch, whose `END` is the join.
 #[derive(Clone, Debug)]
-pub(super) struct Step {
+pub(super) struct Step<W = Work> {
     pub(super) name: String,
-    pub(super) work: Work,
+    pub(super) work: W,
     pub(super) options: Options,
     pub(super) on_error: Option<usize>,
     pub(super) next: Next,
+    /// `true` if all edges that lead to the step carry a value: the input of the node, or of the first nodes of a group.
+    pub(super) takes_input: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -61,24 +66,53 @@ pub(super) enum Work {
     /// A compiled graph as a node.
     Graph(Graph),
     Mapped(Mapped),
-    Group(Branches),
+    Group(Group),
 }
 
-pub(super) type Branches = Vec<Vec<Member>>;
-
-/// A step of a branch.
+/// Parallel branches; an `each` has one.
 #[derive(Clone, Debug)]
-pub(super) struct Member {
-    pub(super) name: String,
-    pub(super) work: ParallelWork,
-    pub(super) options: Options,
+pub(super) struct Group {
+    pub(super) kind: GroupKind,
+    pub(super) branches: Vec<Branch>,
+}
+
+/// The steps of a branch, which starts at the first one.
+pub(super) type Branch = Vec<Step<ParallelWork>>;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum GroupKind {
+    All,
+    Any,
+    Each(Items),
+}
+
+/// The items of an `each`, as a function of the total.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Items {
+    /// There are fewer items than this.
+    pub(super) counts: u32,
+    pub(super) offset: u32,
+    /// The function panics if it has this number of items to return.
+    pub(super) panics_at: Option<u32>,
+    pub(super) max_parallel: Option<usize>,
+    pub(super) max_items: Option<usize>,
+}
+
+impl Items {
+    pub(super) fn items(self, state: &Trace) -> Result<Vec<u32>, &'static str> {
+        let count = (state.total + self.offset) % self.counts;
+        if self.panics_at == Some(count) {
+            return Err("no items");
+        }
+        Ok((0..count).map(|index| state.total + 10 * index).collect())
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum ParallelWork {
     Node(Script),
     Mapped(Mapped),
-    Group(Branches),
+    Group(Group),
 }
 
 /// A compiled graph with `map_state`.
@@ -124,6 +158,13 @@ pub(super) struct Decision {
     pub(super) arms: Vec<Target>,
 }
 
+impl Decision {
+    /// Returns whether an arm carries a value.
+    pub(super) fn carries<W>(&self, steps: &[Step<W>]) -> bool {
+        self.arms.iter().flatten().any(|to| steps[*to].takes_input)
+    }
+}
+
 /// The route as a function of the total.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Formula {
@@ -132,10 +173,29 @@ pub(super) struct Formula {
     pub(super) panics_at: Option<u32>,
 }
 
+/// A route: the arm, and the value that its edge carries if it leads to a step with an input.
+#[derive(Clone, Copy)]
+pub(super) struct ChosenRoute {
+    pub(super) arm: u32,
+    pub(super) value: u32,
+}
+
+impl PartialEq for ChosenRoute {
+    fn eq(&self, other: &Self) -> bool {
+        self.arm == other.arm
+    }
+}
+
+impl fmt::Debug for ChosenRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.arm.fmt(f)
+    }
+}
+
 impl Formula {
-    pub(super) fn route(self, state: &Trace) -> Result<u32, &'static str> {
-        let route = (state.total + self.offset) % self.routes;
-        if self.panics_at == Some(route) { Err("lost") } else { Ok(route) }
+    pub(super) fn route(self, state: &Trace) -> Result<ChosenRoute, &'static str> {
+        let arm = (state.total + self.offset) % self.routes;
+        if self.panics_at == Some(arm) { Err("lost") } else { Ok(ChosenRoute { arm, value: state.total }) }
     }
 }
 
@@ -199,35 +259,35 @@ pub(super) enum When {
     Faulty,
 }
 
-/// Returns the line that an attempt adds to the log. `seen` is the failure that led the run to the node.
-pub(super) fn log_line(node: &str, attempt: u32, seen: Option<(&str, u32)>) -> String {
-    match seen {
-        None => format!("{node}#{attempt}"),
-        Some((failed, last)) => format!("{node}#{attempt} after {failed}#{last}"),
+/// What brought the run to a node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Arrived<'a> {
+    /// The node that failed, and its last attempt.
+    pub(super) seen: Option<(&'a str, u32)>,
+    pub(super) input: Option<u32>,
+}
+
+/// Returns the line that an attempt adds to the log.
+pub(super) fn log_line(node: &str, attempt: u32, arrived: Arrived<'_>, steps_left: usize) -> String {
+    let mut line = format!("{node}#{attempt}, {steps_left} left");
+    if let Some(value) = arrived.input {
+        line += &format!(", given {value}");
     }
+    if let Some((failed, last)) = arrived.seen {
+        line += &format!(", after {failed}#{last}");
+    }
+    line
 }
 
 impl Graph {
-    /// Gives every step and member a name of its own.
+    /// Gives every step a name of its own.
     pub(super) fn name_steps(&mut self) {
         let mut count = 0;
         for step in &mut self.steps {
-            let letter = match &mut step.work {
-                Work::Node(..) => 'N',
-                Work::Graph(graph) => {
-                    graph.name_steps();
-                    'S'
-                }
-                Work::Mapped(mapped) => {
-                    mapped.graph.name_steps();
-                    'M'
-                }
-                Work::Group(_) => 'G',
-            };
             count += 1;
-            step.name = format!("{letter}{count}");
-            if let Work::Group(branches) = &mut step.work {
-                name_members(branches, &mut count);
+            step.name = step.work.name(count);
+            if let Work::Group(group) = &mut step.work {
+                group.name_steps(&mut count);
             }
         }
     }
@@ -237,52 +297,99 @@ impl Graph {
         let names = self.steps.iter().flat_map(|step| match &step.work {
             Work::Node(..) => vec![step.name.clone()],
             Work::Graph(graph) | Work::Mapped(Mapped { graph, .. }) => graph.node_names(),
-            Work::Group(branches) => member_names(branches),
+            Work::Group(group) => group.node_names(),
         });
         names.collect()
     }
+}
 
-    /// Makes the wiring valid: removes the steps that no path leads to, and adds a path to `END` where there is none.
-    pub(super) fn repair(mut self) -> Self {
-        loop {
-            let ends = self.closure(|graph, found| {
-                let leads = |step: &Step| step.targets().any(|to| to.is_none_or(|to| found.contains(&to)));
-                (0..graph.steps.len()).find(|step| !found.contains(step) && leads(&graph.steps[*step]))
-            });
-            let Some(stuck) = (0..self.steps.len()).find(|step| !ends.contains(step)) else { break };
-            match &mut self.steps[stuck].next {
-                Next::Edge(to) => *to = None,
-                Next::Decision(decision) => decision.arms[0] = None,
+impl Work {
+    fn name(&mut self, number: usize) -> String {
+        let letter = match self {
+            Self::Node(..) => 'N',
+            Self::Graph(graph) => {
+                graph.name_steps();
+                'S'
             }
-        }
-        let mut reached = self.closure(|graph, found| {
-            let from = |to: usize| found.iter().any(|from| graph.steps[*from].targets().any(|next| next == Some(to)));
-            (0..graph.steps.len()).find(|step| !found.contains(step) && (*step == 0 || from(*step)))
-        });
-        reached.sort_unstable();
-        let place = |to: &mut usize| *to = reached.binary_search(to).unwrap_or_default();
-        let mut steps: Vec<_> = reached.iter().map(|step| self.steps[*step].clone()).collect();
-        for step in &mut steps {
-            step.on_error.iter_mut().for_each(place);
-            match &mut step.next {
-                Next::Edge(to) => to.iter_mut().for_each(place),
-                Next::Decision(decision) => decision.arms.iter_mut().flatten().for_each(place),
+            Self::Mapped(mapped) => {
+                mapped.graph.name_steps();
+                'M'
             }
-        }
-        Self { steps, ..self }
-    }
-
-    /// Collects what `next` finds, until it finds nothing more.
-    fn closure(&self, next: impl Fn(&Self, &[usize]) -> Option<usize>) -> Vec<usize> {
-        let mut found = Vec::new();
-        while let Some(step) = next(self, &found) {
-            found.push(step);
-        }
-        found
+            Self::Group(_) => 'G',
+        };
+        format!("{letter}{number}")
     }
 }
 
-impl Step {
+impl Group {
+    fn name_steps(&mut self, count: &mut usize) {
+        for step in self.branches.iter_mut().flatten() {
+            *count += 1;
+            let letter = match &mut step.work {
+                ParallelWork::Node(_) => 'P',
+                ParallelWork::Mapped(mapped) => {
+                    mapped.graph.name_steps();
+                    'M'
+                }
+                ParallelWork::Group(_) => 'G',
+            };
+            step.name = format!("{letter}{count}");
+            if let ParallelWork::Group(group) = &mut step.work {
+                group.name_steps(count);
+            }
+        }
+    }
+
+    fn node_names(&self) -> Vec<String> {
+        let names = self.branches.iter().flatten().flat_map(|step| match &step.work {
+            ParallelWork::Node(_) => vec![step.name.clone()],
+            ParallelWork::Mapped(mapped) => mapped.graph.node_names(),
+            ParallelWork::Group(group) => group.node_names(),
+        });
+        names.collect()
+    }
+}
+
+/// Makes the wiring of a path valid: removes the steps that no path leads to, and adds a path to the end where there is
+/// none.
+pub(super) fn repair<W: Clone>(mut steps: Vec<Step<W>>) -> Vec<Step<W>> {
+    loop {
+        let ends = closure(|found| {
+            let leads = |step: &Step<W>| step.targets().any(|to| to.is_none_or(|to| found.contains(&to)));
+            (0..steps.len()).find(|step| !found.contains(step) && leads(&steps[*step]))
+        });
+        let Some(stuck) = (0..steps.len()).find(|step| !ends.contains(step)) else { break };
+        match &mut steps[stuck].next {
+            Next::Edge(to) => *to = None,
+            Next::Decision(decision) => decision.arms[0] = None,
+        }
+    }
+    let mut reached = closure(|found| {
+        let from = |to: usize| found.iter().any(|from| steps[*from].targets().any(|next| next == Some(to)));
+        (0..steps.len()).find(|step| !found.contains(step) && (*step == 0 || from(*step)))
+    });
+    reached.sort_unstable();
+    let mut kept: Vec<_> = reached.iter().map(|step| steps[*step].clone()).collect();
+    for step in &mut kept {
+        step.map_targets(|to| reached.binary_search(&to).ok());
+    }
+    kept
+}
+
+/// Collects the steps that `next` finds, until it finds nothing more.
+fn closure(next: impl Fn(&[usize]) -> Option<usize>) -> Vec<usize> {
+    let mut found = Vec::new();
+    while let Some(step) = next(&found) {
+        found.push(step);
+    }
+    found
+}
+
+impl<W> Step<W> {
+    pub(super) fn new(work: W, options: Options, on_error: Option<usize>, next: Next) -> Self {
+        Self { name: String::new(), work, options, on_error, next, takes_input: false }
+    }
+
     fn targets(&self) -> impl Iterator<Item = Target> {
         let arms = match &self.next {
             Next::Edge(to) => vec![*to],
@@ -290,31 +397,18 @@ impl Step {
         };
         arms.into_iter().chain(self.on_error.map(Some))
     }
-}
 
-fn name_members(branches: &mut Branches, count: &mut usize) {
-    for member in branches.iter_mut().flatten() {
-        *count += 1;
-        let letter = match &mut member.work {
-            ParallelWork::Node(_) => 'P',
-            ParallelWork::Mapped(mapped) => {
-                mapped.graph.name_steps();
-                'M'
-            }
-            ParallelWork::Group(_) => 'G',
-        };
-        member.name = format!("{letter}{count}");
-        if let ParallelWork::Group(branches) = &mut member.work {
-            name_members(branches, count);
+    /// Returns whether an edge that carries no value leads to the step.
+    pub(super) fn leads_plainly_to(&self, step: usize) -> bool {
+        self.on_error == Some(step) || matches!(self.next, Next::Edge(Some(to)) if to == step)
+    }
+
+    /// Replaces all targets that are steps; `None` is the end.
+    pub(super) fn map_targets(&mut self, map: impl Fn(usize) -> Target) {
+        self.on_error = self.on_error.and_then(&map);
+        match &mut self.next {
+            Next::Edge(to) => *to = to.and_then(&map),
+            Next::Decision(decision) => decision.arms.iter_mut().for_each(|to| *to = to.and_then(&map)),
         }
     }
-}
-
-fn member_names(branches: &Branches) -> Vec<String> {
-    let names = branches.iter().flatten().flat_map(|member| match &member.work {
-        ParallelWork::Node(_) => vec![member.name.clone()],
-        ParallelWork::Mapped(mapped) => mapped.graph.node_names(),
-        ParallelWork::Group(branches) => member_names(branches),
-    });
-    names.collect()
 }

@@ -8,7 +8,7 @@ use agentflow::{
 };
 use proptest::{prelude::*, sample::select};
 
-use super::program::{Branches, Decision, Graph, Next, ParallelWork, Target, Trace, TraceUpdate, Work};
+use super::program::{Decision, Graph, Group, Next, ParallelWork, Target, Trace, TraceUpdate, Work};
 
 /// The name of a step.
 pub(super) type Name = String;
@@ -117,7 +117,7 @@ fn calls_of(graph: &Graph) -> Vec<Call> {
     for step in &graph.steps {
         let from = step.name.clone();
         match (&step.work, &step.next) {
-            (Work::Group(branches), _) => add_group(&from, branches, &mut calls),
+            (Work::Group(group), _) => add_group(&from, group, &mut calls),
             (Work::Node(..), Next::Decision(decision)) if decision.is_from_node => {
                 calls.push(Call::RoutingNode(from.clone(), arms(decision)));
             }
@@ -135,13 +135,14 @@ fn calls_of(graph: &Graph) -> Vec<Call> {
     calls
 }
 
-fn add_group(name: &str, branches: &Branches, calls: &mut Vec<Call>) {
-    let names = branches.iter().map(|branch| branch.iter().map(|member| member.name.clone()).collect());
+/// Adds a group whose branches are chains.
+fn add_group(name: &str, group: &Group, calls: &mut Vec<Call>) {
+    let names = group.branches.iter().map(|branch| branch.iter().map(|step| step.name.clone()).collect());
     calls.push(Call::Group(name.to_owned(), names.collect()));
-    for member in branches.iter().flatten() {
-        match &member.work {
-            ParallelWork::Group(branches) => add_group(&member.name, branches, calls),
-            _ => calls.push(Call::ParallelNode(member.name.clone())),
+    for step in group.branches.iter().flatten() {
+        match &step.work {
+            ParallelWork::Group(group) => add_group(&step.name, group, calls),
+            _ => calls.push(Call::ParallelNode(step.name.clone())),
         }
     }
 }

@@ -491,9 +491,7 @@ impl Graph {
     /// `each items { options } { BRANCH }`
     fn each(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Branches> {
         let keyword = tokens.ident()?;
-        let items = tokens.while_not(|tokens| {
-            tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ',') || tokens.peek_arrow()
-        });
+        let items = items(tokens);
         if items.is_empty() {
             errors.spanning(&keyword, "expected a function of the state that returns the items: `each items { NODE }`");
         }
@@ -503,14 +501,24 @@ impl Graph {
         } else {
             None
         };
-        let Some(braces) = tokens.group(Delimiter::Brace) else {
+        let only_settings = settings.is_none() && starts_settings(tokens, 0);
+        let braces = tokens.group(Delimiter::Brace);
+        let Some(braces) = braces.filter(|_| !only_settings) else {
             errors.spanning(&keyword, format!("expected the branch: `each {} {{ NODE }}`", text(&items)));
             return None;
         };
         let (mut options, on_error) = self.options(settings, errors);
         let keyword_span = keyword.span();
         let mut branches = self.branches(BranchesKind::Each { keyword, items }, braces, tokens, errors);
-        options.append(&mut branches.options);
+        for option in std::mem::take(&mut branches.options) {
+            if options.iter().any(|before| before.key == option.key) {
+                errors.at(option.key.span(), format!("`{}` is set already", option.key));
+            }
+            options.push(option);
+        }
+        if let (Some(_), Some(second)) = (&on_error, &branches.on_error) {
+            errors.spanning(second, "`on_error` is set already");
+        }
         if let [_, second, ..] = &branches.chains[..] {
             let wrong = second.stages.first().map_or_else(|| branches.braces.to_token_stream(), Stage::to_token_stream);
             errors.spanning(
@@ -634,6 +642,41 @@ fn starts_each(tokens: &Tokens) -> bool {
         Some(TokenTree::Punct(punct)) => punct.as_char() == '|' || punct.as_char() == '&',
         Some(TokenTree::Literal(_)) | None => false,
     }
+}
+
+/// Takes the items of an `each`: all before its braces. A closure may have a body in braces of its own, and a function
+/// several generic arguments.
+fn items(tokens: &mut Tokens) -> TokenStream {
+    let mut items = TokenStream::new();
+    let mut after_pipe = false;
+    while !tokens.is_empty() && !tokens.peek_punct(0, ',') {
+        if after_pipe && tokens.peek_arrow() {
+            items.extend(tokens.arrow().into_iter().flatten());
+            items.extend(tokens.while_not(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_arrow()));
+            items.extend(tokens.group(Delimiter::Brace));
+            break;
+        }
+        if tokens.peek_arrow() {
+            break;
+        }
+        if tokens.peek_group(0, Delimiter::Brace) {
+            // `|state| { NODE }` without a further pair of braces is a closure without a body.
+            if after_pipe && tokens.peek_group(1, Delimiter::Brace) {
+                items.extend(tokens.next());
+            }
+            break;
+        }
+        after_pipe = tokens.peek_punct(0, '|');
+        if let Some(separator) = tokens.path_separator() {
+            items.extend(separator);
+            if tokens.peek_punct(0, '<') {
+                items.extend(tokens.generic_arguments().0);
+            }
+        } else {
+            items.extend(tokens.next());
+        }
+    }
+    items
 }
 
 /// Returns whether the braces at this place hold `KEY: VALUE`.

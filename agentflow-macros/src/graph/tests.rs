@@ -847,3 +847,27 @@ fn the_expansion_grows_linearly_with_nodes_and_mistakes() {
     assert!(small > 0);
     assert_eq!(mentions(40), 2 * small);
 }
+
+#[test]
+fn items_may_be_a_closure_with_a_body_or_have_several_generic_arguments() {
+    for items in ["|s: &S| { s.items() }", "|s: &S| -> Vec<u8> { vec![] }", "two::<A, B>", "|s: &S| s.map(|x| { x })"] {
+        for options in ["", "{ max_parallel: 2 }"] {
+            let input = format!("a -> each {items} {options} {{ b }} -> END");
+            assert_eq!(mistakes(input.parse().expect("tokens")), [""; 0], "{input}");
+        }
+    }
+}
+
+#[test]
+fn an_each_whose_branch_is_forgotten_or_whose_option_is_given_twice_is_one_mistake() {
+    let only = |input: &str| match &mistakes(input.parse().expect("tokens"))[..] {
+        [mistake] => mistake.clone(),
+        mistakes => panic!("{input}: {mistakes:?}"),
+    };
+    let branch = "expected the branch: `each words { NODE }`";
+    assert_eq!(only("a -> each words { max_parallel: 3 } -> END"), branch);
+    let twice = "a -> each words { max_parallel: 3 } { b } { max_parallel: 4 } -> END";
+    assert_eq!(only(twice), "`max_parallel` is set already");
+    let twice = "a -> each words { on_error: c } { b } { on_error: d } -> END; c -> END; d -> END";
+    assert_eq!(only(twice), "`on_error` is set already");
+}

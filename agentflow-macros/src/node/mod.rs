@@ -30,11 +30,9 @@ pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     // A node must be `async` even if it awaits nothing, so clippy must not warn about that.
     let item = quote!(#[allow(clippy::unused_async)] #item);
     // An edge carries a `String`, never a `str`, so clippy must not ask for `input: &str`, which is a mistake.
-    let borrows_input = |parameter: &Parameter| matches!(parameter, Parameter::Input(Input::Borrowed(_)));
-    let item = match signature.parameters.iter().any(borrows_input) {
-        true => quote!(#[allow(clippy::ptr_arg)] #item),
-        false => item,
-    };
+    let is_borrowed = |parameter: &Parameter| matches!(parameter, Parameter::Input(Input::Borrowed(_)));
+    let borrows_input = signature.parameters.iter().any(is_borrowed);
+    let item = if borrows_input { quote!(#[allow(clippy::ptr_arg)] #item) } else { item };
     let has_errors = !errors.is_empty();
     let errors = errors.into_tokens();
     if signature.is_method {

@@ -56,7 +56,8 @@ impl<C> CompileOptions<C> {
         self
     }
 
-    /// Sets how many node executions a path may have before the run fails, which stops a loop that never ends.
+    /// Sets how many node executions a path may have before the run fails, which stops a loop that never ends. An `each`
+    /// that runs no node, because it has no items, counts as one execution.
     ///
     /// The default is 25 or the number of nodes, whichever is greater. A run that reaches `END` in exactly that many
     /// executions succeeds.

@@ -325,7 +325,11 @@ impl<S: State, C> Checker<'_, S, C> {
                 for (position, member) in members.iter().enumerate() {
                     let CheckedStep { edges, has_decision, location, .. } = self.step(*member);
                     if edges.is_empty() && !has_decision {
-                        let next = members.get(position + 1).filter(|_| position + 1 < listed.len());
+                        // A node that another branch lists first is in that one, which is reported already.
+                        let is_next = |next: &&StepId| {
+                            position + 1 < listed.len() && self.step(**next).place == self.step(*member).place
+                        };
+                        let next = members.get(position + 1).filter(is_next);
                         let to = next.map_or(Next::End, |next| Next::Step(*next));
                         let edge = Edge { label: None, to, carries: None };
                         let edge = CheckedEdge { edge, location };

@@ -109,7 +109,9 @@ impl<S: State, C: Send + Sync + 'static> Attempt for SequentialAttempt<'_, S, C>
     }
 
     fn commit(&mut self) {
-        self.before = None;
+        // The destructor of the state is user code and may panic.
+        let before = self.before.take();
+        catch_panic(|| drop(before));
         self.commit.commit();
     }
 

@@ -1,15 +1,18 @@
 //! [`BranchLog`]: the updates of one branch of a group, until they are merged.
 
-use std::iter;
+use std::collections::VecDeque;
 
 use super::path_name::{NodeName, NodePath};
-use crate::state::State;
+use crate::{panics::catch_panic, state::State};
 
 /// The updates of one branch, in the order in which its nodes ended. The first one, which is the only one of most
 /// branches, takes no allocation.
+///
+/// The destructor of an update is user code and may panic. The log therefore drops its entries one by one: two panics
+/// in one destructor would abort the process.
 pub(crate) struct BranchLog<S: State> {
     first: Option<Entry<S>>,
-    more: Vec<Entry<S>>,
+    more: VecDeque<Entry<S>>,
 }
 
 /// The update of one execution of a node.
@@ -20,7 +23,7 @@ pub(crate) struct Entry<S: State> {
 
 impl<S: State> BranchLog<S> {
     pub(crate) const fn new() -> Self {
-        Self { first: None, more: Vec::new() }
+        Self { first: None, more: VecDeque::new() }
     }
 
     pub(crate) fn push(&mut self, node: &NodePath<'_>, update: S::Update) {
@@ -28,18 +31,23 @@ impl<S: State> BranchLog<S> {
     }
 
     fn push_entry(&mut self, entry: Entry<S>) {
-        if self.first.is_none() {
+        if self.first.is_none() && self.more.is_empty() {
             self.first = Some(entry);
         } else {
-            self.more.push(entry);
+            self.more.push_back(entry);
         }
     }
 
     /// Moves the updates of a branch of a nested group behind the own ones.
-    pub(crate) fn append(&mut self, other: Self) {
-        for entry in other {
+    pub(crate) fn append(&mut self, mut other: Self) {
+        while let Some(entry) = other.pop() {
             self.push_entry(entry);
         }
+    }
+
+    /// Takes the oldest update out of the log.
+    pub(crate) fn pop(&mut self) -> Option<Entry<S>> {
+        self.first.take().or_else(|| self.more.pop_front())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -48,9 +56,9 @@ impl<S: State> BranchLog<S> {
 
     /// Drops all updates but the first `len`.
     pub(crate) fn truncate(&mut self, len: usize) {
-        self.more.truncate(len.saturating_sub(1));
-        if len == 0 {
-            self.first = None;
+        while self.len() > len {
+            let last = self.more.pop_back().or_else(|| self.first.take());
+            catch_panic(|| drop(last));
         }
     }
 
@@ -59,11 +67,8 @@ impl<S: State> BranchLog<S> {
     }
 }
 
-impl<S: State> IntoIterator for BranchLog<S> {
-    type Item = Entry<S>;
-    type IntoIter = iter::Chain<std::option::IntoIter<Entry<S>>, std::vec::IntoIter<Entry<S>>>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.first.into_iter().chain(self.more)
+impl<S: State> Drop for BranchLog<S> {
+    fn drop(&mut self) {
+        self.truncate(0);
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         plan::{Plan, Step, Work},
         topology::Next,
     },
+    panics::catch_panic,
     state::State,
 };
 
@@ -96,9 +97,22 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
             run_attempts(&mut node, &path, &step.options, scope, arrival).await
         }
         Work::Group(group) => {
-            run_group(plan, step, group, services, scope, state, commit, arrival).await?;
-            let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state, &scope.slot));
-            edge.map_err(|source| scope.failure(&step.name, source))
+            // A fallback has the state as it was before the group. An interrupt comes before the merge, or not at all.
+            let before = step.on_error.is_some().then(|| state.clone());
+            let joined = run_group(plan, step, group, services, scope, state, commit, arrival).await;
+            let ended = joined.and_then(|()| {
+                let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state, &scope.slot));
+                edge.map_err(|source| scope.failure(&step.name, source))
+            });
+            ended.map_err(|mut failure| {
+                if let Some(before) = before {
+                    // The destructor of the state is user code and may panic.
+                    catch_panic(|| *state = before);
+                    failure.is_committed = true;
+                    commit.commit();
+                }
+                failure
+            })
         }
         // A graph with such a node outside of a group does not compile.
         Work::Branch(_) => Ok(0),

@@ -15,7 +15,7 @@ use tokio::task::consume_budget;
 
 use super::{
     attempts::{ParallelAttempt, routed, run_attempts},
-    branch_log::BranchLog,
+    branch_log::{BranchLog, Entry},
     commit_mark::CommitMark,
     error::{AllFailed, Failure, NodeFailure, RunErrorKind},
     event::EventKind,
@@ -88,12 +88,14 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
         Err(failure) => return Err(open.failed(failure)),
     };
     let fields = changed_fields(scope, &logs);
-    for entry in logs.into_iter().flatten() {
-        if let Err(mut failure) = guarded(&entry.node, || state.apply(entry.update)) {
-            // Some of the updates may be merged, and half of this one.
-            failure.is_committed = false;
-            commit.changes_begin();
-            return Err(open.failed(failure));
+    for mut log in logs {
+        while let Some(entry) = log.pop() {
+            if let Err(mut failure) = guarded(&entry.node, || state.apply(entry.update)) {
+                // Some of the updates may be merged, and half of this one.
+                failure.is_committed = false;
+                commit.changes_begin();
+                return Err(open.failed(failure));
+            }
         }
     }
     open.joined(fields, winner);
@@ -112,7 +114,8 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// Runs the branches of a group. The caller merges the updates.
     async fn run(self, step: &'r Step<S, C>, group: &'r Group<S>, items: Items) -> Result<Joined<S>, Box<Failure>> {
         match (&group.kind, items) {
-            (GroupKind::Each(each), Some(items)) => self.run_each(group, each, items?).await,
+            // Boxed, or the future of every group would be as large, and fewer of them would fit on the stack.
+            (GroupKind::Each(each), Some(items)) => Box::pin(self.run_each(step, group, each, items)).await,
             (GroupKind::Any, _) => self.run_any(step, group).await,
             (GroupKind::All | GroupKind::Each(_), _) => self.run_all(group).await,
         }
@@ -120,7 +123,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     async fn run_all(self, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
         let Self { scope, .. } = self;
-        self.check_signals(group)?;
+        self.check_signals(group.branches.first())?;
         let scopes: Vec<_> = group.branches.iter().map(|_| scope.branch()).collect();
         let mut logs: Vec<_> = group.branches.iter().map(|_| BranchLog::new()).collect();
         let mut running = Vec::with_capacity(logs.len());
@@ -135,7 +138,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     async fn run_any(self, step: &'r Step<S, C>, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
         let Self { scope, .. } = self;
-        self.check_signals(group)?;
+        self.check_signals(group.branches.first())?;
         let scopes: Vec<_> = group.branches.iter().map(|_| scope.branch()).collect();
         let mut logs: Vec<_> = group.branches.iter().map(|_| BranchLog::new()).collect();
         let mut running = Vec::with_capacity(logs.len());
@@ -167,14 +170,18 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// Runs the branch for each item. A branch takes memory only while it runs; its updates are kept until the join.
     async fn run_each(
         self,
+        step: &'r Step<S, C>,
         group: &'r Group<S>,
         each: &'r Each<S>,
-        items: Vec<Input>,
+        items: Result<Vec<Input>, Box<Failure>>,
     ) -> Result<Joined<S>, Box<Failure>> {
-        let Some(branch) = group.branches.first() else {
+        self.check_signals(group.branches.first())?;
+        let items = items?;
+        let Some(branch) = group.branches.first().filter(|_| !items.is_empty()) else {
+            // A visit counts even if no node runs. Otherwise a decision could lead back to the group for ever.
+            self.scope.count(&step.name)?;
             return Ok(Joined { logs: Vec::new(), winner: None });
         };
-        self.check_signals(group)?;
         let mut logs: Vec<_> = items.iter().map(|_| BranchLog::new()).collect();
         let mut running = FuturesUnordered::new();
         let mut longest = 0;
@@ -189,7 +196,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 let Some(taken) = running.next().await else { break };
                 longest = longest.max(taken?);
             }
-            // Items that never wait would block the thread.
+            // Items that never wait would otherwise block the thread, and the run would not see that it is to stop.
             consume_budget().await;
         }
         while let Some(taken) = running.next().await {
@@ -213,14 +220,20 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let arrival = Arrival::of_item(self.arrival, item);
         let fork =
             Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival: &arrival };
-        fork.branch(branch, log).await?;
+        fork.check_signals(Some(branch))?;
+        let first = branch.steps.first().map(|first| self.plan.step(*first));
+        match first.map(|step| (step, &step.work)) {
+            // The future of a branch with one node, the usual one, needs no further box.
+            Some((step, Work::Branch(node))) if step.is_last() => fork.run_only(step, &**node, log).await?,
+            _ => fork.branch(branch, log).await?,
+        }
         Ok(scope.taken())
     }
 
-    /// Fails if the run is to stop before the first node of the group.
-    fn check_signals(&self, group: &Group<S>) -> Result<(), Box<Failure>> {
+    /// Fails if the run is to stop before the first node of the branch.
+    fn check_signals(&self, branch: Option<&Branch>) -> Result<(), Box<Failure>> {
         let Self { plan, scope, .. } = self;
-        let Some(first) = group.branches.first().and_then(|branch| branch.steps.first()) else { return Ok(()) };
+        let Some(first) = branch.and_then(|branch| branch.steps.first()) else { return Ok(()) };
         scope.check_signals(|| scope.path(&plan.first_node(plan.step(*first)).name).into_owned())
     }
 
@@ -296,37 +309,57 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             let step = plan.step(at);
             let before = log.len();
             let fork = Fork { state: own.as_ref().unwrap_or(self.state), arrival: &arrival, ..self };
-            let (edge, after) = match fork.run_step(step, log, is_first).await {
-                Ok(ended) => ended,
+            let ended = match fork.run_step(step, log, is_first).await {
+                Ok((edge, after)) => {
+                    let next = follow(plan, step, edge, scope, &mut arrival);
+                    let Next::Step(to) = next else { return Ok(()) };
+                    let seen = match after {
+                        Some(after) => {
+                            own = Some(after);
+                            Ok(())
+                        }
+                        None => self.apply(&mut own, log.iter().skip(before), step.on_error.is_some()),
+                    };
+                    seen.map(|()| to)
+                }
+                Err(failure) => Err(failure),
+            };
+            let to = match ended {
+                Ok(to) => to,
                 Err(failure) => {
                     let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                     log.truncate(before);
                     arrival = Arrival::by_error(failure);
-                    is_first = false;
-                    trace.visit(at);
-                    at = fallback;
-                    continue;
+                    fallback
                 }
             };
             is_first = false;
             trace.visit(at);
-            let next = follow(plan, step, edge, scope, &mut arrival);
-            let Next::Step(to) = next else { return Ok(()) };
-            match after {
-                Some(after) => own = Some(after),
-                None => {
-                    for entry in log.iter().skip(before) {
-                        let state = self.state;
-                        guarded(&entry.node, || {
-                            own.get_or_insert_with(|| state.clone()).apply(entry.update.clone());
-                        })?;
-                    }
-                }
-            }
             at = to;
             // The branch yields from time to time, as the walk outside of branches does.
             consume_budget().await;
         }
+    }
+
+    /// Applies the updates of a step, which the next step of the branch sees. The state is left as it was if a reducer
+    /// panics, provided that a fallback needs it.
+    fn apply<'e>(
+        self,
+        own: &mut Option<S>,
+        mut updates: impl Iterator<Item = &'e Entry<S>>,
+        has_fallback: bool,
+    ) -> Result<(), Box<Failure>>
+    where
+        S: 'e,
+    {
+        let mut after = if has_fallback { own.clone() } else { own.take() };
+        updates.try_for_each(|entry| {
+            guarded(&entry.node, || {
+                after.get_or_insert_with(|| self.state.clone()).apply(entry.update.clone());
+            })
+        })?;
+        *own = after;
+        Ok(())
     }
 
     /// Runs one step of a branch, which adds its updates to the log. Returns the index of its outgoing edge, and the state
@@ -361,10 +394,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                     log.append(nested);
                 }
                 let Some(router) = step.router.as_deref() else { return Ok((0, None)) };
-                let mut after = state.clone();
-                for entry in log.iter().skip(before) {
-                    guarded(&entry.node, || after.apply(entry.update.clone()))?;
-                }
+                let after = with_updates(step, scope, state, log, before)?;
                 let edge = routed(router, &after, &scope.slot).map_err(|source| scope.failure(&step.name, source))?;
                 Ok((edge, Some(after)))
             }
@@ -384,6 +414,22 @@ pub(crate) async fn run_inner_branch<S: State, C: Send + Sync + 'static>(
     arrival: &Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
     Fork { plan, services, scope, state, arrival }.path(plan.entry, plan.may_loop, log).await
+}
+
+/// Returns the state with the updates of the log from `before` on. A panic of its `Clone` is an error of the group.
+fn with_updates<S: State, C>(
+    group: &Step<S, C>,
+    scope: &PathScope<'_>,
+    state: &S,
+    log: &BranchLog<S>,
+    before: usize,
+) -> Result<S, Box<Failure>> {
+    let mut after = catch_unwind(AssertUnwindSafe(|| state.clone()))
+        .map_err(|panic| scope.failure(&group.name, NodeError::panicked(panic)))?;
+    for entry in log.iter().skip(before) {
+        guarded(&entry.node, || after.apply(entry.update.clone()))?;
+    }
+    Ok(after)
 }
 
 /// Returns the fields that the updates change, if the run has a reader.

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     graph::{
         outline::Edge,
-        plan::{Plan, Step},
+        plan::{Plan, Step, Work},
         topology::{Next, StepId},
     },
     panics::catch_panic,
@@ -33,6 +33,10 @@ pub(super) fn fall_back<S: State, C>(
     }
     let Some(fallback) = step.on_error else { return Err(failure) };
     let failure = failure.into_recoverable()?;
+    if let Work::Group(_) = &step.work {
+        // A visit counts even if the group fails. Otherwise two groups could recover by each other for ever.
+        scope.join([1]);
+    }
     // The error belongs to the user and may panic when it is formatted.
     catch_panic(|| tracing::warn!(node = &*step.name, error = %failure, "node failed, continuing with its fallback"));
     scope.run.sink.push(|| EventKind::FallbackTaken {

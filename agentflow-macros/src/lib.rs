@@ -11,6 +11,7 @@ mod state;
 mod suggest;
 #[cfg(test)]
 mod testing;
+mod types;
 
 use proc_macro::TokenStream;
 

@@ -163,11 +163,7 @@ pub trait InputValue: Send + Sync + 'static {}
 impl<T: Send + Sync + 'static> InputValue for T {}
 
 /// Checks the type of a node's input, as [`result`] does for its result.
-#[must_use]
-#[allow(clippy::must_use_candidate, reason = "the call is the check")]
-pub const fn input<T: InputValue>() -> usize {
-    0
-}
+pub const fn input<T: InputValue>() {}
 
 /// An input that a node takes by value.
 #[diagnostic::on_unimplemented(
@@ -210,6 +206,15 @@ pub trait Valid {
 #[diagnostic::do_not_recommend]
 impl<T: InputValue, const VALID: usize> Valid for CheckedInput<T, VALID> {
     type Value = T;
+}
+
+/// A state whose type was checked by the constant `VALID`.
+#[derive(Debug)]
+pub struct CheckedState<S, const VALID: usize>(PhantomData<S>);
+
+#[diagnostic::do_not_recommend]
+impl<S: State, const VALID: usize> Valid for CheckedState<S, VALID> {
+    type Value = S;
 }
 
 /// Stands for a function with mistakes in a graph. It fits everywhere and never runs, because such a program does not
@@ -417,10 +422,24 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
 }
 
 /// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
-#[allow(clippy::must_use_candidate, reason = "the call is the check")]
-pub const fn result<T: Returns<F>, F: Form>() -> usize {
-    0
-}
+pub const fn result<T: Returns<F>, F: Form>() {}
+
+/// Checks the state of a node, as [`result`] does for its result.
+pub const fn state_type<S: State>() {}
+
+/// The error of a node's `Result`.
+#[diagnostic::on_unimplemented(
+    message = "the error of a node cannot be `{Self}`: it does not convert into `NodeError`",
+    label = "not an error of a node",
+    note = "write `NodeError` here: `?` converts every error that is `Send + Sync`, `anyhow::Error` and text into it",
+    note = "a type of your own converts if it implements `std::error::Error`, and a box if it is `Box<dyn Error + Send + Sync>`"
+)]
+pub trait ErrorOfNode {}
+#[diagnostic::do_not_recommend]
+impl<E: Into<NodeError>> ErrorOfNode for E {}
+
+/// Checks the error of a node's `Result`, as [`result`] does for the whole.
+pub const fn error<E: ErrorOfNode>() {}
 
 /// A node's result whose type was checked by the constant `VALID`.
 #[derive(Debug)]
@@ -473,18 +492,18 @@ impl<T> Accepts<T> for T {
     }
 }
 
-/// Passes the `state` parameter as `&mut S`. rustc reports a type that is not a state here and nowhere else in the node.
-pub fn state_mut<S: State>(state: &mut S) -> &mut S {
+/// Passes the `state` parameter as `&mut S`.
+pub fn state_mut<S>(state: &mut S) -> &mut S {
     state
 }
 
 /// Passes the `state` parameter as `&S`.
-pub fn state_ref<S: State>(state: &S) -> &S {
+pub fn state_ref<S>(state: &S) -> &S {
     state
 }
 
 /// Clones the state for a `state: S` parameter: if the node fails, the run still has the state as it was.
-pub fn state_owned<S: State>(state: &S) -> S {
+pub fn state_owned<S: Clone>(state: &S) -> S {
     state.clone()
 }
 

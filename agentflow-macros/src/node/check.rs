@@ -2,14 +2,19 @@
 
 use std::collections::HashSet;
 
+use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
-use syn::{FnArg, GenericParam, ReturnType, Safety};
+use syn::{FnArg, GenericParam, ReturnType, Safety, Type};
 
 use super::{
-    parameters::{Parameter, impl_trait, parameter},
+    parameters::{Parameter, State, elided, impl_trait, is_state, parameter},
     syntax::Function,
 };
-use crate::errors::Errors;
+use crate::{
+    errors::Errors,
+    printing::text,
+    types::{bare, last_segment, type_arguments},
+};
 
 /// The part of a function's signature that its impls depend on.
 #[derive(Default)]
@@ -26,22 +31,40 @@ pub(crate) fn check(function: &Function, errors: &mut Errors) -> Signature {
         signature.is_method = true;
         return signature;
     }
+    if let Some(of_impl) = self_type(function.sig.to_token_stream()) {
+        errors.at(of_impl.span(), "a node is a free function: write it outside of the `impl`, and name the type");
+        signature.is_method = true;
+        return signature;
+    }
     qualifiers(function, errors);
     generics(function, errors);
     let mut seen = HashSet::new();
+    let mut services: HashSet<String> = HashSet::new();
+    let is_typed_state = |input: &FnArg| matches!(input, FnArg::Typed(input) if is_state(input));
+    let has_state = function.sig.inputs.iter().any(is_typed_state);
     for input in &function.sig.inputs {
         if let FnArg::Typed(input) = input
-            && let Some((name, parameter)) = parameter(input, errors)
+            && let Some((name, parameter)) = parameter(input, has_state, errors)
         {
             if seen.contains(&name) {
                 errors.spanning(&input.pat, format!("a node takes `{name}` once"));
                 continue;
             }
             seen.insert(name);
+            if let Parameter::Inject(service) = &parameter
+                && !services.insert(text(service))
+            {
+                let service = text(service);
+                let text = format!(
+                    "another parameter is this `{service}`: a service is found by its type, so give one of the two a \
+                     type of its own"
+                );
+                errors.spanning(&input.ty, text);
+            }
             signature.parameters.push(parameter);
         }
     }
-    result(function, errors);
+    result(function, &signature, errors);
     signature
 }
 
@@ -81,10 +104,58 @@ fn generics(function: &Function, errors: &mut Errors) {
     }
 }
 
-fn result(function: &Function, errors: &mut Errors) {
-    if let ReturnType::Type(_, ty) = &function.sig.output
-        && let Some(keyword) = impl_trait(ty.to_token_stream())
+fn result(function: &Function, signature: &Signature, errors: &mut Errors) {
+    let owned = signature.parameters.iter().find_map(|parameter| match parameter {
+        Parameter::State(State::Owns(ty)) => Some(ty),
+        _ => None,
+    });
+    let output = match &function.sig.output {
+        ReturnType::Default => None,
+        ReturnType::Type(_, ty) => Some(bare(ty)),
+    };
+    if let Some(state) = owned
+        && output.is_none_or(returns_nothing)
     {
-        errors.spanning(keyword, "a node cannot return `impl Trait`: name the type");
+        let name = text(state);
+        let written = match output.map(type_arguments).as_deref() {
+            Some([_, error]) => format!("Result<{name}, {}>", text(error)),
+            Some([_]) => format!("Result<{name}>"),
+            _ => name.clone(),
+        };
+        let text = format!(
+            "a node with `state: {name}` changes a copy and returns it: write `-> {written}`, or `state: &mut {name}`"
+        );
+        errors.spanning(state, text);
+        return;
     }
+    let Some(output) = output else { return };
+    let tokens = output.to_token_stream();
+    if let Some(keyword) = impl_trait(tokens.clone()) {
+        errors.spanning(keyword, "a node cannot return `impl Trait`: name the type");
+    } else if let Type::Never(never) = output {
+        errors.spanning(never, "a node returns, so that the graph can go on: leave out `-> !`");
+    } else if let Some(borrow) = elided(&tokens) {
+        let text = "the result of a node cannot borrow: return a value that owns its data";
+        errors.at(borrow, text);
+    }
+}
+
+/// Returns true for `()` and `Result<(), E>`.
+fn returns_nothing(ty: &Type) -> bool {
+    match bare(ty) {
+        Type::Tuple(tuple) => tuple.elems.is_empty(),
+        ty => {
+            last_segment(ty).is_some_and(|last| last.ident == "Result")
+                && type_arguments(ty).first().is_some_and(|ok| returns_nothing(ok))
+        }
+    }
+}
+
+/// Returns the first `Self`.
+fn self_type(tokens: TokenStream) -> Option<Ident> {
+    tokens.into_iter().find_map(|token| match token {
+        TokenTree::Ident(ident) if ident == "Self" => Some(ident),
+        TokenTree::Group(group) => self_type(group.stream()),
+        _ => None,
+    })
 }

@@ -2,14 +2,17 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Attribute, GenericParam, Ident, ReturnType};
+use syn::{Attribute, GenericParam, Ident, ReturnType, Type};
 
 use super::{
     check::Signature,
     parameters::{Input, Parameter, State},
     syntax::{Function, NodeArgs},
 };
-use crate::printing::parenthesized;
+use crate::{
+    printing::parenthesized,
+    types::{last_segment, type_arguments},
+};
 
 /// The handle type and its impls. Those of a function with mistakes fit everywhere, so that its uses report nothing
 /// more.
@@ -95,7 +98,7 @@ impl<'a> Names<'a> {
             .filter(|attr| ["doc", "cfg", "deprecated"].iter().any(|kept| attr.path().is_ident(kept)));
         let attrs = quote! {
             #(#attrs)*
-            #[allow(non_camel_case_types, missing_docs, clippy::upper_case_acronyms)]
+            #[allow(non_camel_case_types, missing_docs, clippy::upper_case_acronyms, clippy::exhaustive_structs)]
         };
         if self.generics.is_empty() {
             let body = if self.is_renamed { quote!(;) } else { quote!({}) };
@@ -146,13 +149,15 @@ fn cfgs(function: &Function) -> TokenStream {
     function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).map(Attribute::to_token_stream).collect()
 }
 
-/// The checks of a function's result and input.
+/// The checks of a function's state, result and input.
 ///
 /// rustc reports a constant that failed once, and nothing that depends on it. A constant cannot name the parameters of a
 /// generic function, whose types are checked by a function instead.
 struct Checks {
     /// The type of the input.
     input: TokenStream,
+    /// The type of the state, as graphs find it.
+    state: TokenStream,
     /// The type of the result, as the impls name it.
     checked: TokenStream,
     /// The constants, or the function.
@@ -165,39 +170,59 @@ impl Checks {
         signature: &Signature,
         form: &TokenStream,
         state: &TokenStream,
-        result: &TokenStream,
+        result: &Type,
         parameters: &impl ToTokens,
     ) -> Self {
         let generics = &function.sig.generics;
         let input = input_type(signature).map(Input::value_type);
         let check_input = input.map(|ty| quote!(__af::input::<#ty>()));
+        let has_state = state_type(signature).is_some();
+        let check_state = has_state.then(|| quote!(__af::state_type::<#state>()));
         if !generics.params.is_empty() {
             let where_clause = &generics.where_clause;
-            let check_input = check_input.map(|check| quote!(#check;));
+            let check_result = result_checks(result, &quote!(__af::#form<#state, ()>));
+            let checks = check_state.into_iter().chain(check_result).chain(check_input);
             return Self {
                 input: input.map_or_else(|| quote!(()), ToTokens::to_token_stream),
+                state: state.clone(),
                 checked: quote!(__af::Checked<#result, 0>),
                 items: quote! {
                     #[allow(dead_code)]
                     fn __checks<#parameters>() #where_clause {
-                        __af::result::<#result, __af::#form<#state, ()>>();
-                        #check_input
+                        #(#checks;)*
                     }
                 },
             };
         }
         // A node without state runs on every state.
-        let state = if state_type(signature).is_some() { state.clone() } else { quote!(__af::AgentState) };
-        let check_input = check_input.map(|check| quote!(const __INPUT: usize = #check;));
+        let state_of_form = if has_state { state.clone() } else { quote!(__af::AgentState) };
+        let check_result = result_checks(result, &quote!(__af::#form<#state_of_form, ()>));
+        let check_input = check_input.map(|check| quote!(const __INPUT: usize = { #check; 0 };));
+        let checks = check_state.into_iter().chain(check_result);
         Self {
             input: input
                 .map_or_else(|| quote!(()), |ty| quote!(<__af::CheckedInput<#ty, __INPUT> as __af::Valid>::Value)),
+            state: if has_state {
+                quote!(<__af::CheckedState<#state, __VALID> as __af::Valid>::Value)
+            } else {
+                state.clone()
+            },
             checked: quote!(__af::Checked<#result, __VALID>),
             items: quote! {
-                const __VALID: usize = __af::result::<#result, __af::#form<#state, ()>>();
+                const __VALID: usize = { #(#checks;)* 0 };
                 #check_input
             },
         }
+    }
+}
+
+/// Returns the checks of a result. Those of a `Result` are separate, so that rustc reports the half that is wrong.
+fn result_checks(result: &Type, form: &TokenStream) -> Vec<TokenStream> {
+    match (last_segment(result), type_arguments(result).as_slice()) {
+        (Some(last), [ok, error]) if last.ident == "Result" => {
+            vec![quote!(__af::result::<#ok, #form>()), quote!(__af::error::<#error>())]
+        }
+        _ => vec![quote!(__af::result::<#result, #form>())],
     }
 }
 
@@ -206,6 +231,12 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     let Names { handle, arguments, .. } = names;
     let state = state_type(signature);
     let mut parameters = sig.generics.params.clone();
+    for parameter in &mut parameters {
+        // A node outlives every borrow, so its type parameters do.
+        if let GenericParam::Type(parameter) = parameter {
+            parameter.bounds.push(syn::parse_quote!('static));
+        }
+    }
     if state.is_none() {
         parameters.push(syn::parse_quote!(__S: __af::State));
     }
@@ -222,10 +253,11 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         Some(State::Owns(ty)) => (quote!(Owns), quote!(#ty), false),
     };
     let result = match &sig.output {
-        ReturnType::Default => quote!(()),
-        ReturnType::Type(_, ty) => quote!(#ty),
+        ReturnType::Default => syn::parse_quote!(()),
+        ReturnType::Type(_, ty) => (**ty).clone(),
     };
-    let Checks { input, checked, items } = Checks::new(function, signature, &form, &state, &result, &parameters);
+    let Checks { input, state: of_graph, checked, items } =
+        Checks::new(function, signature, &form, &state, &result, &parameters);
     let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let predicates = quote!(#(#predicates,)*);
     let bounds = quote!(where #predicates #(#services)*);
@@ -253,21 +285,21 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         // A node whose result is not an update has no such impl. That is an error only if a group uses the node.
         let update = quote! {
             ::core::result::Result<
-                (::core::option::Option<<#state as __af::State>::Update>, Self::Output),
+                (::core::option::Option<<#of_graph as __af::State>::Update>, Self::Output),
                 __af::NodeError,
             >
         };
         quote! {
             #[automatically_derived]
-            impl<#generics> __af::ParallelNode<#state, __C, #input> for #handle #arguments #bounds
-                #state: __af::StateIn<__C>,
-                #checked: __af::FinishesUpdate<#state, __C>,
+            impl<#generics> __af::ParallelNode<#of_graph, __C, #input> for #handle #arguments #bounds
+                #of_graph: __af::StateIn<__C>,
+                #checked: __af::FinishesUpdate<#of_graph, __C>,
             {
-                type Output = <#checked as __af::FinishesUpdate<#state, __C>>::Route;
+                type Output = <#checked as __af::FinishesUpdate<#of_graph, __C>>::Route;
                 #starts_tasks
-                async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #state, __C, #input>) -> #update {
+                async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #of_graph, __C, #input>) -> #update {
                     #taken
-                    <#checked as __af::FinishesUpdate<#state, __C>>::into_update(__af::Checked(#call))
+                    <#checked as __af::FinishesUpdate<#of_graph, __C>>::into_update(__af::Checked(#call))
                 }
             }
         }
@@ -289,7 +321,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         }
         #parallel
         #[automatically_derived]
-        impl<#parameters> __af::Signature<#state, <#checked as #of_signature>::Route, #input> for #handle #arguments
+        impl<#parameters> __af::Signature<#of_graph, <#checked as #of_signature>::Route, #input> for #handle #arguments
         where #predicates #checked: #of_signature
         {
             type This = Self;

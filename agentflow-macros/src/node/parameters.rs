@@ -1,11 +1,16 @@
 //! The parameters of a node: their names, and the rules of each.
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
 use syn::{Ident, Pat, PatType, Type, TypeReference};
 
 use super::syntax::is_inject;
-use crate::{errors::Errors, printing::text, suggest::closest};
+use crate::{
+    errors::Errors,
+    printing::text,
+    suggest::closest,
+    types::{bare, is_std_collection, last_segment, optional, type_arguments},
+};
 
 pub(crate) enum Parameter {
     State(State),
@@ -39,6 +44,8 @@ impl Input {
 /// A parameter that is known by its name.
 pub(crate) struct Known {
     pub(crate) name: &'static str,
+    /// The type of the parameter, as users write it.
+    written: &'static str,
     /// The type of the value.
     pub(crate) given: fn() -> TokenStream,
     /// The expression that takes the value from the context `__cx`.
@@ -46,18 +53,30 @@ pub(crate) struct Known {
 }
 
 const KNOWN: [Known; 7] = [
-    Known { name: "config", given: || quote!(&__af::RunConfig), value: || quote!(__cx.config) },
+    Known { name: "config", written: "&RunConfig", given: || quote!(&__af::RunConfig), value: || quote!(__cx.config) },
     Known {
         name: "task_manager",
+        written: "&BackgroundTaskManager",
         given: || quote!(&__af::BackgroundTaskManager),
         value: || quote!(&__cx.task_manager()),
     },
-    Known { name: "events", given: || quote!(&__af::EventWriter), value: || quote!(__cx.events) },
-    Known { name: "cancel", given: || quote!(&__af::CancellationToken), value: || quote!(__cx.cancel) },
-    Known { name: "attempt", given: || quote!(u32), value: || quote!(__cx.attempt()) },
-    Known { name: "steps_left", given: || quote!(usize), value: || quote!(__cx.steps_left()) },
+    Known {
+        name: "events",
+        written: "&EventWriter",
+        given: || quote!(&__af::EventWriter),
+        value: || quote!(__cx.events),
+    },
+    Known {
+        name: "cancel",
+        written: "&CancellationToken",
+        given: || quote!(&__af::CancellationToken),
+        value: || quote!(__cx.cancel),
+    },
+    Known { name: "attempt", written: "u32", given: || quote!(u32), value: || quote!(__cx.attempt()) },
+    Known { name: "steps_left", written: "usize", given: || quote!(usize), value: || quote!(__cx.steps_left()) },
     Known {
         name: "error",
+        written: "Option<&NodeFailure>",
         given: || quote!(::core::option::Option<&__af::NodeFailure>),
         value: || quote!(__cx.error()),
     },
@@ -68,13 +87,44 @@ impl Known {
         KNOWN.iter().find(|known| known.name == name)
     }
 
+    /// Returns the parameter that has a type of this name, behind a reference or in an `Option`. A number may be anything.
+    fn from_type(ty: &Type) -> Option<&'static Self> {
+        let name = last_segment(lent(ty))?.ident.to_string();
+        let of_type =
+            |known: &&Self| known.written.trim_start_matches("Option<").trim_end_matches('>') == format!("&{name}");
+        KNOWN.iter().find(of_type)
+    }
+
     /// The variable that holds the value during the call.
     pub(crate) fn variable(&self) -> Ident {
         format_ident!("__{}", self.name)
     }
 }
 
-pub(crate) fn parameter(input: &PatType, errors: &mut Errors) -> Option<(String, Parameter)> {
+/// Returns the type without references and `Option`.
+fn lent(ty: &Type) -> &Type {
+    match bare(ty) {
+        Type::Reference(reference) => lent(&reference.elem),
+        ty => optional(ty).map_or(ty, lent),
+    }
+}
+
+fn is_mutable_reference(ty: &Type) -> bool {
+    matches!(bare(ty), Type::Reference(TypeReference { mutability: Some(_), .. }))
+}
+
+/// Returns true if the type has the name of the crate's own state.
+fn is_agent_state(ty: &Type) -> bool {
+    last_segment(lent(ty)).is_some_and(|last| last.ident == "AgentState")
+}
+
+/// Returns true if the parameter is the state's by its name.
+pub(crate) fn is_state(input: &PatType) -> bool {
+    matches!(&*input.pat, Pat::Ident(name) if name.ident.to_string().trim_start_matches('_') == "state")
+}
+
+/// Returns the parameter with its name. `has_state` is true if one of the parameters is the state's by its name.
+pub(crate) fn parameter(input: &PatType, has_state: bool, errors: &mut Errors) -> Option<(String, Parameter)> {
     if let Some(cfg) = input.attrs.iter().find(|attr| attr.path().is_ident("cfg")) {
         errors.spanning(cfg, "a node's parameter cannot be conditional: put `#[cfg]` on the whole function");
     }
@@ -89,28 +139,52 @@ pub(crate) fn parameter(input: &PatType, errors: &mut Errors) -> Option<(String,
         errors.spanning(&input.pat, "a node's parameter needs a plain name; destructure it in the body");
         return None;
     };
-    let ident = &name.ident;
+    let (ident, ty) = (&name.ident, bare(&input.ty));
     let text = ident.to_string();
     let known = text.trim_start_matches('_');
-    let parameter = if input.attrs.iter().any(is_inject) {
-        Parameter::Inject(injected(ident, &input.ty, errors)?)
+    let parameter = if let Some(attr) = input.attrs.iter().find(|attr| is_inject(attr)) {
+        if !matches!(attr.meta, syn::Meta::Path(_)) {
+            errors.spanning(attr, "write `#[inject]`, without a value: a service is chosen by its type");
+        }
+        if let Some(given) = given(known, ty) {
+            errors.spanning(attr, format!("`{given}` is not a service: every node can take it without `#[inject]`"));
+            return None;
+        }
+        Parameter::Inject(injected(ident, ty, errors)?)
     } else if known == "state" {
-        Parameter::State(state(&input.ty))
+        Parameter::State(state(ident, ty, errors)?)
     } else if known == "input" {
-        Parameter::Input(value(ident, &input.ty, errors)?)
+        Parameter::Input(value(ident, ty, errors)?)
     } else if let Some(known) = Known::from_name(known) {
-        Parameter::Known(known, (*input.ty).clone())
+        lifetime(ident, ty, errors);
+        Parameter::Known(known, ty.clone())
     } else {
-        unknown(ident, known, &input.ty, errors);
+        unknown(ident, known, ty, has_state, errors);
         return None;
     };
     Some((known.to_owned(), parameter))
 }
 
-fn unknown(ident: &Ident, name: &str, ty: &Type, errors: &mut Errors) {
+/// Returns the parameter that an injected one is, by its name and its type. By the name alone it may be a service.
+fn given(name: &str, ty: &Type) -> Option<String> {
+    if name == "state" && (is_mutable_reference(ty) || is_agent_state(ty)) {
+        return Some(format!("state: {}", text(ty)));
+    }
+    let known = Known::from_type(ty).filter(|known| known.name == name)?;
+    Some(format!("{name}: {}", known.written))
+}
+
+fn unknown(ident: &Ident, name: &str, ty: &Type, has_state: bool, errors: &mut Errors) {
     let names: Vec<_> = ["state", "input"].into_iter().chain(KNOWN.iter().map(|known| known.name)).collect();
-    let message = if let Some(close) = closest(name, &names) {
-        format!("unknown node parameter `{ident}`; did you mean `{close}`?")
+    let likely = if let Some(known) = Known::from_type(ty) {
+        Some(format!("{}: {}", known.name, known.written))
+    } else if !has_state && (is_mutable_reference(ty) || is_agent_state(ty)) {
+        Some(format!("state: {}", text(ty)))
+    } else {
+        closest(name, &names).map(str::to_owned)
+    };
+    let message = if let Some(likely) = likely {
+        format!("unknown node parameter `{ident}`; did you mean `{likely}`?")
     } else {
         let service = match ty {
             Type::Reference(reference) => text(&reference.elem),
@@ -124,24 +198,91 @@ fn unknown(ident: &Ident, name: &str, ty: &Type, errors: &mut Errors) {
     errors.at(ident.span(), message);
 }
 
-fn state(ty: &Type) -> State {
-    match ty {
-        Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => State::InPlace((**elem).clone()),
-        Type::Reference(TypeReference { elem, .. }) => State::Reads((**elem).clone()),
-        ty => State::Owns(ty.clone()),
+fn state(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<State> {
+    if let Some(state) = wrapped(lent(ty)) {
+        errors.spanning(
+            ty,
+            format!("a run owns its state and lends it to the node: write `{ident}: &mut {}`", text(state)),
+        );
+        return None;
     }
+    if is_std_collection(lent(ty)) {
+        errors.spanning(ty, format!("a state is a struct of yours: put this `{}` into a field of one", text(lent(ty))));
+        return None;
+    }
+    lifetime(ident, ty, errors);
+    let (state, form): (&Type, fn(Type) -> State) = match ty {
+        Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => (elem, State::InPlace),
+        Type::Reference(TypeReference { elem, .. }) => (elem, State::Reads),
+        ty => (ty, State::Owns),
+    };
+    owned(state, "a state", errors).then(|| form(state.clone()))
+}
+
+/// Returns the type inside of smart pointers, locks and cells.
+fn wrapped(ty: &Type) -> Option<&Type> {
+    const WRAPPERS: [&str; 6] = ["Arc", "Rc", "Box", "Mutex", "RwLock", "RefCell"];
+    let last = last_segment(ty)?;
+    let argument = WRAPPERS.iter().any(|name| last.ident == name).then(|| type_arguments(ty).first().copied())??;
+    Some(wrapped(argument).unwrap_or(argument))
+}
+
+/// Reports a lifetime of a borrowed parameter.
+fn lifetime(ident: &Ident, ty: &Type, errors: &mut Errors) {
+    if let Type::Reference(TypeReference { lifetime: Some(lifetime), mutability, elem, .. }) = ty
+        && lifetime.ident == "static"
+    {
+        let mutability = mutability.map(|_| "mut ").unwrap_or_default();
+        let text = format!("a node borrows for the time of its run: write `{ident}: &{mutability}{}`", text(elem));
+        errors.at(lifetime.span(), text);
+    }
+}
+
+/// Reports a type that borrows without a lifetime of its own, which the impls could not name.
+fn owned(ty: &Type, noun: &str, errors: &mut Errors) -> bool {
+    let borrow = elided(&ty.to_token_stream());
+    if let Some(borrow) = borrow {
+        errors.at(borrow, format!("{noun} cannot borrow: name a type that owns its data"));
+    }
+    borrow.is_none()
+}
+
+/// Returns the place of the first `&` or `'_` whose lifetime is left out. The types of functions may have them.
+pub(crate) fn elided(ty: &TokenStream) -> Option<Span> {
+    let list: Vec<TokenTree> = ty.clone().into_iter().collect();
+    let is =
+        |token: Option<&TokenTree>, punct: char| matches!(token, Some(TokenTree::Punct(p)) if p.as_char() == punct);
+    let mut found = None;
+    for (at, token) in list.iter().enumerate() {
+        let next = list.get(at + 1);
+        let here = match token {
+            TokenTree::Ident(word) if ["fn", "Fn", "FnMut", "FnOnce", "AsyncFn", "for"].iter().any(|of| word == of) => {
+                return None;
+            }
+            TokenTree::Group(group) => elided(&group.stream()),
+            TokenTree::Punct(punct) if punct.as_char() == '&' && !is(next, '\'') => Some(punct.span()),
+            TokenTree::Punct(punct) if punct.as_char() == '\'' => {
+                matches!(next, Some(TokenTree::Ident(name)) if name == "_").then(|| punct.span())
+            }
+            _ => None,
+        };
+        found = found.or(here);
+    }
+    found
 }
 
 /// The type of the `input` parameter. A borrowed value has a sized type, which the edge carries.
 fn value(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Input> {
-    let Type::Reference(TypeReference { mutability, elem, .. }) = ty else { return Some(Input::Copied(ty.clone())) };
-    let owned = match &**elem {
+    let Type::Reference(TypeReference { mutability, elem, .. }) = ty else {
+        return owned(ty, "an input", errors).then(|| Input::Copied(ty.clone()));
+    };
+    let owner = match &**elem {
         Type::Path(path) if path.path.is_ident("str") => Some("String".to_owned()),
         Type::Slice(slice) => Some(format!("Vec<{}>", text(&slice.elem))),
         _ => None,
     };
-    if let Some(owned) = owned {
-        errors.spanning(ty, format!("an edge carries an owned value: write `{ident}: &{owned}`"));
+    if let Some(owner) = owner {
+        errors.spanning(ty, format!("an edge carries an owned value: write `{ident}: &{owner}`"));
         return None;
     }
     if mutability.is_some() {
@@ -150,21 +291,37 @@ fn value(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Input> {
             .spanning(ty, format!("every attempt has the same input: write `{ident}: &{elem}`, or `{ident}: {elem}`"));
         return None;
     }
-    Some(Input::Borrowed((**elem).clone()))
+    lifetime(ident, ty, errors);
+    owned(elem, "an input", errors).then(|| Input::Borrowed((**elem).clone()))
 }
 
 fn injected(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Type> {
-    match ty {
-        Type::Reference(TypeReference { mutability: None, elem, .. }) => Some((**elem).clone()),
+    let message = match ty {
+        Type::Reference(TypeReference { mutability: None, elem, .. }) => {
+            lifetime(ident, ty, errors);
+            return owned(elem, "a service", errors).then(|| (**elem).clone());
+        }
         Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => {
-            errors.spanning(ty, format!("a service is shared by all runs: write `{ident}: &{}`", text(elem)));
-            None
+            format!("a service is shared by all runs: write `{ident}: &{}`", text(elem))
         }
-        ty => {
-            errors.spanning(ty, format!("an injected service is borrowed: write `{ident}: &{}`", text(ty)));
-            None
+        ty if optional(ty).is_some() => {
+            let service = text(lent(ty));
+            format!(
+                "an injected service is always there: write `{ident}: &{service}`, or provide an `Option<{service}>` and \
+                 write `{ident}: &Option<{service}>`"
+            )
         }
-    }
+        ty => match wrapped(ty) {
+            Some(service) => format!(
+                "an injected service is borrowed: write `{ident}: &{}`, or `{ident}: &{}` if that is what the app provides",
+                text(service),
+                text(ty)
+            ),
+            None => format!("an injected service is borrowed: write `{ident}: &{}`", text(ty)),
+        },
+    };
+    errors.spanning(ty, message);
+    None
 }
 
 /// Returns the first `impl` in a type.

@@ -87,13 +87,20 @@ fn without_inject(parameters: Group) -> Group {
     let list: Vec<TokenTree> = parameters.stream().into_iter().collect();
     let is_attribute = |at: usize| {
         matches!(&list[at..], [TokenTree::Punct(hash), TokenTree::Group(attribute), ..]
-            if hash.as_char() == '#' && attribute.stream().to_string() == "inject")
+            if hash.as_char() == '#' && is_inject_attribute(attribute))
     };
     if !(0..list.len()).any(is_attribute) {
         return parameters;
     }
     let kept = (0..list.len()).filter(|at| !is_attribute(*at) && !at.checked_sub(1).is_some_and(is_attribute));
     parenthesized(parameters.span(), kept.map(|at| list[at].clone()).collect::<TokenStream>())
+}
+
+/// Returns true for the brackets of `#[inject]`, also with a value, which is a mistake.
+fn is_inject_attribute(attribute: &Group) -> bool {
+    let mut tokens = attribute.stream().into_iter();
+    let is_name = matches!(tokens.next(), Some(TokenTree::Ident(name)) if name == "inject");
+    is_name && !matches!(tokens.next(), Some(TokenTree::Punct(punct)) if punct.as_char() == ':')
 }
 
 impl Parse for Function {

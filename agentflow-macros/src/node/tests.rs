@@ -175,6 +175,134 @@ fn a_parameter_is_compared_with_those_that_are_known() {
 }
 
 #[test]
+fn a_parameter_of_another_name_is_recognized_by_its_type() {
+    assert_eq!(
+        mistakes(quote!(
+            async fn f(
+                s: &mut S,
+                cfg: &agentflow::RunConfig,
+                tm: BackgroundTaskManager,
+                token: &mut CancellationToken,
+                ev: &EventWriter,
+                why: Option<&NodeFailure>,
+            ) {
+            }
+        )),
+        [
+            "unknown node parameter `s`; did you mean `state: &mut S`?",
+            "unknown node parameter `cfg`; did you mean `config: &RunConfig`?",
+            "unknown node parameter `tm`; did you mean `task_manager: &BackgroundTaskManager`?",
+            "unknown node parameter `token`; did you mean `cancel: &CancellationToken`?",
+            "unknown node parameter `ev`; did you mean `events: &EventWriter`?",
+            "unknown node parameter `why`; did you mean `error: Option<&NodeFailure>`?",
+        ]
+    );
+    // Only one parameter is the state.
+    let second = mistakes(quote!(
+        async fn f(state: &mut S, db: &mut Db) {}
+    ));
+    assert!(second[0].ends_with("`#[inject] db: &Db`"), "{second:?}");
+}
+
+#[test]
+fn a_service_may_have_the_name_of_a_known_parameter() {
+    let item = quote!(
+        async fn f(#[inject] config: &MyConfig, #[inject] state: &Shared, #[inject] events: &Bus) {}
+    );
+    assert_eq!(mistakes(item), [""; 0]);
+    assert_eq!(
+        mistakes(quote!(
+            async fn f(#[inject] config: &RunConfig, #[inject] state: &mut S) {}
+        )),
+        [
+            "`config: &RunConfig` is not a service: every node can take it without `#[inject]`",
+            "`state: &mut S` is not a service: every node can take it without `#[inject]`",
+        ]
+    );
+}
+
+#[test]
+fn services_are_chosen_by_their_types_alone() {
+    let item = quote!(
+        async fn f(#[inject(main)] a: &A, #[inject = "b"] b: &B<u8>, #[inject] c: &B<u8>) {}
+    );
+    let value = "write `#[inject]`, without a value: a service is chosen by its type";
+    let twice =
+        "another parameter is this `B<u8>`: a service is found by its type, so give one of the two a type of its own";
+    assert_eq!(mistakes(item.clone()), [value, value, twice]);
+    let output = expand(TokenStream::new(), item);
+    assert!(contains(&output, "async fn f(a: &A, b: &B<u8>, c: &B<u8>)"), "{output}");
+}
+
+#[test]
+fn borrows_are_elided_only_where_a_node_borrows() {
+    let fine = [
+        quote!(
+            async fn f(state: &'_ mut S) -> Result<Box<dyn Fn(&str) -> &str>, E> {}
+        ),
+        quote!(
+            async fn f(state: &S, #[inject] m: &(dyn Model + Send)) -> Result<fn(&u8), &'static str> {}
+        ),
+    ];
+    for item in fine {
+        assert_eq!(mistakes(item), [""; 0]);
+    }
+    let result = "the result of a node cannot borrow: return a value that owns its data";
+    for ty in [quote!(&str), quote!(Result<(), &str>), quote!(Cow<'_, str>), quote!((S, [&u8; 1]))] {
+        assert_eq!(
+            mistakes(quote!(
+                async fn f(state: &S) -> #ty {}
+            )),
+            [result]
+        );
+    }
+    assert_eq!(
+        mistakes(quote!(
+            async fn f(state: &mut S<'_>, input: (&u8, u8), #[inject] db: &'static Db<&u8>) {}
+        )),
+        [
+            "a state cannot borrow: name a type that owns its data",
+            "an input cannot borrow: name a type that owns its data",
+            "a node borrows for the time of its run: write `db: &Db<&u8>`",
+            "a service cannot borrow: name a type that owns its data",
+        ]
+    );
+}
+
+#[test]
+fn a_state_that_is_taken_is_returned() {
+    let advice = |result: &str| {
+        format!("a node with `state: S` changes a copy and returns it: write `-> {result}`, or `state: &mut S`")
+    };
+    for (result, written) in [
+        (quote!(), "S"),
+        (quote!(-> ()), "S"),
+        (quote!(-> Result<(), E>), "Result<S,E>"),
+        (quote!(-> io::Result<()>), "Result<S>"),
+    ] {
+        let found = mistakes(quote!(
+            async fn f(state: S) #result {}
+        ));
+        assert_eq!(found.iter().map(unspaced).collect::<Vec<_>>(), [unspaced(&advice(written))]);
+    }
+}
+
+#[test]
+fn types_from_macro_rules_are_seen_through() {
+    let group = |tokens: TokenStream| proc_macro2::Group::new(proc_macro2::Delimiter::None, tokens);
+    let (state, service) = (group(quote!(&mut S)), group(quote!(&Db)));
+    let output = expand(
+        TokenStream::new(),
+        quote!(
+            async fn f(state: #state, #[inject] db: #service) {}
+        ),
+    );
+    assert_eq!(testing::mistakes(output.clone()), [""; 0]);
+    assert!(contains(&output, "Node<S, __C, ()>"), "{output}");
+    assert!(contains(&output, "Provide<Db>"), "{output}");
+}
+
+#[test]
 fn one_parameter_of_each_name() {
     assert_eq!(
         mistakes(quote!(

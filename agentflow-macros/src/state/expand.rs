@@ -4,12 +4,13 @@ use proc_macro2::{Group, Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{GenericArgument, Generics, PathArguments, PathSegment, Type, TypePath, parse_quote};
+use syn::{Generics, Type, parse_quote};
 
 use super::syntax::{Merge, State, StateField};
 use crate::{
     printing::{parenthesized, text},
     root::Root,
+    types::{bare, is_std_collection, last_segment, optional, type_arguments},
 };
 
 pub(crate) fn expand(state: &State) -> TokenStream {
@@ -68,7 +69,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             }
 
             #[automatically_derived]
-            #[allow(dead_code, deprecated)]
+            #[allow(dead_code, deprecated, clippy::impl_trait_in_params)]
             impl #impl_generics #update #args #bounds {
                 #(#setters)*
             }
@@ -272,44 +273,4 @@ fn is_number(ty: &Type) -> bool {
 /// Returns true for collections of numbers, such as `Vec<u32>` and `HashMap<String, f64>`.
 fn holds_numbers(ty: &Type) -> bool {
     type_arguments(ty).iter().any(|ty| is_number(ty))
-}
-
-/// Returns true if the type has the name of a collection of std.
-fn is_std_collection(ty: &Type) -> bool {
-    const COLLECTIONS: [&str; 8] =
-        ["Vec", "VecDeque", "LinkedList", "BinaryHeap", "HashMap", "HashSet", "BTreeMap", "BTreeSet"];
-    last_segment(ty).is_some_and(|last| COLLECTIONS.iter().any(|name| last.ident == name))
-        && !type_arguments(ty).is_empty()
-}
-
-/// Returns the `T` of an `Option<T>`.
-fn optional(ty: &Type) -> Option<&Type> {
-    let is_option = last_segment(ty).is_some_and(|last| last.ident == "Option");
-    if is_option { type_arguments(ty).first().copied() } else { None }
-}
-
-fn last_segment(ty: &Type) -> Option<&PathSegment> {
-    match bare(ty) {
-        Type::Path(TypePath { qself: None, path, .. }) => path.segments.last(),
-        _ => None,
-    }
-}
-
-fn type_arguments(ty: &Type) -> Vec<&Type> {
-    let Some(PathArguments::AngleBracketed(args)) = last_segment(ty).map(|last| &last.arguments) else {
-        return Vec::new();
-    };
-    let types = args.args.iter().filter_map(|arg| match arg {
-        GenericArgument::Type(ty) => Some(ty),
-        _ => None,
-    });
-    types.collect()
-}
-
-/// Removes the invisible group in which `macro_rules!` passes a `$ty:ty`.
-fn bare(ty: &Type) -> &Type {
-    match ty {
-        Type::Group(group) => bare(&group.elem),
-        ty => ty,
-    }
 }

@@ -1,9 +1,10 @@
 //! Tokens → [`State`]: the struct and the options in its `#[state(..)]` attributes.
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Group, Ident, TokenStream, TokenTree};
+use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
-use syn::{Attribute, Data, DeriveInput, Fields, Generics, Path, Token, Type, Visibility};
+use syn::{Attribute, Data, DeriveInput, ExprPath, Fields, Generics, Token, Type, Visibility};
 
 use crate::{errors::Errors, root::Root, suggest::closest};
 
@@ -32,13 +33,13 @@ pub(crate) enum Merge {
     Append,
     /// Merges messages by their ids.
     Messages,
-    With(Path),
+    With(ExprPath),
 }
 
 /// `key` or `key = path` in a `#[state(..)]`.
 pub(crate) struct Entry {
     pub(crate) key: Ident,
-    pub(crate) path: Option<Path>,
+    pub(crate) path: Option<ExprPath>,
 }
 
 impl State {
@@ -50,7 +51,10 @@ impl State {
         let root = root(entries(&input.attrs, errors), errors);
         let fields = match input.data {
             Data::Struct(data) => match data.fields {
-                Fields::Named(fields) => fields.named.into_iter().filter_map(|f| field(f, errors)).collect(),
+                Fields::Named(fields) => {
+                    let named = Named { ident: &input.ident, generics: &input.generics };
+                    fields.named.into_iter().filter_map(|f| field(f, &named, errors)).collect()
+                }
                 Fields::Unit => Vec::new(),
                 Fields::Unnamed(fields) => {
                     errors.spanning(fields, "a state needs named fields: `struct Name { field: Type }`");
@@ -71,15 +75,67 @@ impl State {
 }
 
 /// Parses a field. Returns `None` if it has no name, which cannot occur in a struct with named fields.
-fn field(field: syn::Field, errors: &mut Errors) -> Option<StateField> {
+fn field(field: syn::Field, state: &Named<'_>, errors: &mut Errors) -> Option<StateField> {
     let merge = merge(entries(&field.attrs, errors), errors);
     let carried = |attr: &Attribute| attr.path().is_ident("doc") || attr.path().is_ident("deprecated");
     Some(StateField {
         vis: field.vis,
         ident: field.ident?,
-        ty: field.ty,
+        ty: state.in_place_of_self(field.ty),
         carried: field.attrs.into_iter().filter(carried).collect(),
         merge,
+    })
+}
+
+/// The state's own name. In the update, `Self` would be the update.
+struct Named<'a> {
+    ident: &'a Ident,
+    generics: &'a Generics,
+}
+
+impl Named<'_> {
+    /// Writes the state's name in place of `Self`.
+    fn in_place_of_self(&self, ty: Type) -> Type {
+        let tokens = ty.to_token_stream();
+        if !mentions_self(tokens.clone()) {
+            return ty;
+        }
+        syn::parse2(self.replaced(tokens)).unwrap_or(ty)
+    }
+
+    fn replaced(&self, tokens: TokenStream) -> TokenStream {
+        let mut tokens = tokens.into_iter().peekable();
+        let mut replaced = TokenStream::new();
+        while let Some(token) = tokens.next() {
+            match token {
+                TokenTree::Ident(word) if word == "Self" => {
+                    let mut ident = self.ident.clone();
+                    ident.set_span(word.span());
+                    let arguments = self.generics.split_for_impl().1;
+                    let is_path = matches!(tokens.peek(), Some(TokenTree::Punct(punct)) if punct.as_char() == ':');
+                    replaced.extend(if is_path {
+                        quote_spanned!(word.span()=> <#ident #arguments>)
+                    } else {
+                        quote!(#ident #arguments)
+                    });
+                }
+                TokenTree::Group(group) => {
+                    let mut inside = Group::new(group.delimiter(), self.replaced(group.stream()));
+                    inside.set_span(group.span());
+                    replaced.extend([TokenTree::Group(inside)]);
+                }
+                token => replaced.extend([token]),
+            }
+        }
+        replaced
+    }
+}
+
+fn mentions_self(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(word) => word == "Self",
+        TokenTree::Group(group) => mentions_self(group.stream()),
+        _ => false,
     })
 }
 
@@ -128,7 +184,7 @@ impl Parse for Entry {
     }
 }
 
-fn path(input: ParseStream<'_>) -> syn::Result<Path> {
+fn path(input: ParseStream<'_>) -> syn::Result<ExprPath> {
     if let Ok(text) = input.fork().parse::<syn::LitStr>() {
         return Err(input.error(format!("write the path without quotes: `{}`", text.value())));
     }
@@ -171,7 +227,8 @@ fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
     for Entry { key, path } in entries {
         match (key.to_string().as_str(), path) {
             ("crate", Some(_)) if root.is_some() => errors.at(key.span(), "`crate` is given twice"),
-            ("crate", Some(path)) => root = Some(path),
+            ("crate", Some(ExprPath { qself: None, path, .. })) => root = Some(path),
+            ("crate", Some(path)) => errors.spanning(path, "`crate` needs the path of a module: `crate = path`"),
             ("crate", None) => errors.at(key.span(), "`crate` needs a path: `crate = path`"),
             (name @ ("append" | "messages" | "with"), _) => {
                 errors.at(key.span(), format!("`{name}` belongs on a field of the state"));

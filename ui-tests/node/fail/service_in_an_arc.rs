@@ -1,0 +1,15 @@
+use std::sync::Arc;
+
+use agentflow::{AgentState, graph, node};
+
+struct Db;
+
+#[node]
+async fn greet(state: &mut AgentState, #[inject] db: Arc<Db>) {
+    let _ = db;
+    state.context.clear();
+}
+
+fn main() {
+    let _ = graph! { greet -> END };
+}

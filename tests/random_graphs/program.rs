@@ -275,7 +275,7 @@ pub(super) fn log_line(node: &str, attempt: u32, arrived: Arrived<'_>, steps_lef
         line.push_str(&[", given ", &value.to_string()].concat());
     }
     if let Some((failed, last)) = arrived.seen {
-        line.push_str(&[", after ", &failed.to_string(), "#", &last.to_string()].concat());
+        line.push_str(&[", after ", failed, "#", &last.to_string()].concat());
     }
     line
 }

@@ -424,6 +424,26 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
 /// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
 pub const fn result<T: Returns<F>, F: Form>() {}
 
+/// Checks the `Ok` of a node's `Result`, as [`result`] does for the whole.
+pub const fn ok<T: OkOfNode<F>, F: Form>() {}
+
+/// A `Result` with an `Ok` that a node may return. It is in a tuple, whose parentheses are where the macro wants the error.
+#[diagnostic::on_unimplemented(
+    message = "a node cannot return this as the `Ok` of a `Result`",
+    label = "not a node's result",
+    note = "a node with `state: &mut S`, or without state, returns nothing: `Result<(), NodeError>`",
+    note = "a node with `state: &S` returns nothing or an update: `Result<SUpdate, NodeError>`",
+    note = "a node with `state: S` returns the new state: `Result<S, NodeError>`",
+    note = "each of them may return a route (`#[derive(Route)]`, or `bool`), instead of nothing or beside what it returns, in a tuple"
+)]
+pub trait OkOfNode<F> {}
+#[diagnostic::do_not_recommend]
+impl<T: ResultWith<F>, F> OkOfNode<F> for T {}
+
+/// See [`OkOfNode`].
+pub trait ResultWith<F> {}
+impl<T: Returns<F>, E, F: Form> ResultWith<F> for (Result<T, E>,) {}
+
 /// Checks the state of a node, as [`result`] does for its result.
 pub const fn state_type<S: State>() {}
 
@@ -434,9 +454,13 @@ pub const fn state_type<S: State>() {}
     note = "write `NodeError` here: `?` converts every error that is `Send + Sync`, `anyhow::Error` and text into it",
     note = "a type of your own converts if it implements `std::error::Error`, and a box if it is `Box<dyn Error + Send + Sync>`"
 )]
-pub trait ErrorOfNode {}
+pub trait IntoNodeError {}
 #[diagnostic::do_not_recommend]
-impl<E: Into<NodeError>> ErrorOfNode for E {}
+impl<E: Into<NodeError>> IntoNodeError for E {}
+
+/// A `Result` with an error that converts into a node's, in a tuple as for [`OkOfNode`].
+pub trait ErrorOfNode {}
+impl<T, E: IntoNodeError> ErrorOfNode for (Result<T, E>,) {}
 
 /// Checks the error of a node's `Result`, as [`result`] does for the whole.
 pub const fn error<E: ErrorOfNode>() {}

@@ -2,7 +2,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
-use syn::{Attribute, GenericParam, Ident, ReturnType, Type};
+use syn::{Attribute, GenericParam, Ident, ReturnType, Type, spanned::Spanned};
 
 use super::{
     check::Signature,
@@ -180,7 +180,7 @@ impl Checks {
         let check_state = has_state.then(|| quote!(__af::state_type::<#state>()));
         if !generics.params.is_empty() {
             let where_clause = &generics.where_clause;
-            let check_result = result_checks(result, &quote!(__af::#form<#state, ()>));
+            let check_result = result_checks(result, &result.to_token_stream(), &quote!(__af::#form<#state, ()>));
             let checks = check_state.into_iter().chain(check_result).chain(check_input);
             return Self {
                 input: input.map_or_else(|| quote!(()), ToTokens::to_token_stream),
@@ -196,7 +196,10 @@ impl Checks {
         }
         // A node without state runs on every state.
         let state_of_form = if has_state { state.clone() } else { quote!(__af::AgentState) };
-        let check_result = result_checks(result, &quote!(__af::#form<#state_of_form, ()>));
+        // rustc advises a type parameter beside the name of the item that mentions an unknown type. The alias has the place
+        // of the function's name, so that it is the same advice, reported once.
+        let alias = Ident::new("__Result", function.sig.ident.span());
+        let check_result = result_checks(result, &alias.to_token_stream(), &quote!(__af::#form<#state_of_form, ()>));
         let check_input = check_input.map(|check| quote!(const __INPUT: usize = { #check; 0 };));
         let checks = check_state.into_iter().chain(check_result);
         Self {
@@ -207,8 +210,9 @@ impl Checks {
             } else {
                 state.clone()
             },
-            checked: quote!(__af::Checked<#result, __VALID>),
+            checked: quote!(__af::Checked<__Result, __VALID>),
             items: quote! {
+                type #alias = #result;
                 const __VALID: usize = { #(#checks;)* 0 };
                 #check_input
             },
@@ -216,11 +220,14 @@ impl Checks {
     }
 }
 
-/// Returns the checks of a result. Those of a `Result` are separate, so that rustc reports the half that is wrong.
-fn result_checks(result: &Type, form: &TokenStream) -> Vec<TokenStream> {
+/// Returns the checks of a result, which is `alias`. Those of a `Result` are separate, so that rustc reports the half that
+/// is wrong.
+fn result_checks(result: &Type, alias: &TokenStream, form: &TokenStream) -> Vec<TokenStream> {
     match (last_segment(result), type_arguments(result).as_slice()) {
         (Some(last), [ok, error]) if last.ident == "Result" => {
-            vec![quote!(__af::result::<#ok, #form>()), quote!(__af::error::<#error>())]
+            // rustc reports a half where it is written: at the parentheses.
+            let (ok, error) = (parenthesized(ok.span(), quote!(#alias,)), parenthesized(error.span(), quote!(#alias,)));
+            vec![quote!(__af::ok::<#ok, #form>()), quote!(__af::error::<#error>())]
         }
         _ => vec![quote!(__af::result::<#result, #form>())],
     }

@@ -73,7 +73,7 @@ pub(crate) fn first_of_each_kind<T>(mistakes: Vec<(String, T)>) -> Vec<(String, 
         *index += 1;
         let is_last = *index == REPORTED && count > REPORTED;
         if is_last {
-            text.push_str(&format!(" (and {} more like this)", count - REPORTED));
+            text = format!("{text} (and {} more like this)", count - REPORTED);
         }
         (*index <= REPORTED).then_some((text, mistake, is_last))
     });

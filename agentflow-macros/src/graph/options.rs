@@ -18,39 +18,39 @@ pub(crate) struct Setting {
 pub(crate) struct Keys {
     /// The owner of the options, for messages.
     owner: &'static str,
-    keys: &'static [&'static str],
+    known: &'static [&'static str],
     /// Options of something else, which have messages of their own.
     others: &'static [&'static str],
 }
 
 pub(crate) const OF_NODE: Keys =
-    Keys { owner: "a node", keys: &["retry", "timeout", "label", "on_error"], others: &[] };
+    Keys { owner: "a node", known: &["retry", "timeout", "label", "on_error"], others: &[] };
 pub(crate) const OF_GROUP: Keys =
-    Keys { owner: "a group", keys: &["label", "on_error"], others: &["retry", "timeout"] };
+    Keys { owner: "a group", known: &["label", "on_error"], others: &["retry", "timeout"] };
 pub(crate) const OF_EACH: Keys =
-    Keys { owner: "`each`", keys: &["max_parallel", "max_items", "label", "on_error"], others: &[] };
+    Keys { owner: "`each`", known: &["max_parallel", "max_items", "label", "on_error"], others: &[] };
 pub(crate) const OF_GRAPH: Keys = Keys {
     owner: "`compile`",
-    keys: &["services", "shutdown_timeout", "recursion_limit", "task_manager", "on_commit"],
+    known: &["services", "shutdown_timeout", "recursion_limit", "task_manager", "on_commit"],
     others: &[],
 };
 
 impl Keys {
     pub(crate) fn has(&self, key: &Ident) -> bool {
-        self.keys.iter().chain(self.others).any(|known| key == known)
+        self.known.iter().chain(self.others).any(|known| key == known)
     }
 
     fn report(&self, key: &Ident, errors: &mut Errors) {
-        let guess = closest(&key.to_string(), self.keys);
+        let guess = closest(&key.to_string(), self.known);
         let guess = guess.map(|guess| format!("; did you mean `{guess}`?")).unwrap_or_default();
         let mut list = String::new();
-        for (index, known) in self.keys.iter().enumerate() {
+        for (index, known) in self.known.iter().enumerate() {
             let separator = match index {
                 0 => "",
-                _ if index + 1 == self.keys.len() => " or ",
+                _ if index + 1 == self.known.len() => " or ",
                 _ => ", ",
             };
-            list.push_str(&format!("{separator}`{known}`"));
+            list.extend([separator, "`", known, "`"]);
         }
         errors.at(key.span(), format!("unknown option `{key}`{guess} ({} takes {list})", self.owner));
     }

@@ -576,7 +576,7 @@ impl Graph {
             arrow = tokens.arrow();
             if arrow.is_none() && !context.is_over(tokens) {
                 let errors = if is_broken { &mut muted } else { &mut *reported };
-                arrow = self.no_arrow(&chain, tokens, context, is_led_to, errors);
+                arrow = Self::no_arrow(&chain, tokens, context, is_led_to, errors);
                 is_broken = true;
                 if context == Context::Arm && starts_an_arm(tokens) {
                     return chain;
@@ -591,7 +591,6 @@ impl Graph {
 
     /// Reports what stands in the place of an arrow, and returns the arrow behind it.
     fn no_arrow(
-        &mut self,
         chain: &Chain,
         tokens: &mut Tokens,
         context: Context,

@@ -11,19 +11,23 @@ use super::{
     model::{Edge, Model, Step, Work},
     topology::{Next, StepEdges, StepId, Violation, violations_of_path},
 };
-use crate::errors::Errors;
+use crate::errors::{Errors, first_of_each_kind};
 
 pub(crate) fn check(model: &mut Model<'_>, errors: &mut Errors) {
     let before = errors.count();
     two_nodes_with_one_name(model, errors);
     second_outgoing_edge(model, errors);
     if errors.count() == before {
-        model.mistakes = shape(model);
+        let mistakes = shape(model).into_iter().map(|(tokens, text)| (text, tokens)).collect();
+        model.mistakes = first_of_each_kind(mistakes).into_iter().map(|(text, tokens, _)| (tokens, text)).collect();
     }
     for inner in model.inner.values_mut() {
         check(inner, errors);
     }
 }
+
+/// The number of nodes of a loop that a message names.
+const NAMED: usize = 10;
 
 /// The tokens at which a mistake is reported, and its text.
 type Mistake = (TokenStream, String);
@@ -145,6 +149,10 @@ fn endless_loop(steps: &[&Step<'_>], end: &str) -> Mistake {
     let names: Vec<_> = steps.iter().map(|step| format!("`{}`", step.text())).collect();
     let (subject, pronoun) = match &names[..] {
         [name] => (format!("node {name} loops"), "it"),
+        names if names.len() > NAMED => {
+            let others = names.len() - NAMED;
+            (format!("nodes {} and {others} others loop", names[..NAMED].join(", ")), "them")
+        }
         names => (format!("nodes {} loop", names.join(", ")), "them"),
     };
     let first = steps.first().map(|step| step.written()).unwrap_or_default();

@@ -10,10 +10,14 @@ use syn::spanned::Spanned;
 use super::{
     hints::editor_hints,
     model::{Edge, Model, Work},
-    syntax::{Arm, Binding, Branches, BranchesKind, Decision, Graph, Reference, Setting, Source, Stage},
+    options::Setting,
+    syntax::{Arm, Binding, Branches, BranchesKind, Decision, Graph, Reference, Source, Stage},
     topology::{Next, StepId},
 };
-use crate::{errors::Errors, printing::parenthesized};
+use crate::{
+    errors::Errors,
+    printing::{self, parenthesized},
+};
 
 pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenStream {
     let root = &graph.root;
@@ -22,7 +26,7 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     let errors = errors.into_tokens();
     let hints = editor_hints(graph);
     let builder = Builder { graph, model, has_errors, is_parallel: false }.statements(&errors);
-    let settings = graph.compile.iter().filter(|setting| !is_of_builder(setting));
+    let settings = graph.compile.iter().filter(|setting| setting.is_known && !is_of_builder(setting));
     let settings = settings.map(|setting| option(setting, has_errors));
     // A closure that is missing has no type that rustc could infer.
     let hooks =
@@ -253,6 +257,7 @@ impl Builder<'_> {
                 .binding(id)
                 .iter()
                 .flat_map(|binding| &binding.options)
+                .filter(|set| set.is_known)
                 .map(|set| option(set, has_errors))
                 .collect(),
             Work::Group { written, .. } => {
@@ -302,7 +307,8 @@ impl Builder<'_> {
         let borrowed = parenthesized(items.span(), quote!(&#state));
         let argument = quote_spanned!(items.span()=> *#borrowed);
         let [function, argument] = [items.clone(), argument].map(|tokens| parenthesized(items.span(), tokens));
-        let settings = written.options.iter().filter(|set| !is_of_group(set)).map(|set| option(set, has_errors));
+        let settings =
+            written.options.iter().filter(|set| set.is_known && !is_of_group(set)).map(|set| option(set, has_errors));
         quote! {
             #(#same)*
             #[allow(clippy::redundant_closure_call)]
@@ -375,7 +381,7 @@ impl Builder<'_> {
     /// Returns the arms' patterns and targets in the runtime's form.
     fn arms(&self, decision: &Decision, targets: &[Next]) -> Vec<TokenStream> {
         let arm = |(arm, target): (&Arm, &Next)| {
-            let label = Literal::string(&pattern_text(&arm.pattern));
+            let label = Literal::string(&printing::pattern(arm.pattern.clone()));
             let none = quote!(::core::option::Option::None);
             let (name, receiver) = match target {
                 Next::Step(step) => {
@@ -438,7 +444,7 @@ fn expand_binding(binding: &Binding, is_added: bool, has_errors: bool) -> TokenS
 
 /// Returns the call for `KEY: VALUE`. Its parentheses have the key's span, so that rustc reports errors of the call
 /// there.
-pub(super) fn option(Setting { key, value }: &Setting, has_errors: bool) -> TokenStream {
+pub(super) fn option(Setting { key, value, .. }: &Setting, has_errors: bool) -> TokenStream {
     let value = if value.is_empty() && has_errors { quote!(__af::missing()) } else { value.clone() };
     let arguments = parenthesized(key.span(), value);
     quote!(.#key #arguments)
@@ -533,15 +539,4 @@ pub(super) fn router(
         )]
     };
     quote!(#allow move |#state: &_ #(, #returned)*, #slot: &_| #keyword #scrutinee #arms)
-}
-
-/// Returns the pattern as text, without the spaces that printing puts around each token (`Step::Tools`).
-fn pattern_text(pattern: &TokenStream) -> String {
-    pattern
-        .to_string()
-        .replace(" :: ", "::")
-        .replace(" (", "(")
-        .replace("( ", "(")
-        .replace(" )", ")")
-        .replace(" ,", ",")
 }

@@ -9,6 +9,7 @@ mod check;
 mod expand;
 mod hints;
 mod model;
+mod options;
 mod syntax;
 #[cfg(test)]
 mod tests;

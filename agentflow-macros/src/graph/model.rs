@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::ToTokens;
+use syn::ext::IdentExt;
 
 use super::{
-    syntax::{Binding, Branches, BranchesKind, Chain, Decision, Graph, Reference, Setting, Source, Stage},
+    options::Setting,
+    syntax::{Binding, Branches, BranchesKind, Chain, Decision, Graph, Reference, Source, Stage},
     topology::{Next, StepId},
 };
 use crate::errors::Errors;
@@ -366,7 +368,7 @@ impl<'a, 'e> Builder<'a, 'e> {
             binding.index
         });
         let work = Work::Node { first_mention: reference, binding };
-        let node = self.push(reference.name.to_string(), work);
+        let node = self.push(reference.name.unraw().to_string(), work);
         self.nodes.insert(text, node);
         node
     }

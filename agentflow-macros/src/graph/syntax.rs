@@ -1,15 +1,14 @@
 //! Tokens → AST. The parser recovers from every mistake: it records the mistake and keeps what it could read.
 
 use proc_macro2::{Delimiter, Group, Ident, Literal, Span, TokenStream, TokenTree};
-use quote::{ToTokens, quote, quote_spanned};
-use syn::parse::Parser;
+use quote::{ToTokens, quote};
+use syn::parse::{Parse, ParseStream, Parser};
 
-use super::tokens::Tokens;
-use crate::{
-    errors::Errors,
-    printing::{parenthesized, text},
-    root::Root,
+use super::{
+    options::{self, Keys, Setting, settings},
+    tokens::Tokens,
 };
+use crate::{errors::Errors, printing::text, root::Root};
 
 /// The statements of `graph! { .. }`, or of `graph NAME { .. }` inside it.
 #[derive(Default)]
@@ -51,12 +50,6 @@ pub(crate) enum Source {
     Value(TokenStream),
     /// A graph written in place.
     Graph(Graph),
-}
-
-/// `KEY: VALUE`, a call of the builder's method `KEY`.
-pub(crate) struct Setting {
-    pub(crate) key: Ident,
-    pub(crate) value: TokenStream,
 }
 
 /// `A -> { B, C } -> match .. { .. }`
@@ -231,6 +224,7 @@ impl Graph {
 
     fn statements(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         while !tokens.is_empty() {
+            refuse_attributes(&mut tokens, errors);
             if tokens.punct(';').is_some() {
                 continue;
             }
@@ -239,6 +233,16 @@ impl Graph {
             } else if tokens.peek_word(0, "graph")
                 && (tokens.ident_at(1).is_some() || tokens.peek_group(1, Delimiter::Brace))
             {
+                self.subgraph(&mut tokens, errors);
+            } else if (tokens.peek_word(0, "subgraph") || tokens.peek_word(0, "mod"))
+                && tokens.ident_at(1).is_some()
+                && tokens.peek_group(2, Delimiter::Brace)
+            {
+                let name = tokens.ident_at(1).to_token_stream();
+                errors.spanning(
+                    tokens.peek(),
+                    format!("a graph inside a graph is written `graph {name} {{ A -> END }}`"),
+                );
                 self.subgraph(&mut tokens, errors);
             } else {
                 self.statement(tokens.until(';'), errors);
@@ -255,7 +259,7 @@ impl Graph {
         if self.is_inner {
             errors.spanning(keyword, "`compile` is for the whole graph: write it in the outer graph");
         }
-        self.compile.extend(settings(&group, errors));
+        self.compile.extend(settings(&group, &options::OF_GRAPH, errors));
     }
 
     /// `graph NAME { .. }`
@@ -291,13 +295,64 @@ impl Graph {
         } else if tokens.peek_word(0, "crate") && tokens.peek_punct(1, '=') {
             self.root(tokens, errors);
         } else if tokens.peek_word(0, "node") && tokens.ident_at(1).is_some() {
-            self.binding(tokens, errors);
-        } else if tokens.peek_word(0, "compile") && tokens.nth(1).is_none() {
+            let keyword = tokens.next();
+            self.binding(tokens, keyword, errors);
+        } else if tokens.peek_word(0, "compile")
+            && (tokens.nth(1).is_none() || tokens.peek_group(1, Delimiter::Parenthesis) || starts_assignment(&tokens))
+        {
             errors.spanning(tokens.peek(), "expected options: `compile { shutdown_timeout: 30s }`");
+        } else if tokens.peek_word(0, "name")
+            && (starts_assignment(&tokens) || matches!(tokens.nth(1), Some(TokenTree::Literal(_))))
+        {
+            errors.spanning(tokens.nth(1), "a graph's name is a string literal: `name = \"support\";`");
+        } else if (tokens.peek_word(0, "state") || tokens.peek_word(0, "State")) && starts_assignment(&tokens) {
+            errors.spanning(tokens.peek(), "expected `type State = MyState;`");
+        } else if tokens.ident_at(0).is_some_and(|word| ["let", "const", "static"].iter().any(|other| word == other)) {
+            self.named_in_rust(tokens, errors);
+        } else if tokens.ident_at(0).is_some() && starts_assignment(&tokens) && tokens.peek_punct(1, '=') {
+            let name = tokens.peek().to_token_stream();
+            let wrong = tokens.peek().cloned();
+            if tokens.peek_word(0, "node") {
+                errors.spanning(wrong, "expected a name: `node NAME = my_node;`");
+            } else {
+                errors.spanning(wrong, format!("a node gets a name with `node`: `node {name} = my_node;`"));
+                self.named_without_node(tokens);
+            }
         } else {
             let chain = self.chain(&mut tokens, Context::Statement, errors);
             self.chains.push(chain);
         }
+    }
+
+    /// `let NAME = source`: reports the keyword, and binds the name, so that chains can use it.
+    fn named_in_rust(&mut self, mut tokens: Tokens, errors: &mut Errors) {
+        let keyword = tokens.next();
+        tokens.word("mut");
+        let name = tokens.peek().filter(|_| tokens.ident_at(0).is_some());
+        let name = name.map_or_else(|| "NAME".to_owned(), ToString::to_string);
+        errors.spanning(keyword, format!("a node gets a name with `node`: `node {name} = my_node;`"));
+        self.named_without_node(tokens);
+    }
+
+    /// `NAME = source`, which is reported: binds the name, so that chains can use it.
+    fn named_without_node(&mut self, mut tokens: Tokens) {
+        let mut muted = Errors::new();
+        let Some(name) = tokens.ident() else { return };
+        let reference_of_name = Reference { path: name.to_token_stream(), name: name.clone(), is_plain: true };
+        self.mention(&reference_of_name, None, &mut muted);
+        tokens.punct('=');
+        let mut source = Source::Value(TokenStream::new());
+        if let Some((reference, dangling)) = reference(&mut tokens) {
+            if follows_a_handle(&tokens) {
+                self.mention(&reference, dangling, &mut muted);
+                source = Source::Handle(reference);
+            } else {
+                self.written.push(reference);
+            }
+        }
+        self.bindings.push(Binding::new(name, source));
+        let chain = self.chain(&mut tokens, Context::Statement, &mut muted);
+        self.chains.push(chain);
     }
 
     /// Reports a statement about the whole graph inside an inner graph.
@@ -315,9 +370,30 @@ impl Graph {
         if tokens.word("State").is_none() || tokens.punct('=').is_none() || tokens.is_empty() {
             errors.spanning(tokens.peek().cloned().or(keyword), "expected `type State = MyState;`");
         } else {
-            // The type is not parsed: rustc reports what is not a type, and the editor completes an unfinished one.
-            self.state = Some(tokens.rest());
+            if self.state.is_some() {
+                errors.spanning(keyword, "`type State` is given already");
+                return;
+            }
+            // rustc reports what is not a type, and the editor completes an unfinished one.
+            let written = tokens.rest();
+            match split_code::<syn::Type>(&written) {
+                Some((state, rest)) if !rest.is_empty() => {
+                    self.state = Some(state);
+                    self.missing_semicolon(rest, errors);
+                }
+                _ => self.state = Some(written),
+            }
         }
+    }
+
+    /// Reports tokens after the end of a statement, and reads them as a statement.
+    fn missing_semicolon(&mut self, rest: TokenStream, errors: &mut Errors) {
+        let mut tokens = Tokens::new(rest);
+        let is_option = tokens.peek_punct(0, ',') && tokens.ident_at(1).is_some() && tokens.peek_punct(2, ':');
+        let text = if is_option { "options stand in braces: `node NAME = my_node { .. };`" } else { "expected `;`" };
+        errors.spanning(tokens.peek(), text);
+        tokens.punct(',');
+        self.statement(tokens, &mut Errors::new());
     }
 
     /// `name = "text"`
@@ -325,11 +401,16 @@ impl Graph {
         let keyword = tokens.next();
         self.only_outside(keyword.as_ref(), errors);
         tokens.next();
+        tokens.open_fragment();
+        if self.name.is_some() {
+            errors.spanning(keyword, "`name` is given already");
+            return;
+        }
         match tokens.next() {
             Some(TokenTree::Literal(literal)) if literal.to_string().starts_with('"') => {
                 self.name = Some(literal);
-                if let Some(stray) = tokens.next() {
-                    errors.at(stray.span(), "expected `;`");
+                if !tokens.is_empty() {
+                    self.missing_semicolon(tokens.rest(), errors);
                 }
             }
             other => errors.spanning(other.or(keyword), "a graph's name is a string literal: `name = \"support\";`"),
@@ -339,16 +420,20 @@ impl Graph {
     /// `crate = path`
     fn root(&mut self, mut tokens: Tokens, errors: &mut Errors) {
         let statement = tokens.clone().all();
-        self.only_outside(tokens.next().as_ref(), errors);
+        let keyword = tokens.next();
+        self.only_outside(keyword.as_ref(), errors);
+        if self.root.0.is_some() && !self.is_inner {
+            errors.spanning(keyword, "`crate` is given already");
+            return;
+        }
         match Root::parse.parse2(statement.clone()) {
             Ok(root) => self.root = root,
             Err(_) => errors.spanning(statement, "expected a path: `crate = my_crate::agentflow;`"),
         }
     }
 
-    /// `node IDENT = source { options }`
-    fn binding(&mut self, mut tokens: Tokens, errors: &mut Errors) {
-        let keyword = tokens.next();
+    /// `node IDENT = source { options }`, without the keyword.
+    fn binding(&mut self, mut tokens: Tokens, keyword: Option<TokenTree>, errors: &mut Errors) {
         let Some(name) = tokens.ident() else { return };
         let equals = tokens.punct('=');
         if equals.is_none() || tokens.is_empty() {
@@ -358,29 +443,49 @@ impl Graph {
             self.bindings.push(Binding::new(name, Source::Value(TokenStream::new())));
             return;
         }
+        if let Some(word) = tokens.ident_at(0)
+            && ["if", "match", "unsafe", "loop", "while", "for", "async"].iter().any(|other| word == other)
+        {
+            errors.at(
+                word.span(),
+                format!("a value that ends in braces goes in parentheses: `node {name} = ({word} ..);`"),
+            );
+            self.bindings.push(Binding::new(name, Source::Value(TokenStream::new())));
+            return;
+        }
         let mut as_path = tokens.clone();
-        let source = match reference(&mut as_path) {
-            Some((reference, dangling)) if starts_options_or_ends(&as_path) => {
+        let (source, options) = match reference(&mut as_path) {
+            Some((reference, dangling)) if follows_a_handle(&as_path) => {
                 self.mention(&reference, dangling, errors);
                 tokens = as_path;
-                Source::Handle(reference)
+                let options = tokens.group(Delimiter::Brace);
+                let options = options.filter(|options| !is_struct_literal(&name, &reference, options, errors));
+                (Source::Handle(reference), options)
             }
-            // In `f A -> B` no expression continues after the path, so a `;` is missing there.
-            Some((reference, dangling)) if as_path.ident_at(0).is_some() || as_path.peek_arrow() => {
-                self.mention(&reference, dangling, errors);
-                errors.spanning(as_path.peek(), "expected `;`");
-                self.bindings.push(Binding::new(name, Source::Handle(reference)));
-                return;
+            _ => {
+                let value = tokens.before_last_brace();
+                let mut options = tokens.group(Delimiter::Brace);
+                let value = match split_code::<syn::Expr>(&value) {
+                    Some((value, rest)) if !rest.is_empty() => {
+                        tokens = Tokens::new(rest.into_iter().chain(options.take().map(TokenTree::from)).collect());
+                        options = options_of_a_stage(&mut tokens);
+                        value
+                    }
+                    _ => value,
+                };
+                (Source::Value(value), options)
             }
-            _ => Source::Value(tokens.before_last_brace()),
         };
-        let (options, on_error) = self.options(tokens.group(Delimiter::Brace), errors);
+        let (options, on_error) = self.options(options, &options::OF_NODE, errors);
         self.bindings.push(Binding { name, source, options, on_error });
+        if !tokens.is_empty() {
+            self.missing_semicolon(tokens.rest(), errors);
+        }
     }
 
     /// Splits `{ KEY: VALUE, on_error: NODE }` into the settings and the fallback.
-    fn options(&mut self, group: Option<Group>, errors: &mut Errors) -> (Vec<Setting>, Option<Reference>) {
-        let mut options = group.map(|group| settings(&group, errors)).unwrap_or_default();
+    fn options(&mut self, group: Option<Group>, keys: &Keys, errors: &mut Errors) -> (Vec<Setting>, Option<Reference>) {
+        let mut options = group.map(|group| settings(&group, keys, errors)).unwrap_or_default();
         let on_error = options
             .iter()
             .position(|setting| setting.key == "on_error")
@@ -403,9 +508,34 @@ impl Graph {
 
     /// `A -> B -> C`
     fn chain(&mut self, tokens: &mut Tokens, context: Context, errors: &mut Errors) -> Chain {
+        let before = errors.count();
+        let mut alone = Vec::new();
+        let chain = self.stages(tokens, context, &mut alone, errors);
+        // Where the chain is none, words that no arrow touches are no nodes.
+        if errors.count() > before {
+            for mention in alone.into_iter().rev() {
+                self.mentions.remove(mention);
+            }
+        }
+        chain
+    }
+
+    /// Parses a chain. After a mistake it reports nothing until the next arrow. Adds the mentions that no arrow touches to
+    /// `alone`.
+    fn stages(
+        &mut self,
+        tokens: &mut Tokens,
+        context: Context,
+        alone: &mut Vec<usize>,
+        reported: &mut Errors,
+    ) -> Chain {
         let mut chain = Chain::default();
         let mut arrow = None;
+        let mut is_broken = false;
         loop {
+            let mut muted = Errors::new();
+            let errors = if is_broken { &mut muted } else { &mut *reported };
+            refuse_attributes(tokens, errors);
             if context.is_over(tokens) {
                 if let Some(arrow) = arrow {
                     errors.spanning(
@@ -425,42 +555,92 @@ impl Graph {
                 after_decision(tokens, context, errors);
                 return chain;
             }
-            chain.stages.extend(self.stage(tokens, errors));
+            let is_first = chain.stages.is_empty();
+            if context == Context::Arm
+                && is_first
+                && let Some(mut body) = body_of_arm(tokens)
+            {
+                errors.spanning(tokens.next(), "an arm has no braces: write `PATTERN => A -> B,`");
+                chain = self.chain(&mut body, Context::Statement, &mut Errors::new());
+                return chain;
+            }
+            let is_led_to = arrow.is_some() || context != Context::Statement && is_first;
+            let mentioned = self.mentions.len();
+            let stage = self.stage(tokens, context, errors);
+            let is_mentioned = matches!(stage, Some(Stage::Node(_))) && self.mentions.len() > mentioned;
+            is_broken |= stage.is_none();
+            chain.stages.extend(stage);
             if context == Context::Arm && chain.stages.len() == 1 && chain.carried.is_none() {
                 chain.carried = carried(&chain.stages[0], tokens, errors);
             }
             arrow = tokens.arrow();
             if arrow.is_none() && !context.is_over(tokens) {
-                if let (Some(Stage::Node(node)), true) =
-                    (chain.stages.last(), tokens.peek_group(0, Delimiter::Parenthesis))
-                {
-                    let node = node.text();
-                    errors.spanning(
-                        tokens.next(),
-                        format!("only an arm of a `match` carries a value: `PATTERN(value) => {node}(value)`"),
-                    );
-                    arrow = tokens.arrow();
-                    continue;
-                }
-                if let Some(options) = options_of_a_stage(tokens) {
-                    errors.spanning(options, "a node's options belong to its binding: `node NAME = my_node { .. };`");
-                    arrow = tokens.arrow();
-                    continue;
-                }
-                errors.spanning(tokens.peek(), format!("expected `->` or {}", context.end()));
+                let errors = if is_broken { &mut muted } else { &mut *reported };
+                arrow = Self::no_arrow(&chain, tokens, context, is_led_to, errors);
+                is_broken = true;
                 if context == Context::Arm && starts_an_arm(tokens) {
                     return chain;
                 }
-                skip_to_stage(tokens, context);
+            }
+            is_broken &= arrow.is_none();
+            if is_mentioned && !is_led_to && arrow.is_none() {
+                alone.push(mentioned);
             }
         }
     }
 
+    /// Reports what stands in the place of an arrow, and returns the arrow behind it.
+    fn no_arrow(
+        chain: &Chain,
+        tokens: &mut Tokens,
+        context: Context,
+        is_led_to: bool,
+        errors: &mut Errors,
+    ) -> Option<[TokenTree; 2]> {
+        if let (Some(Stage::Node(node)), Some(TokenTree::Group(group))) = (chain.stages.last(), tokens.peek().cloned())
+            && group.delimiter() == Delimiter::Parenthesis
+        {
+            tokens.next();
+            let node = node.text();
+            let text = if group.stream().is_empty() {
+                format!("a node is named, not called: write `{node}`")
+            } else if context == Context::Statement && !is_led_to && !tokens.peek_arrow() {
+                "a graph is drawn with arrows: `A -> B -> END`".to_owned()
+            } else {
+                format!("only an arm of a `match` carries a value: `PATTERN(value) => {node}(value)`")
+            };
+            errors.spanning(group, text);
+            return tokens.arrow();
+        }
+        if let Some(options) = options_of_a_stage(tokens) {
+            errors.spanning(options, "a node's options belong to its binding: `node NAME = my_node { .. };`");
+            return tokens.arrow();
+        }
+        if tokens.peek_punct(0, '<') && tokens.peek_punct(1, '-') {
+            let arrow = [tokens.next()?, tokens.next()?];
+            tokens.punct('>');
+            errors.spanning(TokenStream::from_iter(arrow.clone()), "an arrow points forward: `A -> B`");
+            return Some(arrow);
+        }
+        let expected = format!("expected `->` or {}", context.end());
+        let text = tokens.ident_at(0).filter(|word| *word == "as").and_then(keyword).unwrap_or(expected);
+        errors.spanning(tokens.peek(), text);
+        if context == Context::Arm && starts_an_arm(tokens) {
+            return None;
+        }
+        skip_to_stage(tokens, context)
+    }
+
     /// Parses one stage. If there is none, reports that and skips the token found instead.
-    fn stage(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Stage> {
+    fn stage(&mut self, tokens: &mut Tokens, context: Context, errors: &mut Errors) -> Option<Stage> {
         if tokens.peek_word(0, "if") {
             errors.spanning(tokens.next(), "a decision is a `match`: `A -> match router { true => B, false => C }`");
             tokens.while_not(|tokens| tokens.peek_arrow() || tokens.peek_punct(0, ','));
+            return None;
+        }
+        if let Some(text) = tokens.ident_at(0).and_then(keyword) {
+            errors.spanning(tokens.next(), text);
+            tokens.while_not(|tokens| context.is_over(tokens));
             return None;
         }
         if tokens.peek_word(0, "each") && starts_each(tokens) {
@@ -507,7 +687,7 @@ impl Graph {
             errors.spanning(&keyword, format!("expected the branch: `each {} {{ NODE }}`", text(&items)));
             return None;
         };
-        let (mut options, on_error) = self.options(settings, errors);
+        let (mut options, on_error) = self.options(settings, &options::OF_EACH, errors);
         let keyword_span = keyword.span();
         let mut branches = self.branches(BranchesKind::Each { keyword, items }, braces, tokens, errors);
         for option in std::mem::take(&mut branches.options) {
@@ -545,14 +725,16 @@ impl Graph {
             chains.push(chain);
         }
         // Nothing else in braces follows a group.
-        let (options, on_error) = self.options(after.group(Delimiter::Brace), errors);
+        let keys = if let BranchesKind::Each { .. } = kind { options::OF_EACH } else { options::OF_GROUP };
+        let (options, on_error) = self.options(after.group(Delimiter::Brace), &keys, errors);
         Branches { kind, braces, chains, options, on_error }
     }
 
     /// `match router { PATTERN => chain, .. }`
     fn decision(&mut self, tokens: &mut Tokens, errors: &mut Errors) -> Option<Decision> {
         let keyword = tokens.ident()?;
-        let router = tokens.while_not(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ','));
+        let router = tokens.code_until(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_punct(0, ','));
+        let router = named_router(router, errors);
         let group = tokens.group(Delimiter::Brace).unwrap_or_else(|| {
             errors.spanning(&keyword, "expected arms: `match router { Route::A => A, Route::B => END }`");
             let mut none = Group::new(Delimiter::Brace, TokenStream::new());
@@ -562,7 +744,8 @@ impl Graph {
         let mut arms = Vec::new();
         let mut inside = Tokens::new(group.stream());
         while !inside.is_empty() {
-            let pattern = inside.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
+            refuse_attributes(&mut inside, errors);
+            let pattern = inside.code_until(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
             let Some(arrow) = inside.fat_arrow() else {
                 let comma = inside.punct(',');
                 let wrong = if pattern.is_empty() { comma.to_token_stream() } else { pattern.clone() };
@@ -595,6 +778,38 @@ impl Graph {
             self.mentions.push(reference.clone());
         }
     }
+}
+
+/// Reports a router that is called with the state, or a field of the state in its place, and returns the router without
+/// the mistake.
+fn named_router(router: TokenStream, errors: &mut Errors) -> TokenStream {
+    let list: Vec<_> = router.clone().into_iter().collect();
+    match &list[..] {
+        [TokenTree::Ident(state), TokenTree::Punct(dot), ..] if state == "state" && dot.as_char() == '.' => {
+            let written = text(&router);
+            errors.spanning(
+                &router,
+                format!("a router is a function of the state: `match |state: &MyState| {written} {{ .. }}`"),
+            );
+            TokenStream::new()
+        }
+        [path @ .., TokenTree::Ident(_), TokenTree::Group(arguments)]
+            if arguments.delimiter() == Delimiter::Parenthesis && is_the_state(arguments) =>
+        {
+            let function: TokenStream = list[..=path.len()].iter().cloned().collect();
+            errors.spanning(arguments, format!("a router is named, not called: `match {} {{ .. }}`", text(&function)));
+            function
+        }
+        _ => router,
+    }
+}
+
+/// `(state)`, `(&state)` or `(&mut state)`
+fn is_the_state(arguments: &Group) -> bool {
+    let mut inside = Tokens::new(arguments.stream());
+    inside.punct('&');
+    inside.word("mut");
+    inside.word("state").is_some() && inside.is_empty()
 }
 
 /// Reports tokens after a decision: an edge cannot lead from all of its arms.
@@ -653,7 +868,7 @@ fn items(tokens: &mut Tokens) -> TokenStream {
         if after_pipe && tokens.peek_arrow() {
             items.extend(tokens.arrow().into_iter().flatten());
             items.extend(tokens.while_not(|tokens| tokens.peek_group(0, Delimiter::Brace) || tokens.peek_arrow()));
-            items.extend(tokens.group(Delimiter::Brace));
+            items.extend(tokens.group(Delimiter::Brace).map(TokenTree::from));
             break;
         }
         if tokens.peek_arrow() {
@@ -694,23 +909,125 @@ fn options_of_a_stage(tokens: &mut Tokens) -> Option<Group> {
 /// Returns true if a pattern and its `=>` come before the next comma.
 fn starts_an_arm(tokens: &Tokens) -> bool {
     let mut tokens = tokens.clone();
-    tokens.while_not(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
+    tokens.code_until(|tokens| tokens.peek_fat_arrow() || tokens.peek_punct(0, ','));
     tokens.peek_fat_arrow()
 }
 
-fn starts_options_or_ends(tokens: &Tokens) -> bool {
-    tokens.is_empty() || tokens.peek_group(0, Delimiter::Brace) && tokens.nth(1).is_none()
+/// Returns whether what follows a path can only follow the name of a node: options, the end, or what begins another
+/// statement.
+fn follows_a_handle(tokens: &Tokens) -> bool {
+    let ends = |n| match tokens.nth(n) {
+        None | Some(TokenTree::Ident(_)) => true,
+        Some(TokenTree::Punct(punct)) => {
+            punct.as_char() == ',' || punct.as_char() == '-' && tokens.peek_punct(n + 1, '>')
+        }
+        _ => false,
+    };
+    ends(0) && !tokens.peek_word(0, "as") || tokens.peek_group(0, Delimiter::Brace) && ends(1)
 }
 
-/// Skips tokens that cannot begin a stage, and the arrow after them.
-fn skip_to_stage(tokens: &mut Tokens, context: Context) {
+/// Reports the fields of a struct in the place of options.
+fn is_struct_literal(name: &Ident, source: &Reference, braces: &Group, errors: &mut Errors) -> bool {
+    let inside = Tokens::new(braces.stream());
+    let Some(key) = inside.ident_at(0) else { return false };
+    let struct_name = source.name.to_string();
+    let is_struct = struct_name.starts_with(char::is_uppercase) && struct_name.contains(char::is_lowercase);
+    if !is_struct || options::OF_NODE.has(key) {
+        return false;
+    }
+    errors.spanning(
+        braces,
+        format!(
+            "`{key}` is no option of a node; a value goes in parentheses: `node {name} = ({} {{ .. }});`",
+            source.text()
+        ),
+    );
+    true
+}
+
+/// Returns whether `=` or `:` follows the first word.
+fn starts_assignment(tokens: &Tokens) -> bool {
+    let mut after = tokens.clone();
+    after.next();
+    !after.peek_fat_arrow() && !after.peek_path_separator() && (after.peek_punct(0, '=') || after.peek_punct(0, ':'))
+}
+
+/// Splits the tokens after the type or expression at their beginning. Returns `None` if they do not begin with one,
+/// for instance because it is half-typed.
+pub(super) fn split_code<T: Parse + ToTokens>(tokens: &TokenStream) -> Option<(TokenStream, TokenStream)> {
+    let split = |input: ParseStream<'_>| {
+        let code: T = input.parse()?;
+        Ok((code.to_token_stream(), input.parse::<TokenStream>()?))
+    };
+    split.parse2(tokens.clone()).ok()
+}
+
+/// Skips and reports attributes and documentation comments.
+pub(super) fn refuse_attributes(tokens: &mut Tokens, errors: &mut Errors) {
+    let Some(attributes) = tokens.attributes() else { return };
+    let is_comment =
+        Tokens::new(attributes.clone().into_iter().filter_map(inside_brackets).collect()).peek_word(0, "doc");
+    let text = if is_comment {
+        "a comment in a graph begins with `//`"
+    } else {
+        "attributes have no place in a graph: put them on the function that returns it"
+    };
+    errors.spanning(attributes, text);
+}
+
+fn inside_brackets(token: TokenTree) -> Option<TokenStream> {
+    match token {
+        TokenTree::Group(group) => Some(group.stream()),
+        _ => None,
+    }
+}
+
+/// Returns the advice for a keyword of Rust in the place of a node.
+fn keyword(word: &Ident) -> Option<String> {
+    let text = word.to_string();
+    let advice = match &*text {
+        "let" | "const" | "static" => "a node gets a name with `node`: `node NAME = my_node;`",
+        "as" => "a node gets another name with `node`: `node OTHER = my_node;`",
+        "use" => "`use` belongs outside of the graph; a node may also be named with its path: `module::my_node`",
+        "for" | "while" | "loop" => {
+            "a loop is an edge that leads back: `A -> match router { true => A, false => END }`"
+        }
+        "if" | "else" => "a decision is a `match`: `A -> match router { true => B, false => C }`",
+        "return" | "break" | "continue" | "yield" => "a run ends at `END`: `A -> END`",
+        "async" | "enum" | "extern" | "fn" | "impl" | "mod" | "pub" | "struct" | "trait" | "unsafe" => {
+            return Some(format!("`{text}` has no place in a graph: write the item outside of it"));
+        }
+        "await" | "dyn" | "false" | "in" | "match" | "move" | "mut" | "ref" | "true" | "type" | "where" => {
+            return Some(format!("`{text}` is a keyword, and no name of a node"));
+        }
+        _ => return None,
+    };
+    Some(advice.to_owned())
+}
+
+/// Returns the tokens in the braces of an arm that are no group: nothing follows them, and they have one branch.
+fn body_of_arm(tokens: &Tokens) -> Option<Tokens> {
+    let Some(TokenTree::Group(group)) = tokens.peek() else { return None };
+    let mut after = tokens.clone();
+    after.next();
+    if group.delimiter() != Delimiter::Brace || group.stream().is_empty() || after.peek_arrow() {
+        return None;
+    }
+    let mut inside = Tokens::new(group.stream());
+    let body = inside.code_until(|tokens| tokens.peek_punct(0, ',') || tokens.peek_punct(0, ';'));
+    inside.next();
+    inside.is_empty().then(|| Tokens::new(body))
+}
+
+/// Skips tokens that cannot begin a stage, and takes the arrow after them.
+fn skip_to_stage(tokens: &mut Tokens, context: Context) -> Option<[TokenTree; 2]> {
     tokens.while_not(|tokens| {
         context.is_over(tokens)
             || tokens.peek_arrow()
             || tokens.ident_at(0).is_some()
             || tokens.peek_group(0, Delimiter::Brace)
     });
-    tokens.arrow();
+    tokens.arrow()
 }
 
 /// The last token of a path that is still being typed, and the token expected there.
@@ -724,11 +1041,12 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Dangling>)> {
         path.extend(tokens.path_separator().into_iter().flatten());
         is_plain = false;
     }
+    tokens.open_fragment();
     let mut name = tokens.ident()?;
     path.extend(name.to_token_stream());
     let mut dangling = None;
     loop {
-        if tokens.peek_punct(0, '<') {
+        if tokens.peek_punct(0, '<') && !tokens.peek_punct(1, '-') {
             // `a<T>` and `a::<T>` are one node, and only the second form is also an expression.
             path.extend(quote!(::));
             let open = tokens.peek().cloned();
@@ -754,98 +1072,4 @@ fn reference(tokens: &mut Tokens) -> Option<(Reference, Option<Dangling>)> {
         }
     }
     Some((Reference { path, name, is_plain }, dangling))
-}
-
-/// `{ KEY: VALUE, KEY }`
-fn settings(group: &Group, errors: &mut Errors) -> Vec<Setting> {
-    let mut settings = Vec::new();
-    for mut tokens in Tokens::new(group.stream()).split(',') {
-        let Some(key) = tokens.ident() else {
-            if !tokens.is_empty() {
-                errors.spanning(tokens.peek(), "expected an option: `KEY: VALUE`");
-            }
-            continue;
-        };
-        if settings.iter().any(|setting: &Setting| setting.key == key) {
-            errors.at(key.span(), format!("`{key}` is set already"));
-        } else if tokens.is_empty() {
-            settings.push(Setting { key, value: TokenStream::new() });
-        } else if let Some(colon) = tokens.punct(':') {
-            // `fallback` reports a missing value of `on_error`.
-            if tokens.is_empty() && key != "on_error" {
-                errors.at(colon.span(), format!("expected a value after `{key}:`"));
-            }
-            settings.push(Setting { key, value: value(tokens.rest()) });
-        } else {
-            errors.spanning(tokens.peek(), format!("expected `:` and a value after `{key}`"));
-        }
-    }
-    settings
-}
-
-/// Replaces a duration such as `30s` by an expression; other values are expressions.
-fn value(tokens: TokenStream) -> TokenStream {
-    let mut tokens = Tokens::new(tokens);
-    let duration = match (tokens.next(), tokens.is_empty()) {
-        (Some(TokenTree::Literal(literal)), true) => duration(&literal),
-        _ => None,
-    };
-    duration.unwrap_or_else(|| tokens.all())
-}
-
-/// Converts `30s`, `1.5s`, `200ms`, `5m` or `1h` to an expression. Rust's lexer makes one token of a number and its
-/// suffix.
-fn duration(literal: &Literal) -> Option<TokenStream> {
-    let text = literal.to_string();
-    let start = text.find(|char: char| char.is_ascii_alphabetic())?;
-    let (number, unit) = text.split_at(start);
-    let nanos_per_unit: u64 = match unit {
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    };
-    let number = number.replace('_', "");
-    let (whole, fraction) = number.split_once('.').unwrap_or((&number, ""));
-    let mut nanos = whole.parse::<u64>().ok()?.checked_mul(nanos_per_unit)?;
-    let mut nanos_per_digit = nanos_per_unit;
-    for digit in fraction.chars() {
-        nanos_per_digit /= 10;
-        nanos = nanos.checked_add(u64::from(digit.to_digit(10)?) * nanos_per_digit)?;
-    }
-    let nanos = Literal::u64_suffixed(nanos);
-    // rustc derives the span of an expression from its first and last token, and ignores parentheses there. With a `*`
-    // in front, errors about the expression are reported at the literal.
-    let expression = parenthesized(literal.span(), quote!(&::core::time::Duration::from_nanos(#nanos)));
-    Some(quote_spanned!(literal.span()=> *#expression))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn nanos(text: &str) -> Option<String> {
-        duration(&text.parse().expect("a literal")).map(|tokens| tokens.to_string())
-    }
-
-    #[test]
-    fn durations_are_numbers_with_a_unit() {
-        let from_nanos = |nanos: &str| Some(format!("* (& :: core :: time :: Duration :: from_nanos ({nanos}u64))"));
-        assert_eq!(nanos("30s"), from_nanos("30000000000"));
-        assert_eq!(nanos("1.5s"), from_nanos("1500000000"));
-        assert_eq!(nanos("200ms"), from_nanos("200000000"));
-        assert_eq!(nanos("1_000ms"), from_nanos("1000000000"));
-        assert_eq!(nanos("5m"), from_nanos("300000000000"));
-        assert_eq!(nanos("1h"), from_nanos("3600000000000"));
-        assert_eq!(nanos("0s"), from_nanos("0"));
-    }
-
-    #[test]
-    fn other_literals_are_left_to_rustc() {
-        assert_eq!(nanos("50"), None);
-        assert_eq!(nanos("30x"), None);
-        assert_eq!(nanos("1u8"), None);
-        assert_eq!(nanos("99999999999999h"), None);
-    }
 }

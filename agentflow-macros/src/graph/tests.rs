@@ -447,8 +447,8 @@ fn statements_that_are_half_written() {
         (quote!(node X =), node),
         (quote!(node X; a -> END), node),
         (quote!(compile), "expected options: `compile { shutdown_timeout: 30s }`"),
-        (quote!(compile { x: }), "expected a value after `x:`"),
-        (quote!(compile { x = 1 }), "expected `:` and a value after `x`"),
+        (quote!(compile { services: }), "expected a value after `services:`"),
+        (quote!(compile { services = 1 }), "expected `:` and a value after `services`"),
         (quote!(compile { 1 }), "expected an option: `KEY: VALUE`"),
     ];
     for (input, expected) in cases {
@@ -840,7 +840,7 @@ fn the_expansion_grows_linearly_with_nodes_and_mistakes() {
         // All nodes except the first are unreachable.
         let input = (0..nodes).map(|node| format!("N{node} -> END;")).collect::<Vec<_>>().concat();
         let output = expand(input.parse().expect("tokens"));
-        assert_eq!(testing::mistakes(output.clone()).len(), nodes - 1);
+        assert_eq!(testing::mistakes(output.clone()).len(), (nodes - 1).min(10));
         unspaced(&output).matches("let_:(N").count()
     };
     let small = mentions(20);

@@ -182,21 +182,79 @@ impl Tokens {
         (arguments, false)
     }
 
-    /// Takes the tokens up to `end`, or all remaining ones, and skips `end`. A comma inside `::<A, B>` is no end.
+    /// Takes the tokens up to `end`, or all remaining ones, and skips `end`.
     pub(crate) fn until(&mut self, end: char) -> Self {
+        let taken = self.code_until(|tokens| tokens.peek_punct(0, end));
+        self.punct(end);
+        Self::new(taken)
+    }
+
+    /// Takes the tokens of Rust code until `is_end` returns true, or all remaining ones. It does not look for the end
+    /// inside `::<A, B>`, `<A as B<C, D>>::` and the parameters of a closure, which have commas of their own.
+    pub(crate) fn code_until(&mut self, is_end: impl Fn(&Self) -> bool) -> TokenStream {
         let mut taken = TokenStream::new();
-        while !self.is_empty() && !self.peek_punct(0, end) {
+        let mut begins_operand = true;
+        while !self.is_empty() && !is_end(self) {
             if let Some(separator) = self.path_separator() {
                 taken.extend(separator);
                 if self.peek_punct(0, '<') {
                     taken.extend(self.generic_arguments().0);
                 }
+                begins_operand = false;
+            } else if begins_operand && self.peek_punct(0, '<') && self.clone().generic_arguments().1 {
+                taken.extend(self.generic_arguments().0);
+                begins_operand = false;
+            } else if begins_operand && self.starts_closure() {
+                taken.extend(self.next());
+                taken.extend(self.while_not(|tokens| tokens.peek_punct(0, '|')));
+                taken.extend(self.next());
             } else {
+                begins_operand = match self.peek() {
+                    Some(TokenTree::Ident(ident)) => ident == "move" || ident == "async" || ident == "if",
+                    Some(TokenTree::Punct(punct)) => [':', '=', ',', '&'].contains(&punct.as_char()),
+                    _ => false,
+                };
                 taken.extend(self.next());
             }
         }
-        self.punct(end);
-        Self::new(taken)
+        taken
+    }
+
+    /// Returns whether `|A, B|` is at this place. An alternative of a pattern has an arrow before the next `|`.
+    fn starts_closure(&self) -> bool {
+        if !self.peek_punct(0, '|') {
+            return false;
+        }
+        let mut tokens = self.clone();
+        tokens.next();
+        tokens.while_not(|tokens| tokens.peek_punct(0, '|') || tokens.peek_punct(0, ';') || tokens.peek_fat_arrow());
+        tokens.peek_punct(0, '|')
+    }
+
+    /// Opens a group without delimiters at this place: a fragment of `macro_rules!`, such as `$node:path`.
+    pub(crate) fn open_fragment(&mut self) {
+        while let Some(TokenTree::Group(group)) = self.peek()
+            && group.delimiter() == Delimiter::None
+        {
+            let inside = group.stream();
+            self.list.splice(self.at..=self.at, inside);
+        }
+    }
+
+    /// Takes the attributes at this place: `#[..]`, `#![..]`, and documentation comments.
+    pub(crate) fn attributes(&mut self) -> Option<TokenStream> {
+        let mut attributes = TokenStream::new();
+        while self.peek_punct(0, '#') {
+            let length = if self.peek_group(1, Delimiter::Bracket) {
+                2
+            } else if self.peek_punct(1, '!') && self.peek_group(2, Delimiter::Bracket) {
+                3
+            } else {
+                break;
+            };
+            attributes.extend((0..length).filter_map(|_| self.next()));
+        }
+        (!attributes.is_empty()).then_some(attributes)
     }
 
     /// Splits the remaining tokens at the separators.

@@ -1,0 +1,15 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(_state: &AgentState) {}
+
+#[node]
+async fn b(_state: &AgentState) {}
+
+fn main() {
+    let _ = graph! {
+        /// Says hello.
+        node HELLO = a;
+        HELLO -> END;
+    };
+}

@@ -1,0 +1,14 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn a(_state: &AgentState) {}
+
+#[node]
+async fn b(_state: &AgentState) {}
+
+fn main() {
+    let _ = graph! {
+        node A = a { retry: 3 }
+        A -> END;
+    };
+}

@@ -28,6 +28,7 @@ use shuttle::{
 use tokio::sync::oneshot;
 
 use crate::run_id::RunId;
+use crate::task::filter::Selection;
 use crate::task::{
     BackgroundTaskManager, CloseReport, FinishedTask, OnClose, OnDuplicateKey, OnFull, OnRunEnd, OutcomeCounts,
     RunTasks, SpawnError, TaskContext, TaskError, TaskEvent, TaskHandle, TaskId, TaskInfo, TaskManagerOptions,
@@ -680,7 +681,7 @@ fn when_the_last_owner_goes_so_do_the_tasks() {
         let owner = go(async move { drop(tasks) });
         assert_eq!(outcome(parent).await.1, TaskOutcome::Completed);
         owner.await.unwrap();
-        registry.wait_for_others(&[], None).await;
+        registry.wait_for(&Selection::All, &[], None).await;
         let stats = registry.lock().stats();
         assert_eq!((stats.active, stats.outcomes.completed, stats.outcomes.cancelled), (0, 1, stats.spawned - 1));
     });

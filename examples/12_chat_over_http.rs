@@ -53,7 +53,7 @@ use axum::{
     response::{IntoResponse, Sse, sse},
     routing,
 };
-use futures::{StreamExt, future::ready};
+use futures::{StreamExt, future::ready, stream};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -122,10 +122,13 @@ async fn chat(
         }
     };
     let saving = service.app.task_manager().create_task(save).name("save").spawn();
-    saving.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let saving = saving.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
 
-    // A client that hangs up drops these events, which cancels the run.
-    Ok(Sse::new(events.filter_map(|event| ready(to_sse(event).map(Ok::<_, Infallible>)))))
+    // A client that hangs up drops these events, which cancels the run. The response of one that stays ends once the
+    // state is saved.
+    let events = events.filter_map(|event| ready(to_sse(event).map(Ok::<_, Infallible>)));
+    let saved = stream::once(saving).filter_map(|_| ready(None));
+    Ok(Sse::new(events.chain(saved)))
 }
 
 /// Selects what the client sees of a run.

@@ -113,6 +113,7 @@ fn guarded<T>(node: &NodeName, code: impl FnOnce() -> T) -> Result<T, Box<Failur
 impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// Runs the branches of a group. The caller merges the updates.
     async fn run(self, step: &'r Step<S, C>, group: &'r Group<S>, items: Items) -> Result<Joined<S>, Box<Failure>> {
+        self.check_signals(group.branches.first())?;
         match (&group.kind, items) {
             // Boxed, or the future of every group would be as large, and fewer of them would fit on the stack.
             (GroupKind::Each(each), Some(items)) => Box::pin(self.run_each(step, group, each, items)).await,
@@ -123,13 +124,9 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     async fn run_all(self, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
         let Self { scope, .. } = self;
-        self.check_signals(group.branches.first())?;
         let scopes: Vec<_> = group.branches.iter().map(|_| scope.branch()).collect();
         let mut logs: Vec<_> = group.branches.iter().map(|_| BranchLog::new()).collect();
-        let mut running = Vec::with_capacity(logs.len());
-        for ((branch, scope), log) in group.branches.iter().zip(&scopes).zip(&mut logs) {
-            running.push(Fork { scope, ..self }.branch(branch, log));
-        }
+        let running = self.branches(group, &scopes, &mut logs);
         join_all(running).await?;
         scope.join(scopes.iter().map(PathScope::taken));
         check_conflicts(&logs)?;
@@ -138,13 +135,9 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
 
     async fn run_any(self, step: &'r Step<S, C>, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
         let Self { scope, .. } = self;
-        self.check_signals(group.branches.first())?;
         let scopes: Vec<_> = group.branches.iter().map(|_| scope.branch()).collect();
         let mut logs: Vec<_> = group.branches.iter().map(|_| BranchLog::new()).collect();
-        let mut running = Vec::with_capacity(logs.len());
-        for ((branch, scope), log) in group.branches.iter().zip(&scopes).zip(&mut logs) {
-            running.push(Fork { scope, ..self }.branch(branch, log));
-        }
+        let running = self.branches(group, &scopes, &mut logs);
         // A failure that no fallback could receive, such as an interrupt, ends the run and not the branch alone.
         match first_success(running, |failure: Box<Failure>| failure.into_recoverable()).await? {
             Ok(winner) => {
@@ -175,7 +168,6 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         each: &'r Each<S>,
         items: Result<Vec<Input>, Box<Failure>>,
     ) -> Result<Joined<S>, Box<Failure>> {
-        self.check_signals(group.branches.first())?;
         let items = items?;
         let Some(branch) = group.branches.first().filter(|_| !items.is_empty()) else {
             // A visit counts even if no node runs. Otherwise a loop around the group would never end.
@@ -235,6 +227,20 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let Self { plan, scope, .. } = self;
         let Some(first) = branch.and_then(|branch| branch.steps.first()) else { return Ok(()) };
         scope.check_signals(|| scope.path(&plan.first_node(plan.step(*first)).name).into_owned())
+    }
+
+    /// Runs every branch once, each in the scope and with the log of its place in the lists.
+    fn branches<'f>(
+        self,
+        group: &'f Group<S>,
+        scopes: &'f [PathScope<'f>],
+        logs: &'f mut [BranchLog<S>],
+    ) -> Vec<BoxFuture<'f, Result<(), Box<Failure>>>>
+    where
+        'r: 'f,
+    {
+        let branches = group.branches.iter().zip(scopes).zip(logs);
+        branches.map(|((branch, scope), log)| Fork { scope, ..self }.branch(branch, log)).collect()
     }
 
     /// Runs one branch, which sees the state as it was at the fork with its own updates.

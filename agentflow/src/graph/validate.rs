@@ -281,7 +281,7 @@ impl<S: State, C> Checker<'_, S, C> {
 
     fn no_group_in_itself(&mut self) {
         for group in self.ids() {
-            let outer = |inner: &StepId| self.step(*inner).place.map(|place| place.group);
+            let outer = |inner: &StepId| self.group_around(*inner);
             // A group that is not inside itself is in fewer groups than there are steps.
             let mut around = std::iter::successors(outer(&group), outer).take(self.steps.len());
             if around.any(|outer| outer == group) {
@@ -294,15 +294,8 @@ impl<S: State, C> Checker<'_, S, C> {
     /// The fallback of a step in a branch belongs to the branch, if no branch names it.
     fn fallbacks_of_branches(&mut self) {
         let graph = self.graph;
-        let known = |name: &Arc<str>| self.index.get(name).copied();
-        let fallbacks: HashMap<usize, StepId> = graph
-            .options
-            .iter()
-            .filter_map(|declared| {
-                let fallback = declared.options.on_error.as_ref().and_then(known)?;
-                Some((known(&declared.node)?.index(), fallback))
-            })
-            .collect();
+        let fallbacks: HashMap<usize, StepId> =
+            self.fallbacks().map(|(step, fallback, _)| (step.index(), fallback)).collect();
         let mut open: Vec<_> = self.ids().filter(|step| self.step(*step).place.is_some()).collect();
         while let Some(step) = open.pop() {
             let (Some(place), Some(fallback)) = (self.step(step).place, fallbacks.get(&step.index())) else { continue };
@@ -375,20 +368,11 @@ impl<S: State, C> Checker<'_, S, C> {
                 }
             }
         }
-        let known = |name: &Arc<str>| self.index.get(name).copied();
-        for edge in self.graph.edges.iter().filter(|edge| edge.from.is_start()) {
-            if let Endpoint::Step(to) = &edge.to.0
-                && let Some(to) = known(to)
-            {
-                check(None, to, to, edge.location);
-            }
+        for (entry, location) in self.entries() {
+            check(None, entry, entry, location);
         }
-        for declared in &self.graph.options {
-            if let (Some(step), Some(fallback)) =
-                (known(&declared.node), declared.options.on_error.as_ref().and_then(known))
-            {
-                check(self.step(step).place, step, fallback, declared.location);
-            }
+        for (step, fallback, location) in self.fallbacks() {
+            check(self.step(step).place, step, fallback, location);
         }
         for (place, node, location) in crossing {
             let (node, group) = (self.name(node), self.name(place.group));
@@ -431,18 +415,11 @@ impl<S: State, C> Checker<'_, S, C> {
                 }
             }
         }
-        for declared in &self.graph.options {
-            let known = |name: &Arc<str>| self.index.get(name).copied();
-            if let Some(fallback) = declared.options.on_error.as_ref().and_then(known) {
-                check(Arc::clone(&declared.node), fallback, None, declared.location);
-            }
+        for (step, fallback, location) in self.fallbacks() {
+            check(self.name(step), fallback, None, location);
         }
-        for edge in self.graph.edges.iter().filter(|edge| edge.from.is_start()) {
-            if let Endpoint::Step(to) = &edge.to.0
-                && let Some(to) = self.index.get(to)
-            {
-                check("START".into(), *to, None, edge.location);
-            }
+        for (entry, location) in self.entries() {
+            check("START".into(), entry, None, location);
         }
         for (location, kind) in problems {
             self.report(location, kind);
@@ -510,7 +487,7 @@ impl<S: State, C> Checker<'_, S, C> {
     fn nesting(&mut self) -> usize {
         let mut deepest = 0;
         for (index, StepDeclaration { name, work, location }) in self.graph.steps.iter().enumerate() {
-            let outer = |inner: &StepId| self.step(*inner).place.map(|place| place.group);
+            let outer = |inner: &StepId| self.group_around(*inner);
             let around = std::iter::successors(outer(&StepId::new(index)), outer).take(MAX_NESTING + 1).count();
             let inside = match work {
                 WorkDeclaration::Group(_) => Some(1),
@@ -539,6 +516,34 @@ impl<S: State, C> Checker<'_, S, C> {
         &mut self.steps[step.index()]
     }
 
+    /// Returns the group that the step is in.
+    fn group_around(&self, step: StepId) -> Option<StepId> {
+        self.step(step).place.map(|place| place.group)
+    }
+
+    /// Returns the steps that edges from `START` lead to, with the calls that added these edges. Names that no step has are
+    /// left out: another rule reports them.
+    fn entries(&self) -> impl Iterator<Item = (StepId, Caller)> {
+        self.graph.edges.iter().filter(|edge| edge.from.is_start()).filter_map(|edge| match &edge.to.0 {
+            Endpoint::Step(name) => Some((self.find(name)?, edge.location)),
+            _ => None,
+        })
+    }
+
+    /// Returns the steps that have a fallback, with the fallback and the call that set it. Names that no step has are left
+    /// out: another rule reports them.
+    fn fallbacks(&self) -> impl Iterator<Item = (StepId, StepId, Caller)> {
+        self.graph.options.iter().filter_map(|declared| {
+            let fallback = self.find(declared.options.on_error.as_ref()?)?;
+            Some((self.find(&declared.node)?, fallback, declared.location))
+        })
+    }
+
+    /// Returns the step with this name.
+    fn find(&self, name: &Arc<str>) -> Option<StepId> {
+        self.index.get(name).copied()
+    }
+
     fn name(&self, step: StepId) -> Arc<str> {
         Arc::clone(&self.step(step).name)
     }
@@ -552,7 +557,7 @@ impl<S: State, C> Checker<'_, S, C> {
 
     /// Returns the step with this name, or reports that there is none.
     fn resolve(&mut self, name: &Arc<str>, location: Caller) -> Option<StepId> {
-        let step = self.index.get(name).copied();
+        let step = self.find(name);
         // In a graph without nodes, that fact is the mistake.
         if step.is_none() && !self.steps.is_empty() {
             let known: Vec<_> = self.steps.iter().map(|step| &*step.name).collect();

@@ -156,6 +156,24 @@ async fn a_panic_of_the_hook_changes_no_run_and_is_logged_once() {
 }
 
 #[tokio::test]
+async fn a_payload_of_the_hooks_panic_that_panics_when_dropped_changes_no_run() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("the destructor");
+        }
+    }
+    let app = graph! {
+        type State = Trip;
+        node A = stop;
+        node B = stop;
+        A -> B -> END;
+        compile { on_commit: |_| std::panic::panic_any(Bomb) }
+    };
+    assert_eq!(invoke(&app).await.unwrap().stops, 2);
+}
+
+#[tokio::test]
 async fn a_commit_is_printed_without_the_state() {
     let printed = Arc::new(Mutex::new(String::new()));
     let print = Arc::clone(&printed);

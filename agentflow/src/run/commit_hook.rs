@@ -37,10 +37,10 @@ impl<'p, S: State> CommitHook<'p, S> {
     #[inline(never)]
     fn report(&mut self, hook: &OnCommit<S>, commit: Commit<'_, S>) {
         // The hook is user code: its panic must not change the run, whose step has succeeded.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(commit)))
-            && !std::mem::replace(&mut self.has_panicked, true)
-        {
-            let error = NodeError::panicked(panic);
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(commit))) else { return };
+        // The payload is consumed even if nothing is logged, because its destructor may panic too.
+        let error = NodeError::panicked(panic);
+        if !std::mem::replace(&mut self.has_panicked, true) {
             catch_panic(|| tracing::error!(node = commit.node, %error, "the hook `on_commit` panicked"));
         }
     }

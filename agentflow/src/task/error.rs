@@ -1,9 +1,9 @@
 //! [`SpawnError`] and [`TaskError`]: the reasons why a task was not spawned, or did not complete.
 
-use std::{error::Error, fmt::Write, sync::Arc, time::Duration};
+use std::{any::Any, error::Error, fmt::Write, sync::Arc, time::Duration};
 
 use super::outcome::{TaskOutcome, TimeoutKind};
-use crate::panics::guarded_text;
+use crate::panics::{guarded_text, panic_message};
 
 /// The reason why a task was not spawned. Its future was dropped without being polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,6 +89,10 @@ impl TaskError {
             Self::Aborted => TaskOutcome::Aborted,
             Self::Evicted => TaskOutcome::Evicted,
         }
+    }
+
+    pub(super) fn panicked(payload: Box<dyn Any + Send>) -> Self {
+        Self::Panicked { message: panic_message(payload).into() }
     }
 
     /// Returns the message of the error or panic, with its sources, as one line; `None` for all other outcomes.

@@ -231,7 +231,7 @@ impl<W: Work> Supervised<W> {
                 (None, StopRequest::None) => TaskError::Aborted,
                 _ => TaskError::Cancelled,
             })),
-            Err(payload) => Poll::Ready(Err(panicked(payload))),
+            Err(payload) => Poll::Ready(Err(TaskError::panicked(payload))),
         }
     }
 
@@ -394,7 +394,7 @@ impl<W: Work> Supervised<W> {
             },
             // tokio panics if the runtime's timer is not enabled: that is the task's error.
             Err(payload) => {
-                self.end(current, Err(panicked(payload)));
+                self.end(current, Err(TaskError::panicked(payload)));
                 Poll::Ready(())
             }
         }
@@ -404,10 +404,6 @@ impl<W: Work> Supervised<W> {
 /// Returns whether the task was informed of the request: its token is cancelled a moment after the request is marked.
 fn is_informed(task: &TaskRecord) -> bool {
     task.spec.token.as_ref().is_none_or(CancellationToken::is_cancelled)
-}
-
-fn panicked(payload: Box<dyn std::any::Any + Send>) -> TaskError {
-    TaskError::Panicked { message: panic_message(payload).into() }
 }
 
 /// Drops the work now, as the current task; returns the message of its destructor's panic as `Err`.

@@ -26,7 +26,7 @@ use crate::{
     RetryPolicy,
     attempt::{AttemptFault, guarded},
     error::{AttemptTimedOut, Panicked},
-    panics::{catch_panic, panic_message},
+    panics::catch_panic,
     span::GuardedSpan,
 };
 
@@ -258,8 +258,7 @@ where
         let task = TaskContext::new(&current);
         let mut scope = Some(current.clone());
         let run = || CurrentTask::scope(&mut scope, || result(closure(task)));
-        let result = catch_unwind(AssertUnwindSafe(run))
-            .unwrap_or_else(|payload| Err(TaskError::Panicked { message: panic_message(payload).into() }));
+        let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| Err(TaskError::panicked(payload)));
         if let Some(result) = cell.leave_result(result) {
             finish(&current, result);
         }
@@ -319,7 +318,7 @@ where
             Ok(delay) => delay,
             Err(payload) => {
                 catch_panic(|| drop(error));
-                return Err(TaskError::Panicked { message: panic_message(payload).into() });
+                return Err(TaskError::panicked(payload));
             }
         };
         // `get` returns the task, because this future is only polled within it.
@@ -357,9 +356,7 @@ where
     // A future that timed out is dropped here: its destructor may panic, which is the attempt's panic too.
     let dropped = catch_unwind(AssertUnwindSafe(|| drop(attempt)));
     match (dropped, ended) {
-        (Err(payload), _) | (Ok(()), Err(AttemptFault::Panicked(payload))) => {
-            Err(TaskError::Panicked { message: panic_message(payload).into() })
-        }
+        (Err(payload), _) | (Ok(()), Err(AttemptFault::Panicked(payload))) => Err(TaskError::panicked(payload)),
         (Ok(()), Err(AttemptFault::TimedOut { after })) => {
             Err(TaskError::TimedOut { after, limit: TimeoutKind::Attempt })
         }

@@ -349,26 +349,27 @@ impl Machine {
         visited: &[usize],
         stop: Stop,
     ) -> Result<(usize, (String, u32)), Stop> {
-        match (stop, step.on_error) {
+        let path = scope.path(&step.name);
+        let mut stop = match (stop, step.on_error) {
             (Stop::Failed(Failure { kind: Kind::Node { node, attempt, .. }, is_committed: true }), Some(fallback)) => {
-                let to = scope.path(&steps[fallback].name);
-                self.push(format!("{} fell back to {to}", scope.path(&step.name)));
-                if step.work.group().is_some() {
-                    // A visit of a group counts, even if the group fails, or two groups could recover by each other for ever.
-                    scope.left = scope.left.saturating_sub(1);
+                // A visit of a group counts, even if the group fails, or two groups could recover by each other for ever.
+                let counted = if step.work.group().is_some() { scope.count(&path) } else { Ok(()) };
+                match counted {
+                    Ok(()) => {
+                        self.push(format!("{path} fell back to {}", scope.path(&steps[fallback].name)));
+                        return Ok((fallback, (node, attempt)));
+                    }
+                    Err(limit) => limit,
                 }
-                Ok((fallback, (node, attempt)))
             }
-            (Stop::Failed(mut failure), _) => {
-                if let Kind::RecursionLimit { nodes, .. } = &mut failure.kind
-                    && nodes.is_empty()
-                {
-                    *nodes = latest_loop(steps, scope, visited);
-                }
-                Err(Stop::Failed(failure))
-            }
-            (dropped, _) => Err(dropped),
+            (stop, _) => stop,
+        };
+        if let Stop::Failed(Failure { kind: Kind::RecursionLimit { nodes, .. }, .. }) = &mut stop
+            && nodes.is_empty()
+        {
+            *nodes = latest_loop(steps, scope, visited);
         }
+        Err(stop)
     }
 
     /// Runs a step.

@@ -93,16 +93,16 @@ impl<'a> PathScope<'a> {
 
     /// Creates the scope of a branch, which counts its own steps.
     pub(crate) fn branch(&self) -> Self {
-        let steps = self.steps_left.load(Ordering::Relaxed);
-        let derived = self.derive(self.name.clone(), &self.outer, self.manager, self.limit.clone(), steps);
-        Self { is_branch: true, ..derived }
+        self.branch_named(self.name.clone())
     }
 
     /// Creates the scope of the branch of an item, which counts its own steps.
     pub(crate) fn item(&self, index: usize) -> Self {
-        let steps = self.steps_left.load(Ordering::Relaxed);
-        let name = Arc::new(PathName::Item { outer: self.name.clone(), index });
-        let derived = self.derive(Some(name), &self.outer, self.manager, self.limit.clone(), steps);
+        self.branch_named(Some(Arc::new(PathName::Item { outer: self.name.clone(), index })))
+    }
+
+    fn branch_named(&self, name: Option<Arc<PathName>>) -> Self {
+        let derived = self.derive(name, &self.outer, self.manager, self.limit.clone(), self.steps_left());
         Self { is_branch: true, ..derived }
     }
 
@@ -118,21 +118,14 @@ impl<'a> PathScope<'a> {
     where
         'a: 'b,
     {
+        let name = Arc::new(PathName::Inside(path.to_owned()));
         let manager = own_manager.unwrap_or(self.manager);
-        let left = self.steps_left.load(Ordering::Relaxed);
-        match own_limit {
-            Some(steps) if steps < left => {
-                let limit = Limit { steps, graph: Some(Arc::clone(path.name())) };
-                self.derive(Some(Arc::new(PathName::Inside(path.to_owned()))), writer, manager, limit, steps)
-            }
-            _ => self.derive(
-                Some(Arc::new(PathName::Inside(path.to_owned()))),
-                writer,
-                manager,
-                self.limit.clone(),
-                left,
-            ),
-        }
+        let left = self.steps_left();
+        let (limit, steps) = match own_limit {
+            Some(steps) if steps < left => (Limit { steps, graph: Some(Arc::clone(path.name())) }, steps),
+            _ => (self.limit.clone(), left),
+        };
+        self.derive(Some(name), writer, manager, limit, steps)
     }
 
     fn derive<'b>(
@@ -161,17 +154,18 @@ impl<'a> PathScope<'a> {
 
     /// Returns the number of node executions on this path since it was derived.
     pub(crate) fn taken(&self) -> usize {
-        self.steps_at_start - self.steps_left.load(Ordering::Relaxed)
+        self.steps_at_start - self.steps_left()
     }
 
     /// Continues the count of the longest of the paths that were derived from this one.
     pub(crate) fn join(&self, taken: impl IntoIterator<Item = usize>) {
         let taken = taken.into_iter().max().unwrap_or_default();
-        let left = self.steps_left.load(Ordering::Relaxed).saturating_sub(taken);
+        let left = self.steps_left().saturating_sub(taken);
         self.steps_left.store(left, Ordering::Relaxed);
     }
 
     /// Returns the number of node executions that the path may still have.
+    #[inline]
     pub(crate) fn steps_left(&self) -> usize {
         self.steps_left.load(Ordering::Relaxed)
     }
@@ -202,7 +196,7 @@ impl<'a> PathScope<'a> {
     /// Counts an execution of the node. Returns the node's name on this path.
     #[inline]
     pub(crate) fn count<'n>(&'n self, node: &'n Arc<str>) -> Result<NodePath<'n>, Box<Failure>> {
-        let Some(left) = self.steps_left.load(Ordering::Relaxed).checked_sub(1) else {
+        let Some(left) = self.steps_left().checked_sub(1) else {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
                 limit: self.limit.steps,
                 graph: self.limit.graph.clone(),

@@ -206,14 +206,12 @@ impl Buffer {
 
     /// Writes the event of a task, or counts it as missed if the reader is too far behind.
     fn push_task_event(&self, kind: impl FnOnce() -> EventKind) {
-        {
-            let mut state = self.state.lock();
-            if state.events.len() >= TASK_EVENT_CAPACITY {
-                state.missed += 1;
-                return;
-            }
+        let mut state = self.state.lock();
+        if state.events.len() >= TASK_EVENT_CAPACITY {
+            state.missed += 1;
+            return;
         }
-        self.push(kind());
+        self.push_locked(state, kind());
     }
 
     /// Discards the unread events and all later ones, because the reader is gone. Returns whether the run had not ended.

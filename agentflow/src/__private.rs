@@ -764,11 +764,10 @@ pub fn same<I>(_: Takes<I>, _: Takes<I>) {}
 /// Panics for the same reason as [`compiled`].
 #[must_use]
 #[track_caller]
-#[allow(clippy::panic, reason = "as for `compiled`")]
 pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgraph<S, C>, (), ()>, Takes<()>) {
     match Subgraph::new(graph) {
         Ok(subgraph) => placed(subgraph),
-        Err(error) => panic!("{}", refusal(&error)),
+        Err(error) => refused(&error),
     }
 }
 
@@ -778,11 +777,11 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgra
 ///
 /// Panics for the same reason as [`compiled`].
 #[must_use]
-#[allow(clippy::panic, reason = "as for `compiled`")]
+#[track_caller]
 pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (ParallelSubgraph<S, C>, Takes<()>) {
     match ParallelSubgraph::new(graph) {
         Ok(subgraph) => (subgraph, Takes(Input::new)),
-        Err(error) => panic!("{}", refusal(&error)),
+        Err(error) => refused(&error),
     }
 }
 
@@ -794,21 +793,22 @@ pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Para
 /// that has no effect there, or there is a bug in `graph!`.
 #[must_use]
 #[track_caller]
-#[allow(clippy::panic, reason = "`graph!` has the builder's rules; a graph that breaks one is a bug of the macro")]
 pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileOptions<C>) -> CompiledGraph<S, C> {
     match graph.compile(options) {
         Ok(app) => app,
-        Err(error) => panic!("{}", refusal(&error)),
+        Err(error) => refused(&error),
     }
 }
 
-/// Returns the text of a panic of `graph!`.
-fn refusal(error: &BuildError) -> String {
+/// Panics with the problems of a graph that `graph!` accepted.
+#[track_caller]
+#[allow(clippy::panic, reason = "`graph!` has the builder's rules; a graph that breaks one is a bug of the macro")]
+fn refused(error: &BuildError) -> ! {
     // The macro cannot see what is inside a value.
     let is_of_values = |problem: &BuildProblem| {
         matches!(problem.kind, BuildProblemKind::TooDeep { .. } | BuildProblemKind::OuterOption { .. })
     };
-    if error.problems().iter().all(is_of_values) { error.to_string() } else { format!("bug in `graph!`: {error}") }
+    if error.problems().iter().all(is_of_values) { panic!("{error}") } else { panic!("bug in `graph!`: {error}") }
 }
 
 /// Stands for the value of a `graph!` with mistakes. It has the graph's type and never runs, because such a program

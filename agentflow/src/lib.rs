@@ -82,6 +82,7 @@ mod seconds;
 pub mod shutdown;
 mod span;
 pub mod state;
+pub mod store;
 mod suggest;
 mod sync;
 pub mod task;

@@ -3,6 +3,7 @@
 use std::{
     any::{Any, TypeId, type_name},
     fmt,
+    sync::Arc,
 };
 
 use crate::{panics::catch_panic, sync::Mutex};
@@ -10,13 +11,14 @@ use crate::{panics::catch_panic, sync::Mutex};
 /// A value that an edge carries, without its type. The type is checked when the graph is built.
 pub(crate) type Carried = dyn Any + Send + Sync;
 
-/// The value that an edge brought to a step, for all attempts of it.
+/// The value that an edge brought to a step, for all attempts of it. Clones share the value.
 #[doc(hidden)]
-pub struct Input(Option<Box<Carried>>);
+#[derive(Clone)]
+pub struct Input(Option<Arc<Carried>>);
 
 impl Input {
     pub(crate) fn new<T: Send + Sync + 'static>(value: T) -> Self {
-        Self(Some(Box::new(value)))
+        Self(Some(Arc::new(value)))
     }
 
     pub(crate) fn value(&self) -> Option<&Carried> {

@@ -234,7 +234,8 @@ where
 impl<T: State, D: Send + Sync + 'static, I, B> MappedGraph<T, D, I, B> {
     async fn run_mapped(&self, mut state: T, invocation: &Invocation<'_>) -> Result<T, NodeError> {
         let app = &self.graph.app;
-        run_inside(&app.plan, Own::of(app), &app.services, &mut state, &CommitMark::new(), invocation).await?;
+        let own = Own { has_another_state: true, ..Own::of(app) };
+        run_inside(&app.plan, own, &app.services, &mut state, &CommitMark::new(), invocation).await?;
         Ok(state)
     }
 }
@@ -250,11 +251,13 @@ impl<T: State, D, I, B> fmt::Debug for MappedGraph<T, D, I, B> {
 struct Own<'a> {
     recursion_limit: Option<usize>,
     manager: Option<&'a BackgroundTaskManager>,
+    /// The steps of a graph with another state are a part of one step of the graph around it.
+    has_another_state: bool,
 }
 
 impl<'a> Own<'a> {
     fn of<S: State, C>(app: &'a App<S, C>) -> Self {
-        Self { recursion_limit: app.own_limit, manager: app.own_manager() }
+        Self { recursion_limit: app.own_limit, manager: app.own_manager(), has_another_state: false }
     }
 }
 
@@ -268,6 +271,7 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
     invocation: &Invocation<'_>,
 ) -> Result<(), NodeError> {
     let scope = invocation.scope.inside(invocation.path, &invocation.events, own.recursion_limit, own.manager);
+    let scope = if own.has_another_state { scope.unrecorded() } else { scope };
     walk(plan, services, &scope, state, commit, None, Arrival::inherited(invocation.arrival))
         .await
         .map_err(|failure| *failure)?;

@@ -6,18 +6,20 @@ use super::{
     attempts::{SequentialAttempt, routed, run_attempts},
     commit_hook::CommitHook,
     commit_mark::CommitMark,
-    error::Failure,
+    error::{Failure, RunErrorKind},
     group::run_group,
     invocation::Arrival,
     loops::LoopTrace,
     progress::Progress,
+    recorder::{ResumeSlot, Resumption},
+    recording::{record, step_named},
     scope::PathScope,
     transition::{fall_back, follow},
 };
 use crate::{
     graph::{
         plan::{Plan, Step, Work},
-        topology::Next,
+        topology::{Next, StepId},
     },
     panics::catch_panic,
     state::State,
@@ -32,9 +34,9 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
     state: &mut S,
     commit: &CommitMark,
     progress: Option<&Progress>,
-    mut arrival: Arrival<'_>,
+    arrival: Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
-    let mut at = progress.map_or(plan.entry, Progress::at);
+    let (mut at, mut arrival) = begin(plan, scope, progress, arrival)?;
     let mut trace = LoopTrace::new(plan, plan.may_loop);
     let mut on_commit = CommitHook::new(plan);
     loop {
@@ -48,6 +50,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                 arrival = Arrival::by_error(failure);
                 trace.visit(at);
+                record(plan, step, Next::Step(fallback), scope, &arrival, None, state).await?;
                 at = fallback;
                 continue;
             }
@@ -60,13 +63,51 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
             Next::End => None,
         };
         on_commit.call(step, next_step, scope.run, state);
+        let carries = step.edges.get(edge).and_then(|edge| edge.carries);
+        // A run that is not recorded awaits nothing here: no interrupt comes between its last node and its end.
+        record(plan, step, next, scope, &arrival, carries, state).await?;
         match next {
             Next::Step(to) => at = to,
-            // Nothing is awaited between the success of the last node and the end, so that no interrupt comes between.
             Next::End => return Ok(()),
         }
         // The walk yields from time to time, so that a loop of nodes that never wait does not block the thread.
         consume_budget().await;
+    }
+}
+
+/// Returns the step at which a walk begins, and its arrival: the entry, or the step at which the run goes on.
+#[inline]
+fn begin<'a, S: State, C>(
+    plan: &Plan<S, C>,
+    scope: &PathScope<'_>,
+    progress: Option<&Progress>,
+    arrival: Arrival<'a>,
+) -> Result<(StepId, Arrival<'a>), Box<Failure>> {
+    let entry = progress.map_or(plan.entry, Progress::at);
+    // Only a recorded path has positions. The others begin anew.
+    match scope.recorder().and(scope.run.resume) {
+        None => Ok((entry, arrival)),
+        Some(resume) => resumed(plan, scope, resume, entry, arrival),
+    }
+}
+
+#[cold]
+fn resumed<'a, S: State, C>(
+    plan: &Plan<S, C>,
+    scope: &PathScope<'_>,
+    resume: &ResumeSlot,
+    entry: StepId,
+    arrival: Arrival<'a>,
+) -> Result<(StepId, Arrival<'a>), Box<Failure>> {
+    let Some((name, innermost)) = resume.take() else { return Ok((entry, arrival)) };
+    let Some(at) = step_named(plan, &name) else {
+        let node = scope.path(&name).into_owned();
+        return Err(Failure::committed(RunErrorKind::UnknownNode { node, suggestion: None }));
+    };
+    match innermost {
+        // The arrival of a graph is that of the first step inside it.
+        None => Ok((at, Arrival::default())),
+        Some(Resumption { error, input, .. }) => Ok((at, Arrival::resumed(error, input))),
     }
 }
 

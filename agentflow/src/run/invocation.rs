@@ -38,6 +38,21 @@ impl<'a> Arrival<'a> {
         Self { inherited: Some(outer), input: Some(item), is_some: true, ..Self::default() }
     }
 
+    /// Creates the arrival at the step at which a run goes on.
+    pub(crate) fn resumed(error: Option<NodeFailure>, input: Option<Input>) -> Self {
+        Self { is_some: error.is_some() || input.is_some(), error, input, inherited: None }
+    }
+
+    /// Returns the failure of the step before, and not one that led to the graph around the step.
+    pub(crate) fn own_error(&self) -> Option<&NodeFailure> {
+        self.error.as_ref()
+    }
+
+    /// Returns the value of the edge to the step, and not one that led to the graph around the step.
+    pub(crate) fn own_input(&self) -> Option<&Input> {
+        self.input.as_ref()
+    }
+
     /// Forgets what the step before has received.
     #[inline]
     pub(crate) fn clear(&mut self) {

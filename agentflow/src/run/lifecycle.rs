@@ -188,6 +188,8 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
         recursion_limit: app.recursion_limit,
         last_node: LastNode::default(),
         tasks: &tasks.0,
+        recorder: progress.recorder.as_deref(),
+        resume: progress.resume.as_ref(),
     };
     let scope = PathScope::new(&context);
     let ended = {

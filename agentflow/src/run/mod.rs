@@ -12,6 +12,7 @@ mod join_all;
 mod last_node;
 mod metrics;
 mod path_name;
+pub(crate) mod recorder;
 mod scope;
 mod stream;
 pub(crate) mod tracker;
@@ -25,6 +26,7 @@ pub(crate) mod group;
 mod lifecycle;
 mod loops;
 mod progress;
+mod recording;
 mod start;
 mod transition;
 

@@ -31,6 +31,18 @@ impl PathName {
         self.format(node, true)
     }
 
+    /// Returns the names of the graphs that the path is in, the outermost first.
+    pub(crate) fn graphs(&self) -> Vec<Arc<str>> {
+        match self {
+            Self::Inside(NodeName { node, path }) => {
+                let mut graphs = path.as_ref().map_or_else(Vec::new, |path| path.graphs());
+                graphs.push(Arc::clone(node));
+                graphs
+            }
+            Self::Item { outer, .. } => outer.as_ref().map_or_else(Vec::new, |outer| outer.graphs()),
+        }
+    }
+
     fn write_prefix(&self, name: &mut String, has_items: bool) {
         match self {
             Self::Inside(NodeName { node, path }) => {

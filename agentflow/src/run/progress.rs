@@ -5,7 +5,11 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::{commit_mark::CommitMark, last_node::LastNode};
+use super::{
+    commit_mark::CommitMark,
+    last_node::LastNode,
+    recorder::{Recorder, ResumeSlot, Resumption},
+};
 use crate::{
     graph::{
         plan::{Plan, Step, Work},
@@ -20,11 +24,20 @@ use crate::{
 pub(crate) struct Progress {
     step: AtomicUsize,
     pub(super) commit: CommitMark,
+    /// Records the steps of a run on a thread.
+    pub(super) recorder: Option<Arc<dyn Recorder>>,
+    /// The step at which the run goes on, if it does not begin at `step`.
+    pub(super) resume: Option<ResumeSlot>,
 }
 
 impl Progress {
     pub(crate) fn new(entry: StepId) -> Self {
-        Self { step: AtomicUsize::new(entry.index()), commit: CommitMark::new() }
+        Self { step: AtomicUsize::new(entry.index()), commit: CommitMark::new(), recorder: None, resume: None }
+    }
+
+    /// Creates the position of a run that is recorded, and that goes on at a step.
+    pub(crate) fn recorded(entry: StepId, recorder: Arc<dyn Recorder>, resumption: Resumption) -> Self {
+        Self { recorder: Some(recorder), resume: Some(ResumeSlot::new(resumption)), ..Self::new(entry) }
     }
 
     pub(super) fn set(&self, step: StepId) {

@@ -15,6 +15,7 @@ use super::{
     interrupt::StopSignals,
     last_node::LastNode,
     path_name::{NodePath, PathName},
+    recorder::{Recorder, ResumeSlot},
 };
 use crate::{
     carried::Slot,
@@ -39,6 +40,10 @@ pub(crate) struct RunContext<'a> {
     pub(crate) last_node: LastNode,
     /// Created when a node first asks for the manager.
     pub(crate) tasks: &'a OnceLock<Arc<RunTasks>>,
+    /// Records the steps of a run on a thread.
+    pub(crate) recorder: Option<&'a dyn Recorder>,
+    /// The step at which the run goes on, if it does not begin at the start.
+    pub(crate) resume: Option<&'a ResumeSlot>,
 }
 
 /// The data that the nodes on one path of a run share. A run is one path; each branch of a group is a path of its own.
@@ -55,6 +60,11 @@ pub(crate) struct PathScope<'a> {
     outer: EventWriter,
     /// The task manager of the path's nodes.
     manager: &'a BackgroundTaskManager,
+    /// Records the steps of the path, unless they are a part of one step: those of a branch, and of a graph with another
+    /// state.
+    recorder: Option<&'a dyn Recorder>,
+    /// The number of node executions of the run before the path was derived.
+    steps_before: usize,
     /// The recursion limit that holds on this path.
     limit: Limit,
     /// The number of node executions that the path had left when it was derived.
@@ -76,8 +86,9 @@ struct Limit {
 impl<'a> PathScope<'a> {
     /// Creates the scope for the path on which a run begins.
     pub(crate) fn new(run: &'a RunContext<'a>) -> Self {
-        let steps = run.recursion_limit;
-        let limit = Limit { steps, graph: None };
+        let limit = Limit { steps: run.recursion_limit, graph: None };
+        let steps_before = run.resume.map_or(0, ResumeSlot::steps);
+        let steps = run.recursion_limit.saturating_sub(steps_before);
         Self {
             run,
             name: None,
@@ -85,6 +96,8 @@ impl<'a> PathScope<'a> {
             slot: Slot::default(),
             outer: EventWriter::default(),
             manager: run.manager,
+            recorder: run.recorder,
+            steps_before,
             limit,
             steps_at_start: steps,
             steps_left: AtomicUsize::new(steps),
@@ -103,7 +116,7 @@ impl<'a> PathScope<'a> {
 
     fn branch_named(&self, name: Option<Arc<PathName>>) -> Self {
         let derived = self.derive(name, &self.outer, self.manager, self.limit.clone(), self.steps_left());
-        Self { is_branch: true, ..derived }
+        Self { is_branch: true, recorder: None, ..derived }
     }
 
     /// Creates the scope for the nodes inside the subgraph `path`, which may have a recursion limit of its own. The
@@ -146,6 +159,8 @@ impl<'a> PathScope<'a> {
             slot: Slot::default(),
             outer: outer.clone(),
             manager,
+            recorder: self.recorder,
+            steps_before: self.steps_before + self.taken(),
             limit,
             steps_at_start: steps,
             steps_left: AtomicUsize::new(steps),
@@ -155,6 +170,32 @@ impl<'a> PathScope<'a> {
     /// Returns the number of node executions on this path since it was derived.
     pub(crate) fn taken(&self) -> usize {
         self.steps_at_start - self.steps_left()
+    }
+
+    /// Returns the number of node executions of the run up to here.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps_before + self.taken()
+    }
+
+    /// Returns what records the steps of the path.
+    #[inline]
+    pub(super) fn recorder(&self) -> Option<&'a dyn Recorder> {
+        self.recorder
+    }
+
+    /// Makes the steps of the path parts of one step, which are not recorded.
+    pub(crate) fn unrecorded(self) -> Self {
+        Self { recorder: None, ..self }
+    }
+
+    /// Returns whether the path is in a graph or a branch.
+    pub(super) fn is_nested(&self) -> bool {
+        self.name.is_some() || self.is_branch
+    }
+
+    /// Returns the names of the graphs that the path is in, the outermost first.
+    pub(super) fn graphs(&self) -> Vec<Arc<str>> {
+        self.name.as_ref().map_or_else(Vec::new, |name| name.graphs())
     }
 
     /// Continues the count of the longest of the paths that were derived from this one.

@@ -1,0 +1,82 @@
+//! [`Recorder`]: records the steps of a run on a thread.
+
+use std::{collections::VecDeque, fmt, sync::Arc};
+
+use futures_util::future::BoxFuture;
+
+use super::error::{NodeFailure, RunErrorKind};
+use crate::{
+    carried::{Carried, Input, InputType},
+    run_id::RunId,
+    sync::Mutex,
+};
+
+/// Records the steps of a run, each before the next one begins. A run without a thread has none.
+pub(crate) trait Recorder: fmt::Debug + Send + Sync {
+    /// Records that a step has ended. An error ends the run, whose state is committed.
+    ///
+    /// The future may be dropped at any await. The recorder finds out later if the step was recorded.
+    fn record<'a>(&'a self, step: EndedStep<'a>) -> BoxFuture<'a, Result<(), RunErrorKind>>;
+}
+
+/// A step that has ended: its node succeeded, or its failure leads to a fallback.
+pub(crate) struct EndedStep<'a> {
+    /// The name of the node or the group.
+    pub(crate) node: Arc<str>,
+    /// The step that follows, or `None` at the end of the run.
+    pub(crate) next: Option<NextStep<'a>>,
+    /// The state after the step.
+    pub(crate) state: &'a Carried,
+    /// The number of steps that the run has made.
+    pub(crate) steps: usize,
+}
+
+/// The step that follows another one.
+pub(crate) struct NextStep<'a> {
+    /// The names of the steps that it is in, from the graph of the run on, and its own name.
+    pub(crate) path: Vec<Arc<str>>,
+    /// The names of the nodes that run next, as events have them: one, or the first one of each branch of a group.
+    pub(crate) nodes: Vec<Arc<str>>,
+    /// The failure that leads to it.
+    pub(crate) error: Option<&'a NodeFailure>,
+    /// The value that the edge to it carries.
+    pub(crate) input: Option<(&'a Input, InputType)>,
+}
+
+/// The step at which a run goes on, and what the step receives.
+#[derive(Debug, Default)]
+pub(crate) struct Resumption {
+    /// The names of the steps that it is in, and its own name, as in [`NextStep::path`]; empty at the graph's entry.
+    pub(crate) path: VecDeque<Arc<str>>,
+    pub(crate) error: Option<NodeFailure>,
+    pub(crate) input: Option<Input>,
+    /// The number of steps that the run has made before.
+    pub(crate) steps: usize,
+    /// The run that first reached the step, and its number there.
+    pub(crate) origin: Option<(RunId, u64)>,
+}
+
+/// The resumption of a run, until the walks have taken their parts of it.
+#[derive(Debug, Default)]
+pub(crate) struct ResumeSlot(Mutex<Option<Resumption>>);
+
+impl ResumeSlot {
+    pub(crate) fn new(resumption: Resumption) -> Self {
+        Self(Mutex::new(Some(resumption)))
+    }
+
+    /// Returns the number of steps that the run has made before.
+    pub(super) fn steps(&self) -> usize {
+        self.0.lock().as_ref().map_or(0, |resumption| resumption.steps)
+    }
+
+    /// Takes the name of the step at which the next walk begins, and all that the step receives if it is the innermost.
+    pub(super) fn take(&self) -> Option<(Arc<str>, Option<Resumption>)> {
+        let mut slot = self.0.lock();
+        let resumption = slot.as_mut()?;
+        let name = resumption.path.pop_front();
+        let is_innermost = resumption.path.is_empty();
+        let innermost = if is_innermost { slot.take() } else { None };
+        Some((name?, innermost))
+    }
+}

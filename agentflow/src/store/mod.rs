@@ -81,7 +81,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Adds an owner, which is alive from now on: for `lease`, or as long as its process lives.
     fn join(&self, owner: OwnerId, lease: Duration) -> StoreFuture<'_, ()>;
 
-    /// Renews the lease of an owner.
+    /// Renews the lease of an owner, also one that has run out.
     ///
     /// # Errors
     ///
@@ -94,30 +94,47 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     // ---- Runs.
 
     /// Accepts a run, and starts it if no unfinished run that is due is on its thread and its own time has come. A thread
-    /// that does not exist is made.
+    /// that does not exist is made. A run whose time has not come is refused by a busy thread all the same.
     ///
     /// A run with the same id on the same thread is [`Begun::Known`], whatever else the request says; on another thread it
     /// is [`StoreErrorKind::Invalid`]. With [`OnBusyThread::Cancel`] and [`OnBusyThread::Rollback`] a cancel is requested
     /// of the running run and of each queued one that is due, and the run is queued.
     ///
+    /// The answered questions have to be open also for a run that is queued; its expected head and its `base` are looked at
+    /// when it starts. They are checked before the policy, and a refused request changes nothing.
+    ///
     /// The start writes its checkpoints, marks the answered questions, drops those it has to drop, and makes the last
-    /// checkpoint the head. Of an older `base`, open questions, progress and answers are not used.
+    /// checkpoint the head. A `base` that is not the head moves the head, which drops the open questions of the thread and
+    /// deletes its progress.
     fn begin_run(&self, request: BeginRun) -> StoreFuture<'_, Begun>;
 
     /// Starts a queued run, if it is the first due one of its thread and none is running, as [`begin_run`](Self::begin_run)
-    /// does. Else it is [`Begun::Queued`] still. `owner` must be the run's owner, or the run's owner must be dead; the run
-    /// is `owner`'s afterwards, in a new epoch if it was another's.
+    /// does. Else it is [`Begun::Queued`] still. The run is `owner`'s afterwards, in a new epoch if it was another's.
+    ///
+    /// The first is a released run, then the one that was accepted first; times have no influence. A released run is
+    /// resumed by [`take_over`](Self::take_over), and is [`StoreErrorKind::Invalid`] here.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Fenced`] if the run is neither `owner`'s nor that of a dead owner.
     fn start_run(&self, run: RunId, owner: OwnerId, start: RunStart) -> StoreFuture<'_, Begun>;
 
     /// Commits a step, or the end, of a run that is live.
     ///
     /// A commit sets the run's `crashes` to zero. The open questions hang on the head: a new checkpoint leaves their
-    /// states as they are but for those that the commit closes or drops. A commit number that is not greater than the
-    /// last one's succeeds and changes nothing, also after the run's end.
+    /// states as they are but for those that the commit closes, drops or reopens: a question in another state than the
+    /// change begins at stays as it is. In the current epoch a commit number that is not greater than the last one's
+    /// succeeds and changes nothing, also after the run's end. An end that deletes the run, or its thread, leaves nothing
+    /// that could tell a repeated commit: it is `Fenced`.
+    ///
+    /// A rollback opens the questions that the run answered or dropped, and those that it closed are as before. It deletes
+    /// the run's tasks that have never been claimed and cancels the others; it keeps those of the run's checkpoints that a
+    /// checkpoint of another run follows.
     ///
     /// # Errors
     ///
-    /// [`StoreErrorKind::Fenced`] if the run is not live.
+    /// [`StoreErrorKind::Fenced`] if the run is not live, and [`StoreErrorKind::Invalid`] if the commit does not follow the
+    /// run's last checkpoint, or has a difference or the parent's values without a parent.
     fn commit(&self, commit: Commit) -> StoreFuture<'_, Committed>;
 
     /// Writes progress of the step that a live run is at; a record with the same step and path is replaced.
@@ -136,10 +153,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn release_run(&self, run: RunId, epoch: u64, consumed: Duration) -> StoreFuture<'_, ()>;
 
     /// Takes over runs whose owner is not alive, and queued runs that were released: running ones get `crashes` + 1 and a
-    /// new epoch, and stay running; queued ones get the new owner. [`may_resume`] limits the runs with crashes, counted
-    /// over the whole store; a run that would reach [`POISON_CRASHES`] crashes fails instead, of the kind `Poison`.
+    /// new epoch, and stay running; queued ones get the new owner and a new epoch. [`may_resume`] limits the runs with
+    /// crashes, counted over all runs and tasks of living owners in the store. A run that would reach [`POISON_CRASHES`]
+    /// crashes fails instead, of the kind `Poison`, and is returned as failed. The first accepted run is taken first.
     ///
     /// A released run that had started is running afterwards, in a new epoch, if no other run of its thread is running.
+    ///
+    /// The time from a running run's start, last commit or takeover until the last renewal of its former owner, which is
+    /// alive no more, is added to `consumed`; it is zero if that owner has left.
     fn take_over(&self, request: TakeOver) -> StoreFuture<'_, Vec<TakenRun>>;
 
     /// Requests a cancel. A queued run without a position is cancelled, or deleted by a rollback, at once.
@@ -151,7 +172,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns the runs that the filter selects, newest first.
     fn runs(&self, filter: RunFilter) -> StoreFuture<'_, Vec<RunRow>>;
 
-    /// Deletes a run that has ended. Its checkpoints stay.
+    /// Deletes a run that has ended, or has not started. Its checkpoints stay. Any other one is [`Deleted::Busy`].
     fn delete_run(&self, run: RunId) -> StoreFuture<'_, Deleted>;
 
     // ---- Threads.
@@ -180,11 +201,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns the progress of the step at the head of a thread, in the order of the paths.
     fn progress(&self, thread: &ThreadId) -> StoreFuture<'_, Vec<ProgressRecord>>;
 
-    /// Makes a checkpoint outside of a run, which becomes the head.
+    /// Makes a checkpoint outside of a run, which becomes the head. Nothing is written if the thread is busy, belongs to
+    /// another graph, or has another head.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Invalid`] if the parent is no checkpoint of the thread.
     fn edit(&self, edit: Edit) -> StoreFuture<'_, Edited>;
 
-    /// Copies a thread, with all of its checkpoints under the same ids. Open questions get new ids; runs, answered
-    /// questions and progress are not copied. Returns `None` if the source does not exist.
+    /// Copies a thread, with all of its checkpoints under the same ids. Open questions get new ids; runs, other questions
+    /// and progress are not copied. The copy of a thread that has an unfinished run is paused, or idle at the end. Returns
+    /// `None` if the source does not exist.
     ///
     /// # Errors
     ///
@@ -192,32 +219,42 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn copy_thread(&self, from: &ThreadId, to: &ThreadId) -> StoreFuture<'_, Option<ThreadRow>>;
 
     /// Deletes a thread with its runs, checkpoints, questions and progress. A thread with a running run whose owner is
-    /// alive is [`Deleted::Busy`].
+    /// alive is [`Deleted::Busy`]. Tasks of its runs stay.
     fn delete_thread(&self, thread: &ThreadId) -> StoreFuture<'_, Deleted>;
 
     /// Deletes all checkpoints of a thread but the newest `keep` of each branch, the head, those with open questions, and
-    /// those that an unfinished run began at or follows. The oldest kept one of each branch becomes a whole state. Returns
-    /// how many were deleted.
+    /// those that an unfinished run began at, follows or would be rolled back to. A kept one whose parent is deleted becomes
+    /// a whole state without a parent. A branch ends at each checkpoint that is no parent. Returns how many were deleted.
     fn prune(&self, thread: &ThreadId, keep: usize) -> StoreFuture<'_, usize>;
 
     // ---- Durable tasks.
 
     /// Makes tasks, in order. A task whose id exists is [`Enqueued::Known`].
+    ///
+    /// [`KeyPolicy::Replace`] gives the newest pending task of the key all of the new one but its id; its attempts, crashes
+    /// and budget start over. It requests a cancel of a running one in any case.
     fn enqueue(&self, tasks: Vec<NewTask>) -> StoreFuture<'_, Vec<Enqueued>>;
 
     /// Claims tasks that are due, and tasks of owners that are not alive (`crashes` + 1), if their key blocks none of them.
-    /// [`may_resume`] limits the tasks with crashes, counted over the whole store; a task that would reach
-    /// [`POISON_CRASHES`] crashes fails instead.
+    /// A key blocks a task as long as a running task, or an unfinished one that was made earlier, has it; a schedule with
+    /// [`Overlap::Queue`] blocks a task until the one of the last firing has ended.
+    ///
+    /// [`may_resume`] limits the tasks with crashes, counted over all runs and tasks of living owners in the store; a task
+    /// that would reach [`POISON_CRASHES`] crashes fails instead. A task of a dead owner of which a cancel was requested is
+    /// cancelled, and not claimed. The time from the claim until the last renewal of the dead owner is added to `consumed`.
+    ///
+    /// `next_due` leaves out the names without room, and the tasks that something else than their time holds back.
     fn claim(&self, claim: Claim) -> StoreFuture<'_, Claimed>;
 
-    /// Ends an attempt of a task that is live. An attempt that ends sets the task's `crashes` to zero.
+    /// Ends an attempt of a task that is live. An attempt that ends sets the task's `crashes` to zero. A task of which a
+    /// cancel was requested is cancelled instead of tried again.
     ///
     /// # Errors
     ///
     /// [`StoreErrorKind::Fenced`] if the task is not live.
     fn finish_task(&self, finish: FinishTask) -> StoreFuture<'_, ()>;
 
-    /// Gives up a live task: it is pending.
+    /// Gives up a live task: it is pending, or cancelled if that was requested.
     ///
     /// # Errors
     ///
@@ -227,7 +264,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Cancels a pending task, or requests it of a running one; a running one whose owner is dead is cancelled at once.
     fn cancel_task(&self, task: StoredTaskId) -> StoreFuture<'_, TaskChanged>;
 
-    /// Makes a failed task pending, due at once; its attempts start over.
+    /// Makes a failed task pending, due at once; its attempts and its budget start over.
     fn retry_task(&self, task: StoredTaskId) -> StoreFuture<'_, TaskChanged>;
 
     /// Deletes a task that has ended.
@@ -251,12 +288,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns all schedules, by name.
     fn schedules(&self) -> StoreFuture<'_, Vec<ScheduleRow>>;
 
-    /// Fires a schedule, if its next due time is the expected one.
+    /// Fires a schedule, if its next due time is the expected one. The task gets the schedule's name. If the key of the task
+    /// lets it be skipped, the firing is [`Fired::Skipped`]; if it replaces another one, that one is [`Fired::Made`].
     fn fire(&self, fire: Fire) -> StoreFuture<'_, Fired>;
 
     // ---- Items.
 
-    /// Writes an item.
+    /// Writes an item. One that has expired or was deleted is as good as none: its successor has version 1.
     fn put_item(&self, put: PutItem) -> StoreFuture<'_, PutOutcome>;
 
     /// Returns an item that has not expired.
@@ -265,7 +303,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Deletes an item. Returns whether there was one.
     fn delete_item(&self, namespace: &[String], key: &str) -> StoreFuture<'_, bool>;
 
-    /// Returns the items that the filter selects.
+    /// Returns the items that the filter selects and that have not expired.
     fn items(&self, filter: ItemFilter) -> StoreFuture<'_, Vec<ItemRow>>;
 
     /// Returns the namespaces that begin with `prefix` and have items, sorted.

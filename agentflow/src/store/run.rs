@@ -136,8 +136,12 @@ pub struct RunRow {
     pub crashes: u32,
     /// The cancel that was requested.
     pub cancel: Option<CancelKind>,
-    /// The head of the thread before the run.
+    /// The checkpoint at which the run begins, of a queued run the one that its acceptance named.
+    pub base: Option<CheckpointId>,
+    /// The head of the thread before the run. A rollback moves the head back to it.
     pub head_before: Option<CheckpointId>,
+    /// The state in which the thread was before the run. A rollback gives it back.
+    pub rest_before: Rest,
     /// The checkpoint that the run's next commit follows.
     pub last_checkpoint: Option<CheckpointId>,
     /// The number of the run's last commit; zero before the first.
@@ -167,7 +171,9 @@ impl RunRow {
             sequence,
             crashes: 0,
             cancel: None,
+            base: None,
             head_before: None,
+            rest_before: Rest::Idle,
             last_checkpoint: None,
             commit: 0,
             steps: 0,
@@ -243,7 +249,7 @@ pub enum Begun {
     },
     /// The head is another one than expected. Nothing was written; for a queued run, it is still queued.
     HeadMoved(Option<CheckpointId>),
-    /// A run with this id exists on this thread.
+    /// A run with this id exists on this thread; or, when it is started, it is running already.
     Known(Box<RunRow>),
     /// One of the answered questions is not open, or is no question of this thread (`None`). Nothing was written.
     NotOpen {
@@ -256,7 +262,7 @@ pub enum Begun {
     OtherGraph(Arc<str>),
     /// A checkpoint that the request names is not there. Nothing was written.
     NoSuchCheckpoint(CheckpointId),
-    /// The run is not queued any more: it was cancelled, or its thread was deleted.
+    /// The run has ended or is not there: it was cancelled, or its thread was deleted.
     Gone,
 }
 
@@ -286,9 +292,9 @@ pub struct RunEnd {
     pub status: RunStatus,
     /// The failure of a failed run.
     pub failure: Option<RunFailure>,
-    /// The state in which the thread is afterwards.
+    /// The state in which the thread is afterwards, except after a rollback.
     pub rest: Rest,
-    /// Deletes the run and everything that it made, and moves the head back.
+    /// Deletes the run and everything that it made; the head and the state of the thread are again those before the run.
     pub rolls_back: bool,
     /// Deletes the thread.
     pub deletes_thread: bool,
@@ -391,7 +397,7 @@ pub enum CancelRequested {
     Marked {
         /// The owner.
         owner: OwnerId,
-        /// Whether the owner is alive.
+        /// Whether the owner is alive and drives the run; `false` for a released run.
         is_alive: bool,
     },
     /// The run had ended.
@@ -412,7 +418,7 @@ pub struct TakeOver {
     pub run: Option<RunId>,
     /// The runs that the caller cannot drive.
     pub except: Vec<RunId>,
-    /// The greatest number of runs.
+    /// The greatest number of runs, beside those that are parked.
     pub limit: usize,
 }
 
@@ -428,7 +434,7 @@ impl TakeOver {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TakenRun {
-    /// The run, under its new owner and epoch. A run that had not started is queued.
+    /// The run, under its new owner and epoch. A run that had not started is queued; one that was parked has failed.
     pub run: RunRow,
     /// The run's last checkpoint.
     pub checkpoint: Option<CheckpointRow>,

@@ -328,6 +328,9 @@ pub struct QuestionRow {
     pub answered_by: Option<RunId>,
     /// The answer.
     pub answer: Option<Stored>,
+    /// The run that closed or dropped the question; `None` also after an edit that dropped it. A rollback of the run
+    /// reverses it.
+    pub ended_by: Option<RunId>,
     /// The checkpoint that was the head when the question was asked.
     pub checkpoint: Option<CheckpointId>,
     /// The time at which it was asked.
@@ -339,7 +342,7 @@ impl QuestionRow {
     #[must_use]
     pub fn new(asked: NewQuestion, asked_by: RunId, checkpoint: Option<CheckpointId>, now: Timestamp) -> Self {
         let status = QuestionStatus::Open;
-        Self { asked, asked_by, status, answered_by: None, answer: None, checkpoint, created_at: now }
+        Self { asked, asked_by, status, answered_by: None, answer: None, ended_by: None, checkpoint, created_at: now }
     }
 }
 
@@ -371,7 +374,7 @@ pub struct Edit {
     pub graph: Arc<str>,
     /// The head that the edit was computed from.
     pub expected_head: Option<CheckpointId>,
-    /// The parent of the new checkpoint, if it is not the head.
+    /// The parent of the new checkpoint. If it is not the head, the questions are dropped and the progress is deleted.
     pub parent: Option<CheckpointId>,
     /// The new checkpoint.
     pub checkpoint: NewCheckpoint,

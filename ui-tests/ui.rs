@@ -47,3 +47,8 @@ fn route() {
 fn provide() {
     check("provide");
 }
+
+#[test]
+fn store() {
+    check("store");
+}

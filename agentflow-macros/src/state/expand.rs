@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) fn expand(state: &State) -> TokenStream {
-    let State { root, vis, ident, generics, fields } = state;
+    let State { root, vis, ident, generics, fields, version, migrate, .. } = state;
     let update = update_ident(ident);
     let name = update.to_string();
     let doc = format!(
@@ -43,6 +43,19 @@ pub(crate) fn expand(state: &State) -> TokenStream {
         let ident = &field.ident;
         quote_spanned!(Span::mixed_site()=> if update.#ident.is_set() { report(#name); })
     });
+
+    let version = version.as_ref().map(|version| quote!(const VERSION: ::core::primitive::u32 = #version;));
+    let migrate = migrate.as_ref().map(|function| {
+        quote_spanned! {Span::mixed_site()=>
+            fn migrate(
+                state: __state::Value,
+                from: ::core::primitive::u32,
+            ) -> ::core::result::Result<__state::Value, __state::MigrationError> {
+                __state::migrate(#function, state, from)
+            }
+        }
+    });
+    let stored = state.is_stored.then(|| stored(state, &update));
 
     // After a forgotten derive, rustc would list other types that implement `State`, which does not help. An impl with
     // conditions is exempt, because rustc must be able to name the condition that is not met.
@@ -101,6 +114,8 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             #[allow(deprecated, clippy::trait_duplication_in_bounds, clippy::type_repetition_in_bounds)]
             impl #state_generics #root::State for #ident #args #fit {
                 type Update = #update #args;
+                #version
+                #migrate
 
                 fn apply(&mut self, update: #update #args) {
                     #(#merges)*
@@ -122,7 +137,80 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             impl #state_generics #root::__private::Update for #update #args #fit {
                 type State = #ident #args;
             }
+
+            #stored
         };
+    }
+}
+
+/// Returns the impls by which the update is written and read as JSON.
+///
+/// The bounds have a lifetime that they do not use: without it rustc would report a field that is not serde here, and not
+/// where the update is written.
+fn stored(state: &State, update: &Ident) -> TokenStream {
+    let State { generics, fields, .. } = state;
+    let (impl_generics, args, _) = generics.split_for_impl();
+    let mut with_lifetime = generics.clone();
+    with_lifetime.params.insert(0, parse_quote!('__de));
+    let read_generics = with_lifetime.split_for_impl().0;
+    let predicates: Vec<_> = generics.where_clause.iter().flat_map(|clause| &clause.predicates).collect();
+    let field_bounds = fields.iter().filter(|field| field.json.written.is_some() || !field.json.read.is_empty());
+    let field_bounds = field_bounds.map(|StateField { ty, .. }| quote!(for<'__a> #ty: __state::StoredField,));
+    let writes = fields.iter().filter_map(|field| {
+        let (ident, name) = (&field.ident, field.json.written.as_ref()?);
+        let write = if let Merge::Messages = field.merge { quote!(write_messages) } else { quote!(write) };
+        Some(quote_spanned!(Span::mixed_site()=> self.#ident.#write(#name, map)?;))
+    });
+    let reads = fields.iter().filter(|field| !field.json.read.is_empty()).map(|field| {
+        let (ident, names) = (&field.ident, &field.json.read);
+        let read = if let Merge::Messages = field.merge { quote!(read_messages) } else { quote!(read) };
+        quote_spanned!(Span::mixed_site()=> #(#names)|* => { self.#ident.#read(map)?; true })
+    });
+    let is_stored = quote!(where #(#predicates,)* for<'__a> #update #args: __state::StoredUpdate);
+    let allow =
+        quote!(#[allow(unused_lifetimes, clippy::trait_duplication_in_bounds, clippy::type_repetition_in_bounds)]);
+    quote_spanned! {Span::mixed_site()=>
+        #[automatically_derived]
+        #allow
+        #[allow(unused_variables, unreachable_patterns)]
+        impl #impl_generics __state::StoredUpdate for #update #args where #(#predicates,)* #(#field_bounds)* {
+            fn write<__M: __state::SerializeMap>(&self, map: &mut __M) -> ::core::result::Result<(), __M::Error> {
+                #(#writes)*
+                ::core::result::Result::Ok(())
+            }
+
+            fn read<'__de, __M: __state::MapAccess<'__de>>(
+                &mut self,
+                field: &::core::primitive::str,
+                map: &mut __M,
+            ) -> ::core::result::Result<::core::primitive::bool, __M::Error> {
+                ::core::result::Result::Ok(match field {
+                    #(#reads)*
+                    _ => false,
+                })
+            }
+        }
+
+        #[automatically_derived]
+        #allow
+        impl #impl_generics __state::Serialize for #update #args #is_stored {
+            fn serialize<__Z: __state::Serializer>(
+                &self,
+                serializer: __Z,
+            ) -> ::core::result::Result<__Z::Ok, __Z::Error> {
+                __state::serialize(self, serializer)
+            }
+        }
+
+        #[automatically_derived]
+        #allow
+        impl #read_generics __state::Deserialize<'__de> for #update #args #is_stored {
+            fn deserialize<__D: __state::Deserializer<'__de>>(
+                deserializer: __D,
+            ) -> ::core::result::Result<Self, __D::Error> {
+                __state::deserialize(deserializer)
+            }
+        }
     }
 }
 
@@ -179,7 +267,7 @@ impl StateField {
     }
 
     fn setter(&self, generics: &Generics) -> TokenStream {
-        let Self { vis, ident, ty, carried, merge } = self;
+        let Self { vis, ident, ty, carried, merge, .. } = self;
         let doc = match merge {
             Merge::Replace => "Replaces the field.".to_owned(),
             Merge::Append => "Appends to the field; a second call appends more.".to_owned(),

@@ -2,6 +2,7 @@
 
 mod expand;
 mod fallback;
+mod serde;
 mod syntax;
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,9 @@ use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
-use syn::{Attribute, Data, DeriveInput, ExprPath, Fields, Generics, Token, Type, Visibility};
+use syn::{Attribute, Data, DeriveInput, ExprPath, Fields, Generics, LitInt, Token, Type, Visibility};
 
+use super::serde::{JsonNames, Rules};
 use crate::{errors::Errors, root::Root, suggest::closest};
 
 /// The struct, without the parts that have mistakes.
@@ -15,6 +16,12 @@ pub(crate) struct State {
     pub(crate) ident: Ident,
     pub(crate) generics: Generics,
     pub(crate) fields: Vec<StateField>,
+    /// The version of the form in which a store keeps the state.
+    pub(crate) version: Option<LitInt>,
+    /// The function that makes this version of an older one.
+    pub(crate) migrate: Option<ExprPath>,
+    /// False for a state that no store keeps, whose updates need not be written as JSON.
+    pub(crate) is_stored: bool,
 }
 
 /// A named field.
@@ -25,6 +32,7 @@ pub(crate) struct StateField {
     /// The attributes that the setter inherits.
     pub(crate) carried: Vec<Attribute>,
     pub(crate) merge: Merge,
+    pub(crate) json: JsonNames,
 }
 
 /// The rule by which an update changes a field.
@@ -36,10 +44,11 @@ pub(crate) enum Merge {
     With(ExprPath),
 }
 
-/// `key` or `key = path` in a `#[state(..)]`.
+/// `key`, `key = path` or `key = 2` in a `#[state(..)]`.
 pub(crate) struct Entry {
     pub(crate) key: Ident,
     pub(crate) path: Option<ExprPath>,
+    pub(crate) number: Option<LitInt>,
 }
 
 impl State {
@@ -48,12 +57,14 @@ impl State {
     pub(crate) fn parse(tokens: TokenStream, errors: &mut Errors) -> Option<Self> {
         let input: DeriveInput = syn::parse2(tokens).map_err(|error| errors.push(error)).ok()?;
         reject_lifetimes(&input.generics, errors);
-        let root = root(entries(&input.attrs, errors), errors);
+        let Options { root, version, migrate, is_stored } = options(entries(&input.attrs, errors), errors);
+        let rules = Rules::of(&input.attrs);
         let fields = match input.data {
             Data::Struct(data) => match data.fields {
                 Fields::Named(fields) => {
                     let named = Named { ident: &input.ident, generics: &input.generics };
-                    fields.named.into_iter().filter_map(|f| field(f, &named, errors)).collect()
+                    let rules = is_stored.then_some(&rules);
+                    fields.named.into_iter().filter_map(|f| field(f, &named, rules, errors)).collect()
                 }
                 Fields::Unit => Vec::new(),
                 Fields::Unnamed(fields) => {
@@ -70,20 +81,25 @@ impl State {
                 Vec::new()
             }
         };
-        Some(Self { root, vis: input.vis, ident: input.ident, generics: input.generics, fields })
+        let (vis, ident, generics) = (input.vis, input.ident, input.generics);
+        Some(Self { root, vis, ident, generics, fields, version, migrate, is_stored })
     }
 }
 
-/// Parses a field. Returns `None` if it has no name, which cannot occur in a struct with named fields.
-fn field(field: syn::Field, state: &Named<'_>, errors: &mut Errors) -> Option<StateField> {
+/// Parses a field. Returns `None` if it has no name, which cannot occur in a struct with named fields. Without rules, no
+/// store keeps the field.
+fn field(field: syn::Field, state: &Named<'_>, rules: Option<&Rules>, errors: &mut Errors) -> Option<StateField> {
+    let ident = field.ident?;
     let merge = merge(entries(&field.attrs, errors), errors);
+    let json = rules.map(|rules| JsonNames::of(&ident, &field.attrs, rules, errors)).unwrap_or_default();
     let carried = |attr: &Attribute| attr.path().is_ident("doc") || attr.path().is_ident("deprecated");
     Some(StateField {
         vis: field.vis,
-        ident: field.ident?,
+        ident,
         ty: state.in_place_of_self(field.ty),
         carried: field.attrs.into_iter().filter(carried).collect(),
         merge,
+        json,
     })
 }
 
@@ -168,8 +184,15 @@ impl Parse for Entry {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         // `crate` is a key too, and `Ident::parse` rejects keywords.
         let key = Ident::parse_any(input)?;
-        let path = if input.peek(Token![=]) && (key == "append" || key == "messages") {
+        let mut number = None;
+        let path = if input.peek(Token![=]) && ["append", "messages", "not_stored"].iter().any(|flag| key == flag) {
             return Err(input.error(format!("`{key}` takes no value")));
+        } else if input.peek(Token![=]) && key == "version" {
+            input.parse::<Token![=]>()?;
+            let written = input.span();
+            let parsed = input.parse::<LitInt>();
+            number = Some(parsed.map_err(|_| syn::Error::new(written, "`version` is a number: `version = 2`"))?);
+            None
         } else if input.peek(Token![=]) {
             input.parse::<Token![=]>()?;
             Some(path(input)?)
@@ -180,7 +203,7 @@ impl Parse for Entry {
         } else {
             return Err(input.error(format!("expected `{key}` or `{key} = path`")));
         };
-        Ok(Self { key, path })
+        Ok(Self { key, path, number })
     }
 }
 
@@ -221,28 +244,65 @@ pub(crate) fn lacks_lifetime(ty: &Type) -> bool {
     matches!(ty, Type::Reference(reference) if reference.lifetime.is_none())
 }
 
-/// Interprets the struct's keys: `crate = path`.
-fn root(entries: Vec<Entry>, errors: &mut Errors) -> Root {
-    let mut root = None;
-    for Entry { key, path } in entries {
+/// The options of the struct.
+struct Options {
+    root: Root,
+    version: Option<LitInt>,
+    migrate: Option<ExprPath>,
+    is_stored: bool,
+}
+
+/// Interprets the struct's keys.
+fn options(entries: Vec<Entry>, errors: &mut Errors) -> Options {
+    let mut options = Options { root: Root(None), version: None, migrate: None, is_stored: true };
+    let mut seen: Vec<Ident> = Vec::new();
+    for Entry { key, path, number } in entries {
+        if seen.contains(&key) {
+            errors.at(key.span(), format!("`{key}` is given twice"));
+            continue;
+        }
         match (key.to_string().as_str(), path) {
-            ("crate", Some(_)) if root.is_some() => errors.at(key.span(), "`crate` is given twice"),
-            ("crate", Some(ExprPath { qself: None, path, .. })) => root = Some(path),
+            ("crate", Some(ExprPath { qself: None, path, .. })) => options.root = Root(Some(path)),
             ("crate", Some(path)) => errors.spanning(path, "`crate` needs the path of a module: `crate = path`"),
             ("crate", None) => errors.at(key.span(), "`crate` needs a path: `crate = path`"),
+            ("version", _) => match number {
+                Some(number) if number.base10_parse::<u32>().is_ok_and(|version| version > 0) => {
+                    options.version = Some(number);
+                }
+                Some(number) => errors.at(number.span(), "a version is a number from 1 to 4294967295"),
+                None => errors.at(key.span(), "`version` needs a number: `version = 2`"),
+            },
+            ("migrate", Some(path)) => options.migrate = Some(path),
+            ("migrate", None) => {
+                let text = "`migrate` needs a function: `migrate = path`, a `fn(Value, u32) -> Result<Value, E>`";
+                errors.at(key.span(), text);
+            }
+            ("not_stored", _) => options.is_stored = false,
             (name @ ("append" | "messages" | "with"), _) => {
                 errors.at(key.span(), format!("`{name}` belongs on a field of the state"));
             }
-            (name, _) => unknown(&key, name, &["crate"], "the struct takes `crate = path`", errors),
+            (name, _) => {
+                let all = "the struct takes `crate = path`, `version = 2`, `migrate = path` or `not_stored`";
+                unknown(&key, name, &["crate", "version", "migrate", "not_stored"], all, errors);
+            }
         }
+        seen.push(key);
     }
-    Root(root)
+    // A version with a mistake is reported already.
+    let is_first = match &options.version {
+        Some(version) => version.base10_digits() == "1",
+        None => seen.iter().all(|key| key != "version"),
+    };
+    if let Some(migrate) = options.migrate.as_ref().filter(|_| is_first) {
+        errors.spanning(migrate, "`migrate` is called for a state of an older version: add `version = 2`");
+    }
+    options
 }
 
 /// Interprets a field's keys: `append`, `messages` or `with = path`.
 fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
     let mut merge = Merge::Replace;
-    for Entry { key, path } in entries {
+    for Entry { key, path, .. } in entries {
         let next = match (key.to_string().as_str(), path) {
             ("append", _) => Merge::Append,
             ("messages", _) => Merge::Messages,
@@ -251,8 +311,8 @@ fn merge(entries: Vec<Entry>, errors: &mut Errors) -> Merge {
                 errors.at(key.span(), "`with` needs a function: `with = path`, a `fn(&mut T, T)`");
                 continue;
             }
-            ("crate", _) => {
-                errors.at(key.span(), "`crate` belongs on the struct, not on a field");
+            (name @ ("crate" | "version" | "migrate" | "not_stored"), _) => {
+                errors.at(key.span(), format!("`{name}` belongs on the struct, not on a field"));
                 continue;
             }
             (name, _) => {

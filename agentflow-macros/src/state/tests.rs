@@ -46,6 +46,28 @@ fn a_generic_struct() {
 }
 
 #[test]
+fn names_in_json_and_a_version() {
+    insta::assert_snapshot!(pretty(quote! {
+        #[serde(rename_all(serialize = "camelCase", deserialize = "SCREAMING-KEBAB-CASE"), deny_unknown_fields)]
+        #[state(version = 3, migrate = migrations::older)]
+        struct Mail {
+            sent_to: String,
+            #[serde(rename = "body", alias = "text", alias = "content", default = "empty")]
+            r#type: String,
+            #[serde(skip)]
+            socket: Socket,
+            #[serde(skip_serializing)]
+            secret: String,
+            #[serde(skip_deserializing, serialize_with = "f")]
+            #[serde(skip)]
+            cache: String,
+            #[state(messages)]
+            chat: Vec<Message>,
+        }
+    }));
+}
+
+#[test]
 fn an_empty_struct() {
     insta::assert_snapshot!(pretty(quote!(
         struct Empty {}
@@ -100,7 +122,10 @@ fn an_unknown_key_is_compared_with_those_that_are_known() {
             #[state(crat = x)]
             struct S {}
         )),
-        ["unknown key `crat`; did you mean `crate`? (the struct takes `crate = path`)"]
+        [
+            "unknown key `crat`; did you mean `crate`? (the struct takes `crate = path`, `version = 2`, `migrate = path` or \
+             `not_stored`)"
+        ]
     );
 }
 
@@ -152,7 +177,7 @@ fn a_key_has_its_place() {
         mistakes(quote!(
             #[state(append, with = f)]
             struct S {
-                #[state(crate = x)]
+                #[state(crate = x, not_stored)]
                 a: A,
             }
         )),
@@ -160,6 +185,7 @@ fn a_key_has_its_place() {
             "`append` belongs on a field of the state",
             "`with` belongs on a field of the state",
             "`crate` belongs on the struct, not on a field",
+            "`not_stored` belongs on the struct, not on a field",
         ]
     );
 }
@@ -219,6 +245,40 @@ fn half_typed_attributes_say_what_is_missing() {
             struct S {}
         )),
         ["`crate` needs a path: `crate = path`"]
+    );
+}
+
+#[test]
+fn a_field_has_the_form_of_its_type_in_json() {
+    for attribute in [quote!(flatten), quote!(default, with = "f"), quote!(serialize_with = "f", rename = "b")] {
+        let field = quote!(#[serde(#attribute)] a: A);
+        assert!(mistakes(quote!(struct S { #field }))[0].starts_with("an update cannot be written as JSON with `"));
+        assert_eq!(mistakes(quote!(#[state(not_stored)] struct S { #field })), [""; 0]);
+        assert_eq!(mistakes(quote!(struct S { #[serde(skip)] #field })), [""; 0]);
+    }
+}
+
+#[test]
+fn a_version_is_a_number_from_1_and_a_migration_needs_an_older_one() {
+    let found = |options: TokenStream| {
+        mistakes(quote!(
+            #[state(#options)]
+            struct S {}
+        ))
+    };
+    assert_eq!(found(quote!(version = 2, migrate = f)), [""; 0]);
+    assert_eq!(found(quote!(version = 0, migrate = f)), ["a version is a number from 1 to 4294967295"]);
+    assert_eq!(found(quote!(version = 4294967296)), ["a version is a number from 1 to 4294967295"]);
+    assert_eq!(found(quote!(version = two)), ["`version` is a number: `version = 2`"]);
+    assert_eq!(found(quote!(version)), ["`version` needs a number: `version = 2`"]);
+    assert_eq!(found(quote!(version = 2, version = 3)), ["`version` is given twice"]);
+    assert_eq!(found(quote!(not_stored = true)), ["`not_stored` takes no value"]);
+    for options in [quote!(migrate = f), quote!(version = 1, migrate = f)] {
+        assert_eq!(found(options), ["`migrate` is called for a state of an older version: add `version = 2`"]);
+    }
+    assert_eq!(
+        found(quote!(version = 2, migrate)),
+        ["`migrate` needs a function: `migrate = path`, a `fn(Value, u32) -> Result<Value, E>`"]
     );
 }
 

@@ -2,6 +2,9 @@
 
 #[doc(hidden)]
 pub mod generated;
+mod stored;
+
+use std::error::Error;
 
 /// The data that a run passes from node to node. Implement it with [`#[derive(State)]`](derive@crate::State).
 ///
@@ -38,6 +41,16 @@ pub mod generated;
 pub trait State: Clone + Send + Sync + 'static {
     /// The type of updates, which nodes with `state: &Self` return.
     type Update: Update<State = Self>;
+
+    /// The version of the state's form in a store.
+    #[doc(hidden)]
+    const VERSION: u32 = 1;
+
+    /// Turns the JSON of an older version into that of this one.
+    #[doc(hidden)]
+    fn migrate(state: serde_json::Value, _from: u32) -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
+        Ok(state)
+    }
 
     /// Merges one update.
     fn apply(&mut self, update: Self::Update);

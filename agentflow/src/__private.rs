@@ -20,6 +20,7 @@ pub use crate::{
     config::RunConfig,
     graph::{Node, NodeContext, ParallelContext, ParallelNode, ParallelSubgraph, Subgraph},
     state::{FieldChange, Update},
+    store::{Keeps, KeepsInput, Persistence},
 };
 
 /// Services that several threads may use, as a graph needs them.
@@ -78,8 +79,8 @@ type BoxedRoute<S, R> = Box<dyn Fn(&S, R, &Slot) -> Result<usize, NodeError> + S
 /// is not a node where it is taken in, and nowhere else.
 pub struct PlacedValue<S, C, R>(Declare<S, C, R>);
 
-/// Declares the node, once its route function is known.
-type Declare<S, C, R> = Box<dyn FnOnce(BoxedRoute<S, R>) -> WorkDeclaration<S, C>>;
+/// Declares the node, once its route function is known and the type of its input is checked.
+type Declare<S, C, R> = Box<dyn FnOnce(BoxedRoute<S, R>, InputType) -> WorkDeclaration<S, C>>;
 
 impl<S, C, R> std::fmt::Debug for PlacedValue<S, C, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,7 +93,7 @@ impl<S, C, R> std::fmt::Debug for PlacedValue<S, C, R> {
 /// The function is chosen where the node is put in its place. An edge therefore needs no bound on the type, which rustc
 /// would report in addition to the node's own.
 #[derive(Debug)]
-pub struct Takes<I>(fn(I) -> Input);
+pub struct Takes<I>(fn(I) -> Input, InputType);
 
 impl<I> Clone for Takes<I> {
     fn clone(&self) -> Self {
@@ -106,8 +107,13 @@ impl<I: 'static> Takes<I> {
     /// Returns the type of the value that an edge to this node carries.
     #[must_use]
     pub fn carried(&self) -> Option<InputType> {
-        Some(InputType::of::<I>())
+        Some(self.1)
     }
+}
+
+/// Checks that a graph with a store can keep the input of a node, and returns the input with its codec.
+pub fn kept<S, C, P: KeepsInput<I>, I: Send + Sync + 'static>(_: &StateGraph<S, C, P>, takes: Takes<I>) -> Takes<I> {
+    Takes(takes.0, P::input())
 }
 
 /// The input of a node that plain edges lead to: none.
@@ -557,7 +563,7 @@ pub type Arm = (&'static str, Option<&'static str>, Option<InputType>);
 
 /// These are methods, so that rustc infers the graph's state before it checks the state of a node.
 #[doc(hidden)]
-impl<S, C: Context> StateGraph<S, C> {
+impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
     /// Creates an empty graph for `type State = ..`. The state is inferred through its update type: if the type is not a
     /// state, rustc leaves the graph's state open and does not report the calls that follow.
     #[must_use]
@@ -615,8 +621,8 @@ impl<S, C: Context> StateGraph<S, C> {
     where
         S: State,
     {
-        let make = |route| WorkDeclaration::node(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route));
-        (PlacedValue(Box::new(make)), Takes(Input::new))
+        let make = |route, input| WorkDeclaration::node(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route), input);
+        (PlacedValue(Box::new(make)), takes())
     }
 
     /// Puts a value in its place as a node of a branch.
@@ -628,50 +634,57 @@ impl<S, C: Context> StateGraph<S, C> {
     where
         S: State,
     {
-        let make = |route| WorkDeclaration::parallel(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route));
-        (PlacedValue(Box::new(make)), Takes(Input::new))
+        let make =
+            |route, input| WorkDeclaration::parallel(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route), input);
+        (PlacedValue(Box::new(make)), takes())
     }
 
     /// Adds a value that was put in its place.
-    pub fn __value<R: Unrouted + 'static>(&mut self, name: &'static str, node: PlacedValue<S, C, R>)
+    pub fn __value<R: Unrouted + 'static, I>(&mut self, name: &'static str, node: PlacedValue<S, C, R>, takes: Takes<I>)
     where
         S: 'static,
     {
-        self.add_work(name.into(), (node.0)(Box::new(|_, _, _| Ok(0))));
+        self.add_work(name.into(), (node.0)(Box::new(|_, _, _| Ok(0)), takes.1));
     }
 
     /// Adds a value whose returned route selects the arm.
-    pub fn __deciding_value<R: Routed<V> + 'static, V>(
+    pub fn __deciding_value<R: Routed<V> + 'static, V, I>(
         &mut self,
         name: &'static str,
         node: PlacedValue<S, C, R>,
+        takes: Takes<I>,
         router: impl Fn(&S, V, &Slot) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) where
         S: 'static,
     {
         let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
-        self.add_work(name.into(), (node.0)(Box::new(router)));
+        self.add_work(name.into(), (node.0)(Box::new(router), takes.1));
         self.add_arms(name.into(), None, declared(arms), Vec::new());
     }
 
-    pub fn __node<R: Unrouted, I, N: NodeWith<S, C, R, I>>(&mut self, name: &'static str, node: Placed<N, R, I>)
-    where
+    pub fn __node<R: Unrouted, I, N: NodeWith<S, C, R, I>>(
+        &mut self,
+        name: &'static str,
+        node: Placed<N, R, I>,
+        takes: Takes<I>,
+    ) where
         S: State,
         I: Send + Sync + 'static,
     {
-        self.add_routed(name.into(), node.node, |_, _, _| Ok(0));
+        self.add_routed(name.into(), node.node, takes.1, |_, _, _| Ok(0));
     }
 
     pub fn __branch<R: Unrouted, I, N: ParallelNodeWith<S, C, R, I>>(
         &mut self,
         name: &'static str,
         node: Placed<N, R, I>,
+        takes: Takes<I>,
     ) where
         S: State,
         I: Send + Sync + 'static,
     {
-        self.add_routed_parallel(name.into(), node.node, |_, _, _| Ok(0));
+        self.add_routed_parallel(name.into(), node.node, takes.1, |_, _, _| Ok(0));
     }
 
     /// Adds a node whose returned route selects the arm.
@@ -679,6 +692,7 @@ impl<S, C: Context> StateGraph<S, C> {
         &mut self,
         name: &'static str,
         node: Placed<N, R, I>,
+        takes: Takes<I>,
         router: impl Fn(&S, V, &Slot) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) where
@@ -686,7 +700,7 @@ impl<S, C: Context> StateGraph<S, C> {
         I: Send + Sync + 'static,
     {
         let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
-        self.add_routed(name.into(), node.node, router);
+        self.add_routed(name.into(), node.node, takes.1, router);
         self.add_arms(name.into(), None, declared(arms), Vec::new());
     }
 
@@ -695,6 +709,7 @@ impl<S, C: Context> StateGraph<S, C> {
         &mut self,
         name: &'static str,
         node: Placed<N, R, I>,
+        takes: Takes<I>,
         router: impl Fn(&S, V, &Slot) -> usize + Send + Sync + 'static,
         arms: &[Arm],
     ) where
@@ -702,7 +717,7 @@ impl<S, C: Context> StateGraph<S, C> {
         I: Send + Sync + 'static,
     {
         let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
-        self.add_routed_parallel(name.into(), node.node, router);
+        self.add_routed_parallel(name.into(), node.node, takes.1, router);
         self.add_arms(name.into(), None, declared(arms), Vec::new());
     }
 
@@ -730,7 +745,7 @@ impl<S, C: Context> StateGraph<S, C> {
     pub fn __each<T: 'static>(
         &mut self,
         name: &'static str,
-        _: Takes<T>,
+        takes: Takes<T>,
         items: impl Fn(&S, usize) -> Option<Vec<Input>> + Send + Sync + 'static,
         options: EachOptions,
         branch: &[&'static str],
@@ -738,12 +753,17 @@ impl<S, C: Context> StateGraph<S, C> {
         S: 'static,
     {
         let kind = GroupKind::Each(Each { items: Box::new(items), options });
-        self.add_branches(name.into(), kind, Some(InputType::of::<T>()), [branch.iter().copied()]);
+        self.add_branches(name.into(), kind, Some(takes.1), [branch.iter().copied()]);
     }
 }
 
 fn placed<N, R, I: Send + Sync + 'static>(node: N) -> (Placed<N, R, I>, Takes<I>) {
-    (Placed { node, types: PhantomData }, Takes(Input::new))
+    (Placed { node, types: PhantomData }, takes())
+}
+
+/// Returns the input of a node that no store keeps.
+fn takes<I: Send + Sync + 'static>() -> Takes<I> {
+    Takes(Input::new, InputType::of::<I>())
 }
 
 fn declared(arms: &[Arm]) -> Vec<ArmDeclaration> {
@@ -764,7 +784,7 @@ pub fn same<I>(_: Takes<I>, _: Takes<I>) {}
 /// Panics for the same reason as [`compiled`].
 #[must_use]
 #[track_caller]
-pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgraph<S, C>, (), ()>, Takes<()>) {
+pub fn subgraph<S: State, C: Context, P>(graph: StateGraph<S, C, P>) -> (Placed<Subgraph<S, C>, (), ()>, Takes<()>) {
     match Subgraph::new(graph) {
         Ok(subgraph) => placed(subgraph),
         Err(error) => refused(&error),
@@ -778,9 +798,9 @@ pub fn subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Placed<Subgra
 /// Panics for the same reason as [`compiled`].
 #[must_use]
 #[track_caller]
-pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (ParallelSubgraph<S, C>, Takes<()>) {
+pub fn parallel_subgraph<S: State, C: Context, P>(graph: StateGraph<S, C, P>) -> (ParallelSubgraph<S, C>, Takes<()>) {
     match ParallelSubgraph::new(graph) {
-        Ok(subgraph) => (subgraph, Takes(Input::new)),
+        Ok(subgraph) => (subgraph, takes()),
         Err(error) => refused(&error),
     }
 }
@@ -793,7 +813,10 @@ pub fn parallel_subgraph<S: State, C: Context>(graph: StateGraph<S, C>) -> (Para
 /// that has no effect there, or there is a bug in `graph!`.
 #[must_use]
 #[track_caller]
-pub fn compiled<S: State, C: Context>(graph: StateGraph<S, C>, options: CompileOptions<C>) -> CompiledGraph<S, C> {
+pub fn compiled<S: State, C: Context, P: Keeps<S>>(
+    graph: StateGraph<S, C, P>,
+    options: CompileOptions<C, P>,
+) -> CompiledGraph<S, C> {
     match graph.compile(options) {
         Ok(app) => app,
         Err(error) => refused(&error),
@@ -814,6 +837,9 @@ fn refused(error: &BuildError) -> ! {
 /// Stands for the value of a `graph!` with mistakes. It has the graph's type and never runs, because such a program
 /// does not compile.
 #[must_use]
-pub fn poisoned<S: State, C: Context>(_: StateGraph<S, C>, _: CompileOptions<C>) -> CompiledGraph<S, C> {
+pub fn poisoned<S: State, C: Context, P: Keeps<S>>(
+    _: StateGraph<S, C, P>,
+    _: CompileOptions<C, P>,
+) -> CompiledGraph<S, C> {
     unreachable!("a graph with mistakes does not compile")
 }

@@ -6,7 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use crate::{panics::catch_panic, sync::Mutex};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    error::{DecodeError, EncodeError},
+    json,
+    panics::catch_panic,
+    sync::Mutex,
+};
 
 /// A value that an edge carries, without its type. The type is checked when the graph is built.
 pub(crate) type Carried = dyn Any + Send + Sync;
@@ -41,11 +48,37 @@ impl Drop for Input {
 pub struct InputType {
     id: TypeId,
     pub(crate) name: &'static str,
+    /// Writes and reads the value, in a graph with a store.
+    #[allow(dead_code, reason = "see `InputCodec`")]
+    pub(crate) codec: Option<InputCodec>,
+}
+
+/// The functions that write and read a value that an edge carries.
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "the runs of a thread write and read what their edges carry with it")]
+pub(crate) struct InputCodec {
+    pub(crate) encode: fn(&Carried) -> Result<Vec<u8>, EncodeError>,
+    pub(crate) decode: fn(&[u8]) -> Result<Input, DecodeError>,
+}
+
+impl InputCodec {
+    fn of<I: Serialize + DeserializeOwned + Send + Sync + 'static>() -> Self {
+        Self {
+            // The checks of the graph exclude a value of another type.
+            encode: |value| value.downcast_ref::<I>().map_or_else(|| json::encode(&()), json::encode),
+            decode: |json| json::decode::<I>(json).map(Input::new),
+        }
+    }
 }
 
 impl InputType {
     pub(crate) fn of<I: 'static>() -> Self {
-        Self { id: TypeId::of::<I>(), name: type_name::<I>() }
+        Self { id: TypeId::of::<I>(), name: type_name::<I>(), codec: None }
+    }
+
+    /// Returns the type of a value that a store keeps.
+    pub(crate) fn stored<I: Serialize + DeserializeOwned + Send + Sync + 'static>() -> Self {
+        Self { codec: Some(InputCodec::of::<I>()), ..Self::of::<I>() }
     }
 
     /// Returns the name of the type without the paths in it, for pictures and events: `Vec<Call>`.

@@ -1,7 +1,8 @@
-//! Errors of nodes and of their attempts.
+//! Errors of nodes and of their attempts, and of values that a store keeps.
 
 use std::{any::Any, error::Error, fmt, time::Duration};
 
+pub use crate::json::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
 use crate::panics::panic_message;
 
 type BoxError = Box<dyn Error + Send + Sync>;

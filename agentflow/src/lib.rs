@@ -72,6 +72,7 @@ mod carried;
 mod config;
 pub mod error;
 pub mod graph;
+mod json;
 pub mod message;
 mod node;
 mod panics;
@@ -190,8 +191,9 @@ pub use agentflow_macros::node;
 /// | `graph X { A -> B -> END }` | a subgraph as the node X; it shares the state and the services |
 /// | `node X = other_app();` | a compiled graph as a node; one with another state by [`map_state`](CompiledGraph::map_state) |
 /// | `type State = S;` | the state, where it cannot be inferred from the nodes |
-/// | `name = "support";` | the name of the graph in spans |
+/// | `name = "support";` | the name of the graph in spans and in its store |
 /// | `compile { key: value }` | [`CompileOptions`]: each key is a method, a duration may be written `30s`, `1.5s`, `200ms`, `5m`, `1h` |
+/// | `compile { store: store }` | [`CompileOptions::store`]: a graph with a store has a `name`, and the state and every `input` are `Serialize` and `Deserialize` |
 /// | `compile { on_commit: f }` | [`StateGraph::on_commit`]: calls `f` after each committed node |
 /// | `crate = path;` | the path of a re-exported agentflow |
 ///
@@ -234,6 +236,17 @@ pub use agentflow_macros::graph;
 /// If two branches of a group replace the same field, the run fails with
 /// [`RunErrorKind::Conflict`](run::RunErrorKind::Conflict) and nothing of the group is merged; mark the field `append` or
 /// `with` to merge instead.
+///
+/// If the fields are `Serialize` and `Deserialize`, so is the update: as an object of the fields that are set, under the names
+/// that serde's `rename`, `rename_all` and `alias` give them and without those that it skips. A field that is not in the
+/// object is not set, and an unknown one is ignored. A field with serde's `flatten`, `with` or `serialize_with` is a compile
+/// error, unless the struct has `#[state(not_stored)]`; then its updates are not written, and no graph with a
+/// [store](CompileOptions::store) has this state.
+///
+/// `#[state(version = 2, migrate = older)]` on the struct changes the form of the state in a store: `older` is a
+/// `fn(serde_json::Value, u32) -> Result<serde_json::Value, E>` that turns the JSON of a state of an older version, the second
+/// argument, into that of this one. States without a version have version 1, and a newer version than the struct's is an
+/// error.
 ///
 /// `append` works for every collection that is `IntoIterator + Extend + Default`: `Vec`, `VecDeque`, `HashMap`,
 /// `BTreeSet`… `with` names a `fn(&mut T, T)`. The setter of a field of a number type takes that type itself, so that

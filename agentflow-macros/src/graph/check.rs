@@ -9,6 +9,7 @@ use proc_macro2::TokenStream;
 
 use super::{
     model::{Edge, Model, Step, Work},
+    syntax::Graph,
     topology::{Next, StepEdges, StepId, Violation, violations_of_path},
 };
 use crate::errors::{Errors, first_of_each_kind};
@@ -23,6 +24,16 @@ pub(crate) fn check(model: &mut Model<'_>, errors: &mut Errors) {
     }
     for inner in model.inner.values_mut() {
         check(inner, errors);
+    }
+}
+
+/// A graph with a store has a name, under which the store keeps its threads.
+pub(crate) fn name_of_graph(graph: &Graph, errors: &mut Errors) {
+    let is_named = graph.name.as_ref().is_some_and(|name| !name.to_string().trim_matches('"').trim().is_empty());
+    if let (Some(store), false) = (graph.store(), is_named) {
+        let text =
+            "a graph with a store has a name, under which the store keeps its threads: write `name = \"support\";`";
+        errors.at(store.key.span(), text);
     }
 }
 

@@ -23,14 +23,22 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     let root = &graph.root;
     let has_errors = !errors.is_empty() || model.has_mistakes();
     let finish = if has_errors { quote!(poisoned) } else { quote!(compiled) };
+    let store = graph.store();
+    // rustc reports a state that a store cannot keep at the argument for the persistence.
+    let persistence = store.map(|store| {
+        let at_store = Ident::new("_", store.key.span());
+        quote!(::<_, _, #at_store>)
+    });
     let errors = errors.into_tokens();
     let hints = editor_hints(graph);
-    let builder = Builder { graph, model, has_errors, is_parallel: false }.statements(&errors);
+    let builder =
+        Builder { graph, model, has_errors, is_parallel: false, has_store: store.is_some() }.statements(&errors);
+    // A store or a closure that is missing has no type that rustc could infer.
+    let is_missing = |setting: &Setting| setting.value.is_empty() && has_errors;
     let settings = graph.compile.iter().filter(|setting| setting.is_known && !is_of_builder(setting));
+    let settings = settings.filter(|setting| setting.key != "store" || !is_missing(setting));
     let settings = settings.map(|setting| option(setting, has_errors));
-    // A closure that is missing has no type that rustc could infer.
-    let hooks =
-        graph.compile.iter().filter(|setting| is_of_builder(setting) && !(setting.value.is_empty() && has_errors));
+    let hooks = graph.compile.iter().filter(|setting| is_of_builder(setting) && !is_missing(setting));
     let hooks = hooks.map(|setting| option(setting, has_errors));
     let options = Ident::new("__options", Span::mixed_site());
     let g = builder_ident();
@@ -43,7 +51,7 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
                 #builder
                 #(#g #hooks;)*
                 let #options = __af::CompileOptions::new() #(#settings)*;
-                __af::#finish(#g, #options)
+                __af::#finish #persistence (#g, #options)
             };
             __app
         }
@@ -84,6 +92,8 @@ struct Builder<'a> {
     has_errors: bool,
     /// True for a graph written inside another one that runs in a branch, where all nodes read the state.
     is_parallel: bool,
+    /// True in a graph with a store, which keeps the inputs of its nodes.
+    has_store: bool,
 }
 
 /// Returns the call that makes an empty graph with this state. rustc reports a type that is not a state at the span
@@ -93,13 +103,13 @@ fn empty(state: &TokenStream) -> TokenStream {
     let open = quote_spanned!(span=> <);
     let close = quote_spanned!(span=> >);
     let arguments = parenthesized(span, TokenStream::new());
-    quote!(#open __af::StateGraph<_, _>>::__of::<#state #close #arguments)
+    quote!(#open __af::StateGraph<_, _, _>>::__of::<#state #close #arguments)
 }
 
 impl Builder<'_> {
     /// Returns the statements that fill the builder. The caller compiles it.
     fn statements(&self, after_names: &TokenStream) -> TokenStream {
-        let Self { graph, model, has_errors, is_parallel } = *self;
+        let Self { graph, model, has_errors, is_parallel, .. } = *self;
         let names = names(graph, model, has_errors);
         let g = builder_ident();
         let mistakes = mistakes(graph, model);
@@ -107,9 +117,9 @@ impl Builder<'_> {
             _ if is_parallel => quote!(#g.__inside_branch()),
             _ if graph.is_inner => quote!(#g.__inside()),
             (Some(state), _) => empty(state),
-            (None, false) => quote!(__af::StateGraph::<_, _>::new()),
+            (None, false) => quote!(__af::StateGraph::<_, _, _>::new()),
             // Without nodes rustc has nothing to infer the state from.
-            (None, true) => quote!(__af::StateGraph::<__af::AgentState, _>::new()),
+            (None, true) => quote!(__af::StateGraph::<__af::AgentState, _, _>::new()),
         };
         let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
         let ids = || (0..model.steps.len()).map(StepId::new);
@@ -175,10 +185,17 @@ impl Builder<'_> {
             }
             Some(Source::Handle(_)) | None => quote!(#g.__place::<(#reference), #fit, #fit, #fit>()),
         };
+        let kept = self.has_store.then(|| {
+            quote! {
+                #[allow(unused_variables)]
+                let #takes = __af::kept::<_, _, #fit, _>(&#g, #takes);
+            }
+        });
         // Where the graph has mistakes, edges may be missing that use these.
         quote! {
             #[allow(unused_variables)]
             let (#node, #takes) = #placed;
+            #kept
         }
     }
 
@@ -327,7 +344,7 @@ impl Builder<'_> {
         let g = builder_ident();
         let step = self.model.step(id);
         let name = Literal::string(&step.name);
-        let node = node_ident(id);
+        let (node, takes) = (node_ident(id), takes_ident(id));
         let Work::Node { first_mention: reference, .. } = &step.work else { return TokenStream::new() };
         // If the node's route does not fit its outgoing edge, rustc reports it at this token.
         let fit = Ident::new("_", reference.name.span());
@@ -342,20 +359,20 @@ impl Builder<'_> {
         });
         let Some((decision, targets)) = returned else {
             return match (is_value, is_in_branch) {
-                (true, _) => quote!(#g.__value::<#fit>(#name, #node);),
-                (false, true) => quote!(#g.__branch::<#fit, _, #fit>(#name, #node);),
-                (false, false) => quote!(#g.__node::<#fit, _, #fit>(#name, #node);),
+                (true, _) => quote!(#g.__value::<#fit, _>(#name, #node, #takes);),
+                (false, true) => quote!(#g.__branch::<#fit, _, #fit>(#name, #node, #takes);),
+                (false, false) => quote!(#g.__node::<#fit, _, #fit>(#name, #node, #takes);),
             };
         };
         let add = match (is_value, is_in_branch) {
-            (true, _) => quote!(__deciding_value::<#fit, _>),
+            (true, _) => quote!(__deciding_value::<#fit, _, _>),
             (false, true) => quote!(__deciding_branch::<#fit, _, _, #fit>),
             (false, false) => quote!(__deciding::<#fit, _, _, #fit>),
         };
         let route = Ident::new("__returned", Span::mixed_site());
         let router = self.router(decision, targets, &[route]);
         let arms = self.arms(decision, targets);
-        quote!(#g.#add(#name, #node, #router, &[#(#arms),*]);)
+        quote!(#g.#add(#name, #node, #takes, #router, &[#(#arms),*]);)
     }
 
     /// Returns the router closure: a plain `match` whose arms return the indexes of the outgoing edges. An arm that carries a

@@ -28,6 +28,7 @@ pub(crate) fn expand(input: TokenStream) -> TokenStream {
         model = model::Model::build(&graph, &mut errors);
     }
     if errors.is_empty() {
+        check::name_of_graph(&graph, &mut errors);
         check::check(&mut model, &mut errors);
     }
     expand::expand(&graph, &model, errors)

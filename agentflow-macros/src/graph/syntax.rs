@@ -216,6 +216,11 @@ impl Context {
 const STAGE: &str = "a node, `{ .. }`, `match` or `END`";
 
 impl Graph {
+    /// Returns the option `store` of `compile`.
+    pub(crate) fn store(&self) -> Option<&Setting> {
+        self.compile.iter().find(|setting| setting.key == "store")
+    }
+
     pub(crate) fn parse(input: TokenStream, errors: &mut Errors) -> Self {
         let mut graph = Self::default();
         graph.statements(Tokens::new(input), errors);

@@ -74,6 +74,25 @@ fn headers_and_options() {
 }
 
 #[test]
+fn a_graph_with_a_store() {
+    insta::assert_snapshot!(pretty(quote! {
+        name = "mail";
+        node TOOL = tool();
+        graph INNER { b -> END }
+        a -> INNER -> TOOL -> END;
+        compile { store: Store::open(path)? }
+    }));
+}
+
+#[test]
+fn a_graph_with_a_store_has_a_name() {
+    let text = "a graph with a store has a name, under which the store keeps its threads: write `name = \"support\";`";
+    assert_eq!(mistakes(quote!(a -> END; compile { store: store })), [text]);
+    assert_eq!(mistakes(quote!(name = ""; a -> END; compile { store: store })), [text]);
+    assert_eq!(mistakes(quote!(name = mail; a -> END; compile { store: store })).len(), 1);
+}
+
+#[test]
 fn a_decision_by_a_router() {
     insta::assert_snapshot!(pretty(quote! {
         a -> match next {

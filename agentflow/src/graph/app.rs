@@ -11,6 +11,7 @@ use crate::{
     run::tracker::RunTracker,
     shutdown::{ShutdownReport, shut_down},
     state::State,
+    store::{Keeps, StateCodec, Store},
     task::BackgroundTaskManager,
 };
 
@@ -29,10 +30,21 @@ pub(crate) struct App<S: State, C> {
     /// The managers of the graphs inside this one that have their own.
     nested_managers: Vec<NestedManager>,
     pub(super) shutdown_timeout: Duration,
+    /// The store that the graph was compiled with.
+    #[allow(dead_code, reason = "the threads of the app are kept there")]
+    pub(crate) store: Option<Arc<dyn Store>>,
+    /// Writes and reads the state, in a graph with a store.
+    #[allow(dead_code, reason = "the runs of a thread write and read their states with it")]
+    pub(crate) codec: Option<StateCodec<S>>,
 }
 
 impl<S: State, C> App<S, C> {
-    pub(super) fn new(name: Arc<str>, plan: Plan<S, C>, mut outline: Outline, options: CompileOptions<C>) -> Self {
+    pub(super) fn new<P: Keeps<S>>(
+        name: Arc<str>,
+        plan: Plan<S, C>,
+        mut outline: Outline,
+        options: CompileOptions<C, P>,
+    ) -> Self {
         let nodes = outline.nodes();
         outline.manager.clone_from(&options.task_manager);
         outline.outer_option = options.shutdown_timeout.map(|_| "shutdown_timeout");
@@ -50,6 +62,8 @@ impl<S: State, C> App<S, C> {
             manager,
             nested_managers,
             shutdown_timeout: options.shutdown_timeout.unwrap_or(Duration::from_secs(30)),
+            store: options.store,
+            codec: P::codec(),
         }
     }
 

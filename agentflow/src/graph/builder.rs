@@ -1,6 +1,6 @@
 //! [`StateGraph`]: a graph built call by call, for graphs that are known only at run time.
 
-use std::{fmt, panic::Location, sync::Arc};
+use std::{fmt, marker::PhantomData, panic::Location, sync::Arc};
 
 use super::{
     arms::{ArmDeclaration, Arms},
@@ -15,6 +15,7 @@ use crate::{
     error::NodeError,
     node::{Node, ParallelNode},
     state::State,
+    store::{InMemory, KeepsInput, Persistence},
 };
 
 /// A graph built call by call; [`graph!`](macro@crate::graph) is the form that is checked at compile time.
@@ -46,8 +47,9 @@ use crate::{
 /// # Ok(())
 /// # }
 /// ```
-pub struct StateGraph<S, C = ()> {
-    pub(super) name: Arc<str>,
+pub struct StateGraph<S, C = (), P = InMemory> {
+    /// The name that was set.
+    pub(super) name: Option<Arc<str>>,
     pub(super) steps: Vec<StepDeclaration<S, C>>,
     pub(super) options: Vec<OptionsDeclaration>,
     pub(super) edges: Vec<EdgeDeclaration>,
@@ -56,6 +58,7 @@ pub struct StateGraph<S, C = ()> {
     pub(crate) is_in_branch: bool,
     pub(super) on_commit: Option<OnCommit<S>>,
     pub(super) created: Caller,
+    persistence: PhantomData<fn() -> P>,
 }
 
 /// The place of a call in the code of the user, for the problems of the graph.
@@ -76,22 +79,22 @@ pub(crate) enum WorkDeclaration<S, C> {
 }
 
 impl<S: State, C: Send + Sync + 'static> WorkDeclaration<S, C> {
-    pub(crate) fn node<N, F, I>(node: RoutedNode<N, F, I>) -> Self
+    pub(crate) fn node<N, F, I>(node: RoutedNode<N, F, I>, input: InputType) -> Self
     where
         I: Send + Sync + 'static,
         N: Node<S, C, I>,
         F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
     {
-        Self::Node(Box::new(node), InputType::of::<I>())
+        Self::Node(Box::new(node), input)
     }
 
-    pub(crate) fn parallel<N, F, I>(node: RoutedNode<N, F, I>) -> Self
+    pub(crate) fn parallel<N, F, I>(node: RoutedNode<N, F, I>, input: InputType) -> Self
     where
         I: Send + Sync + 'static,
         N: ParallelNode<S, C, I>,
         F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
     {
-        Self::Branch(Box::new(node), InputType::of::<I>())
+        Self::Branch(Box::new(node), input)
     }
 }
 
@@ -140,7 +143,7 @@ pub(super) struct RouteDeclaration<S> {
 }
 
 // The bound on the state is on the methods that need it: on the impl, rustc would report a missing one at every call.
-impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
+impl<S, C: Send + Sync + 'static, P: Persistence> StateGraph<S, C, P> {
     /// Creates a graph without nodes.
     #[must_use]
     #[track_caller]
@@ -150,7 +153,7 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         S: State,
     {
         Self {
-            name: "graph".into(),
+            name: None,
             steps: Vec::new(),
             options: Vec::new(),
             edges: Vec::new(),
@@ -158,12 +161,14 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
             is_in_branch: false,
             on_commit: None,
             created: Location::caller(),
+            persistence: PhantomData,
         }
     }
 
-    /// Sets the name of the graph in spans and pictures; the default is `graph`.
+    /// Sets the name of the graph in spans, pictures and its [store](crate::CompileOptions::store); the default is `graph`. A graph
+    /// with a store needs a name of its own.
     pub fn set_name(&mut self, name: impl Into<Arc<str>>) -> &mut Self {
-        self.name = name.into();
+        self.name = Some(name.into());
         self
     }
 
@@ -177,8 +182,9 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     ) -> &mut Self
     where
         S: State,
+        P: KeepsInput<I>,
     {
-        self.add_routed(name.into(), node, |_, (), _| Ok(0))
+        self.add_routed(name.into(), node, P::input(), |_, (), _| Ok(0))
     }
 
     /// Adds a node that returns a route, with the target of each route: a list of pairs, or [`Arms`] whose routes carry
@@ -198,10 +204,11 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         I: Send + Sync + 'static,
         N: Node<S, C, I>,
         N::Output: 'static,
+        P: KeepsInput<I>,
     {
         let (name, arms) = (name.into(), arms.into());
         let (choose, declared, duplicates) = arms.into_parts();
-        self.add_routed(Arc::clone(&name), node, move |_, route, slot| choose.choose(route, slot));
+        self.add_routed(Arc::clone(&name), node, P::input(), move |_, route, slot| choose.choose(route, slot));
         self.add_arms(name, None, declared, duplicates)
     }
 
@@ -210,12 +217,13 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         &mut self,
         name: Arc<str>,
         node: N,
+        input: InputType,
         route: impl Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
     ) -> &mut Self
     where
         S: State,
     {
-        self.add_work(name, WorkDeclaration::node(RoutedNode::<N, _, I>::new(node, route)))
+        self.add_work(name, WorkDeclaration::node(RoutedNode::<N, _, I>::new(node, route), input))
     }
 
     /// Adds a node that runs in a group: it reads the state and may return an update.
@@ -227,8 +235,9 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     ) -> &mut Self
     where
         S: State,
+        P: KeepsInput<I>,
     {
-        self.add_routed_parallel(name.into(), node, |_, (), _| Ok(0))
+        self.add_routed_parallel(name.into(), node, P::input(), |_, (), _| Ok(0))
     }
 
     /// Adds a node that runs in a group and returns a route, as [`add_routing_node`](Self::add_routing_node) does.
@@ -244,10 +253,11 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         I: Send + Sync + 'static,
         N: ParallelNode<S, C, I>,
         N::Output: 'static,
+        P: KeepsInput<I>,
     {
         let (name, arms) = (name.into(), arms.into());
         let (choose, declared, duplicates) = arms.into_parts();
-        self.add_routed_parallel(Arc::clone(&name), node, move |_, route, slot| choose.choose(route, slot));
+        self.add_routed_parallel(Arc::clone(&name), node, P::input(), move |_, route, slot| choose.choose(route, slot));
         self.add_arms(name, None, declared, duplicates)
     }
 
@@ -256,12 +266,13 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         &mut self,
         name: Arc<str>,
         node: N,
+        input: InputType,
         route: impl Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync + 'static,
     ) -> &mut Self
     where
         S: State,
     {
-        self.add_work(name, WorkDeclaration::parallel(RoutedNode::<N, _, I>::new(node, route)))
+        self.add_work(name, WorkDeclaration::parallel(RoutedNode::<N, _, I>::new(node, route), input))
     }
 
     /// Adds a node that runs in a group and that no user names, such as an inner graph.
@@ -358,10 +369,11 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
         S: 'static,
         T: Send + Sync + 'static,
         M: Into<Arc<str>>,
+        P: KeepsInput<T>,
     {
         let items = move |state: &S, limit: usize| collect_items(items(state).into_iter().map(Input::new), limit);
         let kind = GroupKind::Each(Each { items: Box::new(items), options });
-        self.add_branches(name.into(), kind, Some(InputType::of::<T>()), [branch])
+        self.add_branches(name.into(), kind, Some(P::input()), [branch])
     }
 
     #[track_caller]
@@ -501,9 +513,16 @@ pub(crate) fn collect_items(mut items: impl Iterator<Item = Input>, limit: usize
     items.next().is_none().then_some(collected)
 }
 
-impl<S, C> fmt::Debug for StateGraph<S, C> {
+impl<S, C, P> StateGraph<S, C, P> {
+    /// Returns the name that was set, or the default.
+    pub(super) fn name(&self) -> Arc<str> {
+        self.name.clone().unwrap_or_else(|| "graph".into())
+    }
+}
+
+impl<S, C, P> fmt::Debug for StateGraph<S, C, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes: Vec<_> = self.steps.iter().map(|step| &step.name).collect();
-        f.debug_struct("StateGraph").field("name", &self.name).field("nodes", &nodes).finish_non_exhaustive()
+        f.debug_struct("StateGraph").field("name", &self.name()).field("nodes", &nodes).finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     run::{self, RunError, RunStream},
     shutdown::ShutdownReport,
     state::State,
+    store::{Keeps, Persistence},
     task::BackgroundTaskManager,
 };
 
@@ -20,7 +21,7 @@ pub struct CompiledGraph<S: State, C = ()> {
     pub(super) app: Arc<App<S, C>>,
 }
 
-impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
+impl<S, C: Send + Sync + 'static, P: Persistence> StateGraph<S, C, P> {
     /// Checks the graph and makes it ready to run.
     ///
     /// Up to 32 graphs and groups may be inside each other: a run polls all of them on one stack. A graph that a
@@ -29,12 +30,13 @@ impl<S, C: Send + Sync + 'static> StateGraph<S, C> {
     /// # Errors
     ///
     /// [`BuildError`] lists every problem, each with the call that caused it.
-    pub fn compile(self, options: CompileOptions<C>) -> Result<CompiledGraph<S, C>, BuildError>
+    pub fn compile(self, options: CompileOptions<C, P>) -> Result<CompiledGraph<S, C>, BuildError>
     where
         S: State,
+        P: Keeps<S>,
     {
-        let name = Arc::clone(&self.name);
-        let (plan, outline) = lower(self)?;
+        let name = self.name();
+        let (plan, outline) = lower(self, options.store.is_some())?;
         Ok(CompiledGraph { app: Arc::new(App::new(name, plan, outline, options)) })
     }
 }

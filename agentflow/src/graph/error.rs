@@ -54,6 +54,11 @@ pub enum BuildProblemKind {
     /// The graph has no nodes.
     #[error("a graph needs at least one node: `add_node(\"MAIN\", main_node {{}})`")]
     Empty,
+    /// A graph with a store has no name.
+    #[error(
+        "a graph with a store has a name, under which the store keeps its threads; set one with `set_name(\"support\")`"
+    )]
+    StoreWithoutName,
     /// A node's name is blank, has a control character, or contains a slash.
     #[error(
         "`{name}` is not a valid node name: a name has at least one character and no `/`, which separates a subgraph from its nodes", name = name.escape_debug()

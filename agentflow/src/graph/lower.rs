@@ -10,12 +10,16 @@ use super::{
     topology::{Next, StepId},
     validate::{CheckedGraph, CheckedStep, validate},
 };
-use crate::state::State;
+use crate::{carried::InputType, state::State};
 
 /// Checks the graph and lowers it.
-pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>, Outline), BuildError> {
-    let CheckedGraph { entry, steps: checked, nesting } = validate(&graph)?;
-    let StateGraph { name, steps, routes, on_commit, .. } = graph;
+pub(super) fn lower<S: State, C, P>(
+    graph: StateGraph<S, C, P>,
+    has_store: bool,
+) -> Result<(Plan<S, C>, Outline), BuildError> {
+    let CheckedGraph { entry, steps: checked, inputs, nesting } = validate(&graph, has_store)?;
+    let name = graph.name();
+    let StateGraph { steps, routes, on_commit, .. } = graph;
     let mut routers: HashMap<Arc<str>, Option<Box<dyn Router<S>>>> =
         routes.into_iter().map(|route| (route.from, route.router)).collect();
     let mut members: HashMap<Arc<str>, Vec<Vec<StepId>>> = HashMap::new();
@@ -29,7 +33,7 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
         })
         .collect();
     let may_loop = checked.iter().zip(&leads_back).any(|(step, leads_back)| *leads_back && !step.is_in_branch());
-    let lower_step = |(declared, checked): (StepDeclaration<S, C>, CheckedStep)| {
+    let lower_step = |((declared, checked), input): ((StepDeclaration<S, C>, CheckedStep), InputType)| {
         let CheckedStep { name, branches, options, on_error, edges, .. } = checked;
         let work = match declared.work {
             WorkDeclaration::Node(node, _) => Work::Node(node),
@@ -46,9 +50,9 @@ pub(super) fn lower<S: State, C>(graph: StateGraph<S, C>) -> Result<(Plan<S, C>,
         };
         let router = routers.remove(&name).flatten();
         let edges = edges.into_iter().map(|checked| checked.edge).collect();
-        Step { name, work, options, router, on_error, edges }
+        Step { name, work, input, options, router, on_error, edges }
     };
-    let steps: Vec<_> = steps.into_iter().zip(checked).map(lower_step).collect();
+    let steps: Vec<_> = steps.into_iter().zip(checked).zip(inputs).map(lower_step).collect();
     let outlines = steps.iter().map(|step| outline_of(step, members.remove(&step.name)));
     let outline = Outline { name, steps: outlines.collect(), entry, nesting, manager: None, outer_option: None };
     Ok((Plan { steps, entry, may_loop, on_commit }, outline))
@@ -70,4 +74,90 @@ fn outline_of<S: State, C>(step: &Step<S, C>, branches: Option<Vec<Vec<StepId>>>
     };
     let label = step.options.describe(&step.name, step.starts_tasks());
     OutlineStep { name: Arc::clone(&step.name), label, contents, edges: step.edges.clone(), on_error: step.on_error }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::{
+        AgentState,
+        carried::Input,
+        error::NodeError,
+        graph::{BuildProblemKind, CompileOptions, END, EachOptions, JOIN},
+        node::{Node, NodeContext, ParallelContext, ParallelNode},
+        store::{Durable, Persistence},
+    };
+
+    struct Takes;
+
+    impl Node<AgentState, (), String> for Takes {
+        type Output = ();
+
+        async fn run(&self, _: NodeContext<'_, AgentState, (), String>) -> Result<(), NodeError> {
+            Ok(())
+        }
+    }
+
+    type Brought = (Option<<AgentState as State>::Update>, ());
+
+    impl ParallelNode<AgentState, (), String> for Takes {
+        type Output = ();
+
+        async fn run_parallel(&self, _: ParallelContext<'_, AgentState, (), String>) -> Result<Brought, NodeError> {
+            Ok((None, ()))
+        }
+    }
+
+    fn texts(_: &AgentState) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// A node with a decision that carries a text to `TAKES` or to both branches of `BOTH`, and then an `each`.
+    fn graph<P: Persistence>() -> StateGraph<AgentState, (), P>
+    where
+        P: crate::store::KeepsInput<String>,
+    {
+        let mut graph = StateGraph::new();
+        graph.add_node("TAKES", Takes);
+        graph.add_parallel_node("LEFT", Takes);
+        graph.add_parallel_node("RIGHT", Takes);
+        graph.add_parallel_node("ITEM", Takes);
+        graph.add_group("BOTH", [["LEFT"], ["RIGHT"]]);
+        graph.add_each("EACH", texts, EachOptions::new(), ["ITEM"]);
+        graph.set_entry_point("EACH");
+        let arms = crate::graph::Arms::new()
+            .carry("a", "TAKES", |text: String| if text.is_empty() { Ok(text) } else { Err(text) })
+            .carry("b", "BOTH", Ok::<String, String>);
+        graph.add_route("EACH", |_: &AgentState| String::new(), arms);
+        graph.add_edge("TAKES", END);
+        graph.add_edge("LEFT", JOIN);
+        graph.add_edge("BOTH", END);
+        graph
+    }
+
+    #[test]
+    fn every_step_that_takes_an_input_can_write_and_read_it() {
+        let (plan, _) = lower(graph::<Durable>(), false).unwrap();
+        for step in &plan.steps {
+            let codec = step.input.codec.unwrap_or_else(|| panic!("{} has no codec", step.name));
+            let json = (codec.encode)(Input::new("a".to_owned()).value().unwrap()).unwrap();
+            assert_eq!(json, br#""a""#, "{}", step.name);
+        }
+        let (plan, _) = lower(graph::<crate::store::InMemory>(), false).unwrap();
+        assert!(plan.steps.iter().all(|step| step.input.codec.is_none() && step.input == plan.steps[0].input));
+    }
+
+    #[test]
+    fn a_graph_with_a_store_has_a_name() {
+        let problems = |graph| lower::<_, _, Durable>(graph, true).map(|_| ()).unwrap_err().problems;
+        assert_eq!(problems(graph())[0].kind, BuildProblemKind::StoreWithoutName);
+        let mut blank = graph();
+        blank.set_name(" ");
+        assert_eq!(problems(blank)[0].kind, BuildProblemKind::StoreWithoutName);
+        let mut named = graph::<Durable>();
+        named.set_name("mail");
+        assert_eq!(&*lower(named, true).unwrap().1.name, "mail");
+        assert_eq!(graph().compile(CompileOptions::new()).unwrap().name(), "graph");
+    }
 }

@@ -1,8 +1,12 @@
 //! [`CompileOptions`], [`NodeOptions`] and [`EachOptions`]: the options of a graph, of a node and of an `each`.
 
-use std::{sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
-use crate::{retry::RetryPolicy, task::BackgroundTaskManager};
+use crate::{
+    retry::RetryPolicy,
+    store::{Durable, InMemory, IntoStore, Store},
+    task::BackgroundTaskManager,
+};
 
 /// Options of a compiled graph; in `graph!` these are the keys of `compile { .. }`. Its key `on_commit` is
 /// [`StateGraph::on_commit`](crate::StateGraph::on_commit) instead, which knows the type of the state.
@@ -16,18 +20,27 @@ use crate::{retry::RetryPolicy, task::BackgroundTaskManager};
 /// ```
 #[derive(Debug)]
 #[must_use = "options do nothing until a graph is compiled with them"]
-pub struct CompileOptions<C = ()> {
+pub struct CompileOptions<C = (), P = InMemory> {
     pub(crate) services: C,
     pub(crate) shutdown_timeout: Option<Duration>,
     pub(crate) recursion_limit: Option<usize>,
     pub(crate) task_manager: Option<BackgroundTaskManager>,
+    pub(crate) store: Option<Arc<dyn Store>>,
+    persistence: PhantomData<fn() -> P>,
 }
 
 impl CompileOptions {
-    /// Creates the default options: no services, a `shutdown_timeout` of 30 s, and a `recursion_limit` of 25 or the number
-    /// of nodes, whichever is greater.
+    /// Creates the default options: no services, no store, a `shutdown_timeout` of 30 s, and a `recursion_limit` of 25 or
+    /// the number of nodes, whichever is greater.
     pub fn new() -> Self {
-        Self { services: (), shutdown_timeout: None, recursion_limit: None, task_manager: None }
+        Self {
+            services: (),
+            shutdown_timeout: None,
+            recursion_limit: None,
+            task_manager: None,
+            store: None,
+            persistence: PhantomData,
+        }
     }
 }
 
@@ -37,14 +50,35 @@ impl Default for CompileOptions {
     }
 }
 
-impl<C> CompileOptions<C> {
+impl<C, P> CompileOptions<C, P> {
     /// Sets the services that nodes `#[inject]`; see [`Provide`](crate::Provide).
-    pub fn services<D>(self, services: D) -> CompileOptions<D> {
+    pub fn services<D>(self, services: D) -> CompileOptions<D, P> {
         CompileOptions {
             services,
             shutdown_timeout: self.shutdown_timeout,
             recursion_limit: self.recursion_limit,
             task_manager: self.task_manager,
+            store: self.store,
+            persistence: PhantomData,
+        }
+    }
+
+    /// Sets the store of the app's threads, questions and durable tasks: a [`Store`], or an `Arc` of one.
+    ///
+    /// A graph with a store has a name, under which the store keeps its threads: `name = ".."` in `graph!`, or
+    /// [`set_name`](crate::StateGraph::set_name). What is stored is written as JSON, so the state and the inputs of nodes
+    /// are `Serialize` and `Deserialize`. Writing loses nothing: a number that is not finite, for example, ends the run with
+    /// an error that names the field.
+    ///
+    /// A graph that is a node of another one runs with the store of the outer graph.
+    pub fn store(self, store: impl IntoStore) -> CompileOptions<C, Durable> {
+        CompileOptions {
+            services: self.services,
+            shutdown_timeout: self.shutdown_timeout,
+            recursion_limit: self.recursion_limit,
+            task_manager: self.task_manager,
+            store: Some(store.into_store()),
+            persistence: PhantomData,
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     topology::{Next, StepId},
 };
 use crate::{
-    carried::{Input, Slot, input_of},
+    carried::{Input, InputType, Slot, input_of},
     error::NodeError,
     node::{Node, NodeContext, ParallelContext, ParallelNode},
     run::{branch_log::BranchLog, commit_mark::CommitMark, invocation::Invocation},
@@ -32,6 +32,9 @@ pub(crate) struct Plan<S: State, C> {
 pub(crate) struct Step<S: State, C> {
     pub(crate) name: Arc<str>,
     pub(crate) work: Work<S, C>,
+    /// The type of the value that an edge carries to the step. The type of the items, for `each`.
+    #[allow(dead_code, reason = "the runs of a thread write and read the value")]
+    pub(crate) input: InputType,
     pub(crate) options: NodeOptions,
     /// Chooses the outgoing edge from the state; without a router, the work itself returns the index of the edge.
     pub(crate) router: Option<Box<dyn Router<S>>>,

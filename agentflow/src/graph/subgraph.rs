@@ -35,8 +35,8 @@ pub struct Subgraph<S: State, C> {
 
 impl<S: State, C> Subgraph<S, C> {
     /// Checks the graph and makes it a node of another one.
-    pub(crate) fn new(graph: StateGraph<S, C>) -> Result<Self, BuildError> {
-        let (plan, outline) = lower(graph)?;
+    pub(crate) fn new<P>(graph: StateGraph<S, C, P>) -> Result<Self, BuildError> {
+        let (plan, outline) = lower(graph, false)?;
         Ok(Self { plan, outline })
     }
 }
@@ -58,7 +58,7 @@ pub struct ParallelSubgraph<S: State, C>(Subgraph<S, C>);
 
 impl<S: State, C> ParallelSubgraph<S, C> {
     /// Checks the graph and makes it a node of a branch.
-    pub(crate) fn new(graph: StateGraph<S, C>) -> Result<Self, BuildError> {
+    pub(crate) fn new<P>(graph: StateGraph<S, C, P>) -> Result<Self, BuildError> {
         Subgraph::new(graph).map(Self)
     }
 }

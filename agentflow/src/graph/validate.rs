@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     arms::ArmDeclaration,
-    builder::{Caller, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
+    builder::{Caller, GroupDeclaration, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
     endpoint::Endpoint,
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
@@ -21,6 +21,8 @@ pub(crate) const MAX_NESTING: usize = 32;
 pub(super) struct CheckedGraph {
     pub(super) entry: StepId,
     pub(super) steps: Vec<CheckedStep>,
+    /// The type of the value that an edge carries to each step, or of the items of an `each`.
+    pub(super) inputs: Vec<InputType>,
     /// The number of graphs and groups that are inside each other in this graph.
     pub(super) nesting: usize,
 }
@@ -65,9 +67,13 @@ pub(super) struct CheckedEdge {
 /// Checks every rule and resolves the names.
 ///
 /// A rule that depends on what another rule rejected is skipped, so that one mistake is one problem.
-pub(super) fn validate<S: State, C>(graph: &StateGraph<S, C>) -> Result<CheckedGraph, BuildError> {
+pub(super) fn validate<S: State, C, P>(
+    graph: &StateGraph<S, C, P>,
+    has_store: bool,
+) -> Result<CheckedGraph, BuildError> {
     let mut checker = Checker { graph, steps: Vec::new(), index: HashMap::new(), problems: Vec::new() };
     checker.names();
+    checker.name_of_graph(has_store);
     checker.groups();
     checker.one_place_per_step();
     checker.no_group_in_itself();
@@ -87,20 +93,29 @@ pub(super) fn validate<S: State, C>(graph: &StateGraph<S, C>) -> Result<CheckedG
         checker.outer_options();
         let nesting = checker.nesting();
         if checker.problems.is_empty() {
-            return Ok(CheckedGraph { entry, steps: checker.steps, nesting });
+            let inputs = checker.ids().map(|step| checker.input(step)).collect();
+            return Ok(CheckedGraph { entry, steps: checker.steps, inputs, nesting });
         }
     }
     Err(checker.into_error())
 }
 
-struct Checker<'g, S, C> {
-    graph: &'g StateGraph<S, C>,
+struct Checker<'g, S, C, P> {
+    graph: &'g StateGraph<S, C, P>,
     steps: Vec<CheckedStep>,
     index: HashMap<Arc<str>, StepId>,
     problems: Vec<BuildProblem>,
 }
 
-impl<S: State, C> Checker<'_, S, C> {
+impl<S: State, C, P> Checker<'_, S, C, P> {
+    /// A graph with a store has a name.
+    fn name_of_graph(&mut self, has_store: bool) {
+        let is_named = self.graph.name.as_ref().is_some_and(|name| !name.trim().is_empty());
+        if has_store && !is_named {
+            self.report(self.graph.created, BuildProblemKind::StoreWithoutName);
+        }
+    }
+
     /// Every graph has a node; every step has a valid name of its own.
     fn names(&mut self) {
         if self.graph.steps.is_empty() {
@@ -444,6 +459,14 @@ impl<S: State, C> Checker<'_, S, C> {
         takers
     }
 
+    /// Returns the type of the value that an edge carries to this step, or of the items of an `each`.
+    fn input(&self, step: StepId) -> InputType {
+        match &self.graph.steps[step.index()].work {
+            WorkDeclaration::Group(GroupDeclaration { items: Some(items), .. }) => *items,
+            _ => self.takers(step).first().map_or(InputType::of::<()>(), |(_, input)| *input),
+        }
+    }
+
     /// The rules that concern a path as a whole.
     fn topology(&mut self, entry: StepId) {
         let main = self.ids().filter(|step| self.step(*step).place.is_none()).collect();
@@ -504,7 +527,7 @@ impl<S: State, C> Checker<'_, S, C> {
         deepest
     }
 
-    fn ids(&self) -> impl Iterator<Item = StepId> + use<S, C> {
+    fn ids(&self) -> impl Iterator<Item = StepId> + use<S, C, P> {
         (0..self.steps.len()).map(StepId::new)
     }
 

@@ -6,7 +6,9 @@
 pub mod delta;
 mod error;
 mod id;
+mod into_store;
 mod item;
+mod keeps;
 mod run;
 mod task;
 mod thread;
@@ -18,7 +20,11 @@ use serde_json::{Map, Value};
 
 pub use error::{StoreError, StoreErrorKind};
 pub use id::{CheckpointId, InvalidId, InvalidThreadId, OwnerId, QuestionId, StoredTaskId, ThreadId};
+pub use into_store::IntoStore;
 pub use item::{ItemFilter, ItemRow, PutItem, PutOutcome};
+#[doc(hidden)]
+pub use keeps::StateCodec;
+pub use keeps::{Durable, InMemory, Keeps, KeepsInput, Persistence};
 pub use run::{
     BeginRun, Begun, CancelKind, CancelRequested, Commit, Committed, NewRun, OnBusyThread, POISON_CRASHES, RunEnd,
     RunFailure, RunFilter, RunRow, RunStart, RunStarted, RunStatus, TakeOver, TakenRun, may_resume,

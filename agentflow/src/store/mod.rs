@@ -9,6 +9,7 @@ mod id;
 mod into_store;
 mod item;
 mod keeps;
+mod memory;
 mod run;
 mod task;
 mod thread;
@@ -25,6 +26,7 @@ pub use item::{ItemFilter, ItemRow, PutItem, PutOutcome};
 #[doc(hidden)]
 pub use keeps::StateCodec;
 pub use keeps::{Durable, InMemory, Keeps, KeepsInput, Persistence};
+pub use memory::MemoryStore;
 pub use run::{
     BeginRun, Begun, CancelKind, CancelRequested, Commit, Committed, NewRun, OnBusyThread, POISON_CRASHES, RunEnd,
     RunFailure, RunFilter, RunRow, RunStart, RunStarted, RunStatus, TakeOver, TakenRun, may_resume,

@@ -25,6 +25,7 @@ mod node_options;
 mod nodes;
 mod pictures;
 mod promises;
+mod questions;
 mod random_graphs;
 mod readme;
 mod run_config;

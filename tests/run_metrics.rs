@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::pending, time::Duration};
 
-use agentflow::{AgentState, CancellationToken, NodeError, RunConfig, RunError, graph, node};
+use agentflow::{AgentState, Ask, CancellationToken, NodeError, RunConfig, RunError, graph, node};
 use tokio::time::sleep;
 
 use crate::{
@@ -123,6 +123,10 @@ async fn each_attempt_of_a_node_has_its_outcome() {
 
 #[tokio::test(start_paused = true)]
 async fn each_end_of_a_run_is_a_label() {
+    #[node]
+    async fn asks(answer: Option<()>) -> Ask<()> {
+        answer.map_or(Ask::Question(()), Ask::Done)
+    }
     fn turns(_state: &AgentState) -> bool {
         true
     }
@@ -137,6 +141,8 @@ async fn each_end_of_a_run_is_a_label() {
     let app = graph! { stuck -> END; compile { shutdown_timeout: 1s } };
     let state = AgentState::default;
 
+    let asking = graph! { asks -> END };
+    assert_eq!(ended(asking.invoke(state(), RunConfig::new()).await), ["asked", "asked"]);
     let failing = graph! { fails -> END };
     assert_eq!(ended(failing.invoke(state(), RunConfig::new()).await), ["failed", "failed"]);
     let looping = graph! { quick -> match turns { true => quick, false => END }; compile { recursion_limit: 2 } };

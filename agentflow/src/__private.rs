@@ -6,6 +6,7 @@
 
 use std::marker::PhantomData;
 
+use serde_json::Value;
 pub use tokio_util::sync::CancellationToken;
 
 pub use crate::carried::{Input, InputType, Slot};
@@ -18,9 +19,14 @@ pub use crate::{
     AgentState, BackgroundTaskManager, CompileOptions, CompiledGraph, END, EachOptions, EventWriter, JOIN, NodeError,
     NodeFailure, NodeOptions, Provide, Route, State, StateGraph,
     config::RunConfig,
-    graph::{Node, NodeContext, ParallelContext, ParallelNode, ParallelSubgraph, Subgraph},
+    graph::{Node, NodeContext, NodeInfo, ParallelContext, ParallelNode, ParallelSubgraph, Subgraph},
+    question::{AnswerValue, QuestionValue},
     state::{FieldChange, Update},
     store::{Keeps, KeepsInput, Persistence},
+};
+use crate::{
+    Ask,
+    question::{AnswerType, QuestionType},
 };
 
 /// Services that several threads may use, as a graph needs them.
@@ -322,7 +328,8 @@ forms!(InPlace, Reads, Owns);
     note = "a node with `state: &S` returns nothing or an update: `S::update()`",
     note = "a node with `state: S` returns the new state",
     note = "each of them may return a route (`#[derive(Route)]`, or `bool`), instead of nothing or beside what it returns, in a tuple",
-    note = "each of them may also be the `Ok` of a `Result`, with any error that converts into `NodeError`"
+    note = "each of them may also be the `Ok` of a `Result`, with any error that converts into `NodeError`",
+    note = "a node with `answer: Option<A>` returns `Ask<Q, T>`, where `T` is one of them"
 )]
 pub trait Returns<F: Form> {
     /// The route that the graph follows.
@@ -427,6 +434,158 @@ impl<S: State, C, T: ReturnsUpdate<S, C>, E: Into<NodeError>> ReturnsUpdate<S, C
     }
 }
 
+/// A result that a node with `answer` may return: what it would return otherwise, in an `Ask`.
+#[diagnostic::on_unimplemented(
+    message = "a node with `answer` returns `Ask<Q, T>`, and this one `{Self}`",
+    label = "write `Ask<Question, {Self}>`",
+    note = "`Ask::Question(question)` pauses the run, `Ask::Done(result)` goes on",
+    note = "a node that asks nothing has no `answer` parameter"
+)]
+pub trait ReturnsAsk<F: Form> {
+    type Route;
+    fn finish<I>(self, cx: NodeContext<'_, F::State, F::Context, I>) -> Result<Self::Route, NodeError>;
+}
+
+// rustc reports the half that is wrong: the question, or the result.
+impl<Q: QuestionValue, T: Returns<F>, F: Form> ReturnsAsk<F> for Ask<Q, T> {
+    type Route = T::Route;
+    fn finish<I>(self, cx: NodeContext<'_, F::State, F::Context, I>) -> Result<T::Route, NodeError> {
+        self.into_result()?.finish(cx)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: ReturnsAsk<F>, F: Form, E: Into<NodeError>> ReturnsAsk<F> for Result<T, E> {
+    type Route = T::Route;
+    fn finish<I>(self, cx: NodeContext<'_, F::State, F::Context, I>) -> Result<T::Route, NodeError> {
+        self.map_err(Into::into)?.finish(cx)
+    }
+}
+
+/// The same as [`ReturnsAsk`], for a node in a group.
+pub trait ReturnsAskedUpdate<S: State, C> {
+    type Route;
+    fn into_update(self) -> Result<(Option<S::Update>, Self::Route), NodeError>;
+}
+
+impl<Q: QuestionValue, T: ReturnsUpdate<S, C>, S: State, C> ReturnsAskedUpdate<S, C> for Ask<Q, T> {
+    type Route = T::Route;
+    fn into_update(self) -> Result<(Option<S::Update>, T::Route), NodeError> {
+        self.into_result()?.into_update()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: ReturnsAskedUpdate<S, C>, S: State, C, E: Into<NodeError>> ReturnsAskedUpdate<S, C> for Result<T, E> {
+    type Route = T::Route;
+    fn into_update(self) -> Result<(Option<S::Update>, T::Route), NodeError> {
+        self.map_err(Into::into)?.into_update()
+    }
+}
+
+/// Checks the result of a node with `answer`, as [`result`] does for other nodes.
+pub const fn ask<T: ReturnsAsk<F>, F: Form>() {}
+
+/// Checks the `Ok` of its `Result`, as [`ok`] does.
+pub const fn ask_ok<T: OkOfAsk<F>, F: Form>() {}
+
+/// See [`OkOfNode`].
+pub trait OkOfAsk<F> {}
+impl<T: ReturnsAsk<F>, E, F: Form> OkOfAsk<F> for (Result<T, E>,) {}
+
+/// The `answer` parameter of a node.
+#[diagnostic::on_unimplemented(
+    message = "the `answer` parameter of a node cannot be `{Self}`",
+    label = "write `Option<A>`, where `A: Deserialize`",
+    note = "the answer is `None` until the question is answered"
+)]
+pub trait AnswerParameter {
+    type Answer: AnswerValue;
+}
+
+// rustc reports the answer, if it is the one that is wrong.
+impl<A: AnswerValue> AnswerParameter for Option<A> {
+    type Answer = A;
+}
+
+/// Checks the `answer` parameter, as [`result`] does for the result.
+pub const fn answer<T: AnswerOfNode>() {}
+
+/// An `answer` parameter, in a tuple as for [`OkOfNode`].
+pub trait AnswerOfNode {}
+impl<T: AnswerParameter> AnswerOfNode for (T,) {}
+
+/// An `answer` parameter whose type was checked by the constant `VALID`.
+#[derive(Debug)]
+pub struct CheckedAnswer<T, const VALID: usize>(PhantomData<T>);
+
+/// See [`CheckedAnswer`].
+pub trait ValidAnswer {
+    type Answer: AnswerValue;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: AnswerParameter, const VALID: usize> ValidAnswer for CheckedAnswer<T, VALID> {
+    type Answer = T::Answer;
+}
+
+/// The result of a node with `answer`, with the type of its question.
+pub trait Asks {
+    type Question: QuestionValue;
+}
+
+impl<Q: QuestionValue, T> Asks for Ask<Q, T> {
+    type Question = Q;
+}
+
+impl<T: Asks, E> Asks for Result<T, E> {
+    type Question = T::Question;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Asks, const VALID: usize> Asks for CheckedAsk<T, VALID> {
+    type Question = T::Question;
+}
+
+/// Adds the types of a question and its answer to the properties of a node, with their JSON Schemas.
+pub const fn asks<R: Asks, A: AnswerValue>(
+    info: NodeInfo,
+    question: Option<fn() -> Value>,
+    answer: Option<fn() -> Value>,
+) -> NodeInfo {
+    info.asking(QuestionType::of::<R::Question>(question), AnswerType::of::<A>(answer))
+}
+
+/// The JSON Schema of a type, if it has one. An associated constant of the type itself hides that of a trait: where the
+/// type is not `JsonSchema`, or the feature `schema` is off, the constants are those of [`NoSchema`].
+#[derive(Debug)]
+pub struct SchemaOf<T>(PhantomData<T>);
+
+/// See [`SchemaOf`].
+pub trait NoSchema {
+    const QUESTION: Option<fn() -> Value> = None;
+    const ANSWER: Option<fn() -> Value> = None;
+}
+impl<T> NoSchema for SchemaOf<T> {}
+
+#[cfg(feature = "schema")]
+impl<T: schemars::JsonSchema> SchemaOf<T> {
+    pub const QUESTION: Option<fn() -> Value> = Some(crate::question::schema_of_written::<T>);
+    pub const ANSWER: Option<fn() -> Value> = Some(crate::question::schema_of_read::<T>);
+}
+
+/// A node that asks no question, which may run in a branch of `any`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` asks a question, which a node in a branch of `any` cannot",
+    label = "asks a question",
+    note = "a question ends the run, and an `any` goes on with the first branch that succeeds: ask before it, or after it"
+)]
+pub trait AsksNothing {}
+impl<R> AsksNothing for Stub<R> {}
+
+/// Checks a node in a branch of `any`.
+pub fn in_any<N: AsksNothing, R, I>(_: &Placed<N, R, I>) {}
+
 /// Checks a node's result type. rustc reports a constant that failed once, and nothing that depends on it.
 pub const fn result<T: Returns<F>, F: Form>() {}
 
@@ -475,6 +634,10 @@ pub const fn error<E: ErrorOfNode>() {}
 #[derive(Debug)]
 pub struct Checked<T, const VALID: usize>(pub T);
 
+/// The result of a node with `answer`, whose type was checked by the constant `VALID`.
+#[derive(Debug)]
+pub struct CheckedAsk<T, const VALID: usize>(pub T);
+
 /// The same as [`Returns`], for checked results: an impl of that trait would overlap with the one for `Owns`.
 pub trait Finishes<F: Form> {
     type Route;
@@ -483,6 +646,14 @@ pub trait Finishes<F: Form> {
 
 #[diagnostic::do_not_recommend]
 impl<T: Returns<F>, F: Form, const VALID: usize> Finishes<F> for Checked<T, VALID> {
+    type Route = T::Route;
+    fn finish<I>(self, cx: NodeContext<'_, F::State, F::Context, I>) -> Result<T::Route, NodeError> {
+        self.0.finish(cx)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: ReturnsAsk<F>, F: Form, const VALID: usize> Finishes<F> for CheckedAsk<T, VALID> {
     type Route = T::Route;
     fn finish<I>(self, cx: NodeContext<'_, F::State, F::Context, I>) -> Result<T::Route, NodeError> {
         self.0.finish(cx)
@@ -503,6 +674,14 @@ pub trait FinishesUpdate<S: State, C> {
 
 #[diagnostic::do_not_recommend]
 impl<T: ReturnsUpdate<S, C>, S: State, C, const VALID: usize> FinishesUpdate<S, C> for Checked<T, VALID> {
+    type Route = T::Route;
+    fn into_update(self) -> Result<(Option<S::Update>, T::Route), NodeError> {
+        self.0.into_update()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: ReturnsAskedUpdate<S, C>, S: State, C, const VALID: usize> FinishesUpdate<S, C> for CheckedAsk<T, VALID> {
     type Route = T::Route;
     fn into_update(self) -> Result<(Option<S::Update>, T::Route), NodeError> {
         self.0.into_update()
@@ -809,8 +988,8 @@ pub fn parallel_subgraph<S: State, C: Context, P>(graph: StateGraph<S, C, P>) ->
 ///
 /// # Panics
 ///
-/// Panics if the builder refuses a graph that `graph!` accepted: a graph that is a value is nested too deep or has an option
-/// that has no effect there, or there is a bug in `graph!`.
+/// Panics if the builder refuses a graph that `graph!` accepted: a graph that is a value is nested too deep, has an option
+/// that has no effect there, or asks a question in an `any`, or there is a bug in `graph!`.
 #[must_use]
 #[track_caller]
 pub fn compiled<S: State, C: Context, P: Keeps<S>>(
@@ -829,7 +1008,8 @@ pub fn compiled<S: State, C: Context, P: Keeps<S>>(
 fn refused(error: &BuildError) -> ! {
     // The macro cannot see what is inside a value.
     let is_of_values = |problem: &BuildProblem| {
-        matches!(problem.kind, BuildProblemKind::TooDeep { .. } | BuildProblemKind::OuterOption { .. })
+        use BuildProblemKind::{OuterOption, QuestionInAny, TooDeep};
+        matches!(problem.kind, TooDeep { .. } | OuterOption { .. } | QuestionInAny { .. })
     };
     if error.problems().iter().all(is_of_values) { panic!("{error}") } else { panic!("bug in `graph!`: {error}") }
 }

@@ -53,6 +53,7 @@
 //! | [`task`] | [`BackgroundTaskManager`], with a graph or without one |
 //! | [`state`] | [`State`](trait@State) and its updates |
 //! | [`message`] | [`AgentState`] and the [`Message`]s of a conversation |
+//! | [`question`] | [`Ask`], the result of a node that asks, and a question for the approval of tool calls |
 //! | [`error`] | [`NodeError`], and the errors of panics, timeouts and missing arms |
 //! | [`shutdown`] | [`signal`](shutdown::signal) and [`ShutdownReport`] |
 //!
@@ -61,10 +62,11 @@
 //!
 //! # Features
 //!
-//! Both are off by default.
+//! All are off by default.
 //!
 //! - `metrics` counts and measures runs, nodes and background tasks; see the [names](BackgroundTaskManager#metrics) of those
 //!   of tasks, and the guide to observability for all.
+//! - `schema` makes JSON Schemas of the questions and answers that implement `schemars::JsonSchema`.
 //! - `svg` draws graphs without other programs: `CompiledGraph::svg`.
 
 mod attempt;
@@ -76,6 +78,7 @@ mod json;
 pub mod message;
 mod node;
 mod panics;
+pub mod question;
 mod retry;
 pub mod run;
 mod run_id;
@@ -104,6 +107,7 @@ pub mod __private;
 /// | | `&S` | the state, read only; the node may return an update. The only form that can run in a group |
 /// | | `S` | a copy of the state; the node returns the new one |
 /// | `input` | `T` (`T: Clone`) or `&T` | the value that the edge to this node carries: a payload of an arm, or an item of `each` |
+/// | `answer` | `Option<A>` | the answer to the question that the node asked, read from JSON; such a node returns [`Ask<Q, T>`](Ask) |
 /// | `config` | [`&RunConfig`](RunConfig) | thread, run and user id, and the caller's own values |
 /// | `task_manager` | [`&BackgroundTaskManager`](BackgroundTaskManager) | the app's manager, labelled with this run and node |
 /// | `events` | [`&EventWriter`](EventWriter) | writes custom events; a clone of it does so in a task |
@@ -116,6 +120,9 @@ pub mod __private;
 /// A node without `state` runs on every state. A node returns nothing, an update (with `&S`) or the new state (with `S`). If
 /// a decision follows, it returns a [`Route`](derive@Route), alone or in a tuple with one of these. Each of them may also be
 /// the `Ok` of a `Result` with any error that converts into [`NodeError`].
+///
+/// A node with an `answer`, and no other, returns [`Ask<Q, T>`](Ask), where `T` is what it would return otherwise, alone or as
+/// the `Ok` of a `Result`. See [`question`].
 ///
 /// A node with an `input` is reached only by edges that carry a value of its type, each attempt receives the same value, and
 /// a value is `Send + Sync + 'static`: a text is a `String`, and is borrowed as `input: &String`.
@@ -211,8 +218,9 @@ pub use agentflow_macros::node;
 ///
 /// # Panics
 ///
-/// The expression panics if a graph that is a value, as in `node SUB = sub_app();`, is nested too deep, or was compiled with
-/// a `shutdown_timeout`, which has no effect there; [`StateGraph`] returns an error. All other mistakes are compile errors.
+/// The expression panics if a graph that is a value, as in `node SUB = sub_app();`, is nested too deep, was compiled with a
+/// `shutdown_timeout`, which has no effect there, or asks a question in a branch of `any`; [`StateGraph`] returns an error. All
+/// other mistakes are compile errors.
 ///
 /// # Other brackets
 ///
@@ -364,6 +372,7 @@ pub use error::NodeError;
 pub use graph::{CompileOptions, CompiledGraph, END, EachOptions, JOIN, NodeOptions, START, StateGraph};
 pub use message::{AgentState, Message};
 pub use node::{Provide, Route};
+pub use question::Ask;
 pub use retry::RetryPolicy;
 pub use run::{EventWriter, NodeFailure, RunConfig, RunError, RunId};
 pub use shutdown::ShutdownReport;

@@ -9,7 +9,7 @@ use syn::spanned::Spanned;
 
 use super::{
     hints::editor_hints,
-    model::{Edge, Model, Work},
+    model::{Edge, Model, Place, Work},
     options::Setting,
     syntax::{Arm, Binding, Branches, BranchesKind, Decision, Graph, Reference, Source, Stage},
     topology::{Next, StepId},
@@ -32,7 +32,8 @@ pub(crate) fn expand(graph: &Graph, model: &Model<'_>, errors: Errors) -> TokenS
     let errors = errors.into_tokens();
     let hints = editor_hints(graph);
     let builder =
-        Builder { graph, model, has_errors, is_parallel: false, has_store: store.is_some() }.statements(&errors);
+        Builder { graph, model, has_errors, is_parallel: false, is_in_any: false, has_store: store.is_some() }
+            .statements(&errors);
     // A store or a closure that is missing has no type that rustc could infer.
     let is_missing = |setting: &Setting| setting.value.is_empty() && has_errors;
     let settings = graph.compile.iter().filter(|setting| setting.is_known && !is_of_builder(setting));
@@ -94,6 +95,8 @@ struct Builder<'a> {
     is_parallel: bool,
     /// True in a graph with a store, which keeps the inputs of its nodes.
     has_store: bool,
+    /// True for a graph written inside another one that runs in a branch of an `any`.
+    is_in_any: bool,
 }
 
 /// Returns the call that makes an empty graph with this state. rustc reports a type that is not a state at the span
@@ -159,6 +162,19 @@ impl Builder<'_> {
         self.is_parallel || self.model.step(step).place.is_some()
     }
 
+    /// Returns true if the step is in a branch of an `any`, or of a group in one.
+    fn is_in_any(&self, step: StepId) -> bool {
+        let mut place = self.model.step(step).place;
+        while let Some(Place { group, .. }) = place {
+            let group = self.model.step(group);
+            if let Work::Group { written: Branches { kind: BranchesKind::Any, .. }, .. } = group.work {
+                return true;
+            }
+            place = group.place;
+        }
+        self.is_in_any
+    }
+
     /// Returns the statement that puts a node in its place, either by its type or with its value.
     fn place(&self, step: StepId) -> TokenStream {
         let Work::Node { first_mention: reference, binding } = &self.model.step(step).work else {
@@ -176,10 +192,11 @@ impl Builder<'_> {
                 quote!(#g.#place::<#fit, #fit, #of_value>(#value))
             }
             Some(Source::Graph(inner)) => {
-                let is_parallel = self.is_in_branch(step);
+                let (is_parallel, is_in_any) = (self.is_in_branch(step), self.is_in_any(step));
                 let empty = Model::default();
                 let model = binding.and_then(|binding| self.model.inner.get(&binding)).unwrap_or(&empty);
-                let statements = Builder { graph: inner, model, is_parallel, ..*self }.statements(&TokenStream::new());
+                let statements =
+                    Builder { graph: inner, model, is_parallel, is_in_any, ..*self }.statements(&TokenStream::new());
                 let function = if is_parallel { quote!(parallel_subgraph) } else { quote!(subgraph) };
                 quote!(__af::#function({ #statements #g }))
             }
@@ -191,11 +208,14 @@ impl Builder<'_> {
                 let #takes = __af::kept::<_, _, #fit, _>(&#g, #takes);
             }
         });
+        let is_handle = matches!(self.binding(step).map(|binding| &binding.source), Some(Source::Handle(_)) | None);
+        let check = (is_handle && self.is_in_any(step)).then(|| quote!(__af::in_any::<#fit, _, _>(&#node);));
         // Where the graph has mistakes, edges may be missing that use these.
         quote! {
             #[allow(unused_variables)]
             let (#node, #takes) = #placed;
             #kept
+            #check
         }
     }
 

@@ -7,7 +7,7 @@ use quote::ToTokens;
 use syn::{FnArg, GenericParam, ReturnType, Safety, Type};
 
 use super::{
-    parameters::{Parameter, State, elided, impl_trait, is_state, parameter},
+    parameters::{Parameter, State, elided, impl_trait, is_named, parameter},
     syntax::Function,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub(crate) fn check(function: &Function, errors: &mut Errors) -> Signature {
     generics(function, errors);
     let mut seen = HashSet::new();
     let mut services: HashSet<String> = HashSet::new();
-    let is_typed_state = |input: &FnArg| matches!(input, FnArg::Typed(input) if is_state(input));
+    let is_typed_state = |input: &FnArg| matches!(input, FnArg::Typed(input) if is_named(input, "state"));
     let has_state = function.sig.inputs.iter().any(is_typed_state);
     for input in &function.sig.inputs {
         if let FnArg::Typed(input) = input
@@ -116,19 +116,31 @@ fn result(function: &Function, signature: &Signature, errors: &mut Errors) {
     if let Some(state) = owned
         && output.is_none_or(returns_nothing)
     {
-        let name = text(state);
-        let written = match output.map(type_arguments).as_deref() {
-            Some([_, error]) => format!("Result<{name}, {}>", text(error)),
-            Some([_]) => format!("Result<{name}>"),
-            _ => name.clone(),
-        };
+        let (name, written) = (text(state), with_state(output, state));
         let text = format!(
             "a node with `state: {name}` changes a copy and returns it: write `-> {written}`, or `state: &mut {name}`"
         );
         errors.spanning(state, text);
         return;
     }
-    let Some(output) = output else { return };
+    let answer = signature.parameters.iter().find_map(|parameter| match parameter {
+        Parameter::Answer(ty) => Some(ty),
+        _ => None,
+    });
+    let Some(output) = output else {
+        if let Some(answer) = answer {
+            let text = "a node with `answer` asks a question: write `-> Ask<Question>`, or leave the parameter out";
+            errors.spanning(answer, text);
+        }
+        return;
+    };
+    // A parameter with a mistake may have been meant to be the answer.
+    let are_all_known = signature.parameters.len() == function.sig.inputs.len();
+    if let Some(ask) = asks(output).filter(|_| answer.is_none() && are_all_known) {
+        let text = "this node asks a question: add the parameter `answer: Option<A>`, `None` until it is answered";
+        errors.at(ask.span(), text);
+        return;
+    }
     let tokens = output.to_token_stream();
     if let Some(keyword) = impl_trait(tokens.clone()) {
         errors.spanning(keyword, "a node cannot return `impl Trait`: name the type");
@@ -140,15 +152,43 @@ fn result(function: &Function, signature: &Signature, errors: &mut Errors) {
     }
 }
 
-/// Returns true for `()` and `Result<(), E>`.
+/// Returns the word `Ask` of the results `Ask<Q, T>` and `Result<Ask<Q, T>, E>`.
+fn asks(ty: &Type) -> Option<&Ident> {
+    match &last_segment(ty)?.ident {
+        ask if is_ask(ty) => Some(ask),
+        result if result == "Result" => type_arguments(ty).first().and_then(|ok| asks(ok)),
+        _ => None,
+    }
+}
+
+/// Returns the result with the state in the place of nothing.
+fn with_state(output: Option<&Type>, state: &Type) -> String {
+    let arguments = output.map(type_arguments).unwrap_or_default();
+    match &arguments[..] {
+        [question, ..] if output.is_some_and(is_ask) => format!("Ask<{}, {}>", text(question), text(state)),
+        [ok, error] => format!("Result<{}, {}>", with_state(Some(ok), state), text(error)),
+        [ok] => format!("Result<{}>", with_state(Some(ok), state)),
+        _ => text(state),
+    }
+}
+
+/// Returns true for `()` and `Result<(), E>`, and for `Ask<Q>`, `Ask<Q, ()>` in the place of `()`.
 fn returns_nothing(ty: &Type) -> bool {
-    match bare(ty) {
+    let ty = bare(ty);
+    let arguments = type_arguments(ty);
+    match ty {
         Type::Tuple(tuple) => tuple.elems.is_empty(),
+        ty if is_ask(ty) => arguments.get(1).is_none_or(|done| returns_nothing(done)),
         ty => {
             last_segment(ty).is_some_and(|last| last.ident == "Result")
-                && type_arguments(ty).first().is_some_and(|ok| returns_nothing(ok))
+                && arguments.first().is_some_and(|ok| returns_nothing(ok))
         }
     }
+}
+
+/// Returns true for `Ask<Q, T>` and `Ask<Q>`.
+fn is_ask(ty: &Type) -> bool {
+    last_segment(ty).is_some_and(|last| last.ident == "Ask") && !type_arguments(ty).is_empty()
 }
 
 /// Returns the first `Self`.

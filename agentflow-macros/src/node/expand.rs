@@ -6,7 +6,7 @@ use syn::{Attribute, GenericParam, Ident, ReturnType, Type, spanned::Spanned};
 
 use super::{
     check::Signature,
-    parameters::{Input, Parameter, State},
+    parameters::{Input, Known, Parameter, State},
     syntax::{Function, NodeArgs},
 };
 use crate::{
@@ -160,6 +160,8 @@ struct Checks {
     state: TokenStream,
     /// The type of the result, as the impls name it.
     checked: TokenStream,
+    /// The type of the answer, as the impls name it.
+    answer: Option<TokenStream>,
     /// The constants, or the function.
     items: TokenStream,
 }
@@ -176,16 +178,20 @@ impl Checks {
         let generics = &function.sig.generics;
         let input = input_type(signature).map(Input::value_type);
         let check_input = input.map(|ty| quote!(__af::input::<#ty>()));
+        let answer = answer_type(signature);
+        let wrapper = wrapper(signature);
         let has_state = state_type(signature).is_some();
         let check_state = has_state.then(|| quote!(__af::state_type::<#state>()));
         if !generics.params.is_empty() {
             let where_clause = &generics.where_clause;
-            let check_result = result_checks(result, &result.to_token_stream(), &quote!(__af::#form<#state, ()>));
+            let form = quote!(__af::#form<#state, ()>);
+            let check_result = result_checks(result, &result.to_token_stream(), &form, answer.is_some());
             let checks = check_state.into_iter().chain(check_result).chain(check_input);
             return Self {
                 input: input.map_or_else(|| quote!(()), ToTokens::to_token_stream),
                 state: state.clone(),
-                checked: quote!(__af::Checked<#result, 0>),
+                checked: quote!(__af::#wrapper<#result, 0>),
+                answer: answer.map(|ty| quote!(<#ty as __af::AnswerParameter>::Answer)),
                 items: quote! {
                     #[allow(dead_code)]
                     fn __checks<#parameters>() #where_clause {
@@ -199,9 +205,16 @@ impl Checks {
         // rustc advises a type parameter beside the name of the item that mentions an unknown type. The alias has the place
         // of the function's name, so that it is the same advice, reported once.
         let alias = Ident::new("__Result", function.sig.ident.span());
-        let check_result = result_checks(result, &alias.to_token_stream(), &quote!(__af::#form<#state_of_form, ()>));
+        let form = quote!(__af::#form<#state_of_form, ()>);
+        let check_result = result_checks(result, &alias.to_token_stream(), &form, answer.is_some());
+        let alias_of_answer = Ident::new("__Answer", function.sig.ident.span());
+        let declared_answer = answer.map(|ty| quote!(type #alias_of_answer = #ty;));
+        let check_answer = answer.map(|ty| {
+            let answer = parenthesized(ty.span(), quote!(#alias_of_answer,));
+            quote!(__af::answer::<#answer>())
+        });
         let check_input = check_input.map(|check| quote!(const __INPUT: usize = { #check; 0 };));
-        let checks = check_state.into_iter().chain(check_result);
+        let checks = check_state.into_iter().chain(check_answer).chain(check_result);
         Self {
             input: input
                 .map_or_else(|| quote!(()), |ty| quote!(<__af::CheckedInput<#ty, __INPUT> as __af::Valid>::Value)),
@@ -210,9 +223,11 @@ impl Checks {
             } else {
                 state.clone()
             },
-            checked: quote!(__af::Checked<__Result, __VALID>),
+            checked: quote!(__af::#wrapper<__Result, __VALID>),
+            answer: answer.map(|_| quote!(<__af::CheckedAnswer<__Answer, __VALID> as __af::ValidAnswer>::Answer)),
             items: quote! {
                 type #alias = #result;
+                #declared_answer
                 const __VALID: usize = { #(#checks;)* 0 };
                 #check_input
             },
@@ -222,14 +237,15 @@ impl Checks {
 
 /// Returns the checks of a result, which is `alias`. Those of a `Result` are separate, so that rustc reports the half that
 /// is wrong.
-fn result_checks(result: &Type, alias: &TokenStream, form: &TokenStream) -> Vec<TokenStream> {
+fn result_checks(result: &Type, alias: &TokenStream, form: &TokenStream, asks: bool) -> Vec<TokenStream> {
+    let (whole, half) = if asks { (quote!(ask), quote!(ask_ok)) } else { (quote!(result), quote!(ok)) };
     match (last_segment(result), type_arguments(result).as_slice()) {
         (Some(last), [ok, error]) if last.ident == "Result" => {
             // rustc reports a half where it is written: at the parentheses.
             let (ok, error) = (parenthesized(ok.span(), quote!(#alias,)), parenthesized(error.span(), quote!(#alias,)));
-            vec![quote!(__af::ok::<#ok, #form>()), quote!(__af::error::<#error>())]
+            vec![quote!(__af::#half::<#ok, #form>()), quote!(__af::error::<#error>())]
         }
-        _ => vec![quote!(__af::result::<#result, #form>())],
+        _ => vec![quote!(__af::#whole::<#result, #form>())],
     }
 }
 
@@ -263,27 +279,15 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         ReturnType::Default => syn::parse_quote!(()),
         ReturnType::Type(_, ty) => (**ty).clone(),
     };
-    let Checks { input, state: of_graph, checked, items } =
+    let Checks { input, state: of_graph, checked, answer, items } =
         Checks::new(function, signature, &form, &state, &result, &parameters);
     let predicates = sig.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
     let predicates = quote!(#(#predicates,)*);
     let bounds = quote!(where #predicates #(#services)*);
     let call = call(function, signature, arguments);
-    // The values are bound first, because the call then borrows the state from the same context.
-    let known = signature.parameters.iter().filter_map(|parameter| match parameter {
-        Parameter::Known(known, _) => Some(*known),
-        _ => None,
-    });
-    let starts_tasks = known.clone().any(|known| known.name == "task_manager").then(|| {
-        quote!(
-            const STARTS_TASKS: bool = true;
-        )
-    });
-    let taken = known.map(|known| {
-        let (variable, value) = (known.variable(), (known.value)());
-        quote!(let #variable = #value;)
-    });
-    let taken: TokenStream = taken.collect();
+    let info = info(signature, &checked, answer.as_ref());
+    let taken = taken(signature, answer.as_ref());
+    let wrapper = wrapper(signature);
     let finishes = |context: TokenStream| quote!(__af::Finishes<__af::#form<#state, #context>>);
     let in_app = finishes(quote!(__C));
     // rustc reports a future that is not `Send` at this span.
@@ -303,16 +307,24 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
                 #checked: __af::FinishesUpdate<#of_graph, __C>,
             {
                 type Output = <#checked as __af::FinishesUpdate<#of_graph, __C>>::Route;
-                #starts_tasks
+                #info
                 async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #of_graph, __C, #input>) -> #update {
                     #taken
-                    <#checked as __af::FinishesUpdate<#of_graph, __C>>::into_update(__af::Checked(#call))
+                    <#checked as __af::FinishesUpdate<#of_graph, __C>>::into_update(__af::#wrapper(#call))
                 }
             }
         }
     });
     let of_signature = finishes(quote!(()));
     let value = &names.value;
+    let asks_nothing = answer.is_none().then(|| {
+        let parameters = names.parameters();
+        quote! {
+            #[automatically_derived]
+            #[diagnostic::do_not_recommend]
+            impl<#(#parameters),*> __af::AsksNothing for #handle #arguments {}
+        }
+    });
     quote! {
         #items
         #[automatically_derived]
@@ -320,10 +332,10 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         impl<#generics> __af::Node<#state, __C, #input> for #handle #arguments #bounds #checked: #in_app {
             type Output = <#checked as #in_app>::Route;
             const MUTATES_STATE: bool = #in_place;
-            #starts_tasks
+            #info
             async fn run(&self, __cx: __af::NodeContext<'_, #state, __C, #input>) -> #output {
                 #taken
-                <#checked as #in_app>::finish(__af::Checked(#call), __cx)
+                <#checked as #in_app>::finish(__af::#wrapper(#call), __cx)
             }
         }
         #parallel
@@ -334,7 +346,51 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             type This = Self;
             const HANDLE: Self = #value;
         }
+        #asks_nothing
     }
+}
+
+/// Returns the parameters that are known by their names.
+fn known(signature: &Signature) -> impl Iterator<Item = &'static Known> {
+    signature.parameters.iter().filter_map(|parameter| match parameter {
+        Parameter::Known(known, _) => Some(*known),
+        _ => None,
+    })
+}
+
+/// Returns the constant with the node's properties, if it has any.
+fn info(signature: &Signature, checked: &TokenStream, answer: Option<&TokenStream>) -> Option<TokenStream> {
+    let starts_tasks = known(signature).any(|known| known.name == "task_manager").then(|| quote!(.starts_tasks()));
+    let info = quote!(__af::NodeInfo::new() #starts_tasks);
+    let info = match (answer, starts_tasks) {
+        (None, None) => return None,
+        (None, Some(_)) => info,
+        (Some(answer), _) => quote! {{
+            use __af::NoSchema as _;
+            __af::asks::<#checked, #answer>(
+                #info,
+                __af::SchemaOf::<<#checked as __af::Asks>::Question>::QUESTION,
+                __af::SchemaOf::<#answer>::ANSWER,
+            )
+        }},
+    };
+    Some(quote!(const INFO: __af::NodeInfo = #info;))
+}
+
+/// Returns the statements that take the values of the parameters out of the context. They come first, because the call
+/// then borrows the state from the same context.
+fn taken(signature: &Signature, answer: Option<&TokenStream>) -> TokenStream {
+    let answered = answer.map(|answer| quote!(let __answer = __cx.answer::<#answer>()?;));
+    let taken = known(signature).map(|known| {
+        let (variable, value) = (known.variable(), (known.value)());
+        quote!(let #variable = #value;)
+    });
+    taken.chain(answered).collect()
+}
+
+/// Returns the name of the type that holds a checked result.
+fn wrapper(signature: &Signature) -> TokenStream {
+    if answer_type(signature).is_some() { quote!(CheckedAsk) } else { quote!(Checked) }
 }
 
 /// Returns the impl of a function with mistakes: in a graph, a stub stands for it.
@@ -364,6 +420,13 @@ fn state_type(signature: &Signature) -> Option<&State> {
     })
 }
 
+fn answer_type(signature: &Signature) -> Option<&Type> {
+    signature.parameters.iter().find_map(|parameter| match parameter {
+        Parameter::Answer(ty) => Some(ty),
+        _ => None,
+    })
+}
+
 fn input_type(signature: &Signature) -> Option<&Input> {
     signature.parameters.iter().find_map(|parameter| match parameter {
         Parameter::Input(input) => Some(input),
@@ -381,6 +444,7 @@ fn call(function: &Function, signature: &Signature, turbofish: &TokenStream) -> 
         Parameter::State(State::Owns(ty)) => quote!(__af::state_owned::<#ty>(__cx.state)),
         Parameter::Input(Input::Borrowed(_)) => quote!(__cx.input),
         Parameter::Input(Input::Copied(ty)) => quote!(<#ty as __af::InputByValue>::copied(__cx.input)),
+        Parameter::Answer(_) => quote!(__answer),
         Parameter::Known(known, ty) => {
             let (variable, given) = (known.variable(), (known.given)());
             quote!(<#ty as __af::Accepts<#given>>::accept(#variable))

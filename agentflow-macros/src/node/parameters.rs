@@ -16,6 +16,8 @@ pub(crate) enum Parameter {
     State(State),
     /// The value that the edge carries.
     Input(Input),
+    /// The answer to the node's question, with the type of the parameter.
+    Answer(Type),
     /// A parameter that is known by its name, with the user's type.
     Known(&'static Known, Type),
     /// `#[inject] db: &Db`, with `Db`.
@@ -118,9 +120,9 @@ fn is_agent_state(ty: &Type) -> bool {
     last_segment(lent(ty)).is_some_and(|last| last.ident == "AgentState")
 }
 
-/// Returns true if the parameter is the state's by its name.
-pub(crate) fn is_state(input: &PatType) -> bool {
-    matches!(&*input.pat, Pat::Ident(name) if name.ident.to_string().trim_start_matches('_') == "state")
+/// Returns true if the parameter has this name.
+pub(crate) fn is_named(input: &PatType, expected: &str) -> bool {
+    matches!(&*input.pat, Pat::Ident(name) if name.ident.to_string().trim_start_matches('_') == expected)
 }
 
 /// Returns the parameter with its name. `has_state` is true if one of the parameters is the state's by its name.
@@ -155,6 +157,8 @@ pub(crate) fn parameter(input: &PatType, has_state: bool, errors: &mut Errors) -
         Parameter::State(state(ident, ty, errors)?)
     } else if known == "input" {
         Parameter::Input(value(ident, ty, errors)?)
+    } else if known == "answer" {
+        Parameter::Answer(owned(ty, "an answer", errors).then(|| ty.clone())?)
     } else if let Some(known) = Known::from_name(known) {
         lifetime(ident, ty, errors);
         Parameter::Known(known, ty.clone())
@@ -175,7 +179,7 @@ fn given(name: &str, ty: &Type) -> Option<String> {
 }
 
 fn unknown(ident: &Ident, name: &str, ty: &Type, has_state: bool, errors: &mut Errors) {
-    let names: Vec<_> = ["state", "input"].into_iter().chain(KNOWN.iter().map(|known| known.name)).collect();
+    let names: Vec<_> = ["state", "input", "answer"].into_iter().chain(KNOWN.iter().map(|known| known.name)).collect();
     let likely = if let Some(known) = Known::from_type(ty) {
         Some(format!("{}: {}", known.name, known.written))
     } else if !has_state && (is_mutable_reference(ty) || is_agent_state(ty)) {
@@ -191,8 +195,8 @@ fn unknown(ident: &Ident, name: &str, ty: &Type, has_state: bool, errors: &mut E
             ty => text(ty),
         };
         format!(
-            "unknown node parameter `{ident}`: a node takes `state`, `input`, `config`, `task_manager`, `events`, \
-             `cancel`, `attempt`, `steps_left` and `error`; a service of the app is injected: `#[inject] {ident}: &{service}`"
+            "unknown node parameter `{ident}`: a node takes `state`, `input`, `answer`, `config`, `task_manager`, \
+             `events`, `cancel`, `attempt`, `steps_left` and `error`; a service of the app is injected: `#[inject] {ident}: &{service}`"
         )
     };
     errors.at(ident.span(), message);

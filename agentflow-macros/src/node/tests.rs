@@ -63,6 +63,28 @@ fn a_node_that_takes_the_state() {
 }
 
 #[test]
+fn a_node_that_asks() {
+    insta::assert_snapshot!(pretty(
+        TokenStream::new(),
+        quote! {
+            async fn review(state: &Mail, answer: Option<Verdict>) -> Result<Ask<Review, MailUpdate>, NodeError> {
+                body()
+            }
+        }
+    ));
+}
+
+#[test]
+fn a_generic_node_that_asks() {
+    insta::assert_snapshot!(pretty(
+        TokenStream::new(),
+        quote! {
+            async fn review<A: DeserializeOwned + Send>(answer: Option<A>) -> Ask<Review> { body() }
+        }
+    ));
+}
+
+#[test]
 fn a_node_without_state() {
     insta::assert_snapshot!(pretty(
         TokenStream::new(),
@@ -156,7 +178,7 @@ fn attribute_arguments() {
 
 #[test]
 fn a_parameter_is_compared_with_those_that_are_known() {
-    let unknown = "a node takes `state`, `input`, `config`, `task_manager`, `events`, `cancel`, `attempt`, `steps_left` and `error`; a service of the app is \
+    let unknown = "a node takes `state`, `input`, `answer`, `config`, `task_manager`, `events`, `cancel`, `attempt`, `steps_left` and `error`; a service of the app is \
                    injected: ";
     assert_eq!(
         mistakes(quote!(
@@ -279,12 +301,55 @@ fn a_state_that_is_taken_is_returned() {
         (quote!(-> ()), "S"),
         (quote!(-> Result<(), E>), "Result<S,E>"),
         (quote!(-> io::Result<()>), "Result<S>"),
+        (quote!(-> Ask<Q>), "Ask<Q, S>"),
+        (quote!(-> Ask<Q, ()>), "Ask<Q, S>"),
+        (quote!(-> Result<Ask<Q>, E>), "Result<Ask<Q, S>, E>"),
     ] {
         let found = mistakes(quote!(
             async fn f(state: S) #result {}
         ));
         assert_eq!(found.iter().map(unspaced).collect::<Vec<_>>(), [unspaced(&advice(written))]);
     }
+}
+
+#[test]
+fn a_question_needs_an_answer() {
+    let missing = "this node asks a question: add the parameter `answer: Option<A>`, `None` until it is answered";
+    for result in [quote!(Ask<Q>), quote!(agentflow::Ask<Q, S>), quote!(io::Result<Ask<Q>>), quote!(Result<Ask<Q>, E>)]
+    {
+        let without = quote!(
+            async fn f(state: &S) -> #result {}
+        );
+        assert_eq!(mistakes(without), [missing]);
+        let with = quote!(
+            async fn f(_answer: Option<A>, state: &S) -> #result {}
+        );
+        assert_eq!(mistakes(with), [""; 0]);
+        // The misspelt parameter may be the answer.
+        let misspelt = quote!(
+            async fn f(answers: Option<A>) -> #result {}
+        );
+        assert_eq!(mistakes(misspelt), ["unknown node parameter `answers`; did you mean `answer`?"]);
+    }
+    assert_eq!(
+        mistakes(quote!(
+            async fn f(answer: Option<&str>) -> Ask<Q> {}
+        )),
+        ["an answer cannot borrow: name a type that owns its data"]
+    );
+    assert_eq!(
+        mistakes(quote!(
+            async fn f(answer: Option<A>) {}
+        )),
+        ["a node with `answer` asks a question: write `-> Ask<Question>`, or leave the parameter out"]
+    );
+    // A route may have the name.
+    assert_eq!(
+        mistakes(quote!(
+            async fn f() -> Ask {}
+        )),
+        [""; 0]
+    );
 }
 
 #[test]
@@ -429,6 +494,8 @@ fn half_a_function_is_given_back_as_it_is() {
         quote!(async fn greet(state: &mut )),
         quote!(async fn greet(state: &mut AgentState) ->),
         quote!(async fn greet(state) { state.context }),
+        quote!(async fn review(answer) -> Ask<Review> { answer }),
+        quote!(async fn review(answer: Option<) -> Ask<Review> { answer }),
         quote!(async fn greet(state: &mut AgentState, task_) { state.context }),
         quote!(
             struct Greeter;
@@ -475,6 +542,7 @@ fn half_a_body_is_the_compilers_to_judge() {
 const FUNCTIONS: &[&str] = &[
     "#[inline] pub async fn greet(state: &mut AgentState, config: &RunConfig) -> Result<(), NodeError> { Ok(()) }",
     "async fn ask<M: Model, const N: usize>(#[inject] db: &Db<M>, state: &[M; N]) -> (M,) where M: Clone { body() }",
+    "async fn review(state: &mut S, answer: Option<Verdict>) -> Result<Ask<Review, S>, NodeError> { body() }",
     "async fn take(mut state: S, _events: &EventWriter, cancel: &CancellationToken) -> S { state }",
 ];
 
@@ -482,6 +550,7 @@ const WORDS: &[&str] = &[
     "async",
     "fn",
     "state",
+    "answer",
     "config",
     "task_manager",
     "confg",

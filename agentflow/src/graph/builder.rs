@@ -107,6 +107,16 @@ pub(crate) struct GroupDeclaration<S> {
 }
 
 impl<S: State, C> WorkDeclaration<S, C> {
+    /// Returns whether the node, or a node inside it, asks questions.
+    pub(super) fn asks(&self) -> bool {
+        let asks = match self {
+            Self::Node(node, _) => node.info().asks,
+            Self::Branch(node, _) => node.info().asks,
+            Self::Group(_) => None,
+        };
+        asks.is_some() || self.outline().is_some_and(|outline| outline.asks)
+    }
+
     /// Returns the outline of a node that is a graph.
     pub(super) fn outline(&self) -> Option<&Outline> {
         match self {

@@ -1,11 +1,11 @@
 //! [`CompiledGraph`]: a graph that is ready to run.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use super::{app::App, builder::StateGraph, dot, error::BuildError, lower::lower, mermaid, options::CompileOptions};
 use crate::{
     config::RunConfig,
-    run::{self, RunError, RunStream},
+    run::{self, RunError, RunStream, invocation::Arrival},
     shutdown::ShutdownReport,
     state::State,
     store::{Keeps, Persistence},
@@ -55,7 +55,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// Dropping the future cancels the run: the running node is dropped at its current await, and no further node starts.
     pub async fn invoke(&self, state: S, config: RunConfig) -> Result<S, RunError> {
-        run::run(&self.app, None, state, config).await
+        run::run(&self.app, None, Arrival::default(), state, config).await
     }
 
     /// Runs the graph as [`invoke`](Self::invoke) does, but from this node or group, with a state that it would have
@@ -102,7 +102,26 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// Dropping the future cancels the run.
     pub async fn invoke_from(&self, node: &str, state: S, config: RunConfig) -> Result<S, RunError> {
-        run::run(&self.app, Some(node), state, config).await
+        run::run(&self.app, Some(node), Arrival::default(), state, config).await
+    }
+
+    /// Runs the graph from a node that asked on, with the answer to its question.
+    ///
+    /// # Errors
+    ///
+    /// As [`invoke_from`](Self::invoke_from), and the error of serde if the answer is none of the node's type.
+    #[doc(hidden)]
+    pub async fn __answer(
+        &self,
+        node: &str,
+        answer: &str,
+        state: S,
+        config: RunConfig,
+    ) -> Result<S, Box<dyn Error + Send + Sync>> {
+        let step = self.app.plan.steps.iter().find(|step| &*step.name == node);
+        let answer_type = step.and_then(|step| step.work.info().answer());
+        let answer = answer_type.map(|answer_type| answer_type.decode(answer)).transpose()?;
+        Ok(run::run(&self.app, Some(node), Arrival::resumed(None, None, answer), state, config).await?)
     }
 
     /// Runs the graph as [`invoke`](Self::invoke) does, in a tokio task of its own, and returns a stream of its events.

@@ -214,6 +214,16 @@ pub enum BuildProblemKind {
         /// The name of the option.
         option: &'static str,
     },
+    /// A node in a branch of an `any` asks a question, which would end the run while another branch may still win.
+    #[error(
+        "node `{node}` asks a question, and `{group}` goes on with the first branch that succeeds: ask before it, or after it"
+    )]
+    QuestionInAny {
+        /// The node, or the graph that contains it.
+        node: Arc<str>,
+        /// The `any`.
+        group: Arc<str>,
+    },
     /// More graphs and groups are inside each other than a thread's stack may hold.
     #[error(
         "graphs and groups are {levels} deep at `{node}`, and at most {max} fit on a thread's stack; let a node spawn a task that invokes the inner graph"

@@ -48,13 +48,15 @@ pub(super) fn lower<S: State, C, P>(
                 Work::Group(Group { kind: group.kind, branches: lowered })
             }
         };
+        let asks = work.info().asks.is_some();
         let router = routers.remove(&name).flatten();
         let edges = edges.into_iter().map(|checked| checked.edge).collect();
-        Step { name, work, input, options, router, on_error, edges }
+        Step { name, work, input, options, asks, router, on_error, edges }
     };
     let steps: Vec<_> = steps.into_iter().zip(checked).zip(inputs).map(lower_step).collect();
+    let asks = steps.iter().any(|step| step.asks || step.outline().is_some_and(|outline| outline.asks));
     let outlines = steps.iter().map(|step| outline_of(step, members.remove(&step.name)));
-    let outline = Outline { name, steps: outlines.collect(), entry, nesting, manager: None, outer_option: None };
+    let outline = Outline { name, steps: outlines.collect(), entry, nesting, asks, manager: None, outer_option: None };
     Ok((Plan { steps, entry, may_loop, on_commit }, outline))
 }
 
@@ -72,7 +74,7 @@ fn outline_of<S: State, C>(step: &Step<S, C>, branches: Option<Vec<Vec<StepId>>>
         (_, Some(outline)) => StepContents::Graph(outline.clone()),
         _ => StepContents::Nothing,
     };
-    let label = step.options.describe(&step.name, step.starts_tasks());
+    let label = step.options.describe(&step.name, step.work.info().starts_tasks);
     OutlineStep { name: Arc::clone(&step.name), label, contents, edges: step.edges.clone(), on_error: step.on_error }
 }
 

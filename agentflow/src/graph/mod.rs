@@ -42,4 +42,4 @@ pub use outline::Outline;
 #[doc(hidden)]
 pub use subgraph::{MappedGraph, ParallelSubgraph, Subgraph};
 
-pub use crate::node::{Node, NodeContext, ParallelContext, ParallelNode};
+pub use crate::node::{Node, NodeContext, NodeInfo, ParallelContext, ParallelNode};

@@ -14,6 +14,8 @@ pub struct Outline {
     pub(super) entry: StepId,
     /// The number of graphs and groups that are inside each other in this graph.
     pub(super) nesting: usize,
+    /// Set if a node of the graph asks questions.
+    pub(super) asks: bool,
     /// The task manager that the graph was compiled with, if it has one of its own.
     pub(super) manager: Option<BackgroundTaskManager>,
     /// An option that the graph was compiled with, and that has no effect where the graph is a node.

@@ -13,7 +13,8 @@ use super::{
 use crate::{
     carried::{Input, InputType, Slot, input_of},
     error::NodeError,
-    node::{Node, NodeContext, ParallelContext, ParallelNode},
+    node::{Node, NodeContext, NodeInfo, ParallelContext, ParallelNode},
+    question::{AskedQuestion, UndeclaredQuestion},
     run::{branch_log::BranchLog, commit_mark::CommitMark, invocation::Invocation},
     state::State,
 };
@@ -36,6 +37,8 @@ pub(crate) struct Step<S: State, C> {
     #[allow(dead_code, reason = "the runs of a thread write and read the value")]
     pub(crate) input: InputType,
     pub(crate) options: NodeOptions,
+    /// Set if the node asks questions, which commit nothing of it.
+    pub(crate) asks: bool,
     /// Chooses the outgoing edge from the state; without a router, the work itself returns the index of the edge.
     pub(crate) router: Option<Box<dyn Router<S>>>,
     /// The step that runs after a failure; without one, a failure ends the run.
@@ -120,8 +123,8 @@ pub(crate) trait ErasedNode<S, C>: Send + Sync {
     /// Returns [`Node::MUTATES_STATE`].
     fn mutates_state(&self) -> bool;
 
-    /// Returns [`Node::STARTS_TASKS`].
-    fn starts_tasks(&self) -> bool;
+    /// Returns [`Node::INFO`].
+    fn info(&self) -> NodeInfo;
 
     fn outline(&self) -> Option<&Outline>;
 }
@@ -142,6 +145,13 @@ impl<N, F, I> RoutedNode<N, F, I> {
 /// The checks of a graph exclude this error.
 fn no_input() -> NodeError {
     NodeError::from("bug in agentflow: the node's input has another type than the edge's value")
+}
+
+/// Replaces a question of a node that does not say that it asks: its answer could not be read. A question from inside of a
+/// graph has another form and is left as it is.
+fn declared(error: NodeError, info: NodeInfo) -> NodeError {
+    let is_undeclared = info.asks.is_none() && error.downcast_ref::<AskedQuestion>().is_some();
+    if is_undeclared { UndeclaredQuestion.into() } else { error }
 }
 
 impl<S, C, N, F, I> ErasedNode<S, C> for RoutedNode<N, F, I>
@@ -169,7 +179,8 @@ where
             } else {
                 commit
             };
-            let output = self.node.run(NodeContext::new(state, input, services, invocation, commit)).await?;
+            let output = self.node.run(NodeContext::new(state, input, services, invocation, commit)).await;
+            let output = output.map_err(|error| declared(error, N::INFO))?;
             (self.route)(state, output, &invocation.scope.slot)
         })
     }
@@ -178,8 +189,8 @@ where
         N::MUTATES_STATE
     }
 
-    fn starts_tasks(&self) -> bool {
-        N::STARTS_TASKS
+    fn info(&self) -> NodeInfo {
+        N::INFO
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -200,8 +211,8 @@ pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
     where
         S: State;
 
-    /// Returns [`ParallelNode::STARTS_TASKS`].
-    fn starts_tasks(&self) -> bool;
+    /// Returns [`ParallelNode::INFO`].
+    fn info(&self) -> NodeInfo;
 
     fn outline(&self) -> Option<&Outline>;
 }
@@ -223,8 +234,8 @@ where
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
         Box::pin(async move {
             let input = input_of(invocation.arrival.input()).ok_or_else(no_input)?;
-            let (update, output) =
-                self.node.run_parallel(ParallelContext::new(state, input, services, invocation)).await?;
+            let ended = self.node.run_parallel(ParallelContext::new(state, input, services, invocation)).await;
+            let (update, output) = ended.map_err(|error| declared(error, N::INFO))?;
             let edge = (self.route)(state, output, &invocation.scope.slot)?;
             if let Some(update) = update {
                 log.push(invocation.path, update);
@@ -233,8 +244,8 @@ where
         })
     }
 
-    fn starts_tasks(&self) -> bool {
-        N::STARTS_TASKS
+    fn info(&self) -> NodeInfo {
+        N::INFO
     }
 
     fn outline(&self) -> Option<&Outline> {
@@ -264,18 +275,21 @@ impl<S: State, C> Plan<S, C> {
     }
 }
 
+impl<S: State, C> Work<S, C> {
+    /// Returns the properties of the node.
+    pub(crate) fn info(&self) -> NodeInfo {
+        match self {
+            Self::Node(node) => node.info(),
+            Self::Branch(node) => node.info(),
+            Self::Group(_) => NodeInfo::new(),
+        }
+    }
+}
+
 impl<S: State, C> Step<S, C> {
     /// Returns whether a decision follows, which may fail after the work has succeeded.
     pub(crate) fn has_decision(&self) -> bool {
         self.edges.first().is_some_and(|edge| edge.label.is_some())
-    }
-
-    pub(crate) fn starts_tasks(&self) -> bool {
-        match &self.work {
-            Work::Node(node) => node.starts_tasks(),
-            Work::Branch(node) => node.starts_tasks(),
-            Work::Group(_) => false,
-        }
     }
 
     pub(crate) fn outline(&self) -> Option<&Outline> {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     error::NodeError,
-    node::{Node, NodeContext, ParallelContext, ParallelNode},
+    node::{Node, NodeContext, NodeInfo, ParallelContext, ParallelNode},
     run::{
         branch_log::BranchLog,
         commit_mark::CommitMark,
@@ -80,8 +80,8 @@ impl<S: State, C: Send + Sync + 'static> ErasedParallelNode<S, C> for ParallelSu
         })
     }
 
-    fn starts_tasks(&self) -> bool {
-        false
+    fn info(&self) -> NodeInfo {
+        NodeInfo::new()
     }
 
     fn outline(&self) -> Option<&Outline> {

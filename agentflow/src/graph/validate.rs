@@ -9,6 +9,7 @@ use super::{
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
     outline::Edge,
+    plan::GroupKind,
     topology::{Next, StepEdges, StepId, Violation, violations_of_path},
 };
 use crate::{carried::InputType, state::State, suggest};
@@ -91,6 +92,7 @@ pub(super) fn validate<S: State, C, P>(
     if let Some(entry) = entry.filter(|_| checker.problems.is_empty()) {
         checker.topology(entry);
         checker.outer_options();
+        checker.questions();
         let nesting = checker.nesting();
         if checker.problems.is_empty() {
             let inputs = checker.ids().map(|step| checker.input(step)).collect();
@@ -502,6 +504,23 @@ impl<S: State, C, P> Checker<'_, S, C, P> {
         for StepDeclaration { name, work, location } in &self.graph.steps {
             if let Some(option) = work.outline().and_then(|outline| outline.outer_option) {
                 self.report(location, BuildProblemKind::OuterOption { node: Arc::clone(name), option });
+            }
+        }
+    }
+
+    /// No node in a branch of an `any` asks questions.
+    fn questions(&mut self) {
+        let graph = self.graph;
+        for (index, StepDeclaration { work, location, .. }) in graph.steps.iter().enumerate() {
+            let (node, outer) = (StepId::new(index), |inner: &StepId| self.group_around(*inner));
+            let is_any = |group: &StepId| match &graph.steps[group.index()].work {
+                WorkDeclaration::Group(group) => matches!(group.kind, GroupKind::Any),
+                WorkDeclaration::Node(..) | WorkDeclaration::Branch(..) => false,
+            };
+            let any = std::iter::successors(outer(&node), outer).find(is_any);
+            if let Some(any) = any.filter(|_| work.asks()) {
+                let (node, group) = (self.name(node), self.name(any));
+                self.report(location, BuildProblemKind::QuestionInAny { node, group });
             }
         }
     }

@@ -6,6 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::RunConfig,
+    error::NodeError,
+    question::{Answer, AnswerValue},
     run::{commit_mark::CommitMark, error::NodeFailure, event_channel::EventWriter, invocation::Invocation},
     run_id::RunId,
     state::State,
@@ -91,6 +93,16 @@ macro_rules! invocation_accessors {
             pub fn error(&self) -> Option<&'a NodeFailure> {
                 self.invocation.arrival.error()
             }
+
+            /// Returns the answer to the question that the node asked; `None` if it has none. Each call reads it anew from
+            /// its JSON.
+            ///
+            /// # Errors
+            ///
+            /// If the answer is no `A`. For the type in the node's [`INFO`](crate::graph::Node::INFO), that was checked before the node runs.
+            pub fn answer<A: AnswerValue>(&self) -> Result<Option<A>, NodeError> {
+                self.invocation.arrival.answer().map(Answer::read).transpose()
+            }
         }
     };
 }
@@ -120,7 +132,7 @@ impl<S, C, I> NodeContext<'_, S, C, I> {
     /// Lends the context, so that a node that wraps another one can run it more than once, or do something afterwards.
     ///
     /// ```
-    /// use agentflow::{AgentState, NodeError, RunConfig, State, graph, graph::{Node, NodeContext}, node};
+    /// use agentflow::{AgentState, NodeError, RunConfig, State, graph, graph::{Node, NodeContext, NodeInfo}, node};
     ///
     /// /// Runs a node once more if it fails, on the state as the first attempt left it.
     /// struct Twice<N>(N);
@@ -131,10 +143,13 @@ impl<S, C, I> NodeContext<'_, S, C, I> {
     /// {
     ///     type Output = N::Output;
     ///     const MUTATES_STATE: bool = N::MUTATES_STATE;
+    ///     const INFO: NodeInfo = N::INFO;
     ///
     ///     async fn run(&self, mut cx: NodeContext<'_, S, C>) -> Result<N::Output, NodeError> {
     ///         match self.0.run(cx.reborrow()).await {
     ///             Ok(output) => Ok(output),
+    ///             // A question is no failure.
+    ///             Err(question) if question.is_question() => Err(question),
     ///             Err(_) => self.0.run(cx).await,
     ///         }
     ///     }

@@ -1,12 +1,14 @@
 //! [`Node`]: one step of a graph, its inputs and its routes.
 
 mod context;
+mod info;
 
 use std::future::Future;
 
 use crate::{error::NodeError, graph::outline::Outline, state::State};
 
 pub use context::{NodeContext, ParallelContext};
+pub use info::NodeInfo;
 
 /// One step of a graph: an `async fn` with [`#[node]`](macro@crate::node), or a type that implements this by hand.
 ///
@@ -52,9 +54,8 @@ pub trait Node<S, C = (), I = ()>: Send + Sync + 'static {
     /// `false` promises that the state is written only after the node has succeeded.
     const MUTATES_STATE: bool = true;
 
-    /// `true` if the node starts background tasks; shown in pictures of the graph.
-    #[doc(hidden)]
-    const STARTS_TASKS: bool = false;
+    /// The properties that the graph knows before the node runs. A node that wraps another one forwards them: `N::INFO`.
+    const INFO: NodeInfo = NodeInfo::new();
 
     /// Runs the node once.
     ///
@@ -85,9 +86,8 @@ pub trait ParallelNode<S: State, C = (), I = ()>: Send + Sync + 'static {
     /// The output of the node: `()`, or the route to take.
     type Output;
 
-    /// See [`Node::STARTS_TASKS`].
-    #[doc(hidden)]
-    const STARTS_TASKS: bool = false;
+    /// See [`Node::INFO`].
+    const INFO: NodeInfo = NodeInfo::new();
 
     /// Runs the node once.
     ///

@@ -220,7 +220,7 @@ async fn retry_attempts<A: Attempt>(
     }
 }
 
-/// Returns the delay before the next attempt, or the failure if there is no further attempt.
+/// Returns the delay before the next attempt, or the failure if there is no further attempt, as after a question.
 fn next_delay<A: Attempt>(
     node: &mut A,
     FailedAttempt { source, elapsed }: FailedAttempt,
@@ -231,6 +231,17 @@ fn next_delay<A: Attempt>(
     let is_committed = node.roll_back();
     let failure =
         Failure::of_node(NodeFailure { node: Arc::clone(path.name()), attempt, elapsed, source }, is_committed);
+    if let RunErrorKind::Asked { node, question } = &failure.kind {
+        scope.run.sink.push(|| EventKind::NodeAsked {
+            node: path.name().to_string(),
+            attempt,
+            elapsed,
+            inside: (node != path.name()).then(|| node.to_string()),
+            // The text is JSON, but it may be nested deeper than the parser allows.
+            question: serde_json::from_str(question.get()).unwrap_or_else(|_| question.get().into()),
+        });
+        return Err(failure);
+    }
     // An interrupt of the run or a conflict inside a subgraph is no failure of this attempt, and is not retried.
     let delay = match &failure.kind {
         RunErrorKind::Node(failed) if is_committed => {

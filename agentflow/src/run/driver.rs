@@ -9,6 +9,7 @@ use super::{
     error::{Failure, NodeFailure, RunError, RunErrorKind},
     event::EventKind,
     event_channel::{Buffer, Sink},
+    invocation::Arrival,
     lifecycle::{self, NewRun, log},
     progress::Progress,
     stream::RunStream,
@@ -53,7 +54,7 @@ pub(super) fn start<S: State, C: Send + Sync + 'static>(
     let mut end = End { run: new.id, span: new.span.clone(), sink, progress, open: Some((state, sender)) };
     let driver = async move {
         let Some((state, _)) = &mut end.open else { return };
-        let run = AssertUnwindSafe(lifecycle::run(&app, state, &end.progress, &mut new, &end.sink));
+        let run = AssertUnwindSafe(lifecycle::run(&app, state, &end.progress, Arrival::default(), &mut new, &end.sink));
         match run.catch_unwind().await {
             Ok(ended) => end.send(ended),
             // The panics of nodes are caught earlier; this one came from a tracing subscriber.

@@ -2,7 +2,9 @@
 
 use std::{any::Any, error::Error, fmt, sync::Arc, time::Duration};
 
-use crate::{error::NodeError, run_id::RunId, state::State};
+use serde_json::value::RawValue;
+
+use crate::{error::NodeError, question::AskedQuestion, run_id::RunId, state::State};
 
 /// The error of a run that did not reach `END`. The state can be taken back from it, so that no work is lost.
 ///
@@ -60,6 +62,14 @@ pub enum RunErrorKind {
     },
     /// A node returned an error, panicked or timed out.
     Node(NodeFailure),
+    /// A node asked a question in a run without a thread, where no answer can come. The state is as it was before the node.
+    #[non_exhaustive]
+    Asked {
+        /// The node.
+        node: Arc<str>,
+        /// The question, as JSON.
+        question: Box<RawValue>,
+    },
     /// Two branches of a group replaced the same field, so that one of the values would be lost. Nothing of the group is
     /// merged. Mark the field `#[state(append)]` or `#[state(with = ..)]` to merge the values instead.
     #[non_exhaustive]
@@ -191,7 +201,7 @@ impl RunError {
         self.0.run_id
     }
 
-    /// Returns the node that failed or at which the run was interrupted, or `None` if the run did not start.
+    /// Returns the node that failed or asked, or at which the run was interrupted, or `None` if the run did not start.
     #[must_use]
     pub fn node(&self) -> Option<&str> {
         match self.kind() {
@@ -200,6 +210,7 @@ impl RunError {
             | RunErrorKind::UnknownNode { .. }
             | RunErrorKind::InsideGroup { .. } => None,
             RunErrorKind::Node(NodeFailure { node, .. })
+            | RunErrorKind::Asked { node, .. }
             | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
             | RunErrorKind::TimedOut { node, .. }
@@ -252,7 +263,7 @@ impl Failure {
     }
 
     /// Creates the failure of a node. If the node is a graph, its error already is the failure of a node inside it or of
-    /// the run, and is returned as it is.
+    /// the run, and is returned as it is. A question becomes [`RunErrorKind::Asked`].
     pub(super) fn of_node(mut failure: NodeFailure, is_committed: bool) -> Box<Self> {
         match failure.source.downcast::<Self>() {
             Ok(mut inner) => {
@@ -260,8 +271,14 @@ impl Failure {
                 inner
             }
             Err(source) => {
-                failure.source = source;
-                Self::new(RunErrorKind::Node(failure), is_committed)
+                let kind = match source.downcast::<AskedQuestion>() {
+                    Ok(asked) => RunErrorKind::Asked { node: failure.node, question: asked.question },
+                    Err(source) => {
+                        failure.source = source;
+                        RunErrorKind::Node(failure)
+                    }
+                };
+                Self::new(kind, is_committed)
             }
         }
     }
@@ -279,6 +296,17 @@ impl Failure {
             Self { kind: RunErrorKind::Node(failure), is_committed: true } => Ok(failure),
             other => Err(Box::new(other)),
         }
+    }
+}
+
+impl NodeError {
+    /// Returns whether this is the question of a node, and not a failure. A node that wraps another one passes it on as it is.
+    ///
+    /// [`NodeContext::reborrow`](crate::graph::NodeContext::reborrow) has an example.
+    #[must_use]
+    pub fn is_question(&self) -> bool {
+        let is_asked = |failure: &Failure| matches!(failure.kind, RunErrorKind::Asked { .. });
+        self.downcast_ref::<AskedQuestion>().is_some() || self.downcast_ref::<Failure>().is_some_and(is_asked)
     }
 }
 
@@ -306,6 +334,10 @@ impl fmt::Display for RunErrorKind {
                 write!(f, "a run cannot start at `{node}`, which is inside the group `{group}`: start at the group")
             }
             Self::Node(failure) => failure.fmt(f),
+            Self::Asked { node, .. } => write!(
+                f,
+                "node `{node}` asked a question, which needs a thread to be answered in: `app.thread(id)`"
+            ),
             Self::Conflict { field, nodes: [first, second] } => write!(
                 f,
                 "nodes `{first}` and `{second}` run in parallel and both replace `{field}`; \

@@ -75,6 +75,22 @@ pub enum EventKind {
         #[serde(with = "optional_seconds")]
         retry_in: Option<Duration>,
     },
+    /// A node asked a question, and none of its changes are kept.
+    #[non_exhaustive]
+    NodeAsked {
+        /// The node.
+        node: String,
+        /// The number of the attempt, from 1.
+        attempt: u32,
+        /// The duration of the attempt.
+        #[serde(with = "seconds")]
+        elapsed: Duration,
+        /// The node that asked, if `node` is a graph that contains it. It has an event of its own, before this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        inside: Option<String>,
+        /// The question.
+        question: serde_json::Value,
+    },
     /// A node's update was merged into the state. A node in a group is merged with the others, at the join.
     #[non_exhaustive]
     Updated {
@@ -221,6 +237,7 @@ impl EventKind {
             Self::NodeStarted { .. } => "node_started",
             Self::NodeEnded { .. } => "node_ended",
             Self::NodeFailed { .. } => "node_failed",
+            Self::NodeAsked { .. } => "node_asked",
             Self::Updated { .. } => "updated",
             Self::RouteTaken { .. } => "route_taken",
             Self::GroupStarted { .. } => "group_started",
@@ -252,6 +269,7 @@ mod tests {
             EventKind::NodeStarted { node: node(), attempt: 1 },
             EventKind::NodeEnded { node: node(), attempt: 1, elapsed: zero },
             EventKind::NodeFailed { node: node(), attempt: 1, elapsed: zero, error: node(), retry_in: None },
+            EventKind::NodeAsked { node: node(), attempt: 1, elapsed: zero, inside: None, question: json!(null) },
             EventKind::Updated { node: node(), fields: vec![] },
             EventKind::RouteTaken { node: node(), route: node(), to: node(), carries: None },
             EventKind::GroupStarted { nodes: vec![], items: None },

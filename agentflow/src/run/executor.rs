@@ -107,7 +107,7 @@ fn resumed<'a, S: State, C>(
     match innermost {
         // The arrival of a graph is that of the first step inside it.
         None => Ok((at, Arrival::default())),
-        Some(Resumption { error, input, .. }) => Ok((at, Arrival::resumed(error, input))),
+        Some(Resumption { error, input, answer, .. }) => Ok((at, Arrival::resumed(error, input, answer))),
     }
 }
 
@@ -125,7 +125,9 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
         Work::Node(node) => {
             let path = scope.enter(&step.name)?;
             let is_restorable = step.options.retry.is_some() || step.on_error.is_some();
-            let is_copied = is_restorable && (node.mutates_state() || step.has_decision());
+            // A question commits nothing of the node. It comes before the decision.
+            let may_be_undone = is_restorable || step.asks;
+            let is_copied = (may_be_undone && node.mutates_state()) || (is_restorable && step.has_decision());
             let mut node = SequentialAttempt {
                 node: &**node,
                 before: is_copied.then(|| state.clone()),

@@ -1,10 +1,14 @@
 //! [`Arrival`] and [`Invocation`]: the beginning of a step, and one attempt of its node.
 
-use crate::carried::{Carried, Input};
+use crate::{
+    carried::{Carried, Input},
+    question::Answer,
+};
 
 use super::{error::NodeFailure, event_channel::EventWriter, path_name::NodePath, scope::PathScope};
 
-/// The arrival of a path at a step, with the failure of the step before, or with the value of the edge.
+/// The arrival of a path at a step, with the failure of the step before, with the value of the edge, or with an
+/// answer.
 ///
 /// It lives in the walk, and everything below borrows it: a step whose data grows costs every run.
 #[derive(Debug, Default)]
@@ -13,6 +17,8 @@ pub(crate) struct Arrival<'a> {
     /// The failure that led the run to the graph or the group of the path, for its first step.
     inherited: Option<&'a Arrival<'a>>,
     input: Option<Input>,
+    /// The answer to the question that the node asked. Boxed, because most steps have none.
+    answer: Option<Box<Answer>>,
     /// Set if there is a failure or a value, so that most steps look no further.
     is_some: bool,
 }
@@ -39,8 +45,10 @@ impl<'a> Arrival<'a> {
     }
 
     /// Creates the arrival at the step at which a run goes on.
-    pub(crate) fn resumed(error: Option<NodeFailure>, input: Option<Input>) -> Self {
-        Self { is_some: error.is_some() || input.is_some(), error, input, inherited: None }
+    pub(crate) fn resumed(error: Option<NodeFailure>, input: Option<Input>, answer: Option<Answer>) -> Self {
+        let answer = answer.map(Box::new);
+        let is_some = error.is_some() || input.is_some() || answer.is_some();
+        Self { error, input, answer, is_some, inherited: None }
     }
 
     /// Returns the failure of the step before, and not one that led to the graph around the step.
@@ -64,6 +72,11 @@ impl<'a> Arrival<'a> {
     /// Returns the failure that led the path here.
     pub(crate) fn error(&self) -> Option<&NodeFailure> {
         self.error.as_ref().or_else(|| self.inherited.and_then(Self::error))
+    }
+
+    /// Returns the answer. The steps of a graph or a group have none from around it: an answer is that of one node.
+    pub(crate) fn answer(&self) -> Option<&Answer> {
+        self.answer.as_deref()
     }
 
     /// Returns the value of the edge.

@@ -92,12 +92,13 @@ impl<T: Deref<Target = RunTracker>> NewRun<T> {
     }
 }
 
-/// Runs the graph inside the run's span, and writes the last event. If the future is dropped before, the caller still has
+/// Runs the graph inside the run's span, from the step at which `progress` is, and writes the last event. If the future is dropped before, the caller still has
 /// the state, and `progress` records whether it is committed.
 pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
     app: &App<S, C>,
     state: &mut S,
     progress: &Progress,
+    arrival: Arrival<'_>,
     new: &mut NewRun<T>,
     sink: &Sink,
 ) -> Result<(), Box<Failure>> {
@@ -108,7 +109,7 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
         // The task of a streamed run reports this itself.
         let mut unfinished = Unfinished { has_ended: sink.has_reader() };
         let ended = if let Some(guard) = &mut guard {
-            let ended = walk_through(app, state, progress, *id, config, caller.as_ref(), sink).await;
+            let ended = walk_through(app, state, progress, arrival, *id, config, caller.as_ref(), sink).await;
             if ended.is_ok() {
                 guard.reached_end();
             }
@@ -143,13 +144,15 @@ impl Drop for Unfinished {
     }
 }
 
-/// Logs the error of a run once. A cancel is logged at a low level, because the caller asked for it.
+/// Logs the error of a run once. A cancel and a question are logged at a low level: the caller asked for the
+/// one, and the other is no failure.
 pub(super) fn log(error: &Failure, sink: &Sink) {
     match &error.kind {
         RunErrorKind::Cancelled { .. } if sink.is_abandoned() => {
             tracing::debug!(%error, "run cancelled: its reader went away");
         }
         RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
+        RunErrorKind::Asked { .. } => tracing::debug!(%error, "run ended with a question"),
         RunErrorKind::Closed
         | RunErrorKind::NoRuntime
         | RunErrorKind::UnknownNode { .. }
@@ -159,11 +162,13 @@ pub(super) fn log(error: &Failure, sink: &Sink) {
     }
 }
 
-/// Walks the graph from the step at which `progress` is to the end.
+/// Walks the graph from the step at which `progress` is to the end. The step receives the arrival.
+#[allow(clippy::too_many_arguments, reason = "a walk is given all that its run has")]
 async fn walk_through<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
     state: &mut S,
     progress: &Progress,
+    arrival: Arrival<'_>,
     run_id: RunId,
     config: &RunConfig,
     caller: Option<&CancellationToken>,
@@ -194,8 +199,7 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     let scope = PathScope::new(&context);
     let ended = {
         let commit = &progress.commit;
-        let walk =
-            pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), Arrival::default())));
+        let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), arrival)));
         app.runs.polling(interruptible(walk, signals)).await
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {

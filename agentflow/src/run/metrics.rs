@@ -121,6 +121,7 @@ mod on {
                 None => "completed",
                 Some(error) if error.downcast_ref::<Panicked>().is_some() => "panicked",
                 Some(error) if error.downcast_ref::<AttemptTimedOut>().is_some() => "timed_out",
+                Some(error) if error.is_question() => "asked",
                 // A nested graph ended because its run was stopped.
                 Some(error) => match error.downcast_ref::<Failure>().map(|failure| &failure.kind) {
                     Some(
@@ -155,6 +156,7 @@ mod on {
             RunErrorKind::UnknownNode { .. } => "unknown_node",
             RunErrorKind::InsideGroup { .. } => "inside_group",
             RunErrorKind::Node(_) => "failed",
+            RunErrorKind::Asked { .. } => "asked",
             RunErrorKind::Conflict { .. } => "conflict",
             RunErrorKind::Cancelled { .. } => "cancelled",
             RunErrorKind::TimedOut { .. } => "timed_out",

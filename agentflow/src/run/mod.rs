@@ -35,6 +35,7 @@ use std::sync::Arc;
 use crate::{graph::app::App, state::State};
 use driver::Refused;
 use event_channel::Sink;
+use invocation::Arrival;
 use lifecycle::NewRun;
 use progress::Progress;
 use start::start_step;
@@ -48,11 +49,12 @@ pub use event::{Event, EventKind};
 pub use event_channel::EventWriter;
 pub use stream::{RunEnd, RunEvents, RunStream};
 
-/// Runs the graph once, from this node or else from the graph's entry. Every run has its own state, token and id, and
+/// Runs the graph once, from this node or else from the graph's entry, which receives the arrival. Every run has its own state, token and id, and
 /// shares the app's manager and services.
 pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
     app: &App<S, C>,
     start: Option<&str>,
+    arrival: Arrival<'_>,
     mut state: S,
     config: RunConfig,
 ) -> Result<S, RunError> {
@@ -63,7 +65,7 @@ pub(crate) async fn run<S: State, C: Send + Sync + 'static>(
         Err(kind) => return Err(new.refuse(app, state, kind, &sink)),
     };
     let progress = Progress::new(entry);
-    match lifecycle::run(app, &mut state, &progress, &mut new, &sink).await {
+    match lifecycle::run(app, &mut state, &progress, arrival, &mut new, &sink).await {
         Ok(()) => Ok(state),
         Err(failure) => Err(failure.into_error(new.id, state)),
     }

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use super::error::{NodeFailure, RunErrorKind};
 use crate::{
     carried::{Carried, Input, InputType},
+    question::Answer,
     run_id::RunId,
     sync::Mutex,
 };
@@ -50,6 +51,8 @@ pub(crate) struct Resumption {
     pub(crate) path: VecDeque<Arc<str>>,
     pub(crate) error: Option<NodeFailure>,
     pub(crate) input: Option<Input>,
+    /// The answer to the question that the node of the step asked.
+    pub(crate) answer: Option<Answer>,
     /// The number of steps that the run has made before.
     pub(crate) steps: usize,
     /// The run that first reached the step, and its number there.

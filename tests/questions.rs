@@ -5,6 +5,7 @@ use agentflow::{
     graph,
     graph::{BuildProblemKind, Node, NodeContext, NodeInfo, ParallelContext, ParallelNode},
     node,
+    question::{Approval, ApprovalRequest},
     run::{EventKind, LastState, RunErrorKind},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -415,4 +416,8 @@ fn the_types_of_a_question_and_its_answer_have_schemas_if_they_can() {
     assert!(without.question().unwrap().schema().is_none() && without.answer().unwrap().schema().is_none());
     assert!(without.answer().unwrap().name().ends_with("Verdict"));
     assert!(<send as Node<Mail>>::INFO.answer().is_none());
+
+    let by_hand = NodeInfo::new().asks_with_schemas::<ApprovalRequest, Approval>();
+    let approval = by_hand.answer().unwrap().schema().unwrap();
+    assert_eq!(approval["required"], json!(["decisions"]));
 }

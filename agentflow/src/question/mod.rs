@@ -45,11 +45,18 @@
 //! ```
 //!
 //! With the feature `schema`, the types that implement `schemars::JsonSchema` have a JSON Schema, for user interfaces.
+//!
+//! [`ApprovalRequest`] and [`Approval`] are a ready-made question and its answer: whether a model's tool calls may be made.
 
+mod approval;
 mod types;
 
 use serde_json::value::{RawValue, to_raw_value};
 
+pub use approval::{
+    ActionRequest, Approval, ApprovalRequest, DecidedCall, Decision, DecisionKind, EditedAction, ReviewConfig,
+    WrongApproval,
+};
 #[doc(hidden)]
 pub use types::{Answer, AnswerType, QuestionType};
 pub use types::{AnswerValue, QuestionValue};

@@ -1,0 +1,8 @@
+use agentflow::{AgentState, graph, node};
+
+#[node]
+async fn review(state: &mut AgentState, answer: Option<String>) {}
+
+fn main() {
+    graph! { review -> END };
+}

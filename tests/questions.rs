@@ -118,7 +118,7 @@ async fn a_node_runs_again_with_its_answer_which_no_other_node_gets() {
 #[tokio::test]
 async fn an_answer_of_another_type_is_refused_before_the_node_runs() {
     let error = mail().__answer("REVIEW", r#""Sent""#, Mail::default(), RunConfig::new()).await.unwrap_err();
-    assert!(error.to_string().starts_with("unknown variant `Sent`"), "{error}");
+    assert!(error.to_string().contains("unknown variant `Sent`"), "{error}");
 }
 
 #[tokio::test]
@@ -336,12 +336,12 @@ async fn a_node_that_wraps_another_one_passes_its_question_and_its_answer_on() {
 #[tokio::test]
 async fn a_question_that_cannot_be_written_as_json_is_a_failure() {
     #[node]
-    async fn odd(_state: &Mail, answer: Option<()>) -> Ask<std::collections::BTreeMap<(u8, u8), u8>> {
-        answer.map_or(Ask::Question([((1, 2), 3)].into()), Ask::Done)
+    async fn odd(_state: &Mail, answer: Option<()>) -> Ask<f64> {
+        answer.map_or(Ask::Question(f64::NAN), Ask::Done)
     }
     let error = graph! { odd -> END }.invoke(Mail::default(), RunConfig::new()).await.unwrap_err();
     assert!(matches!(error.kind(), RunErrorKind::Node(_)));
-    assert!(error.to_string().contains("the question cannot be written as JSON: key must be a string"), "{error}");
+    assert!(error.to_string().contains("`f64` cannot be written as JSON: the number is not finite"), "{error}");
 }
 
 #[test]

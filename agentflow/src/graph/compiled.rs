@@ -109,7 +109,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// # Errors
     ///
-    /// As [`invoke_from`](Self::invoke_from), and the error of serde if the answer is none of the node's type.
+    /// As [`invoke_from`](Self::invoke_from), and the error of reading the answer if it is none of the node's type.
     #[doc(hidden)]
     pub async fn __answer(
         &self,

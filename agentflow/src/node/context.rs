@@ -101,7 +101,7 @@ macro_rules! invocation_accessors {
             ///
             /// If the answer is no `A`. For the type in the node's [`INFO`](crate::graph::Node::INFO), that was checked before the node runs.
             pub fn answer<A: AnswerValue>(&self) -> Result<Option<A>, NodeError> {
-                self.invocation.arrival.answer().map(Answer::read).transpose()
+                Ok(self.invocation.arrival.answer().map(Answer::read).transpose()?)
             }
         }
     };

@@ -51,7 +51,7 @@
 mod approval;
 mod types;
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
 pub use approval::{
     ActionRequest, Approval, ApprovalRequest, DecidedCall, Decision, DecisionKind, EditedAction, ReviewConfig,
@@ -64,7 +64,7 @@ pub use types::{AnswerValue, QuestionValue};
 #[cfg(feature = "schema")]
 pub(crate) use types::{schema_of_read, schema_of_written};
 
-use crate::error::NodeError;
+use crate::{error::NodeError, json};
 
 /// The result of a node that may ask: a question, or the result that it would return otherwise.
 ///
@@ -106,14 +106,14 @@ impl<Q: QuestionValue, T> Ask<Q, T> {
     ///
     /// # Errors
     ///
-    /// The question, which the node passes on with `?`; or the error of serde, if the question cannot be written as JSON.
+    /// The question, which the node passes on with `?`; or the error of a question that cannot be written as JSON without a loss.
     pub fn into_result(self) -> Result<T, NodeError> {
         match self {
             Self::Done(result) => Ok(result),
-            Self::Question(question) => Err(match to_raw_value(&question) {
-                Ok(question) => AskedQuestion { question }.into(),
-                Err(source) => UnwritableQuestion { source }.into(),
-            }),
+            Self::Question(question) => {
+                let question = json::encode(&question)?;
+                Err(AskedQuestion { question: serde_json::from_slice(&question)? }.into())
+            }
         }
     }
 }
@@ -123,13 +123,6 @@ impl<Q: QuestionValue, T> Ask<Q, T> {
 #[error("a question, which is no failure: pass it on")]
 pub(crate) struct AskedQuestion {
     pub(crate) question: Box<RawValue>,
-}
-
-/// The error of a node whose question cannot be written as JSON.
-#[derive(Debug, thiserror::Error)]
-#[error("the question cannot be written as JSON: {source}")]
-struct UnwritableQuestion {
-    source: serde_json::Error,
 }
 
 /// The error of a node that asks, and whose [`INFO`](crate::graph::Node::INFO) does not say so, so that no answer could be

@@ -237,8 +237,8 @@ fn next_delay<A: Attempt>(
             attempt,
             elapsed,
             inside: (node != path.name()).then(|| node.to_string()),
-            // The text is JSON, but it may be nested deeper than the parser allows.
-            question: serde_json::from_str(question.get()).unwrap_or_else(|_| question.get().into()),
+            // The text is JSON that was written here.
+            question: serde_json::from_str(question.get()).unwrap_or_default(),
         });
         return Err(failure);
     }

@@ -66,4 +66,6 @@ mod task_storms;
 mod task_timeouts;
 mod task_waiting;
 mod task_watching;
+mod thread_questions;
+mod threads;
 mod tracing_spans;

@@ -49,13 +49,11 @@ pub struct InputType {
     id: TypeId,
     pub(crate) name: &'static str,
     /// Writes and reads the value, in a graph with a store.
-    #[allow(dead_code, reason = "see `InputCodec`")]
     pub(crate) codec: Option<InputCodec>,
 }
 
 /// The functions that write and read a value that an edge carries.
 #[derive(Clone, Copy, Debug)]
-#[allow(dead_code, reason = "the runs of a thread write and read what their edges carry with it")]
 pub(crate) struct InputCodec {
     pub(crate) encode: fn(&Carried) -> Result<Vec<u8>, EncodeError>,
     pub(crate) decode: fn(&[u8]) -> Result<Input, DecodeError>,

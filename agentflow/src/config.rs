@@ -4,15 +4,18 @@ use std::{
     any::{Any, TypeId, type_name},
     collections::{BTreeMap, HashMap},
     fmt,
-    sync::Arc,
-    time::Duration,
+    sync::{Arc, LazyLock},
+    time::{Duration, SystemTime},
 };
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use crate::run_id::RunId;
+use crate::{
+    run_id::RunId,
+    store::{OnBusyThread, Timestamp},
+};
 
 /// The configuration of one run: its user, thread, id and timeout, and custom values for its nodes.
 ///
@@ -43,6 +46,37 @@ struct Shared {
     cancellation_token: Option<CancellationToken>,
     values: BTreeMap<String, Value>,
     services: HashMap<TypeId, RunService>,
+    thread_options: ThreadOptions,
+}
+
+/// The options of a run that is on a thread.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ThreadOptions {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) on_busy: Option<OnBusyThread>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_before: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stop_before: Vec<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) stop_after: Vec<Arc<str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_ephemeral: bool,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub(crate) metadata: Map<String, Value>,
+}
+
+/// The part of a configuration that a store holds: all but the token, the services and the thread.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredConfig {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run_timeout: Option<Duration>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    values: BTreeMap<String, Value>,
+    #[serde(default)]
+    thread_options: ThreadOptions,
 }
 
 /// A service of one run.
@@ -137,6 +171,62 @@ impl RunConfig {
         self.set(|shared| _ = shared.services.insert(TypeId::of::<T>(), service))
     }
 
+    /// Sets what a run on a [thread](crate::thread) does if another run of the thread is unfinished. By default it is
+    /// refused, and a run that brings an answer is queued.
+    pub fn on_busy_thread(self, policy: OnBusyThread) -> Self {
+        self.set(|shared| shared.thread_options.on_busy = Some(policy))
+    }
+
+    /// Sets the earliest time at which a run on a thread may start. It is queued until then.
+    pub fn not_before(self, time: SystemTime) -> Self {
+        self.set(|shared| shared.thread_options.not_before = Some(time.into()))
+    }
+
+    /// Stops a run on a thread before each of these nodes, with [`Outcome::Stopped`](crate::thread::Outcome::Stopped); `*`
+    /// stands for all nodes. The node at which the run begins is not one of them.
+    pub fn stop_before<N: Into<Arc<str>>>(self, nodes: impl IntoIterator<Item = N>) -> Self {
+        let nodes = nodes.into_iter().map(Into::into).collect();
+        self.set(|shared| shared.thread_options.stop_before = nodes)
+    }
+
+    /// Stops a run on a thread after each of these nodes, with [`Outcome::Stopped`](crate::thread::Outcome::Stopped); `*`
+    /// stands for all nodes.
+    pub fn stop_after<N: Into<Arc<str>>>(self, nodes: impl IntoIterator<Item = N>) -> Self {
+        let nodes = nodes.into_iter().map(Into::into).collect();
+        self.set(|shared| shared.thread_options.stop_after = nodes)
+    }
+
+    /// Deletes the thread of the run when the run reaches its end.
+    pub fn ephemeral(self) -> Self {
+        self.set(|shared| shared.thread_options.is_ephemeral = true)
+    }
+
+    /// Sets a value of the metadata of a run on a thread, by which it can be found.
+    pub fn with_metadata(self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.set(|shared| _ = shared.thread_options.metadata.insert(key.into(), value.into()))
+    }
+
+    /// Returns the options of a run that is on a thread.
+    pub(crate) fn thread_options(&self) -> &ThreadOptions {
+        static DEFAULT: LazyLock<ThreadOptions> = LazyLock::new(ThreadOptions::default);
+        self.shared.as_ref().map_or_else(|| &*DEFAULT, |shared| &shared.thread_options)
+    }
+
+    /// Returns the JSON of the settings that outlive the process.
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let shared = self.shared.as_deref().cloned().unwrap_or_default();
+        let Shared { user_id, run_timeout, values, thread_options, .. } = shared;
+        // All keys are strings, and all values JSON already.
+        serde_json::to_vec(&StoredConfig { user_id, run_timeout, values, thread_options }).unwrap_or_default()
+    }
+
+    /// Reads the settings that [`to_json`](Self::to_json) wrote.
+    pub(crate) fn from_json(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let StoredConfig { user_id, run_timeout, values, thread_options } = serde_json::from_slice(json)?;
+        Ok(Self::new()
+            .set(|shared| *shared = Shared { user_id, run_timeout, values, thread_options, ..Shared::default() }))
+    }
+
     /// Returns the configuration of a run that is started inside this one: with the same user, thread, cancellation
     /// token, values and services, but with an id of its own and without a timeout.
     ///
@@ -151,7 +241,17 @@ impl RunConfig {
     /// ```
     pub fn child(&self) -> Self {
         let child = Self { shared: self.shared.clone(), run_id: None };
-        if self.run_timeout().is_some() { child.set(|shared| shared.run_timeout = None) } else { child }
+        let is_limited = self
+            .shared
+            .as_ref()
+            .is_some_and(|shared| shared.run_timeout.is_some() || shared.thread_options != ThreadOptions::default());
+        if !is_limited {
+            return child;
+        }
+        child.set(|shared| {
+            shared.run_timeout = None;
+            shared.thread_options = ThreadOptions::default();
+        })
     }
 
     /// Returns the user for whom the run is.

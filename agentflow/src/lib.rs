@@ -83,6 +83,7 @@ mod retry;
 pub mod run;
 mod run_id;
 mod seconds;
+mod session;
 pub mod shutdown;
 mod span;
 pub mod state;
@@ -90,6 +91,7 @@ pub mod store;
 mod suggest;
 mod sync;
 pub mod task;
+pub mod thread;
 
 #[doc(hidden)]
 pub mod __private;

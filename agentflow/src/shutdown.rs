@@ -109,7 +109,7 @@ const MAX_NESTED: usize = 7;
 /// at most.
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RunsReport { ended, unfinished, still_running } = &self.runs;
+        let RunsReport { ended, unfinished, kept, still_running } = &self.runs;
         // The lines of the unfinished tasks are indented below the line of the tasks.
         let indented = |tasks: &dyn fmt::Display| tasks.to_string().replace('\n', "\n       ");
         write!(f, "shut down in {:.1?}", self.elapsed)?;
@@ -119,6 +119,9 @@ impl fmt::Display for ShutdownReport {
             unfinished.len(),
             still_running.len()
         )?;
+        if !kept.is_empty() {
+            write!(f, ", {} kept in the store", kept.len())?;
+        }
         let nested = &self.nested[..self.nested.len().min(MAX_NESTED)];
         let is_cut = nested.len() < self.nested.len();
         let max = (MAX_PRINTED - 2 - usize::from(is_cut)) / (1 + nested.len());

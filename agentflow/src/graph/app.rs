@@ -2,16 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::OnceCell;
+
 use super::{
     options::CompileOptions,
     outline::{NestedManager, Outline},
     plan::Plan,
 };
 use crate::{
+    carried::InputType,
+    question::AnswerType,
     run::tracker::RunTracker,
+    session::Session,
     shutdown::{ShutdownReport, shut_down},
     state::State,
-    store::{Keeps, StateCodec, Store},
+    store::{Keeps, MemoryStore, StateCodec, Store, StoreError},
     task::BackgroundTaskManager,
 };
 
@@ -31,11 +36,13 @@ pub(crate) struct App<S: State, C> {
     nested_managers: Vec<NestedManager>,
     pub(super) shutdown_timeout: Duration,
     /// The store that the graph was compiled with.
-    #[allow(dead_code, reason = "the threads of the app are kept there")]
     pub(crate) store: Option<Arc<dyn Store>>,
     /// Writes and reads the state, in a graph with a store.
-    #[allow(dead_code, reason = "the runs of a thread write and read their states with it")]
     pub(crate) codec: Option<StateCodec<S>>,
+    /// The opening of the store, or of the threads in memory.
+    session: OnceCell<Arc<Session>>,
+    /// The hash of the topology, which checkpoints have.
+    pub(crate) hash: u64,
 }
 
 impl<S: State, C> App<S, C> {
@@ -56,6 +63,8 @@ impl<S: State, C> App<S, C> {
             recursion_limit: options.recursion_limit.unwrap_or_else(|| nodes.max(25)),
             own_limit: options.recursion_limit,
             plan,
+            hash: outline.hash(),
+            session: OnceCell::new(),
             outline,
             services: options.services,
             runs: Arc::new(RunTracker::new()),
@@ -65,6 +74,46 @@ impl<S: State, C> App<S, C> {
             store: options.store,
             codec: P::codec(),
         }
+    }
+
+    /// Returns the name of the step at which a run begins.
+    pub(crate) fn entry(&self) -> Arc<str> {
+        Arc::clone(&self.plan.step(self.plan.entry).name)
+    }
+
+    /// Returns the names of the nodes that run at a position, as events have them. Without such a position, returns what is
+    /// wrong.
+    pub(crate) fn nodes_at(&self, path: &[Arc<str>]) -> Result<Vec<Arc<str>>, String> {
+        let (graph, step) = self.outline.find(path)?;
+        let around = path[..path.len() - 1].join("/");
+        let named = |node: Arc<str>| if around.is_empty() { node } else { format!("{around}/{node}").into() };
+        Ok(graph.first_nodes(step).into_iter().map(named).collect())
+    }
+
+    /// Returns the type of the value that the step at a position receives.
+    pub(crate) fn input_of(&self, path: &[Arc<str>]) -> Result<InputType, String> {
+        let (graph, step) = self.outline.find(path)?;
+        Ok(graph.step(step).input)
+    }
+
+    /// Returns the type of the answer that the node at a position takes.
+    pub(crate) fn answer_of(&self, path: &[Arc<str>]) -> Result<Option<AnswerType>, String> {
+        let (graph, step) = self.outline.find(path)?;
+        Ok(graph.step(step).answer)
+    }
+
+    /// Returns the opening of the store, which happens when it is first asked for.
+    pub(crate) async fn session(&self) -> Result<Arc<Session>, StoreError> {
+        let open = || {
+            let store = self.store.clone().unwrap_or_else(|| Arc::new(MemoryStore::of_values()));
+            Session::open(store)
+        };
+        self.session.get_or_try_init(open).await.map(Arc::clone)
+    }
+
+    /// Returns the opening of the store, if there is one.
+    pub(crate) fn open_session(&self) -> Option<Arc<Session>> {
+        self.session.get().map(Arc::clone)
     }
 
     /// Returns the manager that the graph was compiled with, which its nodes use inside other graphs as well.
@@ -81,6 +130,10 @@ impl<S: State, C> App<S, C> {
     }
 
     pub(super) async fn shut_down(&self, bound: Duration) -> ShutdownReport {
-        shut_down(&self.runs, &self.manager, &self.nested_managers, bound).await
+        let report = shut_down(&self.runs, &self.manager, &self.nested_managers, bound).await;
+        if let Some(session) = self.open_session() {
+            session.close().await;
+        }
+        report
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 /// Clones are cheap and share one app. The app owns a [`BackgroundTaskManager`]: call [`aclose`](Self::aclose) before the
 /// process ends. Otherwise dropping the last clone cancels the tasks that still run and logs a warning that names them.
 pub struct CompiledGraph<S: State, C = ()> {
-    pub(super) app: Arc<App<S, C>>,
+    pub(crate) app: Arc<App<S, C>>,
 }
 
 impl<S, C: Send + Sync + 'static, P: Persistence> StateGraph<S, C, P> {
@@ -109,7 +109,7 @@ impl<S: State, C: Send + Sync + 'static> CompiledGraph<S, C> {
     ///
     /// # Errors
     ///
-    /// As [`invoke_from`](Self::invoke_from), and the error of reading the answer if it is none of the node's type.
+    /// As [`invoke_from`](Self::invoke_from), and the error of serde if the answer is none of the node's type.
     #[doc(hidden)]
     pub async fn __answer(
         &self,

@@ -75,7 +75,15 @@ fn outline_of<S: State, C>(step: &Step<S, C>, branches: Option<Vec<Vec<StepId>>>
         _ => StepContents::Nothing,
     };
     let label = step.options.describe(&step.name, step.work.info().starts_tasks);
-    OutlineStep { name: Arc::clone(&step.name), label, contents, edges: step.edges.clone(), on_error: step.on_error }
+    OutlineStep {
+        name: Arc::clone(&step.name),
+        label,
+        contents,
+        edges: step.edges.clone(),
+        on_error: step.on_error,
+        input: step.input,
+        answer: step.work.info().answer(),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::topology::{Next, StepId};
-use crate::{carried::InputType, task::BackgroundTaskManager};
+use crate::{carried::InputType, question::AnswerType, task::BackgroundTaskManager};
 
 /// The parts of a graph that pictures and the graph around it see.
 #[doc(hidden)]
@@ -38,6 +38,10 @@ pub(super) struct OutlineStep {
     pub(super) contents: StepContents,
     pub(super) edges: Vec<Edge>,
     pub(super) on_error: Option<StepId>,
+    /// The type of the value that the step receives.
+    pub(super) input: InputType,
+    /// The type of the answer that the node takes, if it asks.
+    pub(super) answer: Option<AnswerType>,
 }
 
 /// An outgoing edge of a step.
@@ -111,6 +115,70 @@ impl Outline {
         }
     }
 
+    /// Returns the step at a path of names: of the graphs that it is in, and its own. Without such a step, or if it is in a
+    /// group, returns what is wrong.
+    pub(super) fn find(&self, path: &[Arc<str>]) -> Result<(&Self, StepId), String> {
+        let [name, inner @ ..] = path else { return Err("the position has no name".to_owned()) };
+        let found = self.all_steps().find(|(_, step)| step.name == *name);
+        let (id, step) = found.ok_or_else(|| format!("the graph `{}` has no node `{name}`", self.name))?;
+        if self.groups()[id.index()].is_some() {
+            return Err(format!("node `{name}` is inside a group"));
+        }
+        match (&step.contents, inner) {
+            (_, []) => Ok((self, id)),
+            (StepContents::Graph(graph), inner) => graph.find(inner),
+            (StepContents::Nothing | StepContents::Branches(_), _) => Err(format!("node `{name}` is not a graph")),
+        }
+    }
+
+    /// Returns a hash of the names, the edges and the groups of the graph and of those inside it. It is the same in every
+    /// process and with every version of the compiler, because checkpoints have it.
+    pub(super) fn hash(&self) -> u64 {
+        let mut hash = StableHash::new();
+        self.add_to(&mut hash);
+        hash.0
+    }
+
+    fn add_to(&self, hash: &mut StableHash) {
+        hash.add_number(self.steps.len());
+        hash.add_number(self.entry.index());
+        for step in &self.steps {
+            hash.add(step.name.as_bytes());
+            hash.add_number(step.on_error.map_or(usize::MAX, StepId::index));
+            hash.add_number(step.edges.len());
+            for edge in &step.edges {
+                hash.add(edge.label.as_deref().unwrap_or_default().as_bytes());
+                hash.add_number(match edge.to {
+                    Next::Step(next) => next.index(),
+                    Next::End => usize::MAX,
+                });
+            }
+            match &step.contents {
+                StepContents::Nothing => hash.add(b"node"),
+                StepContents::Branches(OutlineBranches { branches, .. }) => {
+                    hash.add(b"branches");
+                    hash.add_number(branches.len());
+                    branches.iter().for_each(|branch| hash.add_number(branch.len()));
+                }
+                StepContents::Graph(graph) => {
+                    hash.add(b"graph");
+                    graph.add_to(hash);
+                }
+            }
+        }
+    }
+
+    /// Returns the names of the nodes that run first in a step: its own, or those of its branches.
+    pub(super) fn first_nodes(&self, step: StepId) -> Vec<Arc<str>> {
+        match &self.step(step).contents {
+            StepContents::Branches(branches) => {
+                let firsts = branches.branches.iter().filter_map(|branch| branch.first());
+                firsts.flat_map(|first| self.first_nodes(*first)).collect()
+            }
+            StepContents::Nothing | StepContents::Graph(_) => vec![Arc::clone(&self.step(step).name)],
+        }
+    }
+
     pub(super) fn step(&self, step: StepId) -> &OutlineStep {
         &self.steps[step.index()]
     }
@@ -143,5 +211,25 @@ impl Outline {
             }
         }
         groups
+    }
+}
+
+/// The hash FNV-1a, which unlike those of std never changes.
+struct StableHash(u64);
+
+impl StableHash {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        // The length keeps the ends of two texts apart.
+        for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn add_number(&mut self, number: usize) {
+        self.add(&(number as u64).to_le_bytes());
     }
 }

@@ -34,7 +34,6 @@ pub(crate) struct Step<S: State, C> {
     pub(crate) name: Arc<str>,
     pub(crate) work: Work<S, C>,
     /// The type of the value that an edge carries to the step. The type of the items, for `each`.
-    #[allow(dead_code, reason = "the runs of a thread write and read the value")]
     pub(crate) input: InputType,
     pub(crate) options: NodeOptions,
     /// Set if the node asks questions, which commit nothing of it.

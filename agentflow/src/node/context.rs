@@ -8,7 +8,7 @@ use crate::{
     config::RunConfig,
     error::NodeError,
     question::{Answer, AnswerValue},
-    run::{commit_mark::CommitMark, error::NodeFailure, event_channel::EventWriter, invocation::Invocation},
+    run::{StepId, commit_mark::CommitMark, error::NodeFailure, event_channel::EventWriter, invocation::Invocation},
     run_id::RunId,
     state::State,
     task::BackgroundTaskManager,
@@ -74,6 +74,12 @@ macro_rules! invocation_accessors {
             #[must_use]
             pub fn run_id(&self) -> RunId {
                 self.invocation.scope.run.id
+            }
+
+            /// Returns the identity of this step, which is the same in every execution of it.
+            #[must_use]
+            pub fn step(&self) -> StepId {
+                self.invocation.scope.step_id(self.invocation.path)
             }
 
             /// Returns the number of this attempt, from 1.

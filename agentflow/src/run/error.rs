@@ -4,7 +4,7 @@ use std::{any::Any, error::Error, fmt, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 
-use crate::{error::NodeError, question::AskedQuestion, run_id::RunId, state::State};
+use crate::{error::NodeError, question::AskedQuestion, run_id::RunId, state::State, store::StoreError};
 
 /// The error of a run that did not reach `END`. The state can be taken back from it, so that no work is lost.
 ///
@@ -99,6 +99,29 @@ pub enum RunErrorKind {
         /// The running node, or the next one.
         node: Arc<str>,
     },
+    /// The store of the run's thread failed. The last steps are not known to be recorded; the thread is as its last commit left
+    /// it, and the run goes on there once it is recovered.
+    Store(StoreError),
+    /// A state, or a value on an edge, cannot be written as JSON without a loss.
+    #[non_exhaustive]
+    Unwritable {
+        /// The node that left the state.
+        node: Arc<str>,
+        /// The field, and what is wrong.
+        error: String,
+    },
+    /// The run was stopped before or after a node, by an option of the run.
+    #[non_exhaustive]
+    Stopped {
+        /// The names of the nodes that run next.
+        next: Vec<Arc<str>>,
+    },
+    /// The run on a thread did not start.
+    #[non_exhaustive]
+    NotStarted {
+        /// The text of the [`ThreadError`](crate::thread::ThreadError).
+        error: String,
+    },
     /// A path has more node executions than the graph's `recursion_limit`.
     #[non_exhaustive]
     RecursionLimit {
@@ -111,6 +134,34 @@ pub enum RunErrorKind {
         /// The nodes of the loop that leads to it; empty if the path has no loop and is just longer than the limit.
         nodes: Vec<Arc<str>>,
     },
+}
+
+impl RunErrorKind {
+    /// Returns the name of the variant, as a store holds it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Closed => "Closed",
+            Self::NoRuntime => "NoRuntime",
+            Self::UnknownNode { .. } => "UnknownNode",
+            Self::InsideGroup { .. } => "InsideGroup",
+            Self::Node(_) => "Node",
+            Self::Asked { .. } => "Asked",
+            Self::Conflict { .. } => "Conflict",
+            Self::Cancelled { .. } => "Cancelled",
+            Self::TimedOut { .. } => "TimedOut",
+            Self::ShutDown { .. } => "ShutDown",
+            Self::Store(_) => "Store",
+            Self::Unwritable { .. } => "Unwritable",
+            Self::Stopped { .. } => "Stopped",
+            Self::NotStarted { .. } => "NotStarted",
+            Self::RecursionLimit { .. } => "RecursionLimit",
+        }
+    }
+
+    /// Returns whether the run ended as it was meant to, and another run goes on from there.
+    pub(super) fn is_pause(&self) -> bool {
+        matches!(self, Self::Stopped { .. } | Self::Asked { .. })
+    }
 }
 
 /// The failure of a node in its last attempt.
@@ -185,7 +236,7 @@ impl<S> LastState<S> {
 
 impl RunError {
     /// Creates the error of a run whose state is lost.
-    pub(super) fn without_state(run_id: RunId, kind: RunErrorKind) -> Self {
+    pub(crate) fn without_state(run_id: RunId, kind: RunErrorKind) -> Self {
         Self(Box::new(Inner { run_id, kind, state: None }))
     }
 
@@ -208,13 +259,17 @@ impl RunError {
             RunErrorKind::Closed
             | RunErrorKind::NoRuntime
             | RunErrorKind::UnknownNode { .. }
-            | RunErrorKind::InsideGroup { .. } => None,
+            | RunErrorKind::InsideGroup { .. }
+            | RunErrorKind::Store(_)
+            | RunErrorKind::Stopped { .. }
+            | RunErrorKind::NotStarted { .. } => None,
             RunErrorKind::Node(NodeFailure { node, .. })
             | RunErrorKind::Asked { node, .. }
             | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
             | RunErrorKind::TimedOut { node, .. }
             | RunErrorKind::ShutDown { node }
+            | RunErrorKind::Unwritable { node, .. }
             | RunErrorKind::RecursionLimit { node, .. } => Some(node),
         }
     }
@@ -254,11 +309,11 @@ pub(crate) struct Failure {
 
 #[allow(clippy::unnecessary_box_returns, reason = "a failure is passed on in its box")]
 impl Failure {
-    pub(super) fn new(kind: RunErrorKind, is_committed: bool) -> Box<Self> {
+    pub(crate) fn new(kind: RunErrorKind, is_committed: bool) -> Box<Self> {
         Box::new(Self { kind, is_committed })
     }
 
-    pub(super) fn committed(kind: RunErrorKind) -> Box<Self> {
+    pub(crate) fn committed(kind: RunErrorKind) -> Box<Self> {
         Self::new(kind, true)
     }
 
@@ -284,7 +339,7 @@ impl Failure {
     }
 
     /// Returns the error of the run that ended with this failure and left this state.
-    pub(super) fn into_error<S: State>(self, run_id: RunId, state: S) -> RunError {
+    pub(crate) fn into_error<S: State>(self, run_id: RunId, state: S) -> RunError {
         let state = Box::new(state) as _;
         let last = if self.is_committed { LastState::Committed(state) } else { LastState::Uncommitted(state) };
         RunError(Box::new(Inner { run_id, kind: self.kind, state: Some(last) }))
@@ -346,6 +401,10 @@ impl fmt::Display for RunErrorKind {
             Self::Cancelled { node } => write!(f, "cancelled at node `{node}`"),
             Self::TimedOut { limit, node } => write!(f, "timed out after {limit:?} at node `{node}`"),
             Self::ShutDown { node } => write!(f, "stopped at node `{node}`: the app was shut down"),
+            Self::Store(error) => error.fmt(f),
+            Self::Unwritable { node, error } => write!(f, "what node `{node}` left cannot be stored: {error}"),
+            Self::Stopped { next } => write!(f, "stopped before `{}`", next.join("`, `")),
+            Self::NotStarted { error } => write!(f, "the run did not start: {error}"),
             Self::RecursionLimit { limit, graph, node, nodes } => {
                 write!(f, "the recursion limit of {limit} node executions ")?;
                 if let Some(graph) = graph {

@@ -36,7 +36,7 @@ const TASK_EVENT_CAPACITY: usize = 1024;
 pub(crate) struct Sink(Option<Arc<Buffer>>);
 
 /// The channel between a run and the reader of its events.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     pub(super) run: RunId,
     state: Mutex<BufferState>,
     /// Notified when the reader has taken events, and when later events are discarded.
@@ -60,7 +60,7 @@ struct BufferState {
 
 impl Sink {
     /// Creates a sink with a reader.
-    pub(super) fn buffered(run: RunId) -> (Self, Arc<Buffer>) {
+    pub(crate) fn buffered(run: RunId) -> (Self, Arc<Buffer>) {
         let buffer = Arc::new(Buffer { run, state: Mutex::default(), has_capacity: Notify::new() });
         (Self(Some(Arc::clone(&buffer))), buffer)
     }
@@ -88,7 +88,7 @@ impl Sink {
 
     /// Writes an event without waiting for the reader.
     #[inline]
-    pub(super) fn push(&self, kind: impl FnOnce() -> EventKind) {
+    pub(crate) fn push(&self, kind: impl FnOnce() -> EventKind) {
         if let Some(buffer) = self.0.as_deref() {
             buffer.push(kind());
         }

@@ -50,7 +50,7 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
                 let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                 arrival = Arrival::by_error(failure);
                 trace.visit(at);
-                record(plan, step, Next::Step(fallback), scope, &arrival, None, state).await?;
+                record(plan, step, Next::Step(fallback), scope, &arrival, state).await?;
                 at = fallback;
                 continue;
             }
@@ -63,9 +63,8 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
             Next::End => None,
         };
         on_commit.call(step, next_step, scope.run, state);
-        let carries = step.edges.get(edge).and_then(|edge| edge.carries);
         // A run that is not recorded awaits nothing here: no interrupt comes between its last node and its end.
-        record(plan, step, next, scope, &arrival, carries, state).await?;
+        record(plan, step, next, scope, &arrival, state).await?;
         match next {
             Next::Step(to) => at = to,
             Next::End => return Ok(()),

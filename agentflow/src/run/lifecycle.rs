@@ -34,8 +34,8 @@ use crate::{
 /// A run that has not begun, with the decision of the app to accept it or not.
 ///
 /// It keeps the run counted as active until it is dropped.
-pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
-    pub(super) id: RunId,
+pub(crate) struct NewRun<T: Deref<Target = RunTracker>> {
+    pub(crate) id: RunId,
     config: RunConfig,
     pub(super) span: GuardedSpan,
     /// The token that the caller, or the end of the run's reader, cancels.
@@ -47,7 +47,7 @@ pub(super) struct NewRun<T: Deref<Target = RunTracker>> {
 impl<T: Deref<Target = RunTracker>> NewRun<T> {
     /// Asks the app for a run, and creates its span within the caller's. While the app drains, it accepts the run only if
     /// a live task of the app or a node of a live run calls this.
-    pub(super) fn admit<S: State, C>(app: &App<S, C>, tracker: T, config: RunConfig) -> Self {
+    pub(crate) fn admit<S: State, C>(app: &App<S, C>, tracker: T, config: RunConfig) -> Self {
         let id = config.run_id().unwrap_or_else(RunId::new);
         let config = config.with_run_id(id);
         let span = GuardedSpan::new(|| {
@@ -64,12 +64,19 @@ impl<T: Deref<Target = RunTracker>> NewRun<T> {
         Self { id, config, span, caller, guard }
     }
 
-    pub(super) fn is_accepted(&self) -> bool {
+    pub(crate) fn is_accepted(&self) -> bool {
         self.guard.is_some()
     }
 
+    /// Records that the run goes on in another process, or after the next start.
+    pub(crate) fn keep(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.keep();
+        }
+    }
+
     /// Makes the end of a reader cancel the run, by the token that is returned: a child of the caller's.
-    pub(super) fn attach_reader(&mut self) -> CancellationToken {
+    pub(crate) fn attach_reader(&mut self) -> CancellationToken {
         let reader = child_of(self.caller.as_ref());
         self.caller = Some(reader.clone());
         reader
@@ -94,7 +101,7 @@ impl<T: Deref<Target = RunTracker>> NewRun<T> {
 
 /// Runs the graph inside the run's span, from the step at which `progress` is, and writes the last event. If the future is dropped before, the caller still has
 /// the state, and `progress` records whether it is committed.
-pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
+pub(crate) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = RunTracker>>(
     app: &App<S, C>,
     state: &mut S,
     progress: &Progress,
@@ -102,8 +109,8 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
     new: &mut NewRun<T>,
     sink: &Sink,
 ) -> Result<(), Box<Failure>> {
-    let mut guard = new.guard.take();
-    let NewRun { id, config, span, caller, .. } = new;
+    let NewRun { id, config, span, caller, guard: open } = new;
+    let mut guard = open.take();
     let span = span.clone();
     let run = async {
         // The task of a streamed run reports this itself.
@@ -119,13 +126,18 @@ pub(super) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
             Err(Failure::committed(RunErrorKind::Closed))
         };
         unfinished.has_ended = true;
-        if let Err(failure) = &ended {
+        let error = ended.as_ref().err().filter(|failure| !failure.kind.is_pause());
+        if let Some(failure) = error {
             // The text contains a node's error, which may panic when it is formatted.
             catch_panic(|| log(failure, sink));
         }
+        if progress.recorder.is_some() {
+            // A run on a thread is over when the store has its end.
+            *open = guard.take();
+        }
         // The run is over before its reader learns of it, or a shutdown that the reader begins would still find it.
         drop(guard.take());
-        sink.push(|| EventKind::RunEnded { error: ended.as_ref().err().map(text_of) });
+        sink.push(|| EventKind::RunEnded { error: error.map(text_of) });
         ended
     };
     span.instrument(run).await

@@ -14,6 +14,7 @@ mod metrics;
 mod path_name;
 pub(crate) mod recorder;
 mod scope;
+mod step_id;
 mod stream;
 pub(crate) mod tracker;
 
@@ -23,9 +24,9 @@ mod commit_hook;
 mod driver;
 pub(crate) mod executor;
 pub(crate) mod group;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod loops;
-mod progress;
+pub(crate) mod progress;
 mod recording;
 mod start;
 mod transition;
@@ -47,6 +48,7 @@ pub use crate::{
 pub use error::{AllFailed, LastState, NodeFailure, RunError, RunErrorKind};
 pub use event::{Event, EventKind};
 pub use event_channel::EventWriter;
+pub use step_id::StepId;
 pub use stream::{RunEnd, RunEvents, RunStream};
 
 /// Runs the graph once, from this node or else from the graph's entry, which receives the arrival. Every run has its own state, token and id, and

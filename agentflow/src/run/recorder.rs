@@ -18,6 +18,9 @@ pub(crate) trait Recorder: fmt::Debug + Send + Sync {
     ///
     /// The future may be dropped at any await. The recorder finds out later if the step was recorded.
     fn record<'a>(&'a self, step: EndedStep<'a>) -> BoxFuture<'a, Result<(), RunErrorKind>>;
+
+    /// Returns the number of owners that the run has had, from 1.
+    fn epoch(&self) -> u64;
 }
 
 /// A step that has ended: its node succeeded, or its failure leads to a fallback.
@@ -51,7 +54,7 @@ pub(crate) struct Resumption {
     pub(crate) path: VecDeque<Arc<str>>,
     pub(crate) error: Option<NodeFailure>,
     pub(crate) input: Option<Input>,
-    /// The answer to the question that the node of the step asked.
+    /// The answer to the question of the step's node.
     pub(crate) answer: Option<Answer>,
     /// The number of steps that the run has made before.
     pub(crate) steps: usize,
@@ -60,26 +63,38 @@ pub(crate) struct Resumption {
 }
 
 /// The resumption of a run, until the walks have taken their parts of it.
-#[derive(Debug, Default)]
-pub(crate) struct ResumeSlot(Mutex<Option<Resumption>>);
+#[derive(Debug)]
+pub(crate) struct ResumeSlot {
+    open: Mutex<Option<Resumption>>,
+    /// The number of steps that the run has made before.
+    pub(super) steps: usize,
+    /// The identity of the step at which the run goes on, until that step has ended.
+    origin: Mutex<Option<(RunId, u64)>>,
+}
 
 impl ResumeSlot {
     pub(crate) fn new(resumption: Resumption) -> Self {
-        Self(Mutex::new(Some(resumption)))
-    }
-
-    /// Returns the number of steps that the run has made before.
-    pub(super) fn steps(&self) -> usize {
-        self.0.lock().as_ref().map_or(0, |resumption| resumption.steps)
+        let (steps, origin) = (resumption.steps, resumption.origin);
+        Self { open: Mutex::new(Some(resumption)), steps, origin: Mutex::new(origin) }
     }
 
     /// Takes the name of the step at which the next walk begins, and all that the step receives if it is the innermost.
     pub(super) fn take(&self) -> Option<(Arc<str>, Option<Resumption>)> {
-        let mut slot = self.0.lock();
-        let resumption = slot.as_mut()?;
+        let mut open = self.open.lock();
+        let resumption = open.as_mut()?;
         let name = resumption.path.pop_front();
         let is_innermost = resumption.path.is_empty();
-        let innermost = if is_innermost { slot.take() } else { None };
+        let innermost = if is_innermost { open.take() } else { None };
         Some((name?, innermost))
+    }
+
+    /// Returns the identity that the present step has from an earlier run.
+    pub(super) fn origin(&self) -> Option<(RunId, u64)> {
+        *self.origin.lock()
+    }
+
+    /// Records that the step at which the run went on has ended.
+    pub(super) fn first_step_ended(&self) {
+        *self.origin.lock() = None;
     }
 }

@@ -9,7 +9,6 @@ use super::{
     scope::PathScope,
 };
 use crate::{
-    carried::InputType,
     graph::{
         plan::{Plan, Step, Work},
         topology::{Next, StepId},
@@ -27,12 +26,11 @@ pub(super) async fn record<S: State, C>(
     next: Next,
     scope: &PathScope<'_>,
     arrival: &Arrival<'_>,
-    carries: Option<InputType>,
     state: &S,
 ) -> Result<(), Box<Failure>> {
     match scope.recorder() {
         Some(recorder) if next != Next::End || !scope.is_nested() => {
-            record_with(recorder, plan, step, next, scope, arrival, carries, state).await
+            record_with(recorder, plan, step, next, scope, arrival, state).await
         }
         _ => Ok(()),
     }
@@ -46,7 +44,6 @@ async fn record_with<S: State, C>(
     next: Next,
     scope: &PathScope<'_>,
     arrival: &Arrival<'_>,
-    carries: Option<InputType>,
     state: &S,
 ) -> Result<(), Box<Failure>> {
     let next = match next {
@@ -59,13 +56,16 @@ async fn record_with<S: State, C>(
                 path,
                 nodes: nodes_of(plan, next).map(|node| scope.path(&node.name).into_owned()).collect(),
                 error: arrival.own_error(),
-                input: arrival.own_input().zip(carries),
+                input: arrival.own_input().map(|input| (input, next.input)),
             })
         }
     };
     let node = scope.path(&step.name).into_owned();
     // Boxed by the recorder: the future of a run without a thread is no larger for this.
     let recorded = recorder.record(EndedStep { node, next, state, steps: scope.steps() }).await;
+    if let Some(resume) = scope.run.resume {
+        resume.first_step_ended();
+    }
     recorded.map_err(Failure::committed)
 }
 

@@ -16,6 +16,7 @@ use super::{
     last_node::LastNode,
     path_name::{NodePath, PathName},
     recorder::{Recorder, ResumeSlot},
+    step_id::StepId,
 };
 use crate::{
     carried::Slot,
@@ -65,6 +66,8 @@ pub(crate) struct PathScope<'a> {
     recorder: Option<&'a dyn Recorder>,
     /// The number of node executions of the run before the path was derived.
     steps_before: usize,
+    /// The number of the step that the path is a part of, in a branch.
+    fork_number: Option<usize>,
     /// The recursion limit that holds on this path.
     limit: Limit,
     /// The number of node executions that the path had left when it was derived.
@@ -87,7 +90,7 @@ impl<'a> PathScope<'a> {
     /// Creates the scope for the path on which a run begins.
     pub(crate) fn new(run: &'a RunContext<'a>) -> Self {
         let limit = Limit { steps: run.recursion_limit, graph: None };
-        let steps_before = run.resume.map_or(0, ResumeSlot::steps);
+        let steps_before = run.resume.map_or(0, |resume| resume.steps);
         let steps = run.recursion_limit.saturating_sub(steps_before);
         Self {
             run,
@@ -98,6 +101,7 @@ impl<'a> PathScope<'a> {
             manager: run.manager,
             recorder: run.recorder,
             steps_before,
+            fork_number: None,
             limit,
             steps_at_start: steps,
             steps_left: AtomicUsize::new(steps),
@@ -116,7 +120,8 @@ impl<'a> PathScope<'a> {
 
     fn branch_named(&self, name: Option<Arc<PathName>>) -> Self {
         let derived = self.derive(name, &self.outer, self.manager, self.limit.clone(), self.steps_left());
-        Self { is_branch: true, recorder: None, ..derived }
+        let fork_number = Some(self.fork_number.unwrap_or_else(|| self.steps() + 1));
+        Self { is_branch: true, recorder: None, fork_number, ..derived }
     }
 
     /// Creates the scope for the nodes inside the subgraph `path`, which may have a recursion limit of its own. The
@@ -160,7 +165,8 @@ impl<'a> PathScope<'a> {
             outer: outer.clone(),
             manager,
             recorder: self.recorder,
-            steps_before: self.steps_before + self.taken(),
+            steps_before: self.steps(),
+            fork_number: self.fork_number,
             limit,
             steps_at_start: steps,
             steps_left: AtomicUsize::new(steps),
@@ -175,6 +181,18 @@ impl<'a> PathScope<'a> {
     /// Returns the number of node executions of the run up to here.
     pub(crate) fn steps(&self) -> usize {
         self.steps_before + self.taken()
+    }
+
+    /// Returns the identity of the step in which the node `path` runs.
+    pub(crate) fn step_id(&self, path: &NodePath<'_>) -> StepId {
+        let Self { run, fork_number, .. } = *self;
+        let number = fork_number.unwrap_or_else(|| self.steps()) as u64;
+        let (first_run, number) = run.resume.and_then(ResumeSlot::origin).unwrap_or((run.id, number));
+        let name = match fork_number {
+            None => Arc::clone(path.name()),
+            Some(_) => format!("{}#{}", path.name(), self.taken()).into(),
+        };
+        StepId::new(first_run, number, name, run.recorder.map_or(0, Recorder::epoch))
     }
 
     /// Returns what records the steps of the path.

@@ -86,7 +86,7 @@ pub struct RunEnd<S> {
 
 impl<S> RunStream<S> {
     /// Creates the stream of a run that ends with `result`. The token cancels the run.
-    pub(super) fn new(
+    pub(crate) fn new(
         buffer: Arc<Buffer>,
         run: CancellationToken,
         result: oneshot::Receiver<Result<S, RunError>>,

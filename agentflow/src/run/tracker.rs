@@ -19,6 +19,8 @@ pub struct RunsReport {
     pub ended: usize,
     /// The runs that did not end in time and were cancelled.
     pub unfinished: Vec<RunId>,
+    /// The runs on threads that were given up for the next start, or for another process: their last commit stays.
+    pub kept: Vec<RunId>,
     /// The runs that did not end even after they were cancelled: their futures are held without being polled, or a node
     /// blocks its thread.
     pub still_running: Vec<RunId>,
@@ -50,6 +52,8 @@ struct TrackerState {
     ended: usize,
     /// The runs that were stopped, and ended without having reached `END`.
     unfinished: Vec<RunId>,
+    /// The runs that go on in another process, or after the next start.
+    kept: Vec<RunId>,
 }
 
 #[derive(Debug)]
@@ -156,6 +160,7 @@ impl RunTracker {
         RunsReport {
             ended: state.ended,
             unfinished: state.unfinished.clone(),
+            kept: state.kept.clone(),
             still_running: state.active.iter().map(|(_, run)| run.id).collect(),
         }
     }
@@ -199,6 +204,8 @@ pub(super) struct RunGuard<T: Deref<Target = RunTracker>> {
     tracker: T,
     key: usize,
     reached_end: bool,
+    /// Set if the run goes on in another process, or after the next start.
+    is_kept: bool,
 }
 
 impl<T: Deref<Target = RunTracker>> RunGuard<T> {
@@ -215,7 +222,12 @@ impl<T: Deref<Target = RunTracker>> RunGuard<T> {
         state.accepted += 1;
         let key = state.active.insert(ActiveRun { id, is_stopped: false });
         drop(state);
-        Some(Self { tracker, key, reached_end: false })
+        Some(Self { tracker, key, reached_end: false, is_kept: false })
+    }
+
+    /// Records that the run goes on in another process, or after the next start.
+    pub(super) fn keep(&mut self) {
+        self.is_kept = true;
     }
 
     /// Records that the run reached `END`.
@@ -230,7 +242,9 @@ impl<T: Deref<Target = RunTracker>> Drop for RunGuard<T> {
         let run = state.active.remove(self.key);
         // A run may reach its end at the moment at which it is stopped. Check `is_stopped`, not the `shutdown` signal: the
         // signal is set after the lock is released.
-        if run.is_stopped && !self.reached_end {
+        if self.is_kept {
+            state.kept.push(run.id);
+        } else if run.is_stopped && !self.reached_end {
             state.unfinished.push(run.id);
         } else if state.draining_since.is_some() {
             state.ended += 1;

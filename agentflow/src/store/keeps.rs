@@ -110,7 +110,6 @@ pub(crate) type Encode<T> = fn(&T) -> Result<Vec<u8>, EncodeError>;
 
 /// The functions that write and read a state and its updates.
 #[doc(hidden)]
-#[allow(dead_code, reason = "the runs of a thread write and read their states with it")]
 pub struct StateCodec<S: State> {
     pub(crate) encode: Encode<S>,
     /// Reads a state that code of this version of the state wrote.

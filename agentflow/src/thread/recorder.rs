@@ -1,0 +1,263 @@
+//! [`ThreadRecorder`]: commits the steps of one run to the store.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::time::Instant;
+
+use super::{codec::Values, error::ThreadError, options::Stops, position::Position};
+use crate::{
+    run::{
+        RunErrorKind, RunId,
+        recorder::{EndedStep, NextStep, Recorder},
+        tracker::RunTracker,
+    },
+    session::{Session, patiently},
+    state::State,
+    store::{
+        CheckpointId, Commit, Committed, NewCheckpoint, NewQuestion, NewValues, QuestionId, Rest, RunEnd, RunStatus,
+        Source, StoreError, Stored,
+    },
+    sync::Mutex,
+};
+
+/// Commits the steps of one run to the store.
+pub(super) struct ThreadRecorder<S: State> {
+    pub(super) session: Arc<Session>,
+    pub(super) run: RunId,
+    pub(super) epoch: u64,
+    pub(super) values: Values<S>,
+    pub(super) graph_hash: u64,
+    pub(super) stops: Stops,
+    /// The runs of the app, which tell that it is shutting down.
+    pub(super) tracker: Arc<RunTracker>,
+    pub(super) deletes_thread: bool,
+    written: Mutex<Written>,
+}
+
+/// What the run has written so far.
+#[derive(Debug)]
+struct Written {
+    /// The number of the last commit.
+    number: u64,
+    /// The checkpoint that the next one follows.
+    parent: Option<CheckpointId>,
+    /// The JSON of the state at `parent`; `None` if the store keeps values, or if nothing was read yet.
+    state: Option<Bytes>,
+    /// The length of the differences since the last whole state.
+    delta_bytes: usize,
+    /// The questions whose answers the next commit consumes.
+    answered: Vec<QuestionId>,
+    /// The open questions of the nodes that run again without an answer.
+    replaced: Vec<QuestionId>,
+    /// A commit that was sent, and whose outcome is not known yet.
+    unsettled: Option<Commit>,
+    steps: u64,
+    /// The time for which earlier owners have had the run.
+    consumed_before: Duration,
+    since: Instant,
+    /// The outcome of the run, once the commit that has it succeeded.
+    ended: Option<RunStatus>,
+}
+
+/// The beginning of a run, for its recorder.
+#[derive(Debug, Default)]
+pub(super) struct RecordedFrom {
+    pub(super) number: u64,
+    pub(super) parent: Option<CheckpointId>,
+    pub(super) state: Option<Bytes>,
+    pub(super) delta_bytes: usize,
+    pub(super) answered: Vec<QuestionId>,
+    pub(super) replaced: Vec<QuestionId>,
+    pub(super) steps: u64,
+    pub(super) consumed: Duration,
+}
+
+impl<S: State> ThreadRecorder<S> {
+    #[allow(clippy::too_many_arguments, reason = "a recorder has all that a commit needs")]
+    pub(super) fn new(
+        session: Arc<Session>,
+        run: RunId,
+        epoch: u64,
+        values: Values<S>,
+        graph_hash: u64,
+        stops: Stops,
+        tracker: Arc<RunTracker>,
+        deletes_thread: bool,
+        from: RecordedFrom,
+    ) -> Self {
+        let RecordedFrom { number, parent, state, delta_bytes, answered, replaced, steps, consumed } = from;
+        let written = Written {
+            number,
+            parent,
+            state,
+            delta_bytes,
+            answered,
+            replaced,
+            unsettled: None,
+            steps,
+            consumed_before: consumed,
+            since: Instant::now(),
+            ended: None,
+        };
+        let written = Mutex::new(written);
+        Self { session, run, epoch, values, graph_hash, stops, tracker, deletes_thread, written }
+    }
+
+    /// Ends the run with a commit that makes no checkpoint.
+    pub(super) async fn end(&self, end: RunEnd, questions: Vec<NewQuestion>) -> Result<(), StoreError> {
+        let mut commit = self.new_commit();
+        // A new question takes the place of the one before, answered or not.
+        if !questions.is_empty() {
+            self.end_questions(&mut commit);
+        }
+        commit.questions = questions;
+        commit.end = Some(end);
+        self.send(commit, None).await.map(drop)
+    }
+
+    /// Sends a commit again whose outcome is not known, because the run was interrupted. Returns the end of the run, if that
+    /// commit or an earlier one has ended it.
+    pub(super) async fn settle(&self) -> Result<Option<RunStatus>, StoreError> {
+        let unsettled = self.written.lock().unsettled.clone();
+        if let Some(commit) = unsettled {
+            // The state that the next difference would need is unknown now, but no step follows.
+            self.send(commit, None).await?;
+        }
+        Ok(self.written.lock().ended)
+    }
+
+    /// Gives the run up, for another process or for the next start of this one.
+    pub(super) async fn release(&self) -> Result<(), StoreError> {
+        let consumed = self.consumed();
+        patiently(|| self.session.store.release_run(self.run, self.epoch, consumed)).await
+    }
+
+    fn consumed(&self) -> Duration {
+        let written = self.written.lock();
+        written.consumed_before + written.since.elapsed()
+    }
+
+    fn new_commit(&self) -> Commit {
+        let consumed = self.consumed();
+        let written = self.written.lock();
+        let mut commit = Commit::new(self.run, self.epoch, written.number + 1, written.parent);
+        commit.steps = written.steps;
+        commit.consumed = consumed;
+        commit
+    }
+
+    /// Ends the questions with which the run has begun: their node has ended, or asks anew.
+    fn end_questions(&self, commit: &mut Commit) {
+        let written = self.written.lock();
+        commit.closes.clone_from(&written.answered);
+        commit.drops.clone_from(&written.replaced);
+    }
+
+    /// Sends a commit until the store has an answer. `state` is the state's JSON after it.
+    async fn send(&self, commit: Commit, state: Option<(Bytes, usize)>) -> Result<Committed, StoreError> {
+        let (number, steps, ended) = (commit.number, commit.steps, commit.end.as_ref().map(|end| end.status));
+        self.written.lock().unsettled = Some(commit.clone());
+        let committed = patiently(|| self.session.store.commit(commit.clone())).await?;
+        let mut written = self.written.lock();
+        written.unsettled = None;
+        written.number = number;
+        written.steps = steps;
+        written.ended = ended;
+        written.answered.clear();
+        written.replaced.clear();
+        if committed.checkpoint.is_some() {
+            written.parent = committed.checkpoint;
+        }
+        if let Some((json, delta_bytes)) = state {
+            written.state = Some(json);
+            written.delta_bytes = delta_bytes;
+        }
+        drop(written);
+        if let Some(kind) = committed.cancel {
+            self.session.cancel(self.run, kind);
+        }
+        Ok(committed)
+    }
+
+    /// Returns the values of the checkpoint of this state, with the JSON of the state.
+    fn new_values(&self, state: &S) -> Result<(NewValues, Option<(Bytes, usize)>), ThreadError> {
+        let Some(json) = self.values.json(state)? else {
+            return Ok((NewValues::Snapshot(self.values.kept(state)), None));
+        };
+        let written = self.written.lock();
+        let json = Bytes::from(json);
+        let (values, delta_bytes) = super::codec::difference(written.state.as_ref(), &json, written.delta_bytes)?;
+        Ok((values, Some((json, delta_bytes))))
+    }
+
+    async fn record_step(&self, step: EndedStep<'_>) -> Result<(), RunErrorKind> {
+        let EndedStep { node, next, state, steps } = step;
+        let Some(state) = state.downcast_ref::<S>() else { return Ok(()) };
+        let unwritable =
+            |error: ThreadError| RunErrorKind::Unwritable { node: Arc::clone(&node), error: error.to_string() };
+        let (values, json) = self.new_values(state).map_err(unwritable)?;
+        let mut commit = self.new_commit();
+        commit.steps = steps as u64;
+        self.end_questions(&mut commit);
+        let position = match &next {
+            Some(next) => Position::reached(next, (self.run, commit.steps + 1)),
+            None => Position::end(),
+        };
+        let nodes = next.as_ref().map_or_else(Vec::new, |next| next.nodes.clone());
+        let stored = position.stored(self.values.are_kept()).map_err(unwritable)?;
+        let mut checkpoint = NewCheckpoint::new(Source::Loop, values, nodes.clone(), stored);
+        checkpoint.state_version = self.values.version();
+        checkpoint.graph_hash = self.graph_hash;
+        commit.checkpoint = Some(checkpoint);
+        let stops = next.as_ref().is_some_and(|next| self.stops.stop_between(&node, next));
+        commit.end = self.end_after(next.as_ref(), stops);
+        self.send(commit, json).await.map_err(RunErrorKind::Store)?;
+        if stops {
+            return Err(RunErrorKind::Stopped { next: nodes });
+        }
+        match next {
+            // A run that outlives the process is not waited for: it goes on elsewhere, or after the next start.
+            Some(next) if self.is_released_by_shutdown() => {
+                Err(RunErrorKind::ShutDown { node: next.nodes.first().cloned().unwrap_or(node) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn end_after(&self, next: Option<&NextStep<'_>>, stops: bool) -> Option<RunEnd> {
+        let mut end = match next {
+            None => RunEnd::new(RunStatus::Done, Rest::Idle),
+            Some(_) if stops => RunEnd::new(RunStatus::Waiting, Rest::Paused),
+            Some(_) => return None,
+        };
+        end.deletes_thread = self.deletes_thread && next.is_none();
+        Some(end)
+    }
+
+    fn is_released_by_shutdown(&self) -> bool {
+        self.session.store.capabilities().is_durable && self.tracker.is_draining()
+    }
+}
+
+impl<S: State> Recorder for ThreadRecorder<S> {
+    fn record<'a>(&'a self, step: EndedStep<'a>) -> BoxFuture<'a, Result<(), RunErrorKind>> {
+        Box::pin(self.record_step(step))
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+impl<S: State> fmt::Debug for ThreadRecorder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadRecorder").field("run", &self.run).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+/// Returns a question of the run that a node has asked.
+pub(super) fn new_question(node: Arc<str>, step: Arc<str>, json: Vec<u8>) -> NewQuestion {
+    NewQuestion::new(QuestionId::new(), node, step, Stored::from(json))
+}

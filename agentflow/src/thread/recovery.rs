@@ -1,0 +1,224 @@
+//! Recovery: runs of owners that are not alive are taken over, and driven to their ends.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    begin::{Accepted, Base, Beginning, Preparer, Request},
+    codec::Values,
+    drive::Driver,
+    error::ThreadError,
+    input::Input,
+    recorder::RecordedFrom,
+};
+use crate::{
+    config::RunConfig,
+    graph::{CompiledGraph, app::App},
+    panics::catch_panic,
+    run::{RunId, event_channel::Sink, lifecycle::NewRun},
+    session::{Session, patiently},
+    state::State,
+    store::{QuestionStatus, RunFilter, RunStatus, TakeOver, TakenRun},
+};
+
+/// The time between two looks for runs of dead owners.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// The number of runs that are taken over at once.
+const BATCH: usize = 64;
+
+/// The outcome of the first pass of [`CompiledGraph::recover`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "runs that were left need code that can read them"]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// The runs that this process has taken over. They go on in the background.
+    pub taken: Vec<RunId>,
+    /// The runs that this code cannot go on with, each with the reason. They wait for a process that can.
+    pub left: Vec<(RunId, String)>,
+}
+
+impl<S: State + Default, C: Send + Sync + 'static> CompiledGraph<S, C> {
+    /// Takes over the runs of this graph that earlier processes have left unfinished, and goes on with them in the
+    /// background; the same for those of processes that die later, until the app is closed. Call it once, at the start.
+    ///
+    /// Each goes on from its last commit: the node that was cut off runs again, with the same
+    /// step id. A run at which several processes have died is resumed alone, and fails for good (`Poison`) if that one dies
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// [`ThreadError::Store`] if the store fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Runs that were taken over before the future is dropped go on.
+    pub async fn recover(&self) -> Result<RecoveryReport, ThreadError> {
+        let app = &self.app;
+        let session = app.session().await?;
+        let mut recovery = Recovery { left: Vec::new() };
+        let report = recovery.pass(app, &session).await?;
+        if !session.starts_recovery() {
+            return Ok(report);
+        }
+        let weak = Arc::downgrade(app);
+        Handle::try_current().map_err(|_| ThreadError::NoRuntime)?.spawn(recovery.keep_going(weak));
+        Ok(report)
+    }
+}
+
+/// The state of the recovery of one app.
+struct Recovery {
+    /// The runs that this code cannot go on with.
+    left: Vec<RunId>,
+}
+
+impl Recovery {
+    /// Looks for runs of dead owners, until the app is closed.
+    async fn keep_going<S: State + Default, C: Send + Sync + 'static>(mut self, app: Weak<App<S, C>>) {
+        loop {
+            sleep(PERIOD).await;
+            let Some(app) = app.upgrade().filter(|app| !app.runs.is_draining()) else { return };
+            let Ok(session) = app.session().await else { continue };
+            let passed = async {
+                release_orphans(&session).await?;
+                self.pass(&app, &session).await
+            };
+            if let Err(error) = passed.await {
+                catch_panic(|| tracing::warn!(%error, "the recovery of runs is repeated later"));
+            }
+        }
+    }
+
+    /// Takes over all runs that it can.
+    async fn pass<S: State + Default, C: Send + Sync + 'static>(
+        &mut self,
+        app: &Arc<App<S, C>>,
+        session: &Arc<Session>,
+    ) -> Result<RecoveryReport, ThreadError> {
+        let values = Values::new(session.store.capabilities().keeps_values, app.codec)?;
+        let mut report = RecoveryReport::default();
+        loop {
+            let mut request = TakeOver::new(Arc::clone(&app.name), session.owner(), BATCH);
+            request.except.clone_from(&self.left);
+            let taken = patiently(|| session.store.take_over(request.clone())).await?;
+            if taken.is_empty() {
+                return Ok(report);
+            }
+            for taken in taken {
+                let (run, epoch, consumed) = (taken.run.run.id, taken.run.epoch, taken.run.consumed);
+                let is_running = taken.run.status == RunStatus::Running;
+                match resume(app, session, values, taken) {
+                    Ok(()) => report.taken.push(run),
+                    Err(error) => {
+                        self.left.push(run);
+                        catch_panic(
+                            || tracing::warn!(%run, %error, "a run is left for a process that can go on with it"),
+                        );
+                        report.left.push((run, error.to_string()));
+                        if is_running {
+                            patiently(|| session.store.release_run(run, epoch, consumed)).await?;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Goes on with a run that was taken over, in a task of its own.
+fn resume<S: State + Default, C: Send + Sync + 'static>(
+    app: &Arc<App<S, C>>,
+    session: &Arc<Session>,
+    values: Values<S>,
+    taken: TakenRun,
+) -> Result<(), ThreadError> {
+    let runtime = Handle::try_current().ok().or_else(|| app.manager.runtime()).ok_or(ThreadError::NoRuntime)?;
+    let row = &taken.run;
+    let (run, thread) = (row.run.id, row.run.thread.clone());
+    let config = RunConfig::from_json(row.run.config.json().map_or(b"{}", |json| json));
+    let config = config.map_err(|error| ThreadError::Unreadable { error: format!("the run's settings: {error}") })?;
+    let token = CancellationToken::new();
+    let config = config.with_run_id(run).with_thread_id(thread.as_str()).with_cancellation_token(token.clone());
+    let config = match config.run_timeout() {
+        // The time for which a live owner has had the run counts.
+        Some(timeout) => config.with_run_timeout(timeout.saturating_sub(row.consumed)),
+        None => config,
+    };
+    let input = Input::load(&row.run.input, &values)?;
+    let request = Request { run, thread: thread.clone(), input, config: config.clone() };
+    let accepted = match row.status {
+        RunStatus::Running => Accepted::Running(beginning(app, session, values, &taken)?),
+        _ => Accepted::Queued,
+    };
+    let new = NewRun::admit(app, Arc::clone(&app.runs), config);
+    if !new.is_accepted() {
+        return Err(ThreadError::Closed);
+    }
+    let driven = session.register(run, thread, token);
+    if let Some(kind) = row.cancel {
+        session.cancel(run, kind);
+    }
+    let (app, session) = (Arc::clone(app), Arc::clone(session));
+    let driver = Driver { app, session, values, request, new, driven, sink: Sink::default() };
+    runtime.spawn(async move {
+        // The run has logged how it ended, and nobody waits for its outcome.
+        let outcome = driver.drive(accepted).await;
+        catch_panic(|| drop(outcome));
+    });
+    Ok(())
+}
+
+/// Returns where a run goes on that had begun.
+fn beginning<S: State + Default, C>(
+    app: &App<S, C>,
+    session: &Session,
+    values: Values<S>,
+    taken: &TakenRun,
+) -> Result<Beginning<S>, ThreadError> {
+    let TakenRun { run: row, checkpoint, questions, .. } = taken;
+    let base = Base::load(checkpoint.as_ref(), &values)?;
+    let position = base.position.filter(|position| !position.is_end());
+    let position = position.ok_or_else(|| super::unreadable("the run has no position".to_owned()))?;
+    let answered: Vec<_> = questions.iter().filter(|row| row.status == QuestionStatus::Answered).collect();
+    let preparer = Preparer { app, session, values };
+    let answer = answered.last().map(|row| preparer.stored_answer(&position, row)).transpose()?;
+    let steps = usize::try_from(row.steps).unwrap_or(usize::MAX);
+    let mut resumption = position.resumption(app, steps)?;
+    resumption.answer = answer;
+    let (json, delta_bytes) = base.json.map_or((None, 0), |(json, bytes)| (Some(json), bytes));
+    let from = RecordedFrom {
+        number: row.commit,
+        parent: row.last_checkpoint.or(checkpoint.as_ref().map(|checkpoint| checkpoint.id)),
+        state: json,
+        delta_bytes,
+        answered: answered.iter().map(|row| row.asked.id).collect(),
+        replaced: Vec::new(),
+        steps: row.steps,
+        consumed: row.consumed,
+    };
+    Ok(Beginning { state: base.state, resumption, epoch: row.epoch, from })
+}
+
+/// Releases the runs that the store ascribes to this owner, and that this process does not drive: an answer of the store was
+/// lost, or the store was away for too long.
+async fn release_orphans(session: &Session) -> Result<(), ThreadError> {
+    let mut filter = RunFilter::default();
+    filter.owner = Some(session.owner());
+    filter.status = Some(RunStatus::Running);
+    for row in patiently(|| session.store.runs(filter.clone())).await? {
+        // A run is registered before the store is asked, so that one that is not registered is driven by nobody.
+        if !session.drives(row.run.id) {
+            let released = session.store.release_run(row.run.id, row.epoch, row.consumed).await;
+            if let Err(error) = released {
+                catch_panic(|| tracing::debug!(run = %row.run.id, %error, "a run has changed before it was released"));
+            }
+        }
+    }
+    Ok(())
+}

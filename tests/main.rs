@@ -35,6 +35,7 @@ mod run_limits;
 mod run_metrics;
 mod shutdown;
 mod state_updates;
+mod step_ids;
 mod streams;
 mod streams_ends;
 mod streams_readers;

@@ -21,6 +21,7 @@ pub use crate::{
     config::RunConfig,
     graph::{Node, NodeContext, NodeInfo, ParallelContext, ParallelNode, ParallelSubgraph, Subgraph},
     question::{AnswerValue, QuestionValue},
+    run::StepId,
     state::{FieldChange, Update},
     store::{Keeps, KeepsInput, Persistence},
 };

@@ -116,6 +116,7 @@ pub mod __private;
 /// | `cancel` | [`&CancellationToken`](CancellationToken) | the run's token, for work that the node starts; the node itself is dropped at its current await |
 /// | `attempt` | `u32` | the number of the attempt, from 1 |
 /// | `error` | [`Option<&NodeFailure>`](NodeFailure) | the failure that led the run here by another node's `on_error` |
+/// | `step` | [`&StepId`](run::StepId) | the identity of the step, the same in every execution of it: an idempotency key |
 /// | `steps_left` | `usize` | the number of node executions that the recursion limit still allows on this path, after this one |
 /// | `#[inject] db` | `&Db` | a service of the app, which is borrowed: see [`Provide`] |
 ///

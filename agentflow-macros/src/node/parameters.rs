@@ -54,7 +54,7 @@ pub(crate) struct Known {
     pub(crate) value: fn() -> TokenStream,
 }
 
-const KNOWN: [Known; 7] = [
+const KNOWN: [Known; 8] = [
     Known { name: "config", written: "&RunConfig", given: || quote!(&__af::RunConfig), value: || quote!(__cx.config) },
     Known {
         name: "task_manager",
@@ -75,6 +75,7 @@ const KNOWN: [Known; 7] = [
         value: || quote!(__cx.cancel),
     },
     Known { name: "attempt", written: "u32", given: || quote!(u32), value: || quote!(__cx.attempt()) },
+    Known { name: "step", written: "&StepId", given: || quote!(&__af::StepId), value: || quote!(&__cx.step()) },
     Known { name: "steps_left", written: "usize", given: || quote!(usize), value: || quote!(__cx.steps_left()) },
     Known {
         name: "error",
@@ -196,7 +197,7 @@ fn unknown(ident: &Ident, name: &str, ty: &Type, has_state: bool, errors: &mut E
         };
         format!(
             "unknown node parameter `{ident}`: a node takes `state`, `input`, `answer`, `config`, `task_manager`, \
-             `events`, `cancel`, `attempt`, `steps_left` and `error`; a service of the app is injected: `#[inject] {ident}: &{service}`"
+             `events`, `cancel`, `attempt`, `step`, `steps_left` and `error`; a service of the app is injected: `#[inject] {ident}: &{service}`"
         )
     };
     errors.at(ident.span(), message);

@@ -178,7 +178,7 @@ fn attribute_arguments() {
 
 #[test]
 fn a_parameter_is_compared_with_those_that_are_known() {
-    let unknown = "a node takes `state`, `input`, `answer`, `config`, `task_manager`, `events`, `cancel`, `attempt`, `steps_left` and `error`; a service of the app is \
+    let unknown = "a node takes `state`, `input`, `answer`, `config`, `task_manager`, `events`, `cancel`, `attempt`, `step`, `steps_left` and `error`; a service of the app is \
                    injected: ";
     assert_eq!(
         mistakes(quote!(

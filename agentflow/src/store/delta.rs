@@ -24,7 +24,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// The top-level fields of a JSON object, each with its value as it was written.
@@ -47,7 +47,8 @@ pub struct Delta<'a> {
 /// A delta as it is read.
 #[derive(Deserialize)]
 struct Stored<'a> {
-    #[serde(borrow)]
+    // An `Option` alone would read a state that is `null` as one that is not there.
+    #[serde(borrow, default, deserialize_with = "present")]
     whole: Option<&'a RawValue>,
     #[serde(borrow, default)]
     set: Fields<'a>,
@@ -55,6 +56,10 @@ struct Stored<'a> {
     append: Fields<'a>,
     #[serde(borrow, default)]
     remove: Vec<Cow<'a, str>>,
+}
+
+fn present<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A snapshot or a delta that cannot be read.
@@ -341,6 +346,7 @@ mod tests {
         assert_eq!(delta(&json!([1]), &json!([1, 2])), Some(json!({"whole": [1, 2]})));
         assert_eq!(delta(&json!({"a": 1}), &json!(null)), Some(json!({"whole": null})));
         assert_eq!(folded("[1]", &[r#"{"whole":{"a":[]}}"#, r#"{"append":{"a":[1]}}"#]), Ok(json!({"a": [1]})));
+        assert_eq!(folded(r#"{"a":1}"#, &[r#"{"whole":null}"#]), Ok(json!(null)));
     }
 
     #[test]

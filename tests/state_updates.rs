@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use agentflow::{Message, State, state::FieldChange};
+use agentflow::{AgentState, Message, State, state::FieldChange};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug, Default, PartialEq, State)]
@@ -248,4 +248,21 @@ proptest! {
         }
         prop_assert_eq!(at_once, one_by_one);
     }
+}
+
+#[test]
+fn an_update_is_written_and_read_as_the_fields_that_it_sets() {
+    let update = AgentState::update().context([Message::user("hi")]).context([Message::assistant("hello")]);
+    let mut json = serde_json::to_value(&update).unwrap();
+    assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), ["context"]);
+    json["unknown"] = true.into();
+
+    let mut state = AgentState::default();
+    state.context_summary = Some("kept".into());
+    state.apply(serde_json::from_value(json).unwrap());
+    assert_eq!(state.context.iter().map(Message::text).collect::<Vec<_>>(), ["hi", "hello"]);
+    assert_eq!(state.context_summary.as_deref(), Some("kept"));
+
+    state.apply(serde_json::from_str(r#"{"context_summary": null}"#).unwrap());
+    assert_eq!(state.context_summary, None);
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) fn expand(state: &State) -> TokenStream {
-    let State { root, vis, ident, generics, fields, version, migrate, .. } = state;
+    let State { root, vis, ident, generics, fields, .. } = state;
     let update = update_ident(ident);
     let name = update.to_string();
     let doc = format!(
@@ -44,17 +44,7 @@ pub(crate) fn expand(state: &State) -> TokenStream {
         quote_spanned!(Span::mixed_site()=> if update.#ident.is_set() { report(#name); })
     });
 
-    let version = version.as_ref().map(|version| quote!(const VERSION: ::core::primitive::u32 = #version;));
-    let migrate = migrate.as_ref().map(|function| {
-        quote_spanned! {Span::mixed_site()=>
-            fn migrate(
-                state: __state::Value,
-                from: ::core::primitive::u32,
-            ) -> ::core::result::Result<__state::Value, __state::MigrationError> {
-                __state::migrate(#function, state, from)
-            }
-        }
-    });
+    let version = version(state);
     let stored = state.is_stored.then(|| stored(state, &update));
 
     // After a forgotten derive, rustc would list other types that implement `State`, which does not help. An impl with
@@ -115,7 +105,6 @@ pub(crate) fn expand(state: &State) -> TokenStream {
             impl #state_generics #root::State for #ident #args #fit {
                 type Update = #update #args;
                 #version
-                #migrate
 
                 fn apply(&mut self, update: #update #args) {
                     #(#merges)*
@@ -143,10 +132,26 @@ pub(crate) fn expand(state: &State) -> TokenStream {
     }
 }
 
+/// Returns the version of the state, and the function that calls its migration.
+fn version(State { version, migrate, .. }: &State) -> TokenStream {
+    let version = version.as_ref().map(|version| quote!(const VERSION: ::core::primitive::u32 = #version;));
+    let migrate = migrate.as_ref().map(|function| {
+        quote_spanned! {Span::mixed_site()=>
+            fn migrate(
+                state: __state::Value,
+                from: ::core::primitive::u32,
+            ) -> ::core::result::Result<__state::Value, __state::MigrationError> {
+                __state::migrate(#function, state, from)
+            }
+        }
+    });
+    quote!(#version #migrate)
+}
+
 /// Returns the impls by which the update is written and read as JSON.
 ///
-/// The bounds have a lifetime that they do not use: without it rustc would report a field that is not serde here, and not
-/// where the update is written.
+/// The bounds have a lifetime of their own, or that of the impl: without it rustc would report a field that is not serde
+/// here, and not where the update is written or read.
 fn stored(state: &State, update: &Ident) -> TokenStream {
     let State { generics, fields, .. } = state;
     let (impl_generics, args, _) = generics.split_for_impl();
@@ -154,8 +159,10 @@ fn stored(state: &State, update: &Ident) -> TokenStream {
     with_lifetime.params.insert(0, parse_quote!('__de));
     let read_generics = with_lifetime.split_for_impl().0;
     let predicates: Vec<_> = generics.where_clause.iter().flat_map(|clause| &clause.predicates).collect();
-    let field_bounds = fields.iter().filter(|field| field.json.written.is_some() || !field.json.read.is_empty());
-    let field_bounds = field_bounds.map(|StateField { ty, .. }| quote!(for<'__a> #ty: __state::StoredField,));
+    let written = fields.iter().filter(|field| field.json.written.is_some());
+    let written = written.map(|StateField { ty, .. }| quote!(for<'__a> #ty: __state::StoredField,));
+    let read = fields.iter().filter(|field| !field.json.read.is_empty());
+    let read = read.map(|StateField { ty, .. }| quote!(#ty: __state::Deserialize<'__de>,));
     let writes = fields.iter().filter_map(|field| {
         let (ident, name) = (&field.ident, field.json.written.as_ref()?);
         let write = if let Merge::Messages = field.merge { quote!(write_messages) } else { quote!(write) };
@@ -166,20 +173,24 @@ fn stored(state: &State, update: &Ident) -> TokenStream {
         let read = if let Merge::Messages = field.merge { quote!(read_messages) } else { quote!(read) };
         quote_spanned!(Span::mixed_site()=> #(#names)|* => { self.#ident.#read(map)?; true })
     });
-    let is_stored = quote!(where #(#predicates,)* for<'__a> #update #args: __state::StoredUpdate);
     let allow =
         quote!(#[allow(unused_lifetimes, clippy::trait_duplication_in_bounds, clippy::type_repetition_in_bounds)]);
     quote_spanned! {Span::mixed_site()=>
         #[automatically_derived]
         #allow
         #[allow(unused_variables, unreachable_patterns)]
-        impl #impl_generics __state::StoredUpdate for #update #args where #(#predicates,)* #(#field_bounds)* {
+        impl #impl_generics __state::WriteUpdate for #update #args where #(#predicates,)* #(#written)* {
             fn write<__M: __state::SerializeMap>(&self, map: &mut __M) -> ::core::result::Result<(), __M::Error> {
                 #(#writes)*
                 ::core::result::Result::Ok(())
             }
+        }
 
-            fn read<'__de, __M: __state::MapAccess<'__de>>(
+        #[automatically_derived]
+        #allow
+        #[allow(unused_variables, unreachable_patterns)]
+        impl #read_generics __state::ReadUpdate<'__de> for #update #args where #(#predicates,)* #(#read)* {
+            fn read<__M: __state::MapAccess<'__de>>(
                 &mut self,
                 field: &::core::primitive::str,
                 map: &mut __M,
@@ -193,7 +204,11 @@ fn stored(state: &State, update: &Ident) -> TokenStream {
 
         #[automatically_derived]
         #allow
-        impl #impl_generics __state::Serialize for #update #args #is_stored {
+        impl #impl_generics __state::Serialize for #update #args
+        where
+            #(#predicates,)*
+            for<'__a> #update #args: __state::WriteUpdate,
+        {
             fn serialize<__Z: __state::Serializer>(
                 &self,
                 serializer: __Z,
@@ -204,7 +219,11 @@ fn stored(state: &State, update: &Ident) -> TokenStream {
 
         #[automatically_derived]
         #allow
-        impl #read_generics __state::Deserialize<'__de> for #update #args #is_stored {
+        impl #read_generics __state::Deserialize<'__de> for #update #args
+        where
+            #(#predicates,)*
+            #update #args: __state::ReadUpdate<'__de>,
+        {
             fn deserialize<__D: __state::Deserializer<'__de>>(
                 deserializer: __D,
             ) -> ::core::result::Result<Self, __D::Error> {

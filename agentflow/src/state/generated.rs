@@ -3,12 +3,11 @@
 
 use std::{collections::BTreeMap, error::Error, fmt};
 
-use serde::de::DeserializeOwned;
 pub use serde::{Deserialize, Deserializer, Serialize, Serializer, de::MapAccess, ser::SerializeMap};
 pub use serde_json::Value;
 
 pub use super::FieldChange;
-pub use super::stored::{StoredUpdate, deserialize, serialize};
+pub use super::stored::{ReadUpdate, WriteUpdate, deserialize, serialize};
 use crate::message::{Message, merge_by_id};
 
 /// A value that replaces the field, if it is set.
@@ -66,13 +65,13 @@ impl Messages for Vec<Message> {
 /// The bound on the type of a field whose update is written as JSON.
 #[diagnostic::on_unimplemented(
     message = "a state in a store has a field of type `{Self}`, which cannot be written as JSON",
-    label = "`{Self}` is not `Serialize + Deserialize`",
+    label = "`{Self}` is not `Serialize`",
     note = "add `#[derive(Serialize, Deserialize)]` to `{Self}` (serde), or `#[serde(skip)]` to the field"
 )]
-pub trait StoredField: Serialize + DeserializeOwned {}
+pub trait StoredField: Serialize {}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned> StoredField for T {}
+impl<T: Serialize> StoredField for T {}
 
 /// The error of a migration.
 pub type MigrationError = Box<dyn Error + Send + Sync>;
@@ -186,9 +185,14 @@ impl<T: StoredField> Replace<T> {
     pub fn write<M: SerializeMap>(&self, name: &'static str, map: &mut M) -> Result<(), M::Error> {
         self.0.as_ref().map_or(Ok(()), |value| map.serialize_entry(name, value))
     }
+}
 
+impl<T> Replace<T> {
     /// Reads the field's value, which sets it.
-    pub fn read<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error> {
+    pub fn read<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error>
+    where
+        T: Deserialize<'de>,
+    {
         self.0 = Some(map.next_value()?);
         Ok(())
     }
@@ -199,9 +203,14 @@ impl<T: StoredField> Append<T> {
     pub fn write<M: SerializeMap>(&self, name: &'static str, map: &mut M) -> Result<(), M::Error> {
         self.0.as_ref().map_or(Ok(()), |items| map.serialize_entry(name, items))
     }
+}
 
+impl<T> Append<T> {
     /// Reads the items.
-    pub fn read<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error> {
+    pub fn read<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error>
+    where
+        T: Deserialize<'de>,
+    {
         self.0 = Some(map.next_value()?);
         Ok(())
     }
@@ -220,8 +229,21 @@ impl<T: StoredField> With<T> {
         }
     }
 
+    /// Writes messages, of which all are merged in the same way.
+    pub fn write_messages<M: SerializeMap>(&self, name: &'static str, map: &mut M) -> Result<(), M::Error>
+    where
+        T: Messages,
+    {
+        if self.0.is_empty() { Ok(()) } else { map.serialize_entry(name, &T::all(&self.0)) }
+    }
+}
+
+impl<T> With<T> {
     /// Reads what [`write`](Self::write) wrote.
-    pub fn read<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error> {
+    pub fn read<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error>
+    where
+        T: Deserialize<'de>,
+    {
         let values = match map.next_value()? {
             Value::Object(mut only) if only.len() == 1 && only.contains_key(VALUES) => {
                 Vec::deserialize(only.remove(VALUES).unwrap_or_default())
@@ -232,16 +254,11 @@ impl<T: StoredField> With<T> {
         Ok(())
     }
 
-    /// Writes messages, of which all are merged in the same way.
-    pub fn write_messages<M: SerializeMap>(&self, name: &'static str, map: &mut M) -> Result<(), M::Error>
-    where
-        T: Messages,
-    {
-        if self.0.is_empty() { Ok(()) } else { map.serialize_entry(name, &T::all(&self.0)) }
-    }
-
     /// Reads messages.
-    pub fn read_messages<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error> {
+    pub fn read_messages<'de, M: MapAccess<'de>>(&mut self, map: &mut M) -> Result<(), M::Error>
+    where
+        T: Deserialize<'de>,
+    {
         self.0 = vec![map.next_value()?];
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! [`StoredUpdate`]: an update as a JSON object of the fields that it sets.
+//! [`WriteUpdate`] and [`ReadUpdate`]: an update as a JSON object of the fields that it sets.
 
 use std::{fmt, marker::PhantomData};
 
@@ -8,13 +8,16 @@ use serde::{
     ser::SerializeMap,
 };
 
-/// The fields of an update by their names in JSON.
-pub trait StoredUpdate: Default {
+/// An update that is written by the names of its fields in JSON.
+pub trait WriteUpdate {
     /// Writes the fields that are set.
     fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error>;
+}
 
+/// An update that is read by the names of its fields in JSON.
+pub trait ReadUpdate<'de>: Default {
     /// Reads the value of a field. Returns `false`, and reads nothing, if there is no such field.
-    fn read<'de, M: MapAccess<'de>>(&mut self, field: &str, map: &mut M) -> Result<bool, M::Error>;
+    fn read<M: MapAccess<'de>>(&mut self, field: &str, map: &mut M) -> Result<bool, M::Error>;
 }
 
 /// Writes the fields that are set.
@@ -22,7 +25,7 @@ pub trait StoredUpdate: Default {
 /// # Errors
 ///
 /// Those of the serializer and of the values.
-pub fn serialize<U: StoredUpdate, Z: Serializer>(update: &U, serializer: Z) -> Result<Z::Ok, Z::Error> {
+pub fn serialize<U: WriteUpdate, Z: Serializer>(update: &U, serializer: Z) -> Result<Z::Ok, Z::Error> {
     let mut map = serializer.serialize_map(None)?;
     update.write(&mut map)?;
     map.end()
@@ -33,13 +36,13 @@ pub fn serialize<U: StoredUpdate, Z: Serializer>(update: &U, serializer: Z) -> R
 /// # Errors
 ///
 /// Those of the deserializer and of the values.
-pub fn deserialize<'de, U: StoredUpdate, D: Deserializer<'de>>(deserializer: D) -> Result<U, D::Error> {
+pub fn deserialize<'de, U: ReadUpdate<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<U, D::Error> {
     deserializer.deserialize_map(Fields(PhantomData))
 }
 
 struct Fields<U>(PhantomData<U>);
 
-impl<'de, U: StoredUpdate> Visitor<'de> for Fields<U> {
+impl<'de, U: ReadUpdate<'de>> Visitor<'de> for Fields<U> {
     type Value = U;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

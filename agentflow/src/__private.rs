@@ -119,6 +119,7 @@ impl<I: 'static> Takes<I> {
 }
 
 /// Checks that a graph with a store can keep the input of a node, and returns the input with its codec.
+#[must_use]
 pub fn kept<S, C, P: KeepsInput<I>, I: Send + Sync + 'static>(_: &StateGraph<S, C, P>, takes: Takes<I>) -> Takes<I> {
     Takes(takes.0, P::input())
 }

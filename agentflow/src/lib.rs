@@ -54,7 +54,8 @@
 //! | [`state`] | [`State`](trait@State) and its updates |
 //! | [`message`] | [`AgentState`] and the [`Message`]s of a conversation |
 //! | [`question`] | [`Ask`], the result of a node that asks, and a question for the approval of tool calls |
-//! | [`error`] | [`NodeError`], and the errors of panics, timeouts and missing arms |
+//! | [`store`] | [`Store`](store::Store), where a graph keeps what outlives the process |
+//! | [`error`] | [`NodeError`], and the errors of panics, timeouts, missing arms and values that a store cannot keep |
 //! | [`shutdown`] | [`signal`](shutdown::signal) and [`ShutdownReport`] |
 //!
 //! The macros are [`#[node]`](macro@node), [`graph!`], [`#[derive(State)]`](derive@State),
@@ -250,9 +251,9 @@ pub use agentflow_macros::graph;
 ///
 /// If the fields are `Serialize` and `Deserialize`, so is the update: as an object of the fields that are set, under the names
 /// that serde's `rename`, `rename_all` and `alias` give them and without those that it skips. A field that is not in the
-/// object is not set, and an unknown one is ignored. A field with serde's `flatten`, `with` or `serialize_with` is a compile
-/// error, unless the struct has `#[state(not_stored)]`; then its updates are not written, and no graph with a
-/// [store](CompileOptions::store) has this state.
+/// object is not set, and an unknown one is ignored. Several values for a field with `with` are `{"$values": [..]}`. A field
+/// with serde's `flatten`, `with` or `serialize_with` is a compile error, unless the struct has `#[state(not_stored)]`; then
+/// its updates are not written, and no graph with a [store](CompileOptions::store) has this state.
 ///
 /// `#[state(version = 2, migrate = older)]` on the struct changes the form of the state in a store: `older` is a
 /// `fn(serde_json::Value, u32) -> Result<serde_json::Value, E>` that turns the JSON of a state of an older version, the second

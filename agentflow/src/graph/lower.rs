@@ -94,9 +94,9 @@ mod tests {
         AgentState,
         carried::Input,
         error::NodeError,
-        graph::{BuildProblemKind, CompileOptions, END, EachOptions, JOIN},
+        graph::{Arms, BuildProblemKind, CompileOptions, END, EachOptions, JOIN},
         node::{Node, NodeContext, ParallelContext, ParallelNode},
-        store::{Durable, Persistence},
+        store::{Durable, InMemory, KeepsInput},
     };
 
     struct Takes;
@@ -124,10 +124,7 @@ mod tests {
     }
 
     /// A node with a decision that carries a text to `TAKES` or to both branches of `BOTH`, and then an `each`.
-    fn graph<P: Persistence>() -> StateGraph<AgentState, (), P>
-    where
-        P: crate::store::KeepsInput<String>,
-    {
+    fn graph<P: KeepsInput<String>>() -> StateGraph<AgentState, (), P> {
         let mut graph = StateGraph::new();
         graph.add_node("TAKES", Takes);
         graph.add_parallel_node("LEFT", Takes);
@@ -136,7 +133,7 @@ mod tests {
         graph.add_group("BOTH", [["LEFT"], ["RIGHT"]]);
         graph.add_each("EACH", texts, EachOptions::new(), ["ITEM"]);
         graph.set_entry_point("EACH");
-        let arms = crate::graph::Arms::new()
+        let arms = Arms::new()
             .carry("a", "TAKES", |text: String| if text.is_empty() { Ok(text) } else { Err(text) })
             .carry("b", "BOTH", Ok::<String, String>);
         graph.add_route("EACH", |_: &AgentState| String::new(), arms);
@@ -154,7 +151,7 @@ mod tests {
             let json = (codec.encode)(Input::new("a".to_owned()).value().unwrap()).unwrap();
             assert_eq!(json, br#""a""#, "{}", step.name);
         }
-        let (plan, _) = lower(graph::<crate::store::InMemory>(), false).unwrap();
+        let (plan, _) = lower(graph::<InMemory>(), false).unwrap();
         assert!(plan.steps.iter().all(|step| step.input.codec.is_none() && step.input == plan.steps[0].input));
     }
 

@@ -94,6 +94,13 @@ mod tests {
         Pair(u8, f64),
     }
 
+    #[derive(Serialize)]
+    enum Deep {
+        Named { value: Value },
+        Tuple(u8, Value),
+        New(Value),
+    }
+
     fn refused(value: &impl Serialize) -> (String, EncodeErrorKind) {
         let error = encode(value).unwrap_err();
         (error.path, error.kind)
@@ -159,12 +166,6 @@ mod tests {
         assert!(decode::<Value>(&serde_json::to_vec(&nested(128)).unwrap()).is_err());
 
         // A variant with fields is an object inside of an object.
-        #[derive(Serialize)]
-        enum Deep {
-            Named { value: Value },
-            Tuple(u8, Value),
-            New(Value),
-        }
         for value in [Deep::Named { value: nested(125) }, Deep::Tuple(1, nested(125)), Deep::New(nested(126))] {
             assert!(decode::<Value>(&encode(&value).unwrap()).is_ok());
         }

@@ -1,6 +1,6 @@
 //! [`Keeps`]: the types that a graph with a store writes and reads.
 
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -120,14 +120,6 @@ pub struct StateCodec<S: State> {
     pub(crate) decode_update: fn(&[u8]) -> Result<S::Update, DecodeError>,
 }
 
-impl<S: State> Clone for StateCodec<S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S: State> Copy for StateCodec<S> {}
-
 impl<S: State> fmt::Debug for StateCodec<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StateCodec").field("version", &S::VERSION).finish_non_exhaustive()
@@ -135,12 +127,10 @@ impl<S: State> fmt::Debug for StateCodec<S> {
 }
 
 fn decode_state<S: State + DeserializeOwned>(state: &[u8], version: u32) -> Result<S, DecodeError> {
-    if version > S::VERSION {
-        Err(json::newer::<S>(version, S::VERSION))
-    } else if version < S::VERSION {
-        json::decode_migrated(state, version, S::migrate)
-    } else {
-        json::decode(state)
+    match version.cmp(&S::VERSION) {
+        Ordering::Equal => json::decode(state),
+        Ordering::Less => json::decode_migrated(state, version, S::migrate),
+        Ordering::Greater => Err(json::newer::<S>(version, S::VERSION)),
     }
 }
 

@@ -9,9 +9,9 @@ use std::marker::PhantomData;
 use serde_json::Value;
 pub use tokio_util::sync::CancellationToken;
 
-pub use crate::carried::{Input, InputType, Slot};
+pub use crate::carried::{Input, InputType, ItemList, Slot, TypedItems};
 use crate::graph::{
-    ArmDeclaration, BuildError, BuildProblem, BuildProblemKind, EdgeTarget, WorkDeclaration, collect_items,
+    ArmDeclaration, BuildError, BuildProblem, BuildProblemKind, EdgeTarget, WorkDeclaration,
     plan::{Each, GroupKind, RoutedNode},
 };
 pub use crate::state::generated as state;
@@ -100,7 +100,11 @@ impl<S, C, R> std::fmt::Debug for PlacedValue<S, C, R> {
 /// The function is chosen where the node is put in its place. An edge therefore needs no bound on the type, which rustc
 /// would report in addition to the node's own.
 #[derive(Debug)]
-pub struct Takes<I>(fn(I) -> Input, InputType);
+pub struct Takes<I> {
+    value: fn(I) -> Input,
+    items: fn(TypedItems<I>) -> ItemList,
+    input: InputType,
+}
 
 impl<I> Clone for Takes<I> {
     fn clone(&self) -> Self {
@@ -110,18 +114,24 @@ impl<I> Clone for Takes<I> {
 
 impl<I> Copy for Takes<I> {}
 
+impl<I: Send + Sync + 'static> Takes<I> {
+    fn new() -> Self {
+        Self { value: Input::new, items: TypedItems::erase, input: InputType::of::<I>() }
+    }
+}
+
 impl<I: 'static> Takes<I> {
     /// Returns the type of the value that an edge to this node carries.
     #[must_use]
     pub fn carried(&self) -> Option<InputType> {
-        Some(self.1)
+        Some(self.input)
     }
 }
 
 /// Checks that a graph with a store can keep the input of a node, and returns the input with its codec.
 #[must_use]
 pub fn kept<S, C, P: KeepsInput<I>, I: Send + Sync + 'static>(_: &StateGraph<S, C, P>, takes: Takes<I>) -> Takes<I> {
-    Takes(takes.0, P::input())
+    Takes { input: P::input(), ..takes }
 }
 
 /// The input of a node that plain edges lead to: none.
@@ -157,13 +167,13 @@ impl<T> CarriedTo<T> for T {
 
 /// Puts the value that an arm carries into the slot, and returns the index of the arm.
 pub fn carry<T: CarriedTo<I>, I>(to: Takes<I>, value: T, arm: usize, slot: &Slot) -> usize {
-    slot.put((to.0)(value.carried()));
+    slot.put((to.value)(value.carried()));
     arm
 }
 
 /// Collects the items of an `each`; `None` if there are more than the limit.
-pub fn items<L: IntoIterator<Item: CarriedTo<I>>, I>(to: Takes<I>, items: L, limit: usize) -> Option<Vec<Input>> {
-    collect_items(items.into_iter().map(|item| (to.0)(item.carried())), limit)
+pub fn items<L: IntoIterator<Item: CarriedTo<I>>, I>(to: Takes<I>, items: L, limit: usize) -> Option<ItemList> {
+    TypedItems::collect(items.into_iter().map(CarriedTo::carried), limit).map(to.items)
 }
 
 /// The type of a node's input. Several attempts and, in a group, several nodes may borrow the value.
@@ -803,7 +813,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         S: State,
     {
         let make = |route, input| WorkDeclaration::node(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route), input);
-        (PlacedValue(Box::new(make)), takes())
+        (PlacedValue(Box::new(make)), Takes::new())
     }
 
     /// Puts a value in its place as a node of a branch.
@@ -817,7 +827,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
     {
         let make =
             |route, input| WorkDeclaration::parallel(RoutedNode::<_, BoxedRoute<S, R>, I>::new(node, route), input);
-        (PlacedValue(Box::new(make)), takes())
+        (PlacedValue(Box::new(make)), Takes::new())
     }
 
     /// Adds a value that was put in its place.
@@ -825,7 +835,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
     where
         S: 'static,
     {
-        self.add_work(name.into(), (node.0)(Box::new(|_, _, _| Ok(0)), takes.1));
+        self.add_work(name.into(), (node.0)(Box::new(|_, _, _| Ok(0)), takes.input));
     }
 
     /// Adds a value whose returned route selects the arm.
@@ -840,7 +850,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         S: 'static,
     {
         let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
-        self.add_work(name.into(), (node.0)(Box::new(router), takes.1));
+        self.add_work(name.into(), (node.0)(Box::new(router), takes.input));
         self.add_arms(name.into(), None, declared(arms), Vec::new());
     }
 
@@ -853,7 +863,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         S: State,
         I: Send + Sync + 'static,
     {
-        self.add_routed(name.into(), node.node, takes.1, |_, _, _| Ok(0));
+        self.add_routed(name.into(), node.node, takes.input, |_, _, _| Ok(0));
     }
 
     pub fn __branch<R: Unrouted, I, N: ParallelNodeWith<S, C, R, I>>(
@@ -865,7 +875,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         S: State,
         I: Send + Sync + 'static,
     {
-        self.add_routed_parallel(name.into(), node.node, takes.1, |_, _, _| Ok(0));
+        self.add_routed_parallel(name.into(), node.node, takes.input, |_, _, _| Ok(0));
     }
 
     /// Adds a node whose returned route selects the arm.
@@ -881,7 +891,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         I: Send + Sync + 'static,
     {
         let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
-        self.add_routed(name.into(), node.node, takes.1, router);
+        self.add_routed(name.into(), node.node, takes.input, router);
         self.add_arms(name.into(), None, declared(arms), Vec::new());
     }
 
@@ -898,7 +908,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         I: Send + Sync + 'static,
     {
         let router = move |state: &S, route: R, slot: &Slot| Ok(router(state, route.value(), slot));
-        self.add_routed_parallel(name.into(), node.node, takes.1, router);
+        self.add_routed_parallel(name.into(), node.node, takes.input, router);
         self.add_arms(name.into(), None, declared(arms), Vec::new());
     }
 
@@ -927,24 +937,19 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         &mut self,
         name: &'static str,
         takes: Takes<T>,
-        items: impl Fn(&S, usize) -> Option<Vec<Input>> + Send + Sync + 'static,
+        items: impl Fn(&S, usize) -> Option<ItemList> + Send + Sync + 'static,
         options: EachOptions,
         branch: &[&'static str],
     ) where
         S: 'static,
     {
         let kind = GroupKind::Each(Each { items: Box::new(items), options });
-        self.add_branches(name.into(), kind, Some(takes.1), [branch.iter().copied()]);
+        self.add_branches(name.into(), kind, Some(takes.input), [branch.iter().copied()]);
     }
 }
 
 fn placed<N, R, I: Send + Sync + 'static>(node: N) -> (Placed<N, R, I>, Takes<I>) {
-    (Placed { node, types: PhantomData }, takes())
-}
-
-/// Returns the input of a node that no store keeps.
-fn takes<I: Send + Sync + 'static>() -> Takes<I> {
-    Takes(Input::new, InputType::of::<I>())
+    (Placed { node, types: PhantomData }, Takes::new())
 }
 
 fn declared(arms: &[Arm]) -> Vec<ArmDeclaration> {
@@ -981,7 +986,7 @@ pub fn subgraph<S: State, C: Context, P>(graph: StateGraph<S, C, P>) -> (Placed<
 #[track_caller]
 pub fn parallel_subgraph<S: State, C: Context, P>(graph: StateGraph<S, C, P>) -> (ParallelSubgraph<S, C>, Takes<()>) {
     match ParallelSubgraph::new(graph) {
-        Ok(subgraph) => (subgraph, takes()),
+        Ok(subgraph) => (subgraph, Takes::new()),
         Err(error) => refused(&error),
     }
 }

@@ -1,7 +1,8 @@
-//! [`Input`] and [`Slot`]: a value on its way along an edge to the next node.
+//! [`Input`] and [`Slot`]: a value on its way along an edge to the next node. [`ItemList`]: the items of an `each`.
 
 use std::{
     any::{Any, TypeId, type_name},
+    collections::VecDeque,
     fmt,
     sync::Arc,
 };
@@ -38,6 +39,72 @@ impl Drop for Input {
     fn drop(&mut self) {
         if let Some(value) = self.0.take() {
             catch_panic(|| drop(value));
+        }
+    }
+}
+
+/// The items of an `each`. An item is boxed when its branch begins, because the allocator is slower with many boxes at
+/// once than with one after the other.
+#[doc(hidden)]
+pub struct ItemList(Box<dyn Items>);
+
+impl Iterator for ItemList {
+    type Item = Input;
+
+    #[inline]
+    fn next(&mut self) -> Option<Input> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = self.0.len();
+        (len, Some(len))
+    }
+}
+
+impl ExactSizeIterator for ItemList {}
+
+/// The object-safe form of [`TypedItems`].
+trait Items: Send {
+    fn next(&mut self) -> Option<Input>;
+
+    fn len(&self) -> usize;
+}
+
+/// The items of an `each`, with their type.
+#[doc(hidden)]
+pub struct TypedItems<I>(VecDeque<I>);
+
+impl<I> TypedItems<I> {
+    /// Collects the items; `None` if there are more than `limit`.
+    pub(crate) fn collect(mut items: impl Iterator<Item = I>, limit: usize) -> Option<Self> {
+        let mut collected = Self(VecDeque::new());
+        collected.0.extend(items.by_ref().take(limit));
+        items.next().is_none().then_some(collected)
+    }
+}
+
+impl<I: Send + Sync + 'static> TypedItems<I> {
+    pub(crate) fn erase(self) -> ItemList {
+        ItemList(Box::new(self))
+    }
+}
+
+impl<I: Send + Sync + 'static> Items for TypedItems<I> {
+    fn next(&mut self) -> Option<Input> {
+        self.0.pop_front().map(Input::new)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// The destructor of an item is user code and may panic.
+impl<I> Drop for TypedItems<I> {
+    fn drop(&mut self) {
+        while let Some(item) = self.0.pop_front() {
+            catch_panic(|| drop(item));
         }
     }
 }
@@ -125,6 +192,18 @@ impl Slot {
 impl fmt::Debug for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Input").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ItemList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ItemList").field("len", &self.0.len()).finish()
+    }
+}
+
+impl<I> fmt::Debug for TypedItems<I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TypedItems").field("len", &self.0.len()).finish()
     }
 }
 

@@ -142,6 +142,8 @@ pub(super) struct Parallel<O>(pub(super) Scripted<O>);
 
 impl<O: Output, I: Input> ParallelNode<Trace, (), I> for Parallel<O> {
     type Output = O;
+    // The node passes its context on to no other one. Groups without a reader therefore take their short way.
+    const IS_FUNCTION: bool = true;
 
     async fn run_parallel(&self, cx: ParallelContext<'_, Trace, (), I>) -> Result<(Option<TraceUpdate>, O), NodeError> {
         let Self(scripted) = self;

@@ -308,6 +308,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
             {
                 type Output = <#checked as __af::FinishesUpdate<#of_graph, __C>>::Route;
                 #info
+                const IS_FUNCTION: bool = true;
                 async fn run_parallel(&self, __cx: __af::ParallelContext<'_, #of_graph, __C, #input>) -> #update {
                     #taken
                     <#checked as __af::FinishesUpdate<#of_graph, __C>>::into_update(__af::#wrapper(#call))

@@ -38,10 +38,9 @@ pub(crate) fn expand(state: &State) -> TokenStream {
         quote_spanned!(Span::mixed_site()=> (__state::FieldChange::new(#name, #replaces), update.#ident.is_set()))
     });
 
-    let replaced = fields.iter().zip(&names).filter(|(field, _)| matches!(field.merge, Merge::Replace));
-    let replaced = replaced.map(|(field, name)| {
+    let replaced = fields.iter().filter(|field| matches!(field.merge, Merge::Replace)).map(|field| {
         let ident = &field.ident;
-        quote_spanned!(Span::mixed_site()=> if update.#ident.is_set() { report(#name); })
+        quote_spanned!(Span::mixed_site()=> update.#ident.is_set())
     });
 
     let version = version(state);
@@ -115,8 +114,8 @@ pub(crate) fn expand(state: &State) -> TokenStream {
                 }
 
                 #[allow(unused_variables)]
-                fn replaced(update: &#update #args, report: &mut dyn ::core::ops::FnMut(&'static ::core::primitive::str)) {
-                    #(#replaced)*
+                fn replaced(update: &#update #args) -> ::core::primitive::u64 {
+                    __state::bits([#(#replaced,)*])
                 }
             }
 

@@ -11,7 +11,7 @@ use super::{
     plan::{Each, ErasedNode, ErasedParallelNode, GroupKind, RoutedNode, Router},
 };
 use crate::{
-    carried::{Input, InputType, Slot},
+    carried::{InputType, Slot, TypedItems},
     error::NodeError,
     node::{Node, ParallelNode},
     state::State,
@@ -381,7 +381,8 @@ impl<S, C: Send + Sync + 'static, P: Persistence> StateGraph<S, C, P> {
         M: Into<Arc<str>>,
         P: KeepsInput<T>,
     {
-        let items = move |state: &S, limit: usize| collect_items(items(state).into_iter().map(Input::new), limit);
+        let items =
+            move |state: &S, limit: usize| TypedItems::collect(items(state).into_iter(), limit).map(TypedItems::erase);
         let kind = GroupKind::Each(Each { items: Box::new(items), options });
         self.add_branches(name.into(), kind, Some(P::input()), [branch])
     }
@@ -515,12 +516,6 @@ pub trait ItemsOf<'a, S: 'a, T>: Fn(&'a S) -> Self::Iter {
 
 impl<'a, S: 'a, T, F: Fn(&'a S) -> I, I: IntoIterator<Item = T>> ItemsOf<'a, S, T> for F {
     type Iter = I;
-}
-
-/// Collects the items of an `each`; `None` if there are more than `limit`.
-pub(crate) fn collect_items(mut items: impl Iterator<Item = Input>, limit: usize) -> Option<Vec<Input>> {
-    let collected: Vec<_> = items.by_ref().take(limit).collect();
-    items.next().is_none().then_some(collected)
 }
 
 impl<S, C, P> StateGraph<S, C, P> {

@@ -45,7 +45,7 @@ pub(super) fn lower<S: State, C, P>(
                 };
                 let lowered = branches.iter().map(branch).collect();
                 members.insert(name.clone(), branches);
-                Work::Group(Group { kind: group.kind, branches: lowered })
+                Work::Group(Group { kind: group.kind, branches: lowered, is_plain: false })
             }
         };
         let asks = work.info().asks.is_some();
@@ -57,7 +57,9 @@ pub(super) fn lower<S: State, C, P>(
     let asks = steps.iter().any(|step| step.asks || step.outline().is_some_and(|outline| outline.asks));
     let outlines = steps.iter().map(|step| outline_of(step, members.remove(&step.name)));
     let outline = Outline { name, steps: outlines.collect(), entry, nesting, asks, manager: None, outer_option: None };
-    Ok((Plan { steps, entry, may_loop, on_commit }, outline))
+    let mut plan = Plan { steps, entry, may_loop, on_commit };
+    plan.mark_plain_groups();
+    Ok((plan, outline))
 }
 
 fn outline_of<S: State, C>(step: &Step<S, C>, branches: Option<Vec<Vec<StepId>>>) -> OutlineStep {

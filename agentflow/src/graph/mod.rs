@@ -29,8 +29,8 @@ mod subgraph;
 
 pub(crate) use arms::ArmDeclaration;
 pub use arms::Arms;
+pub(crate) use builder::WorkDeclaration;
 pub use builder::{ItemsOf, StateGraph};
-pub(crate) use builder::{WorkDeclaration, collect_items};
 pub use commit::Commit;
 pub use compiled::CompiledGraph;
 pub use endpoint::{END, EdgeSource, EdgeTarget, JOIN, START};

@@ -11,11 +11,16 @@ use super::{
     topology::{Next, StepId},
 };
 use crate::{
-    carried::{Input, InputType, Slot, input_of},
+    carried::{InputType, ItemList, Slot, input_of},
     error::NodeError,
     node::{Node, NodeContext, NodeInfo, ParallelContext, ParallelNode},
     question::{AskedQuestion, UndeclaredQuestion},
-    run::{branch_log::BranchLog, commit_mark::CommitMark, invocation::Invocation},
+    run::{
+        branch_log::BranchLog,
+        commit_mark::CommitMark,
+        invocation::{Arrival, Invocation, OnlyAttempt},
+        path_name::NodePath,
+    },
     state::State,
 };
 
@@ -61,6 +66,8 @@ pub(crate) struct Group<S> {
     pub(crate) kind: GroupKind<S>,
     /// The branches; `each` has one.
     pub(crate) branches: Vec<Branch>,
+    /// Set if each branch is one plain step: a function that runs once, without options that change how it runs.
+    pub(crate) is_plain: bool,
 }
 
 /// A branch of a group.
@@ -69,6 +76,12 @@ pub(crate) struct Branch {
     pub(crate) steps: Vec<StepId>,
     /// Set if a walk through the branch may visit a step twice.
     pub(crate) may_loop: bool,
+}
+
+/// A node of a branch that is a function, with its name.
+pub(crate) struct Function<'p, S: State, C> {
+    pub(crate) name: &'p Arc<str>,
+    pub(crate) node: &'p dyn ErasedFunction<S, C>,
 }
 
 /// The number of branches of a group that must succeed, and the number of times that they run.
@@ -89,11 +102,11 @@ pub(crate) struct Each<S> {
 
 /// Computes the items of an `each` from the state: at most `limit` of them, and `None` if there are more.
 pub(crate) trait Items<S>: Send + Sync {
-    fn items(&self, state: &S, limit: usize) -> Option<Vec<Input>>;
+    fn items(&self, state: &S, limit: usize) -> Option<ItemList>;
 }
 
-impl<S, F: Fn(&S, usize) -> Option<Vec<Input>> + Send + Sync> Items<S> for F {
-    fn items(&self, state: &S, limit: usize) -> Option<Vec<Input>> {
+impl<S, F: Fn(&S, usize) -> Option<ItemList> + Send + Sync> Items<S> for F {
+    fn items(&self, state: &S, limit: usize) -> Option<ItemList> {
         self(state, limit)
     }
 }
@@ -210,10 +223,30 @@ pub(crate) trait ErasedParallelNode<S, C>: Send + Sync {
     where
         S: State;
 
+    /// Returns the node, if [`ParallelNode::IS_FUNCTION`] holds for it.
+    fn as_function(&self) -> Option<&dyn ErasedFunction<S, C>>
+    where
+        S: State,
+    {
+        None
+    }
+
     /// Returns [`ParallelNode::INFO`].
     fn info(&self) -> NodeInfo;
 
     fn outline(&self) -> Option<&Outline>;
+}
+
+/// An object-safe form of a [`ParallelNode`] that is a function.
+pub(crate) trait ErasedFunction<S: State, C>: Send + Sync {
+    /// Runs the node for the only time on its path. Its update is added to the log without a name.
+    fn run_only<'a>(
+        &'a self,
+        state: &'a S,
+        services: &'a C,
+        attempt: OnlyAttempt<'a>,
+        log: &'a mut BranchLog<S>,
+    ) -> BoxFuture<'a, Result<usize, NodeError>>;
 }
 
 impl<S, C, N, F, I> ErasedParallelNode<S, C> for RoutedNode<N, F, I>
@@ -231,16 +264,11 @@ where
         invocation: &'a Invocation<'a>,
         log: &'a mut BranchLog<S>,
     ) -> BoxFuture<'a, Result<usize, NodeError>> {
-        Box::pin(async move {
-            let input = input_of(invocation.arrival.input()).ok_or_else(no_input)?;
-            let ended = self.node.run_parallel(ParallelContext::new(state, input, services, invocation)).await;
-            let (update, output) = ended.map_err(|error| declared(error, N::INFO))?;
-            let edge = (self.route)(state, output, &invocation.scope.slot)?;
-            if let Some(update) = update {
-                log.push(invocation.path, update);
-            }
-            Ok(edge)
-        })
+        self.run_parallel(state, services, ParallelCall::Lent(invocation), log)
+    }
+
+    fn as_function(&self) -> Option<&dyn ErasedFunction<S, C>> {
+        if N::IS_FUNCTION { Some(self) } else { None }
     }
 
     fn info(&self) -> NodeInfo {
@@ -252,10 +280,100 @@ where
     }
 }
 
+impl<S, C, N, F, I> ErasedFunction<S, C> for RoutedNode<N, F, I>
+where
+    S: State,
+    C: Send + Sync + 'static,
+    I: Send + Sync + 'static,
+    N: ParallelNode<S, C, I>,
+    F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync,
+{
+    fn run_only<'a>(
+        &'a self,
+        state: &'a S,
+        services: &'a C,
+        attempt: OnlyAttempt<'a>,
+        log: &'a mut BranchLog<S>,
+    ) -> BoxFuture<'a, Result<usize, NodeError>> {
+        self.run_parallel(state, services, ParallelCall::Only(attempt), log)
+    }
+}
+
+/// The call of a node in a branch.
+enum ParallelCall<'a> {
+    /// One of the attempts of the node, with its invocation.
+    Lent(&'a Invocation<'a>),
+    /// The only attempt. The future of the node holds its invocation.
+    Only(OnlyAttempt<'a>),
+}
+
+impl<N, F, I> RoutedNode<N, F, I> {
+    /// Runs the node once, with the function that chooses the edge after it. Both kinds of calls share one future, or the
+    /// code of each node would be compiled twice.
+    fn run_parallel<'a, S, C>(
+        &'a self,
+        state: &'a S,
+        services: &'a C,
+        call: ParallelCall<'a>,
+        log: &'a mut BranchLog<S>,
+    ) -> BoxFuture<'a, Result<usize, NodeError>>
+    where
+        S: State,
+        C: Send + Sync + 'static,
+        I: Send + Sync + 'static,
+        N: ParallelNode<S, C, I>,
+        F: Fn(&S, N::Output, &Slot) -> Result<usize, NodeError> + Send + Sync,
+    {
+        Box::pin(async move {
+            let (of_item, path, own);
+            let (invocation, is_only) = match call {
+                ParallelCall::Lent(invocation) => (invocation, false),
+                ParallelCall::Only(OnlyAttempt { scope, node, arrival, item }) => {
+                    let arrival = match item {
+                        None => arrival,
+                        Some(item) => {
+                            of_item = Arrival::of_item(arrival, item);
+                            &of_item
+                        }
+                    };
+                    path = NodePath::new(node);
+                    own = Invocation::only(scope, &path, arrival);
+                    (&own, true)
+                }
+            };
+            let input = input_of(invocation.arrival.input()).ok_or_else(no_input)?;
+            let ended = self.node.run_parallel(ParallelContext::new(state, input, services, invocation)).await;
+            let (update, output) = ended.map_err(|error| declared(error, N::INFO))?;
+            let edge = (self.route)(state, output, &invocation.scope.slot)?;
+            if let Some(update) = update {
+                log.push((!is_only).then(|| invocation.path.to_owned()), update);
+            }
+            Ok(edge)
+        })
+    }
+}
+
 impl<S: State, C> Plan<S, C> {
     #[inline]
     pub(crate) fn step(&self, step: StepId) -> &Step<S, C> {
         &self.steps[step.index()]
+    }
+
+    /// Returns whether the branch is one plain step: a function that runs once, without options that change how it runs,
+    /// and leads to the join.
+    fn is_plain(&self, branch: &Branch) -> bool {
+        let [step] = branch.steps[..] else { return false };
+        let step = self.step(step);
+        let NodeOptions { retry, timeout, .. } = &step.options;
+        let has_options = retry.is_some() || timeout.is_some() || step.router.is_some() || step.asks || !step.is_last();
+        !has_options && self.function(branch).is_some()
+    }
+
+    /// Returns the first node of the branch, if it is a function.
+    #[inline]
+    pub(crate) fn function<'p>(&'p self, branch: &'p Branch) -> Option<Function<'p, S, C>> {
+        let Step { name, work: Work::Branch(node), .. } = self.step(*branch.steps.first()?) else { return None };
+        Some(Function { name, node: node.as_function()? })
     }
 
     /// Returns the first node that runs in a step.
@@ -269,10 +387,31 @@ impl<S: State, C> Plan<S, C> {
         }
     }
 
+    /// Finds out which groups have plain branches only, so that no run has to.
+    pub(super) fn mark_plain_groups(&mut self) {
+        for index in 0..self.steps.len() {
+            let is_plain = match &self.steps[index].work {
+                Work::Group(group) => group.branches.iter().all(|branch| self.is_plain(branch)),
+                Work::Node(_) | Work::Branch(_) => false,
+            };
+            if let Work::Group(group) = &mut self.steps[index].work {
+                group.is_plain = is_plain;
+            }
+        }
+    }
+
     pub(crate) fn names(&self) -> Vec<&str> {
         self.steps.iter().map(|step| &*step.name).collect()
     }
 }
+
+impl<S: State, C> Clone for Function<'_, S, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: State, C> Copy for Function<'_, S, C> {}
 
 impl<S: State, C> Work<S, C> {
     /// Returns the properties of the node.

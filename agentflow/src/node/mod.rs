@@ -89,6 +89,10 @@ pub trait ParallelNode<S: State, C = (), I = ()>: Send + Sync + 'static {
     /// See [`Node::INFO`].
     const INFO: NodeInfo = NodeInfo::new();
 
+    /// `true` if the node is a function, which cannot pass its context on to other nodes. `#[node]` sets it.
+    #[doc(hidden)]
+    const IS_FUNCTION: bool = false;
+
     /// Runs the node once.
     ///
     /// # Cancel safety

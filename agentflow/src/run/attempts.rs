@@ -285,7 +285,7 @@ async fn run_attempt<A: Attempt>(
     let sink = scope.run.sink;
     scope.emit(|| EventKind::NodeStarted { node: path.name().to_string(), attempt }).await;
     let started = Instant::now();
-    let meter = AttemptMeter::start(scope.run.graph, path);
+    let meter = AttemptMeter::start(scope.run.graph, path.node());
     let span = GuardedSpan::new(|| tracing::info_span!("agentflow.node", node = &**path.name(), attempt));
     let mut running = span.instrument(node.start(invocation));
     let result = guarded(Pin::new(&mut running), timeout, |cx| invocation.events.poll_waited(cx), node_error).await;

@@ -1,8 +1,8 @@
 //! [`BranchLog`]: the updates of one branch of a group, until they are merged.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use super::path_name::{NodeName, NodePath};
+use super::path_name::NodeName;
 use crate::{panics::catch_panic, state::State};
 
 /// The updates of one branch, in the order in which its nodes ended. The first one, which is the only one of most
@@ -12,63 +12,74 @@ use crate::{panics::catch_panic, state::State};
 /// in one destructor would abort the process.
 pub(crate) struct BranchLog<S: State> {
     first: Option<Entry<S>>,
-    more: VecDeque<Entry<S>>,
+    /// The later ones, if there were any.
+    more: Option<Box<VecDeque<Entry<S>>>>,
 }
 
 /// The update of one execution of a node.
 pub(crate) struct Entry<S: State> {
-    pub(crate) node: NodeName,
+    /// The name of the node, unless it is the only one of the branch.
+    pub(crate) node: Option<NodeName>,
     pub(crate) update: S::Update,
+}
+
+impl<S: State> Entry<S> {
+    /// Returns the name of the node. The branch knows that of its only node.
+    pub(crate) fn name(&self, only_node: impl FnOnce() -> Arc<str>) -> Arc<str> {
+        self.node.as_ref().map_or_else(only_node, NodeName::format)
+    }
 }
 
 impl<S: State> BranchLog<S> {
     pub(crate) const fn new() -> Self {
-        Self { first: None, more: VecDeque::new() }
+        Self { first: None, more: None }
     }
 
-    pub(crate) fn push(&mut self, node: &NodePath<'_>, update: S::Update) {
-        self.push_entry(Entry { node: node.to_owned(), update });
-    }
-
-    fn push_entry(&mut self, entry: Entry<S>) {
-        if self.first.is_none() && self.more.is_empty() {
+    #[inline]
+    pub(crate) fn push(&mut self, node: Option<NodeName>, update: S::Update) {
+        let entry = Entry { node, update };
+        if self.first.is_none() && self.more.is_none() {
             self.first = Some(entry);
         } else {
-            self.more.push_back(entry);
+            self.more.get_or_insert_default().push_back(entry);
         }
     }
 
-    /// Moves the updates of a branch of a nested group behind the own ones.
-    pub(crate) fn append(&mut self, mut other: Self) {
-        while let Some(entry) = other.pop() {
-            self.push_entry(entry);
+    /// Moves the updates of a branch of a nested group, whose only node has this name, behind the own ones.
+    pub(crate) fn append(&mut self, mut other: Self, only_node: impl Fn() -> NodeName) {
+        while let Some(Entry { node, update }) = other.pop() {
+            self.push(Some(node.unwrap_or_else(&only_node)), update);
         }
     }
 
     /// Takes the oldest update out of the log.
+    #[inline]
     pub(crate) fn pop(&mut self) -> Option<Entry<S>> {
-        self.first.take().or_else(|| self.more.pop_front())
+        self.first.take().or_else(|| self.more.as_mut()?.pop_front())
     }
 
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.more.len()
+        usize::from(self.first.is_some()) + self.more.as_ref().map_or(0, |more| more.len())
     }
 
     /// Drops all updates but the first `len`.
     pub(crate) fn truncate(&mut self, len: usize) {
         while self.len() > len {
-            let last = self.more.pop_back().or_else(|| self.first.take());
+            let last = self.more.as_mut().and_then(|more| more.pop_back()).or_else(|| self.first.take());
             catch_panic(|| drop(last));
         }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry<S>> {
-        self.first.iter().chain(&self.more)
+        self.first.iter().chain(self.more.iter().flat_map(|more| more.iter()))
     }
 }
 
 impl<S: State> Drop for BranchLog<S> {
+    #[inline]
     fn drop(&mut self) {
-        self.truncate(0);
+        if self.first.is_some() || self.more.is_some() {
+            self.truncate(0);
+        }
     }
 }

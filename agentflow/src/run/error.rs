@@ -172,7 +172,8 @@ pub struct NodeFailure {
     pub node: Arc<str>,
     /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// The duration of the attempt.
+    /// The duration of the attempt. Up to 16 branches of a group that begin one after the other are measured from the
+    /// beginning of the first.
     pub elapsed: Duration,
     /// The error that the node returned, [`Panicked`](crate::error::Panicked) if it panicked, or
     /// [`AttemptTimedOut`](crate::error::AttemptTimedOut) if it exceeded its timeout.

@@ -17,8 +17,9 @@ use super::{
     attempts::{ParallelAttempt, routed, run_attempts},
     branch_log::{BranchLog, Entry},
     commit_mark::CommitMark,
-    error::{AllFailed, Failure, NodeFailure, RunErrorKind},
+    error::{AllFailed, Failure},
     event::EventKind,
+    fork::{Fork, Items, Joined, check_conflicts, guarded, only_node},
     invocation::Arrival,
     join_all::{CatchDrop, first_success, join_all},
     loops::LoopTrace,
@@ -27,7 +28,7 @@ use super::{
     transition::{fall_back, follow},
 };
 use crate::{
-    carried::Input,
+    carried::{Input, ItemList},
     error::{NodeError, TooManyItems},
     graph::{
         plan::{Branch, Each, ErasedParallelNode, Group, GroupKind, Plan, Step, Work},
@@ -36,34 +37,6 @@ use crate::{
     panics::text_of,
     state::State,
 };
-
-/// The position in a run at which branches start: they all read `state`, and none writes it.
-struct Fork<'r, S: State, C> {
-    plan: &'r Plan<S, C>,
-    services: &'r C,
-    scope: &'r PathScope<'r>,
-    state: &'r S,
-    /// The failure or the value that the path brought to the group, for the first node of each branch.
-    arrival: &'r Arrival<'r>,
-}
-
-impl<S: State, C> Clone for Fork<'_, S, C> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S: State, C> Copy for Fork<'_, S, C> {}
-
-/// The items of an `each`, or the error of the function that computes them; `None` for other groups.
-type Items = Option<Result<Vec<Input>, Box<Failure>>>;
-
-/// The updates of a group's branches, in the order in which they are merged.
-struct Joined<S: State> {
-    logs: Vec<BranchLog<S>>,
-    /// The branch that succeeded first, for an `any`.
-    winner: Option<usize>,
-}
 
 /// Runs the branches and merges their updates into the state, in the order in which the branches are written.
 ///
@@ -83,14 +56,16 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     let items = fork.items(step, group);
     let (open, started) = OpenGroup::start(plan, group, scope, &items);
     started.await;
-    let Joined { logs, winner } = match fork.run(step, group, items).await {
+    let Joined { mut logs, winner } = match fork.run(step, group, items).await {
         Ok(joined) => joined,
         Err(failure) => return Err(open.failed(failure)),
     };
     let fields = changed_fields(scope, &logs);
-    for mut log in logs {
-        while let Some(entry) = log.pop() {
-            if let Err(mut failure) = guarded(&entry.node, || state.apply(entry.update)) {
+    for (branch, log) in logs.iter_mut().enumerate() {
+        while let Some(Entry { node, update }) = log.pop() {
+            let only_node = || only_node(plan, group, scope, winner.unwrap_or(branch)).format();
+            let name = || node.as_ref().map_or_else(only_node, NodeName::format);
+            if let Err(mut failure) = guarded(name, || state.apply(update)) {
                 // Some of the updates may be merged, and half of this one.
                 failure.is_committed = false;
                 commit.changes_begin();
@@ -102,24 +77,23 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     Ok(())
 }
 
-/// Calls code of the state, such as a reducer; its panic becomes the error of the node whose update it works on.
-fn guarded<T>(node: &NodeName, code: impl FnOnce() -> T) -> Result<T, Box<Failure>> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let failure = NodeFailure::new(node.format(), NodeError::panicked(panic));
-        Failure::committed(RunErrorKind::Node(failure))
-    })
-}
-
 impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// Runs the branches of a group. The caller merges the updates.
     async fn run(self, step: &'r Step<S, C>, group: &'r Group<S>, items: Items) -> Result<Joined<S>, Box<Failure>> {
         self.check_signals(group.branches.first())?;
-        match (&group.kind, items) {
+        let joined = match (&group.kind, items) {
+            // A reader learns of every node on its own.
+            (_, items) if group.is_plain && !self.scope.run.sink.has_reader() => {
+                self.run_plain(step, group, items).await?
+            }
             // Boxed, or the future of every group would be as large, and fewer of them would fit on the stack.
-            (GroupKind::Each(each), Some(items)) => Box::pin(self.run_each(step, group, each, items)).await,
-            (GroupKind::Any, _) => self.run_any(step, group).await,
-            (GroupKind::All | GroupKind::Each(_), _) => self.run_all(group).await,
-        }
+            (GroupKind::Each(each), Some(items)) => Box::pin(self.run_each(step, group, each, items)).await?,
+            (GroupKind::Any, _) => self.run_any(step, group).await?,
+            (GroupKind::All | GroupKind::Each(_), _) => self.run_all(group).await?,
+        };
+        let Self { plan, scope, .. } = self;
+        check_conflicts(&joined.logs, |branch| only_node(plan, group, scope, branch).format())?;
+        Ok(joined)
     }
 
     async fn run_all(self, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
@@ -129,8 +103,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let running = self.branches(group, &scopes, &mut logs);
         join_all(running).await?;
         scope.join(scopes.iter().map(PathScope::taken));
-        check_conflicts(&logs)?;
-        Ok(Joined { logs, winner: None })
+        Ok(Joined::all(logs))
     }
 
     async fn run_any(self, step: &'r Step<S, C>, group: &'r Group<S>) -> Result<Joined<S>, Box<Failure>> {
@@ -142,7 +115,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         match first_success(running, |failure: Box<Failure>| failure.into_recoverable()).await? {
             Ok(winner) => {
                 scope.join(scopes.get(winner).map(PathScope::taken));
-                Ok(Joined { logs: vec![logs.swap_remove(winner)], winner: Some(winner) })
+                Ok(Joined::first(winner, logs))
             }
             Err(failures) => Err(scope.failure(&step.name, AllFailed { failures })),
         }
@@ -166,18 +139,18 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         step: &'r Step<S, C>,
         group: &'r Group<S>,
         each: &'r Each<S>,
-        items: Result<Vec<Input>, Box<Failure>>,
+        items: Result<ItemList, Box<Failure>>,
     ) -> Result<Joined<S>, Box<Failure>> {
         let items = items?;
-        let Some(branch) = group.branches.first().filter(|_| !items.is_empty()) else {
+        let Some(branch) = group.branches.first().filter(|_| items.len() > 0) else {
             // A visit counts even if no node runs. Otherwise a loop around the group would never end.
             self.scope.count(&step.name)?;
-            return Ok(Joined { logs: Vec::new(), winner: None });
+            return Ok(Joined::all(Vec::new()));
         };
-        let mut logs: Vec<_> = items.iter().map(|_| BranchLog::new()).collect();
+        let mut logs: Vec<_> = (0..items.len()).map(|_| BranchLog::new()).collect();
         let mut running = FuturesUnordered::new();
         let mut longest = 0;
-        for (index, (item, log)) in items.into_iter().zip(&mut logs).enumerate() {
+        for (index, (item, log)) in items.zip(&mut logs).enumerate() {
             let mut future = CatchDrop::new(Box::pin(self.item(branch, index, item, log)) as BoxFuture<'_, _>);
             // An item that is ready at once needs no place among those that wait.
             match poll_fn(|cx| Poll::Ready(Pin::new(&mut future).poll(cx))).await {
@@ -196,8 +169,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         }
         drop(running);
         self.scope.join([longest]);
-        check_conflicts(&logs)?;
-        Ok(Joined { logs, winner: None })
+        Ok(Joined::all(logs))
     }
 
     /// Runs the branch of one item. Returns the number of node executions.
@@ -324,7 +296,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                             own = Some(after);
                             Ok(())
                         }
-                        None => self.apply(&mut own, log.iter().skip(before), step.on_error.is_some()),
+                        None => self.apply(step, &mut own, log.iter().skip(before)),
                     };
                     seen.map(|()| to)
                 }
@@ -351,18 +323,21 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     /// panics, provided that a fallback needs it.
     fn apply<'e>(
         self,
+        step: &Step<S, C>,
         own: &mut Option<S>,
         mut updates: impl Iterator<Item = &'e Entry<S>>,
-        has_fallback: bool,
     ) -> Result<(), Box<Failure>>
     where
         S: 'e,
     {
-        let mut after = if has_fallback { own.clone() } else { own.take() };
+        let mut after = if step.on_error.is_some() { own.clone() } else { own.take() };
         updates.try_for_each(|entry| {
-            guarded(&entry.node, || {
-                after.get_or_insert_with(|| self.state.clone()).apply(entry.update.clone());
-            })
+            guarded(
+                || entry.name(|| self.scope.node(&step.name, None).format()),
+                || {
+                    after.get_or_insert_with(|| self.state.clone()).apply(entry.update.clone());
+                },
+            )
         })?;
         *own = after;
         Ok(())
@@ -396,8 +371,8 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 };
                 // The updates are merged at the outermost join.
                 open.joined(changed_fields(scope, &logs), winner);
-                for nested in logs {
-                    log.append(nested);
+                for (branch, nested) in logs.into_iter().enumerate() {
+                    log.append(nested, || only_node(plan, group, scope, winner.unwrap_or(branch)).to_owned());
                 }
                 let Some(router) = step.router.as_deref() else { return Ok((0, None)) };
                 let after = with_updates(step, scope, state, log, before)?;
@@ -433,7 +408,7 @@ fn with_updates<S: State, C>(
     let mut after = catch_unwind(AssertUnwindSafe(|| state.clone()))
         .map_err(|panic| scope.failure(&group.name, NodeError::panicked(panic)))?;
     for entry in log.iter().skip(before) {
-        guarded(&entry.node, || after.apply(entry.update.clone()))?;
+        guarded(|| entry.name(|| scope.node(&group.name, None).format()), || after.apply(entry.update.clone()))?;
     }
     Ok(after)
 }
@@ -441,6 +416,9 @@ fn with_updates<S: State, C>(
 /// Returns the fields that the updates change, if the run has a reader.
 fn changed_fields<S: State>(scope: &PathScope<'_>, logs: &[BranchLog<S>]) -> Vec<String> {
     let mut fields = Vec::new();
+    if !scope.run.sink.has_reader() {
+        return fields;
+    }
     for entry in logs.iter().flat_map(BranchLog::iter) {
         scope.run.sink.record_changes(&mut fields, || S::changes(&entry.update));
     }
@@ -466,7 +444,7 @@ impl<'r, S: State, C> OpenGroup<'r, S, C> {
         scope: &'r PathScope<'r>,
         items: &Items,
     ) -> (Self, impl Future<Output = ()> + use<'r, S, C>) {
-        let items = items.as_ref().map(|items| items.as_ref().map_or(0, Vec::len));
+        let items = items.as_ref().map(|items| items.as_ref().map_or(0, ItemList::len));
         let started = scope.emit(move || EventKind::GroupStarted { nodes: first_nodes(plan, group, scope), items });
         (Self { plan, group, scope, is_open: true }, started)
     }
@@ -505,34 +483,6 @@ impl<S: State, C> Drop for OpenGroup<'_, S, C> {
             });
         }
     }
-}
-
-/// Fails if two branches replace the same field, because one of the values would be lost.
-fn check_conflicts<S: State>(logs: &[BranchLog<S>]) -> Result<(), Box<Failure>> {
-    if logs.len() < 2 {
-        return Ok(());
-    }
-    // A linear search suffices: the list is no longer than the state has fields, because a second branch that replaces
-    // one of them is an error.
-    let mut replaced: Vec<(&'static str, usize, &NodeName)> = Vec::new();
-    let mut conflict = None;
-    for (branch, log) in logs.iter().enumerate() {
-        for entry in log.iter() {
-            let mut report = |field| match replaced.iter_mut().find(|(known, ..)| *known == field) {
-                None => replaced.push((field, branch, &entry.node)),
-                Some((_, other, last)) if *other == branch => *last = &entry.node,
-                Some((_, _, first)) => {
-                    let _ = conflict.get_or_insert((field, *first));
-                }
-            };
-            guarded(&entry.node, || S::replaced(&entry.update, &mut report))?;
-            if let Some((field, first)) = conflict {
-                let nodes = [first, &entry.node].map(NodeName::format);
-                return Err(Failure::committed(RunErrorKind::Conflict { field, nodes }));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Returns the name of the first node of each branch.

@@ -1,11 +1,16 @@
-//! [`Arrival`] and [`Invocation`]: the beginning of a step, and one attempt of its node.
+//! [`Arrival`], [`Invocation`] and [`OnlyAttempt`]: the beginning of a step, and one attempt of its node.
 
 use crate::{
     carried::{Carried, Input},
     question::Answer,
 };
 
-use super::{error::NodeFailure, event_channel::EventWriter, path_name::NodePath, scope::PathScope};
+use super::{
+    error::NodeFailure,
+    event_channel::EventWriter,
+    path_name::{NodeOnPath, NodePath},
+    scope::PathScope,
+};
 
 /// The arrival of a path at a step, with the failure of the step before, with the value of the edge, or with an
 /// answer.
@@ -35,11 +40,13 @@ impl<'a> Arrival<'a> {
     }
 
     /// Creates the arrival at the first step of a path, with the failure or the value of the graph or group around it.
+    #[inline]
     pub(crate) fn inherited(outer: &'a Self) -> Self {
         Self { inherited: Some(outer), is_some: outer.is_some, ..Self::default() }
     }
 
     /// Creates the arrival at the branch of an `each`, with an item and the failure of the `each` itself.
+    #[inline]
     pub(crate) fn of_item(outer: &'a Self, item: Input) -> Self {
         Self { inherited: Some(outer), input: Some(item), is_some: true, ..Self::default() }
     }
@@ -106,4 +113,22 @@ pub(crate) struct Invocation<'a> {
     pub(crate) events: EventWriter,
     /// Set if an update of the node has to be undone if a reducer panics, because the node may run again, or has a fallback.
     pub(crate) undoes_updates: bool,
+}
+
+impl<'a> Invocation<'a> {
+    /// Creates the invocation of a node that runs once, in a run without a reader.
+    #[inline]
+    pub(crate) fn only(scope: &'a PathScope<'a>, path: &'a NodePath<'a>, arrival: &'a Arrival<'a>) -> Self {
+        Self { scope, path, attempt: 1, arrival, events: EventWriter::default(), undoes_updates: false }
+    }
+}
+
+/// The only attempt of a node in a run without a reader. Its invocation is made inside of the node's future.
+pub(crate) struct OnlyAttempt<'a> {
+    pub(crate) scope: &'a PathScope<'a>,
+    pub(crate) node: NodeOnPath<'a>,
+    /// The arrival at the group that the node is in.
+    pub(crate) arrival: &'a Arrival<'a>,
+    /// The item for which the node runs.
+    pub(crate) item: Option<Input>,
 }

@@ -22,6 +22,15 @@ impl LastNode {
         RunningNode { last: self, path, has_ended: false }
     }
 
+    /// Records that the node was dropped before its end.
+    pub(super) fn dropped(&self, path: &Arc<str>) {
+        let mut last = self.0.lock();
+        // A node inside this one is dropped first, and its more exact name is kept.
+        if !last.as_deref().is_some_and(|last| is_inside(last, path)) {
+            *last = Some(Arc::clone(path));
+        }
+    }
+
     /// Forgets the nodes inside an attempt that failed, so that the node itself is named if it is stopped before the next
     /// one.
     pub(super) fn forget(&self) {
@@ -43,12 +52,7 @@ impl RunningNode<'_> {
 impl Drop for RunningNode<'_> {
     fn drop(&mut self) {
         if !self.has_ended {
-            let path = self.path.name();
-            let mut last = self.last.0.lock();
-            // A node inside this one is dropped first, and its more exact name is kept.
-            if !last.as_deref().is_some_and(|last| is_inside(last, path)) {
-                *last = Some(Arc::clone(path));
-            }
+            self.last.dropped(self.path.name());
         }
     }
 }

@@ -12,9 +12,9 @@ pub(super) use on::{AttemptMeter, RunMeter, rejected};
 #[cfg(not(feature = "metrics"))]
 #[allow(clippy::unused_self, reason = "a meter has no state without the feature")]
 mod off {
-    use std::sync::Arc;
+    use std::{marker::PhantomData, sync::Arc};
 
-    use super::super::{error::RunErrorKind, path_name::NodePath};
+    use super::super::{error::RunErrorKind, path_name::NodeOnPath};
     use crate::error::NodeError;
 
     pub(crate) struct RunMeter;
@@ -27,11 +27,11 @@ mod off {
         pub(crate) fn ended(self, _error: Option<&RunErrorKind>) {}
     }
 
-    pub(crate) struct AttemptMeter;
+    pub(crate) struct AttemptMeter<'a>(PhantomData<NodeOnPath<'a>>);
 
-    impl AttemptMeter {
-        pub(crate) fn start(_graph: &Arc<str>, _node: &NodePath<'_>) -> Self {
-            Self
+    impl<'a> AttemptMeter<'a> {
+        pub(crate) fn start(_graph: &'a Arc<str>, _node: NodeOnPath<'a>) -> Self {
+            Self(PhantomData)
         }
 
         pub(crate) fn ended(self, _error: Option<&NodeError>) {}
@@ -49,7 +49,7 @@ mod on {
 
     use super::super::{
         error::{Failure, RunErrorKind},
-        path_name::NodePath,
+        path_name::NodeOnPath,
     };
     use crate::{
         error::{AttemptTimedOut, NodeError, Panicked},
@@ -106,13 +106,13 @@ mod on {
     /// Measures one attempt of a node.
     pub(crate) struct AttemptMeter<'a> {
         graph: &'a Arc<str>,
-        node: &'a NodePath<'a>,
+        node: NodeOnPath<'a>,
         started: Instant,
         outcome: &'static str,
     }
 
     impl<'a> AttemptMeter<'a> {
-        pub(crate) fn start(graph: &'a Arc<str>, node: &'a NodePath<'a>) -> Self {
+        pub(crate) fn start(graph: &'a Arc<str>, node: NodeOnPath<'a>) -> Self {
             Self { graph, node, started: Instant::now(), outcome: "interrupted" }
         }
 

@@ -1,4 +1,4 @@
-//! [`PathName`], [`NodePath`] and [`NodeName`]: the names of nodes in events and errors.
+//! [`PathName`], [`NodeOnPath`], [`NodePath`] and [`NodeName`]: the names of nodes in events and errors.
 
 use std::{
     fmt::Write,
@@ -77,43 +77,72 @@ pub(crate) struct NodeName {
 
 impl NodeName {
     pub(crate) fn format(&self) -> Arc<str> {
-        name_on(self.path.as_ref(), &self.node)
+        self.path.as_ref().map_or_else(|| Arc::clone(&self.node), |path| path.of(&self.node).into())
     }
 }
 
-fn name_on(path: Option<&Arc<PathName>>, node: &Arc<str>) -> Arc<str> {
-    path.map_or_else(|| Arc::clone(node), |path| path.of(node).into())
+/// A node on its path, of which names are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeOnPath<'a> {
+    node: &'a Arc<str>,
+    path: Option<&'a Arc<PathName>>,
+    /// The index of the item for which the node runs, if the path is that of the group around it.
+    item: Option<usize>,
+}
+
+impl<'a> NodeOnPath<'a> {
+    #[inline]
+    pub(crate) fn new(node: &'a Arc<str>, path: Option<&'a Arc<PathName>>, item: Option<usize>) -> Self {
+        Self { node, path, item }
+    }
+
+    pub(crate) fn format(self) -> Arc<str> {
+        self.to_owned().format()
+    }
+
+    /// Returns the name, for longer than the path.
+    pub(crate) fn to_owned(self) -> NodeName {
+        let outer = self.path.cloned();
+        let path = match self.item {
+            None => outer,
+            Some(index) => Some(Arc::new(PathName::Item { outer, index })),
+        };
+        NodeName { node: Arc::clone(self.node), path }
+    }
+
+    /// Returns the name without the indexes of items, for metrics, whose labels have few values.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn without_items(self) -> Arc<str> {
+        self.path.map_or_else(|| Arc::clone(self.node), |path| path.format(self.node, false).into())
+    }
 }
 
 /// The name of a node on its path. It is formatted when it is first asked for, which is never in most runs.
 #[derive(Debug)]
 pub(crate) struct NodePath<'a> {
-    node: &'a Arc<str>,
-    path: Option<&'a Arc<PathName>>,
+    node: NodeOnPath<'a>,
     formatted: OnceLock<Arc<str>>,
 }
 
 impl<'a> NodePath<'a> {
     #[inline]
-    pub(crate) fn new(node: &'a Arc<str>, path: Option<&'a Arc<PathName>>) -> Self {
-        Self { node, path, formatted: OnceLock::new() }
+    pub(crate) fn new(node: NodeOnPath<'a>) -> Self {
+        Self { node, formatted: OnceLock::new() }
     }
 
     pub(crate) fn name(&self) -> &Arc<str> {
-        match self.path {
-            None => self.node,
-            Some(_) => self.formatted.get_or_init(|| name_on(self.path, self.node)),
+        match self.node {
+            NodeOnPath { node, path: None, item: None } => node,
+            node => self.formatted.get_or_init(|| node.format()),
         }
+    }
+
+    pub(crate) fn node(&self) -> NodeOnPath<'a> {
+        self.node
     }
 
     /// Returns the name, for longer than the path.
     pub(crate) fn to_owned(&self) -> NodeName {
-        NodeName { node: Arc::clone(self.node), path: self.path.cloned() }
-    }
-
-    /// Returns the name without the indexes of items, for metrics, whose labels have few values.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn without_items(&self) -> Arc<str> {
-        self.path.map_or_else(|| Arc::clone(self.node), |path| path.format(self.node, false).into())
+        self.node.to_owned()
     }
 }

@@ -14,7 +14,7 @@ use super::{
     event_channel::{EventWriter, Sink},
     interrupt::StopSignals,
     last_node::LastNode,
-    path_name::{NodePath, PathName},
+    path_name::{NodeOnPath, NodePath, PathName},
     recorder::{Recorder, ResumeSlot},
     step_id::StepId,
 };
@@ -255,17 +255,31 @@ impl<'a> PathScope<'a> {
     /// Counts an execution of the node. Returns the node's name on this path.
     #[inline]
     pub(crate) fn count<'n>(&'n self, node: &'n Arc<str>) -> Result<NodePath<'n>, Box<Failure>> {
+        let node = self.node(node, None);
+        self.count_node(node)?;
+        Ok(NodePath::new(node))
+    }
+
+    /// Counts an execution of the node, as [`count`](Self::count) does.
+    #[inline]
+    pub(super) fn count_node(&self, node: NodeOnPath<'_>) -> Result<(), Box<Failure>> {
         let Some(left) = self.steps_left().checked_sub(1) else {
             return Err(Failure::committed(RunErrorKind::RecursionLimit {
                 limit: self.limit.steps,
                 graph: self.limit.graph.clone(),
                 // The walk that contains the loop adds the nodes of the loop.
                 nodes: Vec::new(),
-                node: self.path(node).into_owned(),
+                node: node.format(),
             }));
         };
         self.steps_left.store(left, Ordering::Relaxed);
-        Ok(NodePath::new(node, self.name.as_ref()))
+        Ok(())
+    }
+
+    /// Returns the node on this path, or on that of an item of an `each` on this path.
+    #[inline]
+    pub(super) fn node<'n>(&'n self, node: &'n Arc<str>, item: Option<usize>) -> NodeOnPath<'n> {
+        NodeOnPath::new(node, self.name.as_ref(), item)
     }
 
     /// Fails if the run is to stop before the node `path`.

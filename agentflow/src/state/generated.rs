@@ -316,6 +316,13 @@ pub fn changes(fields: &[(FieldChange, bool)]) -> Vec<FieldChange> {
     changes
 }
 
+/// Returns a bit for each field that is set. The fields after the 64th share the bits of the first ones.
+#[inline]
+#[must_use]
+pub fn bits<const FIELDS: usize>(are_set: [bool; FIELDS]) -> u64 {
+    are_set.iter().enumerate().fold(0, |bits, (index, is_set)| bits | (u64::from(*is_set) << (index % 64)))
+}
+
 /// Writes `ReportUpdate { title: .., notes: .. }`, without the values, which need not be `Debug`.
 pub fn debug(f: &mut fmt::Formatter<'_>, update: &str, fields: &[(&'static str, bool)]) -> fmt::Result {
     let mut debug = f.debug_struct(update);

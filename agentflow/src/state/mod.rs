@@ -60,11 +60,13 @@ pub trait State: Clone + Send + Sync + 'static {
     /// Two branches of a group that replace the same field are in conflict, because one of the values would be lost.
     fn changes(update: &Self::Update) -> Vec<FieldChange>;
 
-    /// Calls `report` with each field that `update` replaces. The derive needs no list for it, which every join of a group
-    /// would allocate for every update.
+    /// Returns the bits of the fields that `update` replaces. Two updates without a common bit replace no common field;
+    /// two with one may do so, because several fields can have the same bit.
+    ///
+    /// The derive needs no list for it, which every join of a group would allocate for every update.
     #[doc(hidden)]
-    fn replaced(update: &Self::Update, report: &mut dyn FnMut(&'static str)) {
-        Self::changes(update).iter().filter(|change| change.replaces).for_each(|change| report(change.field));
+    fn replaced(update: &Self::Update) -> u64 {
+        u64::from(Self::changes(update).iter().any(|change| change.replaces))
     }
 }
 

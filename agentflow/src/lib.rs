@@ -67,6 +67,7 @@
 //!
 //! - `metrics` counts and measures runs, nodes and background tasks; see the [names](BackgroundTaskManager#metrics) of those
 //!   of tasks, and the guide to observability for all.
+//! - `schedule` finds the times of cron expressions in a time zone: `task::Calendar`.
 //! - `schema` makes JSON Schemas of the questions and answers that implement `schemars::JsonSchema`.
 //! - `svg` draws graphs without other programs: `CompiledGraph::svg`.
 

@@ -27,6 +27,8 @@
 // The public API, one concept a file. `error`, `event`, `id`, `info`, `observer`, `options`, `origin`, `outcome`,
 // `output`, `progress`, `report` and `stats` are its vocabulary, which uses no other file of the API.
 mod builder;
+#[cfg(feature = "schedule")]
+mod calendar;
 mod context;
 mod error;
 mod event;
@@ -54,6 +56,8 @@ mod registry;
 #[doc(hidden)]
 pub use builder::Retrying;
 pub use builder::TaskBuilder;
+#[cfg(feature = "schedule")]
+pub use calendar::{Calendar, InvalidCalendar};
 pub use context::TaskContext;
 pub(crate) use engine::{current::inherit_task, run_tasks::RunTasks};
 pub use error::{SpawnError, TaskError};

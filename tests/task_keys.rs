@@ -146,7 +146,7 @@ async fn skip_refuses_a_second_task_until_the_first_has_ended() {
     let work = async move { send.send(()).unwrap() };
     let refused =
         tasks.create_task(work).name("second").key_in("shared", "k", OnDuplicateKey::Skip).spawn().unwrap_err();
-    assert_eq!((refused, refused.as_str()), (SpawnError::DuplicateKey, "duplicate_key"));
+    assert_eq!((&refused, refused.as_str()), (&SpawnError::DuplicateKey, "duplicate_key"));
     receive.await.unwrap_err();
     assert_eq!((tasks.stats().spawned, tasks.stats().rejected), (1, 1));
     let line = log.event("background task rejected");

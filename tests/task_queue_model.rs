@@ -317,7 +317,7 @@ impl Program {
         }
         let spawned = builder.spawn();
         let expected = self.model.spawn(job, self.zero.elapsed().as_millis().try_into().unwrap());
-        assert_eq!(spawned.as_ref().map(drop).map_err(|why| *why), expected);
+        assert_eq!(spawned.as_ref().map(drop).map_err(Clone::clone), expected);
         match spawned {
             Ok(handle) => self.handles.push(handle),
             Err(_) => self.model.rejected += 1,

@@ -18,6 +18,11 @@ fn task() {
 }
 
 #[test]
+fn durable() {
+    check("durable");
+}
+
+#[test]
 fn node() {
     check("node");
 }

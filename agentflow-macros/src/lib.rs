@@ -9,6 +9,7 @@ mod root;
 mod route;
 mod state;
 mod suggest;
+mod task;
 #[cfg(test)]
 mod testing;
 mod types;
@@ -37,6 +38,12 @@ pub fn route(input: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn node(args: TokenStream, item: TokenStream) -> TokenStream {
     node::expand(args.into(), item.into()).into()
+}
+
+#[allow(missing_docs, reason = "documented on the re-export")]
+#[proc_macro_attribute]
+pub fn task(args: TokenStream, item: TokenStream) -> TokenStream {
+    task::expand(args.into(), item.into()).into()
 }
 
 #[allow(missing_docs, reason = "documented on the re-export")]

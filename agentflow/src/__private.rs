@@ -24,6 +24,7 @@ pub use crate::{
     run::StepId,
     state::{FieldChange, Update},
     store::{Keeps, KeepsInput, Persistence},
+    task::{DurableSink, DurableTaskContext, RunTask, Task, TaskArgs, TaskAttempt, TaskError},
 };
 use crate::{
     Ask,
@@ -48,7 +49,86 @@ pub trait Signature<S, R, I> {
     /// The handle itself. If the type is not a node of this state, rustc cannot resolve this type and therefore reports
     /// nothing else about the node.
     type This;
+    /// The durable tasks that the body of the function names: a list of [`Spawned`], `(A, (B, ()))`.
+    type Spawns;
     const HANDLE: Self::This;
+}
+
+/// The type that stands for the `tasks { .. }` of one graph, if the task `T` is among them.
+#[diagnostic::on_unimplemented(
+    message = "a node spawns the durable task `{T}`, which the graph does not register",
+    label = "spawns `{T}`",
+    note = "add it to the graph: `tasks {{ {T} }}`"
+)]
+pub trait Registers<T> {}
+
+/// A list of durable tasks, all of which the graph with the tasks `K` registers.
+pub trait AllRegistered<K> {}
+impl<K> AllRegistered<K> for () {}
+impl<K: Registers<A>, A, B: AllRegistered<K>> AllRegistered<K> for (Spawned<NameOf<A>, true>, B) {}
+impl<K, A, B: AllRegistered<K>> AllRegistered<K> for (Spawned<A, false>, B) {}
+
+/// A type that the body of a node spawns. One that is no durable task is reported where it is spawned.
+#[derive(Debug)]
+pub struct Spawned<N, const IS_TASK: bool>(PhantomData<N>);
+
+/// The name of a durable task; [`NoName`] has that of a type that is none.
+#[derive(Debug)]
+pub struct NameOf<T>(PhantomData<T>);
+
+impl<T: Task> NameOf<T> {
+    pub const NAME: &'static str = T::NAME;
+    pub const IS_TASK: bool = true;
+}
+
+/// See [`NameOf`]: rustc finds the constants of the type itself first.
+pub trait NoName {
+    const NAME: &'static str = "";
+    const IS_TASK: bool = false;
+}
+impl<T> NoName for NameOf<T> {}
+
+/// Fails the evaluation of a constant if another durable task of the graph has the name.
+///
+/// # Panics
+///
+/// Panics in that case.
+#[track_caller]
+pub const fn distinct(name: &str, others: &[&str]) {
+    let mut at = 0;
+    while at < others.len() {
+        let is_same = !name.is_empty() && is_equal(name.as_bytes(), others[at].as_bytes());
+        assert!(
+            !is_same,
+            "another durable task of this graph has the same name: `#[task(name = \"..\")]` gives it one of its own"
+        );
+        at += 1;
+    }
+}
+
+const fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let mut at = 0;
+    while at < one.len() {
+        if one[at] != other[at] {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+/// Sets the destination of the durable tasks that are spawned through a manager, for tests.
+pub fn set_durable_sink(manager: &BackgroundTaskManager, sink: std::sync::Arc<dyn DurableSink>) {
+    manager.set_durable_sink(sink);
+}
+
+/// Names a durable task for [`StateGraph::__task`].
+#[must_use]
+pub const fn task<T>() -> PhantomData<T> {
+    PhantomData
 }
 
 /// A node of an app with services `C`. It is one bound, so that rustc reports one error.
@@ -713,6 +793,134 @@ impl<T> Accepts<T> for T {
     }
 }
 
+/// Checks the arguments of a durable task.
+pub const fn task_args<T: TaskArgs>() {}
+
+/// Arguments of a durable task whose type was checked by the constant `VALID`.
+#[derive(Debug)]
+pub struct CheckedArgs<T, const VALID: usize>(PhantomData<T>);
+
+/// See [`CheckedArgs`].
+pub trait ValidArgs {
+    /// The type itself. rustc does not know it where the constant failed, so that it reports nothing else about it.
+    type Value: TaskArgs;
+}
+#[diagnostic::do_not_recommend]
+impl<T: TaskArgs, const VALID: usize> ValidArgs for CheckedArgs<T, VALID> {
+    type Value = T;
+}
+
+/// The same as [`Reported`], for the arguments of a durable task.
+pub trait ReportedArgs {
+    type Any: TaskArgs;
+}
+impl<const MISTAKE: usize> ReportedArgs for Mistaken<MISTAKE> {
+    type Any = ();
+}
+
+/// A result of a durable task.
+#[diagnostic::on_unimplemented(
+    message = "a durable task cannot return `{Self}`",
+    label = "not a durable task's result",
+    note = "a durable task returns nothing, or `Result<(), E>`: what it finds out goes into a thread or a stored item"
+)]
+pub trait TaskResult {
+    fn into_result(self) -> Result<(), TaskError>;
+}
+
+#[diagnostic::do_not_recommend]
+impl TaskResult for () {
+    fn into_result(self) -> Result<(), TaskError> {
+        Ok(())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Into<NodeError>> TaskResult for Result<(), E> {
+    fn into_result(self) -> Result<(), TaskError> {
+        self.map_err(|error| TaskError::Failed(error.into().into_source()))
+    }
+}
+
+/// Checks a durable task's result type.
+pub const fn task_result<T: TaskResult>() {}
+
+/// A `Result` whose `Ok` is nothing. It is in a tuple, whose parentheses are where the macro wants the error.
+#[diagnostic::on_unimplemented(
+    message = "a durable task returns nothing as the `Ok` of a `Result`",
+    label = "write `()`",
+    note = "what a durable task finds out goes into a thread or a stored item"
+)]
+pub trait OkOfTask {}
+#[diagnostic::do_not_recommend]
+impl<E> OkOfTask for (Result<(), E>,) {}
+
+/// Checks the `Ok` of a durable task's `Result`.
+pub const fn task_ok<T: OkOfTask>() {}
+
+/// The error of a durable task's `Result`.
+#[diagnostic::on_unimplemented(
+    message = "the error of a durable task cannot be `{Self}`: it does not convert into `NodeError`",
+    label = "not an error of a durable task",
+    note = "write `NodeError` here: `?` converts every error that is `Send + Sync`, `anyhow::Error` and text into it",
+    note = "a type of your own converts if it implements `std::error::Error`, and a box if it is `Box<dyn Error + Send + Sync>`"
+)]
+pub trait IntoTaskError {}
+#[diagnostic::do_not_recommend]
+impl<E: Into<NodeError>> IntoTaskError for E {}
+
+/// A `Result` with an error of a durable task, in a tuple as for [`OkOfTask`].
+pub trait ErrorOfTask {}
+impl<T, E: IntoTaskError> ErrorOfTask for (Result<T, E>,) {}
+
+/// Checks the error of a durable task's `Result`.
+pub const fn task_error<E: ErrorOfTask>() {}
+
+/// The same as [`TaskResult`], for checked results.
+pub trait FinishesTask {
+    fn finish(self) -> Result<(), TaskError>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: TaskResult, const VALID: usize> FinishesTask for Checked<T, VALID> {
+    fn finish(self) -> Result<(), TaskError> {
+        self.0.into_result()
+    }
+}
+
+/// The type of a durable task's parameter that the runtime fills with a value of type `Given`.
+#[diagnostic::on_unimplemented(
+    message = "this parameter of a durable task cannot be `{Self}`",
+    label = "write `{Given}`"
+)]
+pub trait AcceptedByTask<Given> {
+    fn accept(given: Given) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T> AcceptedByTask<T> for T {
+    fn accept(given: T) -> T {
+        given
+    }
+}
+
+/// Services that contain a `T`, for durable tasks that `#[inject]` one.
+#[diagnostic::on_unimplemented(
+    message = "a durable task injects `{T}`, which the services `{Self}` of the app do not provide",
+    label = "this task injects `{T}`",
+    note = "add `#[derive(Provide)]` to the struct of the services, with a field of type `{T}`, and hand it to the graph: `compile {{ services: services }}`"
+)]
+pub trait ProvideToTask<T: ?Sized> {
+    fn provide(&self) -> &T;
+}
+
+#[diagnostic::do_not_recommend]
+impl<C: Provide<T>, T: ?Sized> ProvideToTask<T> for C {
+    fn provide(&self) -> &T {
+        Provide::provide(self)
+    }
+}
+
 /// Passes the `state` parameter as `&mut S`.
 pub fn state_mut<S>(state: &mut S) -> &mut S {
     state
@@ -765,13 +973,15 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         Self::new()
     }
 
-    /// Creates an empty graph with the state and services of this one, for an inner graph.
+    /// Creates an empty graph with the state, the services and the durable tasks of this one, for an inner graph.
     #[must_use]
     pub fn __inside(&self) -> Self
     where
         S: State,
     {
-        Self::new()
+        let mut graph = Self::new();
+        graph.tasks.clone_from(&self.tasks);
+        graph
     }
 
     /// Creates an empty graph as [`__inside`](Self::__inside) does, for an inner graph in a branch.
@@ -780,7 +990,7 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
     where
         S: State,
     {
-        let mut graph = Self::new();
+        let mut graph = self.__inside();
         graph.is_in_branch = true;
         graph
     }
@@ -793,10 +1003,17 @@ impl<S, C: Context, P: Persistence> StateGraph<S, C, P> {
         self.add_erased_parallel(name.into(), graph);
     }
 
-    /// Puts a node in its place, by its type alone.
+    /// Registers a durable task.
+    #[track_caller]
+    pub fn __task<T: RunTask<C>>(&mut self, _: PhantomData<T>) {
+        self.add_task::<T>();
+    }
+
+    /// Puts a node in its place, by its type alone. `K` stands for the durable tasks of the graph.
     #[must_use]
-    pub fn __place<N: Signature<S, R, I, This = T>, R, I, T>(&self) -> (Placed<T, R, I>, Takes<I>)
+    pub fn __place<N, R, I, T, U: AllRegistered<K>, K>(&self) -> (Placed<T, R, I>, Takes<I>)
     where
+        N: Signature<S, R, I, This = T, Spawns = U>,
         S: State,
         I: Send + Sync + 'static,
     {
@@ -1015,8 +1232,8 @@ pub fn compiled<S: State, C: Context, P: Keeps<S>>(
 fn refused(error: &BuildError) -> ! {
     // The macro cannot see what is inside a value.
     let is_of_values = |problem: &BuildProblem| {
-        use BuildProblemKind::{OuterOption, QuestionInAny, TooDeep};
-        matches!(problem.kind, TooDeep { .. } | OuterOption { .. } | QuestionInAny { .. })
+        use BuildProblemKind::{OuterOption, QuestionInAny, TooDeep, UnregisteredTask};
+        matches!(problem.kind, TooDeep { .. } | OuterOption { .. } | QuestionInAny { .. } | UnregisteredTask { .. })
     };
     if error.problems().iter().all(is_of_values) { panic!("{error}") } else { panic!("bug in `graph!`: {error}") }
 }

@@ -206,6 +206,7 @@ pub use agentflow_macros::node;
 /// | `name = "support";` | the name of the graph in spans and in its store |
 /// | `compile { key: value }` | [`CompileOptions`]: each key is a method, a duration may be written `30s`, `1.5s`, `200ms`, `5m`, `1h` |
 /// | `compile { store: store }` | [`CompileOptions::store`]: a graph with a store has a `name`, and the state and every `input` are `Serialize` and `Deserialize` |
+/// | `tasks { deliver, report }` | the durable tasks that the app runs, and that nodes may spawn: see [`#[task]`](macro@task) |
 /// | `compile { on_commit: f }` | [`StateGraph::on_commit`]: calls `f` after each committed node |
 /// | `crate = path;` | the path of a re-exported agentflow |
 ///
@@ -372,6 +373,62 @@ pub use agentflow_macros::Route;
 /// own, or mark it `#[provide(skip)]`. `#[provide(crate = path)]` on the struct names the path of this crate, for a
 /// crate that re-exports it.
 pub use agentflow_macros::Provide;
+
+/// Turns an `async fn` into a durable task: a background task that is stored with its arguments before it runs, and runs
+/// again if the process dies.
+///
+/// The function is left as it is. The macro adds a handle, a type with the function's name, by which a graph registers the
+/// task, `tasks { deliver }`, and a node spawns it, `create_durable_task::<deliver>(args)`.
+///
+/// ```
+/// use agentflow::{AgentState, BackgroundTaskManager, NodeError, Provide, RunConfig, graph, node, task};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Outgoing {
+///     to: String,
+///     text: String,
+/// }
+///
+/// struct Smtp;
+///
+/// #[task(name = "mail.deliver")]
+/// async fn deliver(args: Outgoing, #[inject] smtp: &Smtp, attempt: u32) -> Result<(), std::io::Error> {
+///     println!("attempt {attempt}: to {}, {}", args.to, args.text);
+///     Ok(())
+/// }
+///
+/// #[node]
+/// async fn send(_state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+///     let mail = Outgoing { to: "ada@example.com".to_owned(), text: "Your report is ready.".to_owned() };
+///     task_manager.create_durable_task::<deliver>(mail).retry(5).spawn()?;
+///     Ok(())
+/// }
+///
+/// let app = graph! {
+///     send -> END;
+///     tasks { deliver }
+///     compile { services: Smtp }
+/// };
+/// ```
+///
+/// Parameters are chosen by **name** and checked by type. All are optional, and their order is free:
+///
+/// | parameter | type | value |
+/// |---|---|---|
+/// | `args` | `T: Serialize + DeserializeOwned + Send` | the arguments: one value, which is stored as JSON; without it the task takes `()` |
+/// | `attempt` | `u32` | the number of the attempt, from 1: one more than the number of failed ones |
+/// | `task` | [`&DurableTaskContext`](task::DurableTaskContext) | the task's own id, progress and cancellation |
+/// | `cancel` | [`&CancellationToken`](CancellationToken) | the task's token, for work that it starts |
+/// | `#[inject] smtp` | `&Smtp` | a service of the app that runs the task, which is borrowed: see [`Provide`] |
+///
+/// A task returns nothing, or `Result<(), E>` with any error that converts into [`NodeError`]. What it finds out goes into a
+/// thread or a stored item.
+///
+/// The task is stored under the function's name, or under the name in `#[task(name = "mail.deliver")]`. Another process
+/// finds it by that name, so a function that is renamed keeps the old name in the attribute. A crate that re-exports this
+/// one specifies its path: `#[task(crate = my_crate::agentflow)]`.
+pub use agentflow_macros::task;
 
 pub use error::NodeError;
 pub use graph::{CompileOptions, CompiledGraph, END, EachOptions, JOIN, NodeOptions, START, StateGraph};

@@ -223,7 +223,7 @@ impl Known<'_> {
         check!(faults, ends.is_empty() && failed.is_empty(), "the log has others: {ends:?} {failed:?}");
         let mut expected: BTreeMap<String, usize> = BTreeMap::new();
         for row in &self.rows {
-            if let Answer::Refused(why) = row.answer {
+            if let Answer::Refused(why) = &row.answer {
                 *expected.entry(why.as_str().to_owned()).or_default() += 1;
             }
         }

@@ -19,7 +19,7 @@ pub(super) fn quiet_panic(message: &'static str) -> ! {
     std::panic::resume_unwind(Box::new(message))
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// The spawner waits for a slot, or was dropped while it did.
     None,
@@ -138,7 +138,7 @@ impl Ledger {
     pub(super) fn answered(&self, row: usize, answer: Answer) {
         let captures = {
             let row = &mut self.rows()[row];
-            row.answer = answer;
+            row.answer = answer.clone();
             row.captures
         };
         if matches!(answer, Answer::Accepted(_)) {

@@ -265,7 +265,7 @@ impl World {
     /// Checks that the manager is closed.
     pub(super) async fn must_refuse(self: &Arc<Self>, tasks: &BackgroundTaskManager) {
         let row = self.spawn(tasks, &Job::plain(Vec::new()), How::Spawn).await;
-        let answer = self.ledger.rows()[row].answer;
+        let answer = self.ledger.rows()[row].answer.clone();
         let is_refused = answer == Answer::Refused(SpawnError::Closed);
         self.ledger.check(is_refused, || format!("after the close row {row} is {answer:?}"));
     }

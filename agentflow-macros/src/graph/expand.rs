@@ -125,6 +125,7 @@ impl Builder<'_> {
             (None, true) => quote!(__af::StateGraph::<__af::AgentState, _, _>::new()),
         };
         let name = graph.name.as_ref().map(|name| quote!(#g.set_name(#name);));
+        let tasks = (!graph.is_inner).then(|| tasks(graph));
         let ids = || (0..model.steps.len()).map(StepId::new);
         // All nodes are put in their places first, so that every edge knows the input of the node that it leads to.
         let places = ids().map(|step| self.place(step));
@@ -143,6 +144,7 @@ impl Builder<'_> {
             #[allow(unused_mut)]
             let mut #g = #new;
             #name
+            #tasks
             #(#places)*
             #(#edges)*
             #(#steps)*
@@ -200,7 +202,9 @@ impl Builder<'_> {
                 let function = if is_parallel { quote!(parallel_subgraph) } else { quote!(subgraph) };
                 quote!(__af::#function({ #statements #g }))
             }
-            Some(Source::Handle(_)) | None => quote!(#g.__place::<(#reference), #fit, #fit, #fit>()),
+            Some(Source::Handle(_)) | None => {
+                quote!(#g.__place::<(#reference), #fit, #fit, #fit, #fit, __Tasks>())
+            }
         };
         let kept = self.has_store.then(|| {
             quote! {
@@ -437,6 +441,48 @@ impl Builder<'_> {
             quote!((#label, #name, #carries))
         };
         decision.arms.iter().zip(targets).map(arm).collect()
+    }
+}
+
+/// Returns the type that stands for the durable tasks of the graph, and the calls that register them.
+fn tasks(graph: &Graph) -> TokenStream {
+    let g = builder_ident();
+    let mut names: Vec<TokenStream> = Vec::new();
+    let tasks: Vec<_> = graph
+        .tasks
+        .iter()
+        .enumerate()
+        .map(|(index, task)| {
+            // rustc reports a task that the app cannot run at this token.
+            let fit = Ident::new("_", task.name.span());
+            // An item cannot name the generic parameters of the function around it.
+            if task.with_own_generics().is_some() {
+                return quote!(#g.__task::<#fit>(__af::task::<(#task)>()););
+            }
+            let alias = Ident::new(&format!("__Task{index}"), Span::mixed_site());
+            let distinct = parenthesized(task.name.span(), quote!(__af::distinct));
+            let name = quote!(__af::NameOf::<#alias>::NAME);
+            let arguments = parenthesized(task.name.span(), quote!(#name, &[#(#names),*]));
+            let distinct = (!names.is_empty()).then(|| quote!(const _: () = { #distinct #arguments };));
+            names.push(name);
+            quote! {
+                type #alias = (#task);
+                impl __af::Registers<#alias> for __Tasks {}
+                #distinct
+                #g.__task::<#fit>(__af::task::<#alias>());
+            }
+        })
+        .collect();
+    let import = (names.len() > 1).then(|| {
+        quote!(
+            use __af::NoName as _;
+        )
+    });
+    quote! {
+        #[allow(dead_code)]
+        struct __Tasks;
+        #import
+        #(#tasks)*
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Graph {
     pub(crate) bindings: Vec<Binding>,
     pub(crate) chains: Vec<Chain>,
     pub(crate) compile: Vec<Setting>,
+    /// The durable tasks that the app runs.
+    pub(crate) tasks: Vec<Reference>,
     /// Every use of a node's name, in the order of the text, even if the graph around it is wrong.
     pub(crate) mentions: Vec<Reference>,
     /// `mentions`, and between them the beginnings of paths such as `other::`. Only the editor sees these, because
@@ -235,6 +237,8 @@ impl Graph {
             }
             if tokens.peek_word(0, "compile") && tokens.peek_group(1, Delimiter::Brace) {
                 self.compile(&mut tokens, errors);
+            } else if tokens.peek_word(0, "tasks") && tokens.peek_group(1, Delimiter::Brace) {
+                self.tasks(&mut tokens, errors);
             } else if tokens.peek_word(0, "graph")
                 && (tokens.ident_at(1).is_some() || tokens.peek_group(1, Delimiter::Brace))
             {
@@ -265,6 +269,32 @@ impl Graph {
             errors.spanning(keyword, "`compile` is for the whole graph: write it in the outer graph");
         }
         self.compile.extend(settings(&group, &options::OF_GRAPH, errors));
+    }
+
+    /// `tasks { PATH, PATH }`
+    fn tasks(&mut self, tokens: &mut Tokens, errors: &mut Errors) {
+        let keyword = tokens.next();
+        self.only_outside(keyword.as_ref(), errors);
+        let Some(group) = tokens.group(Delimiter::Brace) else { return };
+        for mut inside in Tokens::new(group.stream()).split(',') {
+            refuse_attributes(&mut inside, errors);
+            let Some((task, dangling)) = reference(&mut inside) else {
+                if !inside.is_empty() {
+                    errors.spanning(inside.peek(), "expected a durable task: `tasks { deliver }`");
+                }
+                continue;
+            };
+            self.written.push(task.clone());
+            if let Some((last, expected)) = dangling {
+                errors.spanning(last, expected);
+            } else if !inside.is_empty() {
+                errors.spanning(inside.peek(), "expected `,`");
+            } else if self.tasks.iter().any(|other| other.text() == task.text()) {
+                errors.spanning(&task, format!("`{}` is registered already", task.text()));
+            } else if !self.is_inner {
+                self.tasks.push(task);
+            }
+        }
     }
 
     /// `graph NAME { .. }`
@@ -306,6 +336,13 @@ impl Graph {
             && (tokens.nth(1).is_none() || tokens.peek_group(1, Delimiter::Parenthesis) || starts_assignment(&tokens))
         {
             errors.spanning(tokens.peek(), "expected options: `compile { shutdown_timeout: 30s }`");
+        } else if tokens.peek_word(0, "tasks")
+            && (tokens.nth(1).is_none()
+                || tokens.peek_group(1, Delimiter::Parenthesis)
+                || tokens.peek_group(1, Delimiter::Bracket)
+                || starts_assignment(&tokens))
+        {
+            errors.spanning(tokens.peek(), "expected the durable tasks of the app: `tasks { deliver }`");
         } else if tokens.peek_word(0, "name")
             && (starts_assignment(&tokens) || matches!(tokens.nth(1), Some(TokenTree::Literal(_))))
         {

@@ -225,9 +225,30 @@ fn a_path_with_generic_arguments_is_one_node_however_it_is_written() {
 
 #[test]
 fn nodes_may_have_the_names_of_keywords() {
-    for name in [quote!(node), quote!(name), quote!(compile), quote!(State), quote!(r#type)] {
+    for name in [quote!(node), quote!(name), quote!(compile), quote!(tasks), quote!(State), quote!(r#type)] {
         assert_eq!(mistakes(quote!(#name -> a -> END)), [""; 0], "{name}");
         assert_eq!(mistakes(quote!(a -> #name -> END)), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn what_is_missing_or_too_much_in_a_list_of_tasks() {
+    assert_eq!(mistakes(quote!(a -> END; tasks { deliver, b::report, } tasks {} compile {})), [""; 0]);
+    let cases = [
+        (quote!(a -> END; tasks { deliver, 3 }), "expected a durable task: `tasks { deliver }`"),
+        (quote!(a -> END; tasks { deliver report }), "expected `,`"),
+        (quote!(a -> END; tasks { mail:: }), "expected a name after `::`"),
+        (quote!(a -> END; tasks { deliver, deliver }), "`deliver` is registered already"),
+        (quote!(a -> END; tasks { deliver } tasks { deliver }), "`deliver` is registered already"),
+        (quote!(a -> END; tasks = [deliver]), "expected the durable tasks of the app: `tasks { deliver }`"),
+        (quote!(a -> END; tasks(deliver)), "expected the durable tasks of the app: `tasks { deliver }`"),
+        (
+            quote!(X -> END; graph X { a -> END; tasks { deliver } }),
+            "`tasks` is for the whole graph: write it in the outer graph",
+        ),
+    ];
+    for (input, expected) in cases {
+        assert_eq!(mistakes(input.clone()), [expected], "{input}");
     }
 }
 

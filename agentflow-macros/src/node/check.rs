@@ -1,13 +1,11 @@
 //! [`Function`] → [`Signature`]: the rules of a node's signature. All are applied, so that all mistakes show at once.
 
-use std::collections::HashSet;
-
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::{FnArg, GenericParam, ReturnType, Safety, Type};
 
 use super::{
-    parameters::{Parameter, State, elided, impl_trait, is_named, parameter},
+    parameters::{Parameter, Seen, State, elided, impl_trait, is_named, parameter},
     syntax::Function,
 };
 use crate::{
@@ -26,46 +24,44 @@ pub(crate) struct Signature {
 
 pub(crate) fn check(function: &Function, errors: &mut Errors) -> Signature {
     let mut signature = Signature::default();
-    if let Some(receiver) = receiver(function) {
-        errors.spanning(receiver, "a node is a free function, not a method: take `state: &mut S` instead of `self`");
+    if is_method(function, "node", "take `state: &mut S` instead of `self`", errors) {
         signature.is_method = true;
         return signature;
     }
-    if let Some(of_impl) = self_type(function.sig.to_token_stream()) {
-        errors.at(of_impl.span(), "a node is a free function: write it outside of the `impl`, and name the type");
-        signature.is_method = true;
-        return signature;
-    }
-    qualifiers(function, errors);
+    qualifiers(function, "node", errors);
     generics(function, errors);
-    let mut seen = HashSet::new();
-    let mut services: HashSet<String> = HashSet::new();
+    let mut seen = Seen::default();
     let is_typed_state = |input: &FnArg| matches!(input, FnArg::Typed(input) if is_named(input, "state"));
     let has_state = function.sig.inputs.iter().any(is_typed_state);
     for input in &function.sig.inputs {
         if let FnArg::Typed(input) = input
             && let Some((name, parameter)) = parameter(input, has_state, errors)
         {
-            if seen.contains(&name) {
-                errors.spanning(&input.pat, format!("a node takes `{name}` once"));
+            if !seen.is_first(input, name, "node", errors) {
                 continue;
             }
-            seen.insert(name);
-            if let Parameter::Inject(service) = &parameter
-                && !services.insert(text(service))
-            {
-                let service = text(service);
-                let text = format!(
-                    "another parameter is this `{service}`: a service is found by its type, so give one of the two a \
-                     type of its own"
-                );
-                errors.spanning(&input.ty, text);
+            if let Parameter::Inject(service) = &parameter {
+                seen.service(input, service, errors);
             }
             signature.parameters.push(parameter);
         }
     }
     result(function, &signature, errors);
     signature
+}
+
+/// Reports a method, and a function that is written in an `impl`, and returns whether it is one.
+pub(crate) fn is_method(function: &Function, noun: &str, instead: &str, errors: &mut Errors) -> bool {
+    if let Some(receiver) = receiver(function) {
+        errors.spanning(receiver, format!("a {noun} is a free function, not a method: {instead}"));
+        return true;
+    }
+    if let Some(of_impl) = self_type(function.sig.to_token_stream()) {
+        let text = format!("a {noun} is a free function: write it outside of the `impl`, and name the type");
+        errors.at(of_impl.span(), text);
+        return true;
+    }
+    false
 }
 
 fn receiver(function: &Function) -> Option<&syn::Receiver> {
@@ -75,18 +71,18 @@ fn receiver(function: &Function) -> Option<&syn::Receiver> {
     })
 }
 
-fn qualifiers(function: &Function, errors: &mut Errors) {
+pub(crate) fn qualifiers(function: &Function, noun: &str, errors: &mut Errors) {
     let sig = &function.sig;
     let asynchronous = format!("write `async fn {}`", sig.ident);
     if let (Some(token), None) = (&sig.constness, &sig.asyncness) {
         // A `const fn` cannot be `async`, so both are one mistake.
-        errors.spanning(token, format!("a node is asynchronous, not `const`: {asynchronous}"));
+        errors.spanning(token, format!("a {noun} is asynchronous, not `const`: {asynchronous}"));
     } else if sig.asyncness.is_none() {
-        errors.at(sig.fn_token.span, format!("a node is asynchronous: {asynchronous}"));
+        errors.at(sig.fn_token.span, format!("a {noun} is asynchronous: {asynchronous}"));
     }
     let mut reject = |token: Option<&dyn ToTokens>, word: &str| {
         if let Some(token) = token {
-            errors.spanning(token, format!("a node cannot be `{word}`"));
+            errors.spanning(token, format!("a {noun} cannot be `{word}`"));
         }
     };
     reject(sig.abi.as_ref().map(|token| token as _), "extern");
@@ -141,13 +137,18 @@ fn result(function: &Function, signature: &Signature, errors: &mut Errors) {
         errors.at(ask.span(), text);
         return;
     }
+    result_without_name(output, "node", "so that the graph can go on", errors);
+}
+
+/// Reports a result that the impls cannot name, or that never comes. `reason` is why a `noun` returns.
+pub(crate) fn result_without_name(output: &Type, noun: &str, reason: &str, errors: &mut Errors) {
     let tokens = output.to_token_stream();
     if let Some(keyword) = impl_trait(tokens.clone()) {
-        errors.spanning(keyword, "a node cannot return `impl Trait`: name the type");
+        errors.spanning(keyword, format!("a {noun} cannot return `impl Trait`: name the type"));
     } else if let Type::Never(never) = output {
-        errors.spanning(never, "a node returns, so that the graph can go on: leave out `-> !`");
+        errors.spanning(never, format!("a {noun} returns, {reason}: leave out `-> !`"));
     } else if let Some(borrow) = elided(&tokens) {
-        let text = "the result of a node cannot borrow: return a value that owns its data";
+        let text = format!("the result of a {noun} cannot borrow: return a value that owns its data");
         errors.at(borrow, text);
     }
 }

@@ -7,6 +7,7 @@ use syn::{Attribute, GenericParam, Ident, ReturnType, Type, spanned::Spanned};
 use super::{
     check::Signature,
     parameters::{Input, Known, Parameter, State},
+    spawns::durable_tasks,
     syntax::{Function, NodeArgs},
 };
 use crate::{
@@ -42,11 +43,11 @@ pub(crate) fn handle(
 }
 
 /// The handle's name and generics, in the forms that the expansion needs.
-struct Names<'a> {
-    handle: &'a Ident,
+pub(crate) struct Names<'a> {
+    pub(crate) handle: &'a Ident,
     generics: Vec<&'a GenericParam>,
     /// `<L, N>`, or nothing.
-    arguments: TokenStream,
+    pub(crate) arguments: TokenStream,
     /// The expression that makes a handle.
     value: TokenStream,
     /// True for `#[node(MAIN)]`, which makes a unit struct: no function has the name, so it can also be a value.
@@ -54,7 +55,7 @@ struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    fn new(args: &'a NodeArgs, function: &'a Function) -> Self {
+    pub(crate) fn new(args: &'a NodeArgs, function: &'a Function) -> Self {
         let handle = args.name.as_ref().unwrap_or(&function.sig.ident);
         let generics: Vec<_> = function
             .sig
@@ -74,7 +75,7 @@ impl<'a> Names<'a> {
     }
 
     /// Returns the generic parameters without bounds or defaults.
-    fn parameters(&self) -> Vec<TokenStream> {
+    pub(crate) fn parameters(&self) -> Vec<TokenStream> {
         self.generics
             .iter()
             .map(|parameter| match parameter {
@@ -89,7 +90,7 @@ impl<'a> Names<'a> {
 
     /// Returns the struct. It has braces unless it is renamed: a braced struct is in the type namespace only, so it can
     /// have the function's name.
-    fn struct_(&self, function: &Function) -> TokenStream {
+    pub(crate) fn struct_(&self, function: &Function) -> TokenStream {
         let Self { handle, value, .. } = self;
         let vis = function.vis();
         let attrs = function
@@ -145,7 +146,7 @@ fn name(parameter: &GenericParam) -> TokenStream {
 }
 
 /// Returns the `#[cfg]`s of the function, which its handle and impls share.
-fn cfgs(function: &Function) -> TokenStream {
+pub(crate) fn cfgs(function: &Function) -> TokenStream {
     function.attrs.iter().filter(|attr| attr.path().is_ident("cfg")).map(Attribute::to_token_stream).collect()
 }
 
@@ -285,7 +286,8 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     let predicates = quote!(#(#predicates,)*);
     let bounds = quote!(where #predicates #(#services)*);
     let call = call(function, signature, arguments);
-    let info = info(signature, &checked, answer.as_ref());
+    let Spawns { items: spawn_items, names: durable_tasks, all: spawns } = Spawns::new(function);
+    let info = info(signature, durable_tasks.as_ref(), &checked, answer.as_ref());
     let taken = taken(signature, answer.as_ref());
     let wrapper = wrapper(signature);
     let finishes = |context: TokenStream| quote!(__af::Finishes<__af::#form<#state, #context>>);
@@ -328,6 +330,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
     });
     quote! {
         #items
+        #spawn_items
         #[automatically_derived]
         #[allow(unused_parens)]
         impl<#generics> __af::Node<#state, __C, #input> for #handle #arguments #bounds #checked: #in_app {
@@ -345,6 +348,7 @@ fn impls(names: &Names<'_>, function: &Function, signature: &Signature) -> Token
         where #predicates #checked: #of_signature
         {
             type This = Self;
+            type Spawns = #spawns;
             const HANDLE: Self = #value;
         }
         #asks_nothing
@@ -360,13 +364,19 @@ fn known(signature: &Signature) -> impl Iterator<Item = &'static Known> {
 }
 
 /// Returns the constant with the node's properties, if it has any.
-fn info(signature: &Signature, checked: &TokenStream, answer: Option<&TokenStream>) -> Option<TokenStream> {
+fn info(
+    signature: &Signature,
+    durable_tasks: Option<&TokenStream>,
+    checked: &TokenStream,
+    answer: Option<&TokenStream>,
+) -> Option<TokenStream> {
     let starts_tasks = known(signature).any(|known| known.name == "task_manager").then(|| quote!(.starts_tasks()));
-    let info = quote!(__af::NodeInfo::new() #starts_tasks);
-    let info = match (answer, starts_tasks) {
-        (None, None) => return None,
-        (None, Some(_)) => info,
-        (Some(answer), _) => quote! {{
+    let durable_tasks = durable_tasks.map(|names| quote!(.durable_tasks(#names)));
+    let info = quote!(__af::NodeInfo::new() #starts_tasks #durable_tasks);
+    let info = match answer {
+        None if starts_tasks.is_none() && durable_tasks.is_none() => return None,
+        None => info,
+        Some(answer) => quote! {{
             use __af::NoSchema as _;
             __af::asks::<#checked, #answer>(
                 #info,
@@ -394,6 +404,37 @@ fn wrapper(signature: &Signature) -> TokenStream {
     if answer_type(signature).is_some() { quote!(CheckedAsk) } else { quote!(Checked) }
 }
 
+/// The durable tasks that the body of a function names.
+struct Spawns {
+    /// An alias for each of them.
+    items: TokenStream,
+    /// Their names, for the node's properties.
+    names: Option<TokenStream>,
+    /// The type of all of them: `(A, (B, ()))`.
+    all: TokenStream,
+}
+
+impl Spawns {
+    fn new(function: &Function) -> Self {
+        let name = &function.sig.ident;
+        // An alias cannot name the parameters of a generic function, whose tasks are checked when they are spawned.
+        let is_generic = !function.sig.generics.params.is_empty();
+        let paths = if is_generic { Vec::new() } else { durable_tasks(&function.body) };
+        // As for the result: the advice for an unknown type is the same as in the body.
+        let aliases: Vec<_> =
+            (0..paths.len()).map(|index| Ident::new(&format!("__Spawn{index}"), name.span())).collect();
+        let names = (!paths.is_empty()).then(|| quote!(&[#(#aliases::NAME),*]));
+        let import = names.as_ref().map(|_| {
+            quote!(
+                use __af::NoName as _;
+            )
+        });
+        let spawned = |all, alias| quote!((__af::Spawned<#alias, { #alias::IS_TASK }>, #all));
+        let all = aliases.iter().rev().fold(quote!(()), spawned);
+        Self { items: quote!(#import #(type #aliases = __af::NameOf<#paths>;)*), names, all }
+    }
+}
+
 /// Returns the impl of a function with mistakes: in a graph, a stub stands for it.
 fn stub_impls(names: &Names<'_>, signature: &Signature, errors: &TokenStream) -> TokenStream {
     let (state_parameter, state) = match state_type(signature) {
@@ -409,6 +450,7 @@ fn stub_impls(names: &Names<'_>, signature: &Signature, errors: &TokenStream) ->
         #[automatically_derived]
         impl<#(#parameters,)* #state_parameter> __af::Signature<#state, #any, #any> for #handle #arguments {
             type This = __af::Stub<#any>;
+            type Spawns = ();
             const HANDLE: __af::Stub<#any> = __af::Stub::NEW;
         }
     }

@@ -1,9 +1,10 @@
 //! `#[node]`: an `async fn` becomes a node that `graph!` can name.
 
-mod check;
-mod expand;
-mod parameters;
-mod syntax;
+pub(crate) mod check;
+pub(crate) mod expand;
+pub(crate) mod parameters;
+mod spawns;
+pub(crate) mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +18,7 @@ use crate::errors::Errors;
 pub(crate) fn expand(args: TokenStream, item: TokenStream) -> TokenStream {
     let mut errors = Errors::new();
     let args = syntax::NodeArgs::parse(args, &mut errors);
-    let function = match syntax::Function::parse(item.clone()) {
+    let function = match syntax::Function::parse("node", item.clone()) {
         Ok(function) => function,
         Err(error) => {
             errors.push(error);

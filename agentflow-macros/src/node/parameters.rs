@@ -1,8 +1,10 @@
 //! The parameters of a node: their names, and the rules of each.
 
+use std::collections::HashSet;
+
 use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote};
-use syn::{Ident, Pat, PatType, Type, TypeReference};
+use syn::{Attribute, Ident, Pat, PatType, Type, TypeReference};
 
 use super::syntax::is_inject;
 use crate::{
@@ -47,7 +49,7 @@ impl Input {
 pub(crate) struct Known {
     pub(crate) name: &'static str,
     /// The type of the parameter, as users write it.
-    written: &'static str,
+    pub(crate) written: &'static str,
     /// The type of the value.
     pub(crate) given: fn() -> TokenStream,
     /// The expression that takes the value from the context `__cx`.
@@ -86,16 +88,16 @@ const KNOWN: [Known; 8] = [
 ];
 
 impl Known {
-    fn from_name(name: &str) -> Option<&'static Self> {
-        KNOWN.iter().find(|known| known.name == name)
+    pub(crate) fn from_name(known: &'static [Self], name: &str) -> Option<&'static Self> {
+        known.iter().find(|known| known.name == name)
     }
 
     /// Returns the parameter that has a type of this name, behind a reference or in an `Option`. A number may be anything.
-    fn from_type(ty: &Type) -> Option<&'static Self> {
+    pub(crate) fn from_type(known: &'static [Self], ty: &Type) -> Option<&'static Self> {
         let name = last_segment(lent(ty))?.ident.to_string();
         let of_type =
             |known: &&Self| known.written.trim_start_matches("Option<").trim_end_matches('>') == format!("&{name}");
-        KNOWN.iter().find(of_type)
+        known.iter().find(of_type)
     }
 
     /// The variable that holds the value during the call.
@@ -126,42 +128,82 @@ pub(crate) fn is_named(input: &PatType, expected: &str) -> bool {
     matches!(&*input.pat, Pat::Ident(name) if name.ident.to_string().trim_start_matches('_') == expected)
 }
 
-/// Returns the parameter with its name. `has_state` is true if one of the parameters is the state's by its name.
-pub(crate) fn parameter(input: &PatType, has_state: bool, errors: &mut Errors) -> Option<(String, Parameter)> {
+/// Returns the plain name of a parameter of a `noun`, or reports a parameter that has none. `of_type` is the advice for an
+/// `impl Trait`.
+pub(crate) fn plain_name<'p>(input: &'p PatType, noun: &str, of_type: &str, errors: &mut Errors) -> Option<&'p Ident> {
     if let Some(cfg) = input.attrs.iter().find(|attr| attr.path().is_ident("cfg")) {
-        errors.spanning(cfg, "a node's parameter cannot be conditional: put `#[cfg]` on the whole function");
+        errors.spanning(cfg, format!("a {noun}'s parameter cannot be conditional: put `#[cfg]` on the whole function"));
     }
     if let Some(keyword) = impl_trait(input.ty.to_token_stream()) {
-        errors.spanning(
-            keyword,
-            "a node cannot take `impl Trait`: name the type, or make it a type parameter: `async fn node<T: Trait>(..)`",
-        );
+        errors.spanning(keyword, format!("a {noun} cannot take `impl Trait`: {of_type}"));
         return None;
     }
     let Pat::Ident(name) = &*input.pat else {
-        errors.spanning(&input.pat, "a node's parameter needs a plain name; destructure it in the body");
+        errors.spanning(&input.pat, format!("a {noun}'s parameter needs a plain name; destructure it in the body"));
         return None;
     };
-    let (ident, ty) = (&name.ident, bare(&input.ty));
+    Some(&name.ident)
+}
+
+/// Reports a value of `#[inject]`.
+pub(crate) fn without_value(inject: &Attribute, errors: &mut Errors) {
+    if !matches!(inject.meta, syn::Meta::Path(_)) {
+        errors.spanning(inject, "write `#[inject]`, without a value: a service is chosen by its type");
+    }
+}
+
+/// The parameters of one function, each of which may occur once.
+#[derive(Default)]
+pub(crate) struct Seen {
+    names: HashSet<String>,
+    services: HashSet<String>,
+}
+
+impl Seen {
+    /// Returns true for the first parameter of this name, and reports the others.
+    pub(crate) fn is_first(&mut self, input: &PatType, name: String, noun: &str, errors: &mut Errors) -> bool {
+        if self.names.contains(&name) {
+            errors.spanning(&input.pat, format!("a {noun} takes `{name}` once"));
+            return false;
+        }
+        self.names.insert(name)
+    }
+
+    /// Reports a second service of one type.
+    pub(crate) fn service(&mut self, input: &PatType, service: &Type, errors: &mut Errors) {
+        let service = text(service);
+        if !self.services.insert(service.clone()) {
+            let text = format!(
+                "another parameter is this `{service}`: a service is found by its type, so give one of the two a \
+                 type of its own"
+            );
+            errors.spanning(&input.ty, text);
+        }
+    }
+}
+
+/// Returns the parameter with its name. `has_state` is true if one of the parameters is the state's by its name.
+pub(crate) fn parameter(input: &PatType, has_state: bool, errors: &mut Errors) -> Option<(String, Parameter)> {
+    let of_type = "name the type, or make it a type parameter: `async fn node<T: Trait>(..)`";
+    let ident = plain_name(input, "node", of_type, errors)?;
+    let ty = bare(&input.ty);
     let text = ident.to_string();
     let known = text.trim_start_matches('_');
     let parameter = if let Some(attr) = input.attrs.iter().find(|attr| is_inject(attr)) {
-        if !matches!(attr.meta, syn::Meta::Path(_)) {
-            errors.spanning(attr, "write `#[inject]`, without a value: a service is chosen by its type");
-        }
+        without_value(attr, errors);
         if let Some(given) = given(known, ty) {
             errors.spanning(attr, format!("`{given}` is not a service: every node can take it without `#[inject]`"));
             return None;
         }
-        Parameter::Inject(injected(ident, ty, errors)?)
+        Parameter::Inject(injected(ident, ty, "node", errors)?)
     } else if known == "state" {
         Parameter::State(state(ident, ty, errors)?)
     } else if known == "input" {
         Parameter::Input(value(ident, ty, errors)?)
     } else if known == "answer" {
         Parameter::Answer(owned(ty, "an answer", errors).then(|| ty.clone())?)
-    } else if let Some(known) = Known::from_name(known) {
-        lifetime(ident, ty, errors);
+    } else if let Some(known) = Known::from_name(&KNOWN, known) {
+        lifetime(ident, ty, "node", errors);
         Parameter::Known(known, ty.clone())
     } else {
         unknown(ident, known, ty, has_state, errors);
@@ -175,13 +217,13 @@ fn given(name: &str, ty: &Type) -> Option<String> {
     if name == "state" && (is_mutable_reference(ty) || is_agent_state(ty)) {
         return Some(format!("state: {}", text(ty)));
     }
-    let known = Known::from_type(ty).filter(|known| known.name == name)?;
+    let known = Known::from_type(&KNOWN, ty).filter(|known| known.name == name)?;
     Some(format!("{name}: {}", known.written))
 }
 
 fn unknown(ident: &Ident, name: &str, ty: &Type, has_state: bool, errors: &mut Errors) {
     let names: Vec<_> = ["state", "input", "answer"].into_iter().chain(KNOWN.iter().map(|known| known.name)).collect();
-    let likely = if let Some(known) = Known::from_type(ty) {
+    let likely = if let Some(known) = Known::from_type(&KNOWN, ty) {
         Some(format!("{}: {}", known.name, known.written))
     } else if !has_state && (is_mutable_reference(ty) || is_agent_state(ty)) {
         Some(format!("state: {}", text(ty)))
@@ -215,7 +257,7 @@ fn state(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<State> {
         errors.spanning(ty, format!("a state is a struct of yours: put this `{}` into a field of one", text(lent(ty))));
         return None;
     }
-    lifetime(ident, ty, errors);
+    lifetime(ident, ty, "node", errors);
     let (state, form): (&Type, fn(Type) -> State) = match ty {
         Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => (elem, State::InPlace),
         Type::Reference(TypeReference { elem, .. }) => (elem, State::Reads),
@@ -233,18 +275,18 @@ fn wrapped(ty: &Type) -> Option<&Type> {
 }
 
 /// Reports a lifetime of a borrowed parameter.
-fn lifetime(ident: &Ident, ty: &Type, errors: &mut Errors) {
+pub(crate) fn lifetime(ident: &Ident, ty: &Type, noun: &str, errors: &mut Errors) {
     if let Type::Reference(TypeReference { lifetime: Some(lifetime), mutability, elem, .. }) = ty
         && lifetime.ident == "static"
     {
         let mutability = mutability.map(|_| "mut ").unwrap_or_default();
-        let text = format!("a node borrows for the time of its run: write `{ident}: &{mutability}{}`", text(elem));
+        let text = format!("a {noun} borrows for the time of its run: write `{ident}: &{mutability}{}`", text(elem));
         errors.at(lifetime.span(), text);
     }
 }
 
 /// Reports a type that borrows without a lifetime of its own, which the impls could not name.
-fn owned(ty: &Type, noun: &str, errors: &mut Errors) -> bool {
+pub(crate) fn owned(ty: &Type, noun: &str, errors: &mut Errors) -> bool {
     let borrow = elided(&ty.to_token_stream());
     if let Some(borrow) = borrow {
         errors.at(borrow, format!("{noun} cannot borrow: name a type that owns its data"));
@@ -296,14 +338,14 @@ fn value(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Input> {
             .spanning(ty, format!("every attempt has the same input: write `{ident}: &{elem}`, or `{ident}: {elem}`"));
         return None;
     }
-    lifetime(ident, ty, errors);
+    lifetime(ident, ty, "node", errors);
     owned(elem, "an input", errors).then(|| Input::Borrowed((**elem).clone()))
 }
 
-fn injected(ident: &Ident, ty: &Type, errors: &mut Errors) -> Option<Type> {
+pub(crate) fn injected(ident: &Ident, ty: &Type, noun: &str, errors: &mut Errors) -> Option<Type> {
     let message = match ty {
         Type::Reference(TypeReference { mutability: None, elem, .. }) => {
-            lifetime(ident, ty, errors);
+            lifetime(ident, ty, noun, errors);
             return owned(elem, "a service", errors).then(|| (**elem).clone());
         }
         Type::Reference(TypeReference { mutability: Some(_), elem, .. }) => {

@@ -51,13 +51,16 @@ pub(crate) struct Function {
     pub(crate) attrs: Vec<Attribute>,
     vis: Visibility,
     pub(crate) sig: Signature,
+    pub(crate) body: TokenStream,
 }
 
 impl Function {
-    pub(crate) fn parse(item: TokenStream) -> Result<Self> {
+    /// Parses the item of the attribute `#[name]`.
+    pub(crate) fn parse(name: &str, item: TokenStream) -> Result<Self> {
         let start = item.clone();
         syn::parse2(item).map_err(|_| {
-            syn::Error::new_spanned(start, "`#[node]` goes on an `async fn`: `#[node] async fn name(..) { .. }`")
+            let text = format!("`#[{name}]` goes on an `async fn`: `#[{name}] async fn name(..) {{ .. }}`");
+            syn::Error::new_spanned(start, text)
         })
     }
 
@@ -105,9 +108,12 @@ fn is_inject_attribute(attribute: &Group) -> bool {
 
 impl Parse for Function {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
-        let function = Self { attrs: input.call(Attribute::parse_outer)?, vis: input.parse()?, sig: input.parse()? };
-        input.parse::<TokenStream>()?;
-        Ok(function)
+        Ok(Self {
+            attrs: input.call(Attribute::parse_outer)?,
+            vis: input.parse()?,
+            sig: input.parse()?,
+            body: input.parse()?,
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     shutdown::{ShutdownReport, shut_down},
     state::State,
     store::{Keeps, MemoryStore, StateCodec, Store, StoreError},
-    task::BackgroundTaskManager,
+    task::{BackgroundTaskManager, TaskRegistry},
 };
 
 /// Everything that belongs to one compiled graph.
@@ -26,6 +26,8 @@ pub(crate) struct App<S: State, C> {
     pub(crate) plan: Plan<S, C>,
     pub(super) outline: Outline,
     pub(crate) services: C,
+    /// The durable tasks that the app runs.
+    pub(crate) tasks: TaskRegistry<C>,
     pub(crate) recursion_limit: usize,
     /// The recursion limit that the options set, which holds inside other graphs as well.
     pub(super) own_limit: Option<usize>,
@@ -50,6 +52,7 @@ impl<S: State, C> App<S, C> {
         name: Arc<str>,
         plan: Plan<S, C>,
         mut outline: Outline,
+        tasks: TaskRegistry<C>,
         options: CompileOptions<C, P>,
     ) -> Self {
         let nodes = outline.nodes();
@@ -67,6 +70,7 @@ impl<S: State, C> App<S, C> {
             session: OnceCell::new(),
             outline,
             services: options.services,
+            tasks,
             runs: Arc::new(RunTracker::new()),
             manager,
             nested_managers,

@@ -13,9 +13,10 @@ use super::{
 use crate::{
     carried::{InputType, Slot, TypedItems},
     error::NodeError,
-    node::{Node, ParallelNode},
+    node::{Node, NodeInfo, ParallelNode},
     state::State,
     store::{InMemory, KeepsInput, Persistence},
+    task::{RegisteredTask, RunTask},
 };
 
 /// A graph built call by call; [`graph!`](macro@crate::graph) is the form that is checked at compile time.
@@ -54,6 +55,7 @@ pub struct StateGraph<S, C = (), P = InMemory> {
     pub(super) options: Vec<OptionsDeclaration>,
     pub(super) edges: Vec<EdgeDeclaration>,
     pub(super) routes: Vec<RouteDeclaration<S>>,
+    pub(crate) tasks: Vec<TaskDeclaration<C>>,
     /// Set if the graph runs in a branch of another one, so that all nodes are parallel nodes.
     pub(crate) is_in_branch: bool,
     pub(super) on_commit: Option<OnCommit<S>>,
@@ -109,12 +111,22 @@ pub(crate) struct GroupDeclaration<S> {
 impl<S: State, C> WorkDeclaration<S, C> {
     /// Returns whether the node, or a node inside it, asks questions.
     pub(super) fn asks(&self) -> bool {
-        let asks = match self {
-            Self::Node(node, _) => node.info().asks,
-            Self::Branch(node, _) => node.info().asks,
+        let asks = self.info().is_some_and(|info| info.asks.is_some());
+        asks || self.outline().is_some_and(|outline| outline.asks)
+    }
+
+    /// Returns the names of the durable tasks that a node spawns.
+    pub(super) fn durable_tasks(&self) -> &'static [&'static str] {
+        self.info().map_or(&[], |info| info.durable_tasks)
+    }
+
+    /// Returns the properties of a node.
+    fn info(&self) -> Option<NodeInfo> {
+        match self {
+            Self::Node(node, _) => Some(node.info()),
+            Self::Branch(node, _) => Some(node.info()),
             Self::Group(_) => None,
-        };
-        asks.is_some() || self.outline().is_some_and(|outline| outline.asks)
+        }
     }
 
     /// Returns the outline of a node that is a graph.
@@ -139,6 +151,18 @@ pub(super) struct EdgeDeclaration {
     pub(super) from: EdgeSource,
     pub(super) to: EdgeTarget,
     pub(super) location: Caller,
+}
+
+/// A call that registered a durable task.
+pub(crate) struct TaskDeclaration<C> {
+    pub(super) task: RegisteredTask<C>,
+    pub(super) location: Caller,
+}
+
+impl<C> Clone for TaskDeclaration<C> {
+    fn clone(&self) -> Self {
+        Self { task: self.task, location: self.location }
+    }
 }
 
 /// A call that added a decision.
@@ -168,6 +192,7 @@ impl<S, C: Send + Sync + 'static, P: Persistence> StateGraph<S, C, P> {
             options: Vec::new(),
             edges: Vec::new(),
             routes: Vec::new(),
+            tasks: Vec::new(),
             is_in_branch: false,
             on_commit: None,
             created: Location::caller(),
@@ -497,6 +522,45 @@ impl<S, C: Send + Sync + 'static, P: Persistence> StateGraph<S, C, P> {
     /// ```
     pub fn on_commit(&mut self, hook: impl Fn(Commit<'_, S>) + Send + Sync + 'static) -> &mut Self {
         self.on_commit = Some(Box::new(hook));
+        self
+    }
+
+    /// Registers a durable task, so that nodes can spawn it and the app can run it; in `graph!` this is `tasks { .. }`.
+    ///
+    /// Two tasks of one name are a problem of the graph, and so is a node that spawns a task which is not registered, as far
+    /// as [`NodeInfo::durable_tasks`](crate::graph::NodeInfo::durable_tasks) tells.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, BackgroundTaskManager, CompileOptions, END, NodeError, StateGraph, node, task};
+    ///
+    /// #[task]
+    /// async fn deliver(args: String) {
+    ///     println!("to {args}");
+    /// }
+    ///
+    /// #[node]
+    /// async fn send(state: &mut AgentState, task_manager: &BackgroundTaskManager) -> Result<(), NodeError> {
+    ///     task_manager.create_durable_task::<deliver>("ada@example.com".to_owned()).retry(5).spawn()?;
+    ///     Ok(())
+    /// }
+    ///
+    /// let mut graph = StateGraph::<AgentState>::new();
+    /// graph.add_node("SEND", send {});
+    /// graph.set_entry_point("SEND");
+    /// graph.add_edge("SEND", END);
+    /// let error = graph.compile(CompileOptions::new()).unwrap_err();
+    /// assert!(error.to_string().contains("node `SEND` spawns the durable task `deliver`, which the graph does not register"));
+    ///
+    /// let mut graph = StateGraph::<AgentState>::new();
+    /// graph.add_task::<deliver>();
+    /// graph.add_node("SEND", send {});
+    /// graph.set_entry_point("SEND");
+    /// graph.add_edge("SEND", END);
+    /// assert!(graph.compile(CompileOptions::new()).is_ok());
+    /// ```
+    #[track_caller]
+    pub fn add_task<T: RunTask<C>>(&mut self) -> &mut Self {
+        self.tasks.push(TaskDeclaration { task: RegisteredTask::of::<T>(), location: Location::caller() });
         self
     }
 

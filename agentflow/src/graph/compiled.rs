@@ -36,8 +36,9 @@ impl<S, C: Send + Sync + 'static, P: Persistence> StateGraph<S, C, P> {
         P: Keeps<S>,
     {
         let name = self.name();
+        let tasks = self.tasks.iter().map(|declared| declared.task).collect();
         let (plan, outline) = lower(self, options.store.is_some())?;
-        Ok(CompiledGraph { app: Arc::new(App::new(name, plan, outline, options)) })
+        Ok(CompiledGraph { app: Arc::new(App::new(name, plan, outline, tasks, options)) })
     }
 }
 
@@ -280,6 +281,7 @@ impl<S: State, C> fmt::Debug for CompiledGraph<S, C> {
         f.debug_struct("CompiledGraph")
             .field("name", &self.app.name)
             .field("nodes", &self.app.plan.names())
+            .field("tasks", &self.app.tasks)
             .field("task_manager", &self.app.manager)
             .finish_non_exhaustive()
     }

@@ -242,6 +242,22 @@ pub enum BuildProblemKind {
         /// The group.
         group: Arc<str>,
     },
+    /// Two durable tasks have the same name.
+    #[error("two durable tasks are named `{name}`: give one of them another name, `#[task(name = \"..\")]`")]
+    DuplicateTask {
+        /// The name.
+        name: Arc<str>,
+    },
+    /// A node spawns a durable task that the graph does not register.
+    #[error(
+        "node `{node}` spawns the durable task `{task}`, which the graph does not register: add it with `add_task`, or in `graph!` with `tasks {{ .. }}`"
+    )]
+    UnregisteredTask {
+        /// The node.
+        node: Arc<str>,
+        /// The name of the task.
+        task: Arc<str>,
+    },
     /// A loop has no path to [`END`](super::END), or to the end of its branch.
     #[error("{}", endless_loop(.nodes, .end))]
     EndlessLoop {

@@ -365,8 +365,10 @@ impl<S: State, C> Plan<S, C> {
         let [step] = branch.steps[..] else { return false };
         let step = self.step(step);
         let NodeOptions { retry, timeout, .. } = &step.options;
-        let has_options = retry.is_some() || timeout.is_some() || step.router.is_some() || step.asks || !step.is_last();
-        !has_options && self.function(branch).is_some()
+        let has_options = retry.is_some() || timeout.is_some() || step.router.is_some() || step.asks;
+        // What a node spawns durably goes through the scope of its own branch.
+        let is_other = has_options || step.work.info().starts_tasks || !step.is_last();
+        !is_other && self.function(branch).is_some()
     }
 
     /// Returns the first node of the branch, if it is a function.

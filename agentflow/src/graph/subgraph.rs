@@ -76,6 +76,7 @@ impl<S: State, C: Send + Sync + 'static> ErasedParallelNode<S, C> for ParallelSu
             let ended = run_inner_branch(&self.0.plan, services, &scope, state, log, invocation.arrival).await;
             ended.map_err(|failure| *failure)?;
             invocation.scope.join([scope.taken()]);
+            invocation.adopt(scope.outbox.take());
             Ok(0)
         })
     }
@@ -277,5 +278,6 @@ async fn run_inside<S: State, C: Send + Sync + 'static>(
         .map_err(|failure| *failure)?;
     // Only a successful attempt counts towards the recursion limit: the attempt after a failed one starts anew.
     invocation.scope.join([scope.taken()]);
+    invocation.adopt(scope.outbox.take());
     Ok(())
 }

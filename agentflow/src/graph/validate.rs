@@ -1,10 +1,15 @@
 //! The rules of a graph, one method per rule. `graph!` enforces the same rules at compile time.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     arms::ArmDeclaration,
-    builder::{Caller, GroupDeclaration, RouteDeclaration, StateGraph, StepDeclaration, WorkDeclaration},
+    builder::{
+        Caller, GroupDeclaration, RouteDeclaration, StateGraph, StepDeclaration, TaskDeclaration, WorkDeclaration,
+    },
     endpoint::Endpoint,
     error::{BuildError, BuildProblem, BuildProblemKind},
     options::NodeOptions,
@@ -85,6 +90,7 @@ pub(super) fn validate<S: State, C, P>(
     checker.options();
     checker.edges_of_branches();
     checker.kinds_of_nodes();
+    checker.tasks();
     checker.edges_stay_on_their_path();
     if checker.problems.is_empty() {
         checker.inputs();
@@ -160,6 +166,22 @@ impl<S: State, C, P> Checker<'_, S, C, P> {
             for branch in branches {
                 let members = branch.iter().filter_map(|member| self.resolve(member, location)).collect();
                 self.steps[index].branches.push(members);
+            }
+        }
+    }
+
+    /// Every durable task has a name of its own, and those that nodes spawn are registered.
+    fn tasks(&mut self) {
+        let mut names = HashSet::new();
+        for TaskDeclaration { task, location } in &self.graph.tasks {
+            if !names.insert(task.name()) {
+                self.report(location, BuildProblemKind::DuplicateTask { name: task.name().into() });
+            }
+        }
+        for StepDeclaration { name, work, location } in &self.graph.steps {
+            for task in work.durable_tasks().iter().filter(|task| !names.contains(*task)) {
+                let (node, task) = (Arc::clone(name), Arc::from(*task));
+                self.report(location, BuildProblemKind::UnregisteredTask { node, task });
             }
         }
     }

@@ -61,7 +61,8 @@ macro_rules! invocation_accessors {
             /// Returns the app's task manager, labelled with this run and node.
             #[must_use]
             pub fn task_manager(&self) -> BackgroundTaskManager {
-                self.invocation.scope.task_manager(self.invocation.path.name())
+                let Invocation { scope, path, outbox, .. } = self.invocation;
+                scope.task_manager(path.name(), outbox)
             }
 
             /// Returns the node's name in the graph; inside a subgraph `SUBGRAPH/NODE`.

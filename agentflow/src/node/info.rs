@@ -2,8 +2,8 @@
 
 use crate::question::{AnswerType, AnswerValue, QuestionType, QuestionValue};
 
-/// The properties of a node that a graph knows before it runs the node: whether it asks questions, and whether it starts
-/// background tasks.
+/// The properties of a node that a graph knows before it runs the node: whether it asks questions, whether it starts
+/// background tasks, and the durable tasks that it spawns.
 ///
 /// `#[node]` writes them. A node that is written by hand sets those that it has, and one that wraps another node forwards
 /// them, or the node inside could not ask.
@@ -28,6 +28,7 @@ use crate::question::{AnswerType, AnswerValue, QuestionType, QuestionValue};
 pub struct NodeInfo {
     pub(crate) starts_tasks: bool,
     pub(crate) asks: Option<Asks>,
+    pub(crate) durable_tasks: &'static [&'static str],
 }
 
 /// The types of a node's question and answer.
@@ -41,12 +42,20 @@ impl NodeInfo {
     /// Creates the properties of a node that neither asks nor starts tasks.
     #[allow(clippy::new_without_default, reason = "`Default::default` is no constant")]
     pub const fn new() -> Self {
-        Self { starts_tasks: false, asks: None }
+        Self { starts_tasks: false, asks: None, durable_tasks: &[] }
     }
 
     /// States that the node starts background tasks. Pictures of the graph show it.
     pub const fn starts_tasks(self) -> Self {
         Self { starts_tasks: true, ..self }
+    }
+
+    /// States that the node spawns the durable tasks of these names, [`Task::NAME`](crate::task::Task::NAME). The graph must
+    /// register them: [`compile`](crate::StateGraph::compile) reports those that it does not.
+    ///
+    /// `#[node]` lists the tasks that the body of the function names.
+    pub const fn durable_tasks(self, names: &'static [&'static str]) -> Self {
+        Self { durable_tasks: names, ..self }
     }
 
     /// States that the node asks questions of type `Q`, with answers of type `A`. See [`Ask::into_result`](crate::Ask::into_result).

@@ -32,6 +32,7 @@ use crate::{
     retry::Delays,
     span::GuardedSpan,
     state::State,
+    task::AttemptOutbox,
 };
 
 /// A node with the state that its attempts run on.
@@ -182,7 +183,8 @@ pub(super) async fn run_attempts<A: Attempt>(
 ) -> Result<A::Output, Box<Failure>> {
     let running = scope.run.last_node.watch(path);
     let undoes_updates = node.undoes_updates();
-    let invocation = Invocation { scope, path, attempt: 1, arrival, events: scope.writer(path), undoes_updates };
+    let (events, outbox) = (scope.writer(path), AttemptOutbox::default());
+    let invocation = Invocation { scope, path, attempt: 1, arrival, events, outbox, undoes_updates };
     let ended = match run_attempt(node, &invocation, options.timeout).await {
         Ok(output) => Ok(output),
         // The future is boxed because most nodes succeed: without the box, that of every step would be as large.
@@ -199,7 +201,7 @@ async fn retry_attempts<A: Attempt>(
     mut invocation: Invocation<'_>,
     options: &NodeOptions,
 ) -> Result<A::Output, Box<Failure>> {
-    let Invocation { scope, path, .. } = invocation;
+    let (scope, path) = (invocation.scope, invocation.path);
     let now = Instant::now();
     let began = now.checked_sub(failed.elapsed).unwrap_or(now);
     let mut delays = options.retry.as_ref().map(|retry| retry.delays(began));
@@ -213,6 +215,7 @@ async fn retry_attempts<A: Attempt>(
         scope.check_signals(|| Arc::clone(path.name()))?;
         invocation.attempt += 1;
         invocation.events = scope.writer(path);
+        invocation.outbox = AttemptOutbox::default();
         match run_attempt(node, &invocation, options.timeout).await {
             Ok(output) => return Ok(output),
             Err(next) => failed = next,
@@ -291,8 +294,12 @@ async fn run_attempt<A: Attempt>(
     let result = guarded(Pin::new(&mut running), timeout, |cx| invocation.events.poll_waited(cx), node_error).await;
     // A panic in a destructor of the node must not replace the node's result.
     catch_panic(|| drop(running));
-    match result.and_then(|output| node.route(output, &scope.slot)) {
+    let ended = result.and_then(|output| node.route(output, &scope.slot));
+    // The tasks of an attempt that has failed never existed.
+    let spawned = invocation.outbox.close();
+    match ended {
         Ok(output) => {
+            scope.outbox.extend(spawned);
             node.commit();
             meter.ended(None);
             // The event is written without waiting for the reader: the next node waits before it starts.

@@ -57,6 +57,10 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
         };
         trace.visit(at);
         commit.commit();
+        // A recorded run stores the tasks together with the step.
+        if progress.is_some() && scope.recorder().is_none() {
+            scope.commit_outbox();
+        }
         let next = follow(plan, step, edge, scope, &mut arrival);
         let next_step = match next {
             Next::Step(to) => Some(plan.step(to)),
@@ -141,12 +145,14 @@ async fn run_step<S: State, C: Send + Sync + 'static>(
         Work::Group(group) => {
             // A fallback has the state as it was before the group. An interrupt comes before the merge, or not at all.
             let before = step.on_error.is_some().then(|| state.clone());
+            let spawned = scope.outbox.len();
             let joined = run_group(plan, step, group, services, scope, state, commit, arrival).await;
             let ended = joined.and_then(|()| {
                 let edge = step.router.as_deref().map_or(Ok(0), |router| routed(router, state, &scope.slot));
                 edge.map_err(|source| scope.failure(&step.name, source))
             });
             ended.map_err(|mut failure| {
+                scope.outbox.truncate(spawned);
                 if let Some(before) = before {
                     // The destructor of the state is user code and may panic.
                     catch_panic(|| *state = before);

@@ -36,7 +36,41 @@ use crate::{
     },
     panics::text_of,
     state::State,
+    store::NewTask,
 };
+
+/// The end of one item of an `each`.
+struct ItemEnded {
+    index: usize,
+    /// The number of node executions.
+    taken: usize,
+    /// The durable tasks of the item's nodes.
+    spawned: Vec<NewTask>,
+}
+
+/// The items of an `each` that have ended.
+#[derive(Default)]
+struct ItemsEnded {
+    /// The number of node executions of the longest one.
+    longest: usize,
+    /// The durable tasks of the items that have spawned some.
+    spawned: Vec<(usize, Vec<NewTask>)>,
+}
+
+impl ItemsEnded {
+    fn add(&mut self, item: ItemEnded) {
+        self.longest = self.longest.max(item.taken);
+        if !item.spawned.is_empty() {
+            self.spawned.push((item.index, item.spawned));
+        }
+    }
+
+    /// Returns the durable tasks in the order of the items.
+    fn spawned(mut self) -> Vec<NewTask> {
+        self.spawned.sort_unstable_by_key(|(index, _)| *index);
+        self.spawned.into_iter().flat_map(|(_, tasks)| tasks).collect()
+    }
+}
 
 /// Runs the branches and merges their updates into the state, in the order in which the branches are written.
 ///
@@ -103,6 +137,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let running = self.branches(group, &scopes, &mut logs);
         join_all(running).await?;
         scope.join(scopes.iter().map(PathScope::taken));
+        scopes.iter().for_each(|branch| scope.outbox.extend(branch.outbox.take()));
         Ok(Joined::all(logs))
     }
 
@@ -115,6 +150,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         match first_success(running, |failure: Box<Failure>| failure.into_recoverable()).await? {
             Ok(winner) => {
                 scope.join(scopes.get(winner).map(PathScope::taken));
+                scopes.get(winner).into_iter().for_each(|branch| scope.outbox.extend(branch.outbox.take()));
                 Ok(Joined::first(winner, logs))
             }
             Err(failures) => Err(scope.failure(&step.name, AllFailed { failures })),
@@ -149,37 +185,38 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         };
         let mut logs: Vec<_> = (0..items.len()).map(|_| BranchLog::new()).collect();
         let mut running = FuturesUnordered::new();
-        let mut longest = 0;
+        let mut ended = ItemsEnded::default();
         for (index, (item, log)) in items.zip(&mut logs).enumerate() {
             let mut future = CatchDrop::new(Box::pin(self.item(branch, index, item, log)) as BoxFuture<'_, _>);
             // An item that is ready at once needs no place among those that wait.
             match poll_fn(|cx| Poll::Ready(Pin::new(&mut future).poll(cx))).await {
-                Poll::Ready(taken) => longest = longest.max(taken?),
+                Poll::Ready(item) => ended.add(item?),
                 Poll::Pending => running.push(future),
             }
             while running.len() >= each.options.max_parallel {
-                let Some(taken) = running.next().await else { break };
-                longest = longest.max(taken?);
+                let Some(item) = running.next().await else { break };
+                ended.add(item?);
             }
             // Items that never wait would otherwise block the thread, and the run would not see that it is to stop.
             consume_budget().await;
         }
-        while let Some(taken) = running.next().await {
-            longest = longest.max(taken?);
+        while let Some(item) = running.next().await {
+            ended.add(item?);
         }
         drop(running);
-        self.scope.join([longest]);
+        self.scope.join([ended.longest]);
+        self.scope.outbox.extend(ended.spawned());
         Ok(Joined::all(logs))
     }
 
-    /// Runs the branch of one item. Returns the number of node executions.
+    /// Runs the branch of one item.
     async fn item(
         self,
         branch: &'r Branch,
         index: usize,
         item: Input,
         log: &mut BranchLog<S>,
-    ) -> Result<usize, Box<Failure>> {
+    ) -> Result<ItemEnded, Box<Failure>> {
         let scope = self.scope.item(index);
         let arrival = Arrival::of_item(self.arrival, item);
         let fork =
@@ -191,7 +228,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             Some((step, Work::Branch(node))) if step.is_last() => fork.run_only(step, &**node, log).await?,
             _ => fork.branch(branch, log).await?,
         }
-        Ok(scope.taken())
+        Ok(ItemEnded { index, taken: scope.taken(), spawned: scope.outbox.take() })
     }
 
     /// Fails if the run is to stop before the first node of the branch.
@@ -285,7 +322,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let mut trace = LoopTrace::new(plan, may_loop);
         loop {
             let step = plan.step(at);
-            let before = log.len();
+            let (before, spawned) = (log.len(), scope.outbox.len());
             let fork = Fork { state: own.as_ref().unwrap_or(self.state), arrival: &arrival, ..self };
             let ended = match fork.run_step(step, log, is_first).await {
                 Ok((edge, after)) => {
@@ -307,6 +344,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 Err(failure) => {
                     let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                     log.truncate(before);
+                    scope.outbox.truncate(spawned);
                     arrival = Arrival::by_error(failure);
                     fallback
                 }

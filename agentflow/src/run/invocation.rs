@@ -3,6 +3,8 @@
 use crate::{
     carried::{Carried, Input},
     question::Answer,
+    store::NewTask,
+    task::AttemptOutbox,
 };
 
 use super::{
@@ -111,6 +113,8 @@ pub(crate) struct Invocation<'a> {
     /// The failure that led the run to this node by another node's `on_error`, or the value of the edge to it.
     pub(crate) arrival: &'a Arrival<'a>,
     pub(crate) events: EventWriter,
+    /// The durable tasks that the attempt has spawned.
+    pub(crate) outbox: AttemptOutbox,
     /// Set if an update of the node has to be undone if a reducer panics, because the node may run again, or has a fallback.
     pub(crate) undoes_updates: bool,
 }
@@ -119,7 +123,8 @@ impl<'a> Invocation<'a> {
     /// Creates the invocation of a node that runs once, in a run without a reader.
     #[inline]
     pub(crate) fn only(scope: &'a PathScope<'a>, path: &'a NodePath<'a>, arrival: &'a Arrival<'a>) -> Self {
-        Self { scope, path, attempt: 1, arrival, events: EventWriter::default(), undoes_updates: false }
+        let (events, outbox) = (EventWriter::default(), AttemptOutbox::default());
+        Self { scope, path, attempt: 1, arrival, events, outbox, undoes_updates: false }
     }
 }
 
@@ -131,4 +136,12 @@ pub(crate) struct OnlyAttempt<'a> {
     pub(crate) arrival: &'a Arrival<'a>,
     /// The item for which the node runs.
     pub(crate) item: Option<Input>,
+}
+impl Invocation<'_> {
+    /// Adds the durable tasks of a path inside the node to those of the attempt.
+    pub(crate) fn adopt(&self, spawned: Vec<NewTask>) {
+        if let (false, Some(after)) = (spawned.is_empty(), self.scope.run.manager.durable_sink()) {
+            self.outbox.open(after).extend(spawned);
+        }
+    }
 }

@@ -23,7 +23,9 @@ use crate::{
     config::RunConfig,
     error::NodeError,
     run_id::RunId,
-    task::{BackgroundTaskManager, RunTasks},
+    store::NewTask,
+    sync::Mutex,
+    task::{AttemptOutbox, BackgroundTaskManager, RunTasks},
 };
 
 /// The data that all nodes of a run share.
@@ -57,6 +59,8 @@ pub(crate) struct PathScope<'a> {
     is_branch: bool,
     /// The value on its way to the next step of the path.
     pub(crate) slot: Slot,
+    /// The durable tasks of the nodes that have succeeded on the path, which are stored with the next commit.
+    pub(crate) outbox: PathOutbox,
     /// The writer of the node that is this subgraph.
     outer: EventWriter,
     /// The task manager of the path's nodes.
@@ -97,6 +101,7 @@ impl<'a> PathScope<'a> {
             name: None,
             is_branch: false,
             slot: Slot::default(),
+            outbox: PathOutbox::default(),
             outer: EventWriter::default(),
             manager: run.manager,
             recorder: run.recorder,
@@ -162,6 +167,7 @@ impl<'a> PathScope<'a> {
             name,
             is_branch: false,
             slot: Slot::default(),
+            outbox: PathOutbox::default(),
             outer: outer.clone(),
             manager,
             recorder: self.recorder,
@@ -308,9 +314,59 @@ impl<'a> PathScope<'a> {
         self.run.sink.writer(|| Arc::clone(path.name()), &self.outer)
     }
 
-    /// Returns the path's task manager, labelled with this run and the node `path`.
-    pub(crate) fn task_manager(&self, path: &Arc<str>) -> BackgroundTaskManager {
+    /// Hands the durable tasks of the path to the app, because the steps that spawned them are committed.
+    #[inline]
+    pub(crate) fn commit_outbox(&self) {
+        let spawned = self.outbox.take();
+        if let (false, Some(sink)) = (spawned.is_empty(), self.run.manager.durable_sink())
+            && let Err(error) = sink.spawn(spawned)
+        {
+            tracing::error!(%error, "the durable tasks of a step were not stored");
+        }
+    }
+
+    /// Returns the path's task manager, labelled with this run and the node `path`. Durable tasks go to the outbox of the
+    /// node's attempt.
+    pub(crate) fn task_manager(&self, path: &Arc<str>, outbox: &AttemptOutbox) -> BackgroundTaskManager {
         let tasks = Arc::clone(self.run.tasks.get_or_init(Arc::default));
-        self.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.observer(), tasks)
+        let manager = self.manager.labelled(self.run.id, Arc::clone(path), self.run.sink.observer(), tasks);
+        match self.run.manager.durable_sink() {
+            None => manager,
+            Some(after) => manager.with_outbox(outbox.open(after)),
+        }
+    }
+}
+
+/// The durable tasks of a path, in the order in which its nodes succeeded. It is made for the first of them, so that a path
+/// without durable tasks pays for one check.
+#[derive(Debug, Default)]
+pub(crate) struct PathOutbox(OnceLock<Mutex<Vec<NewTask>>>);
+
+impl PathOutbox {
+    /// Adds the tasks of a node that has succeeded, or of a path inside this one.
+    #[inline]
+    pub(crate) fn extend(&self, tasks: Vec<NewTask>) {
+        if !tasks.is_empty() {
+            self.0.get_or_init(Mutex::default).lock().extend(tasks);
+        }
+    }
+
+    /// Returns the number of tasks, for a later [`truncate`](Self::truncate).
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.0.get().map_or(0, |tasks| tasks.lock().len())
+    }
+
+    /// Drops the tasks that were added since there were `len`, because the step that spawned them has failed.
+    pub(crate) fn truncate(&self, len: usize) {
+        if let Some(tasks) = self.0.get() {
+            tasks.lock().truncate(len);
+        }
+    }
+
+    /// Takes all tasks.
+    #[inline]
+    pub(crate) fn take(&self) -> Vec<NewTask> {
+        self.0.get().map(|tasks| std::mem::take(&mut *tasks.lock())).unwrap_or_default()
     }
 }

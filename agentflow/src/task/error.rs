@@ -5,8 +5,8 @@ use std::{any::Any, error::Error, fmt::Write, sync::Arc, time::Duration};
 use super::outcome::{TaskOutcome, TimeoutKind};
 use crate::panics::{guarded_text, panic_message};
 
-/// The reason why a task was not spawned. Its future was dropped without being polled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// The reason why a task was not spawned. Its future was dropped without being polled; a durable task was not stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// The manager is closed, its last owner was dropped, or its runtime has shut down. While a manager drains, it
@@ -27,18 +27,53 @@ pub enum SpawnError {
     /// A live task has the same key: see [`OnDuplicateKey::Skip`](crate::task::OnDuplicateKey::Skip).
     #[error("a task with this key already exists")]
     DuplicateKey,
+    /// A durable task was spawned through a manager whose app has no store.
+    #[error("the durable task `{task}` needs a store: `compile {{ store: store }}`")]
+    #[non_exhaustive]
+    NoStore {
+        /// The name of the task.
+        task: &'static str,
+    },
+    /// The app does not register the durable task, so that no process of its kind would run it.
+    #[error("the app does not register the durable task `{task}`: add it to the graph, `tasks {{ .. }}`")]
+    #[non_exhaustive]
+    Unregistered {
+        /// The name of the task.
+        task: &'static str,
+    },
+    /// The arguments of a durable task cannot be written as JSON.
+    #[error("the arguments of the durable task `{task}` cannot be written as JSON: {reason}")]
+    #[non_exhaustive]
+    UnstorableArgs {
+        /// The name of the task.
+        task: &'static str,
+        /// The text of serde's error.
+        reason: Box<str>,
+    },
+    /// The retry policy of a durable task has a predicate, [`RetryPolicy::when`](crate::RetryPolicy::when), which cannot be
+    /// stored.
+    #[error("the retry policy of the durable task `{task}` is stored, and its predicate, `when`, cannot be")]
+    #[non_exhaustive]
+    RetryPredicate {
+        /// The name of the task.
+        task: &'static str,
+    },
 }
 
 impl SpawnError {
     /// Returns the reason as one word for logs and metrics, such as `full`.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::RunEnded => "run_ended",
             Self::NoRuntime => "no_runtime",
             Self::Full => "full",
             Self::DuplicateKey => "duplicate_key",
+            Self::NoStore { .. } => "no_store",
+            Self::Unregistered { .. } => "unregistered",
+            Self::UnstorableArgs { .. } => "unstorable_args",
+            Self::RetryPredicate { .. } => "retry_predicate",
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{
     builder::{self, Retrying, TaskBuilder},
     context::TaskContext,
+    durable::{DurableSink, DurableSpawner, DurableTaskBuilder, Task},
     engine::{current::CurrentTask, run_tasks::RunTasks, task::TaskRecord},
     event_stream::TaskEventStream,
     filter::{Selection, TaskFilter},
@@ -105,8 +106,8 @@ pub struct BackgroundTaskManager {
 enum ManagerRole {
     /// The application. The manager closes when the last owner is dropped.
     Owner(#[allow(dead_code, reason = "held for its destructor")] Arc<Owner>),
-    /// A node of a run.
-    Run(Arc<TaskOrigin>),
+    /// A node of a run, with the outbox of its attempt if the app has a store.
+    Run(Arc<TaskOrigin>, Option<Arc<dyn DurableSink>>),
     /// A task. It isn't an owner: a task that kept its own manager alive would never be cancelled.
     Task(Arc<TaskRecord>),
 }
@@ -144,7 +145,28 @@ impl BackgroundTaskManager {
         tasks: Arc<RunTasks>,
     ) -> Self {
         let origin = Arc::new(TaskOrigin::new(run, node, observer, tasks));
-        Self { registry: Arc::clone(&self.registry), role: ManagerRole::Run(origin) }
+        Self { registry: Arc::clone(&self.registry), role: ManagerRole::Run(origin, None) }
+    }
+
+    /// Sets the outbox for the durable tasks that are spawned through the manager for a node.
+    pub(crate) fn with_outbox(mut self, new: Arc<dyn DurableSink>) -> Self {
+        if let ManagerRole::Run(_, outbox) = &mut self.role {
+            *outbox = Some(new);
+        }
+        self
+    }
+
+    /// Sets the destination of the durable tasks that are spawned through this manager and those made from it. A manager
+    /// keeps its first one.
+    pub(crate) fn set_durable_sink(&self, sink: Arc<dyn DurableSink>) {
+        // The error is the sink itself, which the manager does not take.
+        let _ = self.registry.durable.set(sink);
+    }
+
+    /// Returns the destination of the durable tasks that are spawned outside of a node's attempt.
+    #[inline]
+    pub(crate) fn durable_sink(&self) -> Option<&Arc<dyn DurableSink>> {
+        self.registry.durable.get()
     }
 
     /// Returns the manager for a task. It doesn't keep the manager alive.
@@ -156,7 +178,7 @@ impl BackgroundTaskManager {
     pub(super) fn holder(&self) -> Option<&Arc<TaskRecord>> {
         match &self.role {
             ManagerRole::Task(task) => Some(task),
-            ManagerRole::Owner(_) | ManagerRole::Run(_) => None,
+            ManagerRole::Owner(_) | ManagerRole::Run(..) => None,
         }
     }
 
@@ -164,7 +186,7 @@ impl BackgroundTaskManager {
     pub(super) fn origin(&self) -> Option<Arc<TaskOrigin>> {
         match &self.role {
             ManagerRole::Owner(_) => None,
-            ManagerRole::Run(origin) => Some(Arc::clone(origin)),
+            ManagerRole::Run(origin, _) => Some(Arc::clone(origin)),
             ManagerRole::Task(task) => task.origin.clone(),
         }
     }
@@ -172,13 +194,26 @@ impl BackgroundTaskManager {
     pub(super) fn spawner(&self) -> Spawner<'_> {
         let task = match &self.role {
             ManagerRole::Task(task) => Some(task.id),
-            ManagerRole::Owner(_) | ManagerRole::Run(_) => CurrentTask::of_registry(&self.registry),
+            ManagerRole::Owner(_) | ManagerRole::Run(..) => CurrentTask::of_registry(&self.registry),
         };
         let run = match &self.role {
-            ManagerRole::Run(origin) => Some(origin.run_tasks()),
+            ManagerRole::Run(origin, _) => Some(origin.run_tasks()),
             ManagerRole::Owner(_) | ManagerRole::Task(_) => None,
         };
         Spawner { task, run }
+    }
+
+    fn durable_spawner(&self) -> DurableSpawner<'_> {
+        let sink = match &self.role {
+            ManagerRole::Run(_, outbox) => outbox.as_ref(),
+            ManagerRole::Owner(_) | ManagerRole::Task(_) => self.durable_sink(),
+        };
+        DurableSpawner {
+            registry: &self.registry,
+            spawner: self.spawner(),
+            origin: self.origin(),
+            sink: sink.map(Arc::clone),
+        }
     }
 
     /// Returns the task that this is called in and its ancestors. A wait in that task must leave them out, because they
@@ -249,6 +284,16 @@ impl BackgroundTaskManager {
         O: TaskOutput,
     {
         TaskBuilder::new(self, task, builder::blocking())
+    }
+
+    /// Creates a durable task: it is stored with its arguments before it runs, and runs again if the process dies. `T` is a
+    /// function with [`#[task]`](macro@crate::task), registered in the graph: `tasks { .. }`.
+    ///
+    /// The app needs a store. In a node, the task is stored together with the result of the node's attempt: see
+    /// [`spawn`](DurableTaskBuilder::spawn).
+    #[allow(clippy::needless_pass_by_value, reason = "the arguments belong to the task, whatever becomes of them here")]
+    pub fn create_durable_task<T: Task>(&self, args: T::Args) -> DurableTaskBuilder<'_, T> {
+        DurableTaskBuilder::new(self.durable_spawner(), &args)
     }
 
     /// Creates a task that is tried again when it fails: `attempt` receives the number of the attempt, from 1, and

@@ -30,6 +30,7 @@ mod builder;
 #[cfg(feature = "schedule")]
 mod calendar;
 mod context;
+mod durable;
 mod error;
 mod event;
 mod event_stream;
@@ -59,6 +60,13 @@ pub use builder::TaskBuilder;
 #[cfg(feature = "schedule")]
 pub use calendar::{Calendar, InvalidCalendar};
 pub use context::TaskContext;
+pub(crate) use durable::AttemptOutbox;
+#[doc(hidden)]
+pub use durable::DurableSink;
+pub use durable::{
+    DurableTaskBuilder, DurableTaskContext, RegisteredTask, RunTask, Task, TaskArgs, TaskAttempt, TaskPolicy,
+    TaskRegistry, UndecodableArgs,
+};
 pub(crate) use engine::{current::inherit_task, run_tasks::RunTasks};
 pub use error::{SpawnError, TaskError};
 pub use event::TaskEvent;

@@ -98,7 +98,7 @@ pub(crate) fn attempt_failed(task: &TaskRecord, attempt: u32, error: &str, retry
 }
 
 /// Logs a refused spawn: at debug level, because the caller has the error.
-pub(crate) fn rejected(name: &str, why: SpawnError) {
+pub(crate) fn rejected(name: &str, why: &SpawnError) {
     catch_panic(|| tracing::debug!(target: "agentflow::task", name, reason = why.as_str(), "background task rejected"));
 }
 

@@ -5,17 +5,23 @@
 
 use std::time::Duration;
 
-use super::super::{error::SpawnError, outcome::TaskOutcome};
+use super::super::outcome::TaskOutcome;
 
 /// A change that is counted or measured.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "read with the feature only"))]
 pub(crate) enum Change {
     Spawned,
-    Started { waited: Duration },
+    Started {
+        waited: Duration,
+    },
     Retried,
-    Ended { outcome: TaskOutcome, age: Duration },
-    Rejected(SpawnError),
+    Ended {
+        outcome: TaskOutcome,
+        age: Duration,
+    },
+    /// The reason as one word.
+    Rejected(&'static str),
 }
 
 #[cfg(not(feature = "metrics"))]
@@ -64,7 +70,7 @@ impl Metrics {
                     .record(age.as_secs_f64());
             }
             Change::Rejected(why) => {
-                counter!("agentflow_tasks_rejected_total", "name" => name, "reason" => why.as_str()).increment(1);
+                counter!("agentflow_tasks_rejected_total", "name" => name, "reason" => why).increment(1);
             }
         }
     }

@@ -41,6 +41,11 @@ enum Slots {
 }
 
 impl Registry {
+    /// Fails if the spawner may not spawn, because the manager is closed or its run has ended.
+    pub(crate) fn check_right(&self, spawner: Spawner<'_>) -> Result<(), SpawnError> {
+        self.lock().check_right(spawner)
+    }
+
     /// Counts the task and reserves a slot for it, or returns the reason for the refusal and changes nothing.
     ///
     /// [`SpawnError::Full`] may be temporary: see [`admit_when_free`](Registry::admit_when_free).

@@ -16,7 +16,8 @@ mod state;
 mod waiters;
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    fmt,
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
@@ -26,6 +27,7 @@ use state::is_beside;
 use tokio::time::Instant;
 
 use super::{
+    durable::DurableSink,
     engine::{
         log,
         metrics::{Change, Metrics},
@@ -47,7 +49,6 @@ use crate::{error::AttemptTimedOut, panics::catch_panic};
 /// grace period is over, and this is the time for them to be dropped.
 pub(super) const ABORT_MARGIN: Duration = Duration::from_millis(100);
 
-#[derive(Debug)]
 pub(super) struct Registry {
     state: Mutex<State>,
     /// Notified when a task ends that a caller waits for, and when a close gets an earlier deadline.
@@ -61,6 +62,8 @@ pub(super) struct Registry {
     /// Set while there may be a watcher to send events to.
     is_watched: AtomicBool,
     metrics: Metrics,
+    /// The destination of durable tasks, if the manager's app has a store.
+    pub(super) durable: OnceLock<Arc<dyn DurableSink>>,
     pub(super) runtime: Option<Handle>,
     pub(super) options: TaskManagerOptions,
 }
@@ -74,6 +77,12 @@ struct RemovalEffects {
     has_free_slot: bool,
 }
 
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("state", &self.state).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
 impl Registry {
     pub(super) fn new(options: TaskManagerOptions) -> Self {
         Self {
@@ -84,6 +93,7 @@ impl Registry {
             phase_changed: Notify::new(),
             is_watched: AtomicBool::new(false),
             metrics: Metrics::default(),
+            durable: OnceLock::new(),
             runtime: Handle::try_current().ok(),
             options,
         }
@@ -117,8 +127,8 @@ impl Registry {
     /// Counts and logs a refused spawn.
     pub(super) fn reject(&self, name: &str, why: SpawnError) -> SpawnError {
         self.lock().rejected += 1;
-        log::rejected(name, why);
-        self.metrics.record(name, Change::Rejected(why));
+        log::rejected(name, &why);
+        self.metrics.record(name, Change::Rejected(why.as_str()));
         why
     }
 

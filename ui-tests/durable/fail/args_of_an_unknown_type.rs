@@ -1,0 +1,15 @@
+use agentflow::{AgentState, graph, node, task};
+
+#[task]
+async fn deliver(args: Outgoing) -> Result<(), Failed> {
+    drop(args);
+    Ok(())
+}
+
+#[node]
+async fn send(_state: &mut AgentState) {}
+
+// The two unknown types are reported once each, in the signature.
+fn main() {
+    let _ = graph! { send -> END; tasks { deliver } };
+}

@@ -1,0 +1,11 @@
+use agentflow::task;
+
+struct Failed;
+
+#[task]
+async fn deliver(args: String) -> Result<(), Failed> {
+    drop(args);
+    Err(Failed)
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use agentflow::{task, task::DurableTaskContext};
+
+#[task]
+async fn deliver(#[inject] task: &DurableTaskContext) {
+    let _ = task.id();
+}
+
+fn main() {}

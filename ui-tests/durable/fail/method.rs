@@ -1,0 +1,12 @@
+use agentflow::task;
+
+struct Smtp;
+
+impl Smtp {
+    #[task]
+    async fn deliver(&self, args: String) {
+        drop(args);
+    }
+}
+
+fn main() {}

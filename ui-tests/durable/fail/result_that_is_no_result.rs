@@ -1,0 +1,13 @@
+use agentflow::{AgentState, graph, node, task};
+
+#[task]
+async fn deliver(args: String) -> usize {
+    args.len()
+}
+
+#[node]
+async fn send(_state: &mut AgentState) {}
+
+fn main() {
+    let _ = graph! { send -> END; tasks { deliver } };
+}

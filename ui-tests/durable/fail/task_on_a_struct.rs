@@ -1,0 +1,6 @@
+use agentflow::task;
+
+#[task]
+struct Deliver;
+
+fn main() {}

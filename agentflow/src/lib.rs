@@ -65,6 +65,7 @@
 //!
 //! All are off by default.
 //!
+//! - `conformance` checks a store of one's own: `store::conformance`.
 //! - `metrics` counts and measures runs, nodes and background tasks; see the [names](BackgroundTaskManager#metrics) of those
 //!   of tasks, and the guide to observability for all.
 //! - `schedule` finds the times of cron expressions in a time zone: `task::Calendar`.

@@ -3,6 +3,8 @@
 //! [`Store`] is the interface of a store. Users choose one, `compile { store: store }`, and call none of its methods.
 //! An implementation of one's own is checked by the conformance suite of the feature `conformance`.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod delta;
 mod error;
 mod id;

@@ -25,12 +25,15 @@ impl Clock {
     /// Returns the present time.
     pub(super) fn now(&self) -> Timestamp {
         let elapsed = Instant::now().saturating_duration_since(self.started);
-        self.started_at.after(elapsed.saturating_add(self.advanced)).max(self.last)
+        self.started_at.after(elapsed.saturating_add(self.advanced))
     }
 
     /// Returns the time of a new transaction, which is later than that of the one before.
     pub(super) fn tick(&mut self) -> Timestamp {
-        self.last = self.now().max(self.last.after(Duration::from_micros(1)));
+        let next = self.last.after(Duration::from_micros(1));
+        // A clock that stands still is moved, so that it measures the times between transactions rightly.
+        self.advance(next.since(self.now()));
+        self.last = self.now();
         self.last
     }
 

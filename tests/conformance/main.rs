@@ -2,6 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test's name documents it, and a test fails by panicking")]
 
+mod faults;
+mod faulty;
+
 use std::{sync::Arc, time::Duration};
 
 use agentflow::store::{

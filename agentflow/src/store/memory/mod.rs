@@ -94,7 +94,6 @@ impl MemoryStore {
     /// Creates the store of a graph without an explicit one. It keeps values as they are, 100 checkpoints of a thread and
     /// 10,000 threads.
     #[must_use]
-    #[allow(dead_code, reason = "the driver of durable runs makes it")]
     pub(crate) fn of_values() -> Self {
         Self::with(true, Some(Limits::new(Self::CHECKPOINTS, Self::THREADS)))
     }

@@ -68,6 +68,7 @@ mod task_storms;
 mod task_timeouts;
 mod task_waiting;
 mod task_watching;
+mod thread_groups;
 mod thread_questions;
 mod threads;
 mod tracing_spans;

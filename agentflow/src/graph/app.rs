@@ -106,6 +106,14 @@ impl<S: State, C> App<S, C> {
         Ok(graph.step(step).answer)
     }
 
+    /// Returns the type of the answer that a node takes. The name is that of events: `GRAPH/NODE[2]`.
+    pub(crate) fn answer_of_node(&self, node: &str) -> Result<Option<AnswerType>, String> {
+        let without_items = node.split('[').next().unwrap_or_default();
+        let path: Vec<Arc<str>> = without_items.split('/').map(Arc::from).collect();
+        let (graph, step) = self.outline.find_anywhere(&path)?;
+        Ok(graph.step(step).answer)
+    }
+
     /// Returns the opening of the store, which happens when it is first asked for.
     pub(crate) async fn session(&self) -> Result<Arc<Session>, StoreError> {
         let open = || {

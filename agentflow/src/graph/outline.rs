@@ -118,17 +118,33 @@ impl Outline {
     /// Returns the step at a path of names: of the graphs that it is in, and its own. Without such a step, or if it is in a
     /// group, returns what is wrong.
     pub(super) fn find(&self, path: &[Arc<str>]) -> Result<(&Self, StepId), String> {
-        let [name, inner @ ..] = path else { return Err("the position has no name".to_owned()) };
-        let found = self.all_steps().find(|(_, step)| step.name == *name);
-        let (id, step) = found.ok_or_else(|| format!("the graph `{}` has no node `{name}`", self.name))?;
-        if self.groups()[id.index()].is_some() {
-            return Err(format!("node `{name}` is inside a group"));
+        let found = self.find_anywhere(path)?;
+        let (mut within, mut path) = (self, path);
+        while let [name, inner @ ..] = path {
+            let (id, step) = within.named(name)?;
+            if within.groups()[id.index()].is_some() {
+                return Err(format!("node `{name}` is inside a group"));
+            }
+            let StepContents::Graph(next) = &step.contents else { break };
+            (within, path) = (next, inner);
         }
+        Ok(found)
+    }
+
+    /// Returns the step at a path of names, which may be in groups.
+    pub(super) fn find_anywhere(&self, path: &[Arc<str>]) -> Result<(&Self, StepId), String> {
+        let [name, inner @ ..] = path else { return Err("the position has no name".to_owned()) };
+        let (id, step) = self.named(name)?;
         match (&step.contents, inner) {
             (_, []) => Ok((self, id)),
-            (StepContents::Graph(graph), inner) => graph.find(inner),
+            (StepContents::Graph(graph), inner) => graph.find_anywhere(inner),
             (StepContents::Nothing | StepContents::Branches(_), _) => Err(format!("node `{name}` is not a graph")),
         }
+    }
+
+    fn named(&self, name: &Arc<str>) -> Result<(StepId, &OutlineStep), String> {
+        let found = self.all_steps().find(|(_, step)| step.name == *name);
+        found.ok_or_else(|| format!("the graph `{}` has no node `{name}`", self.name))
     }
 
     /// Returns a hash of the names, the edges and the groups of the graph and of those inside it. It is the same in every

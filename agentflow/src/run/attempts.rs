@@ -234,7 +234,10 @@ fn next_delay<A: Attempt>(
     let is_committed = node.roll_back();
     let failure =
         Failure::of_node(NodeFailure { node: Arc::clone(path.name()), attempt, elapsed, source }, is_committed);
-    if let RunErrorKind::Asked { node, question } = &failure.kind {
+    if let RunErrorKind::StillAsking { .. } = failure.kind {
+        return Err(failure);
+    }
+    if let RunErrorKind::Asked { node, question, .. } = &failure.kind {
         scope.run.sink.push(|| EventKind::NodeAsked {
             node: path.name().to_string(),
             attempt,

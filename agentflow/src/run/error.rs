@@ -4,7 +4,9 @@ use std::{any::Any, error::Error, fmt, sync::Arc, time::Duration};
 
 use serde_json::value::RawValue;
 
-use crate::{error::NodeError, question::AskedQuestion, run_id::RunId, state::State, store::StoreError};
+use crate::{
+    error::NodeError, panics::text_of, question::AskedQuestion, run_id::RunId, state::State, store::StoreError,
+};
 
 /// The error of a run that did not reach `END`. The state can be taken back from it, so that no work is lost.
 ///
@@ -69,6 +71,14 @@ pub enum RunErrorKind {
         node: Arc<str>,
         /// The question, as JSON.
         question: Box<RawValue>,
+        /// The nodes of other branches of the same group that asked as well, with their questions.
+        others: Vec<(Arc<str>, Box<RawValue>)>,
+    },
+    /// A run that answered some of the questions of a group has ended, and the others are still open.
+    #[non_exhaustive]
+    StillAsking {
+        /// The group.
+        node: Arc<str>,
     },
     /// Two branches of a group replaced the same field, so that one of the values would be lost. Nothing of the group is
     /// merged. Mark the field `#[state(append)]` or `#[state(with = ..)]` to merge the values instead.
@@ -146,6 +156,7 @@ impl RunErrorKind {
             Self::InsideGroup { .. } => "InsideGroup",
             Self::Node(_) => "Node",
             Self::Asked { .. } => "Asked",
+            Self::StillAsking { .. } => "StillAsking",
             Self::Conflict { .. } => "Conflict",
             Self::Cancelled { .. } => "Cancelled",
             Self::TimedOut { .. } => "TimedOut",
@@ -160,7 +171,7 @@ impl RunErrorKind {
 
     /// Returns whether the run ended as it was meant to, and another run goes on from there.
     pub(super) fn is_pause(&self) -> bool {
-        matches!(self, Self::Stopped { .. } | Self::Asked { .. })
+        matches!(self, Self::Stopped { .. } | Self::Asked { .. } | Self::StillAsking { .. })
     }
 }
 
@@ -181,6 +192,12 @@ pub struct NodeFailure {
 }
 
 impl NodeFailure {
+    /// Returns the failure with the text of its error in the place of the error.
+    pub(super) fn copy(&self) -> Self {
+        let Self { node, attempt, elapsed, source } = self;
+        Self { node: Arc::clone(node), attempt: *attempt, elapsed: *elapsed, source: text_of(source).into() }
+    }
+
     /// Creates the failure of a node's first attempt, for unit tests of a node that handles failures.
     #[must_use]
     pub fn new(node: impl Into<Arc<str>>, source: impl Into<NodeError>) -> Self {
@@ -266,6 +283,7 @@ impl RunError {
             | RunErrorKind::NotStarted { .. } => None,
             RunErrorKind::Node(NodeFailure { node, .. })
             | RunErrorKind::Asked { node, .. }
+            | RunErrorKind::StillAsking { node }
             | RunErrorKind::Conflict { nodes: [_, node], .. }
             | RunErrorKind::Cancelled { node }
             | RunErrorKind::TimedOut { node, .. }
@@ -328,7 +346,9 @@ impl Failure {
             }
             Err(source) => {
                 let kind = match source.downcast::<AskedQuestion>() {
-                    Ok(asked) => RunErrorKind::Asked { node: failure.node, question: asked.question },
+                    Ok(asked) => {
+                        RunErrorKind::Asked { node: failure.node, question: asked.question, others: Vec::new() }
+                    }
                     Err(source) => {
                         failure.source = source;
                         RunErrorKind::Node(failure)
@@ -390,6 +410,7 @@ impl fmt::Display for RunErrorKind {
                 write!(f, "a run cannot start at `{node}`, which is inside the group `{group}`: start at the group")
             }
             Self::Node(failure) => failure.fmt(f),
+            Self::StillAsking { node } => write!(f, "questions of `{node}` are still open"),
             Self::Asked { node, .. } => write!(
                 f,
                 "node `{node}` asked a question, which needs a thread to be answered in: `app.thread(id)`"

@@ -10,6 +10,7 @@ use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     invocation::Arrival,
     path_name::NodeOnPath,
+    recorded_group::BranchProgress,
     scope::PathScope,
 };
 use crate::{
@@ -27,6 +28,8 @@ pub(super) struct Fork<'r, S: State, C> {
     pub(super) state: &'r S,
     /// The failure or the value that the path brought to the group, for the first node of each branch.
     pub(super) arrival: &'r Arrival<'r>,
+    /// The progress of the branch, on a path that is a branch of a recorded group.
+    pub(super) progress: Option<&'r BranchProgress<'r>>,
 }
 
 impl<S: State, C> Clone for Fork<'_, S, C> {

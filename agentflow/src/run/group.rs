@@ -17,13 +17,13 @@ use super::{
     attempts::{ParallelAttempt, routed, run_attempts},
     branch_log::{BranchLog, Entry},
     commit_mark::CommitMark,
-    error::{AllFailed, Failure},
+    error::{AllFailed, Failure, RunErrorKind},
     event::EventKind,
     fork::{Fork, Items, Joined, check_conflicts, guarded, only_node},
     invocation::Arrival,
     join_all::{CatchDrop, first_success, join_all},
     loops::LoopTrace,
-    path_name::NodeName,
+    path_name::{NodeName, NodePath},
     scope::PathScope,
     transition::{fall_back, follow},
 };
@@ -86,7 +86,7 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
     commit: &CommitMark,
     arrival: &Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
-    let fork = Fork { plan, services, scope, state: &*state, arrival };
+    let fork = Fork { plan, services, scope, state: &*state, arrival, progress: None };
     let items = fork.items(step, group);
     let (open, started) = OpenGroup::start(plan, group, scope, &items);
     started.await;
@@ -103,6 +103,9 @@ pub(super) async fn run_group<S: State, C: Send + Sync + 'static>(
                 // Some of the updates may be merged, and half of this one.
                 failure.is_committed = false;
                 commit.changes_begin();
+                if let Some(recorder) = scope.recorder() {
+                    recorder.discard_branches();
+                }
                 return Err(open.failed(failure));
             }
         }
@@ -116,6 +119,10 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     async fn run(self, step: &'r Step<S, C>, group: &'r Group<S>, items: Items) -> Result<Joined<S>, Box<Failure>> {
         self.check_signals(group.branches.first())?;
         let joined = match (&group.kind, items) {
+            // An `any` keeps no progress: it starts again.
+            (GroupKind::All | GroupKind::Each(_), items) if self.scope.recorder().is_some() => {
+                Box::pin(self.run_on_a_thread(step, group, items)).await?
+            }
             // A reader learns of every node on its own.
             (_, items) if group.is_plain && !self.scope.run.sink.has_reader() => {
                 self.run_plain(step, group, items).await?
@@ -127,6 +134,22 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         };
         let Self { plan, scope, .. } = self;
         check_conflicts(&joined.logs, |branch| only_node(plan, group, scope, branch).format())?;
+        Ok(joined)
+    }
+
+    async fn run_on_a_thread(
+        self,
+        step: &'r Step<S, C>,
+        group: &'r Group<S>,
+        items: Items,
+    ) -> Result<Joined<S>, Box<Failure>> {
+        let Some(recorder) = self.scope.recorder() else { return Ok(Joined::all(Vec::new())) };
+        let joined = self.run_recorded(step, group, items, recorder).await?;
+        let Self { plan, scope, .. } = self;
+        if let Err(conflict) = check_conflicts(&joined.logs, |branch| only_node(plan, group, scope, branch).format()) {
+            recorder.discard_branches();
+            return Err(conflict);
+        }
         Ok(joined)
     }
 
@@ -219,8 +242,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     ) -> Result<ItemEnded, Box<Failure>> {
         let scope = self.scope.item(index);
         let arrival = Arrival::of_item(self.arrival, item);
-        let fork =
-            Fork { plan: self.plan, services: self.services, scope: &scope, state: self.state, arrival: &arrival };
+        let fork = Fork { scope: &scope, arrival: &arrival, ..self };
         fork.check_signals(Some(branch))?;
         let first = branch.steps.first().map(|first| self.plan.step(*first));
         match first.map(|step| (step, &step.work)) {
@@ -232,7 +254,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     }
 
     /// Fails if the run is to stop before the first node of the branch.
-    fn check_signals(&self, branch: Option<&Branch>) -> Result<(), Box<Failure>> {
+    pub(super) fn check_signals(&self, branch: Option<&Branch>) -> Result<(), Box<Failure>> {
         let Self { plan, scope, .. } = self;
         let Some(first) = branch.and_then(|branch| branch.steps.first()) else { return Ok(()) };
         scope.check_signals(|| scope.path(&plan.first_node(plan.step(*first)).name).into_owned())
@@ -253,7 +275,11 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     }
 
     /// Runs one branch, which sees the state as it was at the fork with its own updates.
-    fn branch<'f>(self, branch: &'f Branch, log: &'f mut BranchLog<S>) -> BoxFuture<'f, Result<(), Box<Failure>>>
+    pub(super) fn branch<'f>(
+        self,
+        branch: &'f Branch,
+        log: &'f mut BranchLog<S>,
+    ) -> BoxFuture<'f, Result<(), Box<Failure>>>
     where
         'r: 'f,
     {
@@ -280,8 +306,22 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         match &step.work {
             // The future of a branch with one node, the usual one, is smaller.
             Work::Branch(node) if step.is_last() => Box::pin(self.run_only(step, &**node, log)),
-            _ => Box::pin(self.walk(entry, may_loop, log)),
+            _ => Box::pin(self.walk(entry, may_loop, log, None)),
         }
+    }
+
+    /// Runs the rest of a path, from the step at which an earlier run has left it.
+    pub(super) fn rest<'f>(
+        self,
+        next: StepId,
+        may_loop: bool,
+        log: &'f mut BranchLog<S>,
+        arrival: Arrival<'r>,
+    ) -> BoxFuture<'f, Result<(), Box<Failure>>>
+    where
+        'r: 'f,
+    {
+        Box::pin(self.walk(next, may_loop, log, Some(arrival)))
     }
 
     async fn run_only(
@@ -292,9 +332,52 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     ) -> Result<(), Box<Failure>> {
         // The signals were checked once for the first steps of all branches, which begin together.
         let path = self.scope.count(&step.name)?;
+        let answered = self.answered(step, &path);
+        let arrival = answered.as_ref().unwrap_or(self.arrival);
         let mut node = self.attempt(step, node, log);
-        run_attempts(&mut node, &path, &step.options, self.scope, self.arrival).await?;
-        Ok(())
+        let ended = run_attempts(&mut node, &path, &step.options, self.scope, arrival).await;
+        drop(node);
+        self.record_end(step, log, ended.map(drop))
+    }
+
+    /// Returns the arrival at a node that asked, with the answer to its question.
+    fn answered(&self, step: &Step<S, C>, path: &NodePath<'_>) -> Option<Arrival<'r>> {
+        let recorder = self.scope.run.recorder.filter(|_| step.asks)?;
+        recorder.take_answer(path.name()).map(|answer| Arrival::answered(self.arrival, answer))
+    }
+
+    /// Records the end of the only step of a branch.
+    fn record_end(
+        &self,
+        step: &Step<S, C>,
+        log: &BranchLog<S>,
+        ended: Result<(), Box<Failure>>,
+    ) -> Result<(), Box<Failure>> {
+        if self.progress.is_none() {
+            return ended;
+        }
+        match ended {
+            Ok(()) => self.record_branch(Next::End, None, log, step, Vec::new()),
+            Err(failure) => self.record_question(step, None, log, failure),
+        }
+    }
+
+    /// Records that the step has asked, if the failure says so. Returns the failure.
+    fn record_question(
+        &self,
+        step: &Step<S, C>,
+        arrival: Option<&Arrival<'_>>,
+        log: &BranchLog<S>,
+        failure: Box<Failure>,
+    ) -> Result<(), Box<Failure>> {
+        if let (Some(_), RunErrorKind::Asked { node, others, .. }) = (self.progress, &failure.kind) {
+            let asked = std::iter::once(node).chain(others.iter().map(|(node, _)| node)).cloned().collect();
+            let at = self.plan.steps.iter().position(|other| std::ptr::eq(other, step)).map(StepId::new);
+            if let Some(at) = at {
+                self.record_branch(Next::Step(at), arrival, log, step, asked)?;
+            }
+        }
+        Err(failure)
     }
 
     fn attempt<'n>(
@@ -312,13 +395,24 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
     }
 
     /// Walks a branch from its first step to the join.
-    async fn walk(self, entry: StepId, may_loop: bool, log: &mut BranchLog<S>) -> Result<(), Box<Failure>> {
+    ///
+    /// A branch that goes on from an earlier run begins at another step, with the arrival there and a log of what it has done.
+    async fn walk(
+        self,
+        entry: StepId,
+        may_loop: bool,
+        log: &mut BranchLog<S>,
+        resumed: Option<Arrival<'r>>,
+    ) -> Result<(), Box<Failure>> {
         let Self { plan, scope, .. } = self;
         let mut at = entry;
         // The state is copied only when a later step must see the update of an earlier one.
         let mut own: Option<S> = None;
-        let mut arrival = Arrival::inherited(self.arrival);
-        let mut is_first = true;
+        let mut is_first = resumed.is_none();
+        if !is_first {
+            self.apply(plan.step(at), &mut own, log.iter())?;
+        }
+        let mut arrival = resumed.unwrap_or_else(|| Arrival::inherited(self.arrival));
         let mut trace = LoopTrace::new(plan, may_loop);
         loop {
             let step = plan.step(at);
@@ -327,7 +421,10 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             let ended = match fork.run_step(step, log, is_first).await {
                 Ok((edge, after)) => {
                     let next = follow(plan, step, edge, scope, &mut arrival);
-                    let Next::Step(to) = next else { return Ok(()) };
+                    let to = match next {
+                        Next::Step(to) => to,
+                        Next::End => return self.record_branch(Next::End, None, log, step, Vec::new()),
+                    };
                     let seen = match after {
                         Some(after) => {
                             own = Some(after);
@@ -341,6 +438,9 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             };
             let to = match ended {
                 Ok(to) => to,
+                Err(failure) if matches!(failure.kind, RunErrorKind::Asked { .. }) => {
+                    return self.record_question(step, Some(&arrival), log, failure);
+                }
                 Err(failure) => {
                     let (fallback, failure) = fall_back(plan, step, failure, &trace, scope)?;
                     log.truncate(before);
@@ -352,6 +452,7 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
             is_first = false;
             trace.visit(at);
             at = to;
+            self.record_branch(Next::Step(to), Some(&arrival), log, step, Vec::new())?;
             // The branch yields from time to time, as the walk outside of branches does.
             consume_budget().await;
         }
@@ -393,6 +494,8 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         match &step.work {
             Work::Branch(node) => {
                 let path = if is_first { scope.count(&step.name)? } else { scope.enter(&step.name)? };
+                let answered = self.answered(step, &path);
+                let arrival = answered.as_ref().unwrap_or(arrival);
                 let mut node = self.attempt(step, &**node, log);
                 let edge = run_attempts(&mut node, &path, &step.options, scope, arrival).await?;
                 Ok((edge, node.after.take()))
@@ -403,10 +506,11 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
                 let items = self.items(step, group);
                 let (open, started) = OpenGroup::start(plan, group, scope, &items);
                 started.await;
-                let Joined { logs, winner } = match Box::pin(self.run(step, group, items)).await {
-                    Ok(joined) => joined,
-                    Err(failure) => return Err(open.failed(failure)),
-                };
+                let Joined { logs, winner } =
+                    match Box::pin(Fork { progress: None, ..self }.run(step, group, items)).await {
+                        Ok(joined) => joined,
+                        Err(failure) => return Err(open.failed(failure)),
+                    };
                 // The updates are merged at the outermost join.
                 open.joined(changed_fields(scope, &logs), winner);
                 for (branch, nested) in logs.into_iter().enumerate() {
@@ -432,7 +536,7 @@ pub(crate) async fn run_inner_branch<S: State, C: Send + Sync + 'static>(
     log: &mut BranchLog<S>,
     arrival: &Arrival<'_>,
 ) -> Result<(), Box<Failure>> {
-    Fork { plan, services, scope, state, arrival }.path(plan.entry, plan.may_loop, log).await
+    Fork { plan, services, scope, state, arrival, progress: None }.path(plan.entry, plan.may_loop, log).await
 }
 
 /// Returns the state with the updates of the log from `before` on. A panic of its `Clone` is an error of the group.

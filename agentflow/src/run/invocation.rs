@@ -70,6 +70,11 @@ impl<'a> Arrival<'a> {
         self.input.as_ref()
     }
 
+    /// Creates the arrival at a node that asked, with the answer, and with all that the path brought to it.
+    pub(crate) fn answered(outer: &'a Self, answer: Answer) -> Self {
+        Self { inherited: Some(outer), answer: Some(Box::new(answer)), is_some: true, ..Self::default() }
+    }
+
     /// Forgets what the step before has received.
     #[inline]
     pub(crate) fn clear(&mut self) {

@@ -157,6 +157,7 @@ mod on {
             RunErrorKind::InsideGroup { .. } => "inside_group",
             RunErrorKind::Node(_) => "failed",
             RunErrorKind::Asked { .. } => "asked",
+            RunErrorKind::StillAsking { .. } => "asked",
             RunErrorKind::Store(_) => "store",
             RunErrorKind::Unwritable { .. } => "unwritable",
             RunErrorKind::Stopped { .. } => "stopped",

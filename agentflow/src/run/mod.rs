@@ -29,6 +29,7 @@ pub(crate) mod lifecycle;
 mod loops;
 mod plain_branches;
 pub(crate) mod progress;
+mod recorded_group;
 mod recording;
 mod start;
 mod transition;

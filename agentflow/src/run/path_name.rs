@@ -76,6 +76,11 @@ pub(crate) struct NodeName {
 }
 
 impl NodeName {
+    /// Creates a name that was formatted before.
+    pub(crate) fn of(formatted: Arc<str>) -> Self {
+        Self { node: formatted, path: None }
+    }
+
     pub(crate) fn format(&self) -> Arc<str> {
         self.path.as_ref().map_or_else(|| Arc::clone(&self.node), |path| path.of(&self.node).into())
     }

@@ -4,11 +4,15 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use futures_util::future::BoxFuture;
 
-use super::error::{NodeFailure, RunErrorKind};
+use super::{
+    error::{NodeFailure, RunErrorKind},
+    step_id::StepId,
+};
 use crate::{
     carried::{Carried, Input, InputType},
     question::Answer,
     run_id::RunId,
+    store::NewTask,
     sync::Mutex,
 };
 
@@ -21,6 +25,52 @@ pub(crate) trait Recorder: fmt::Debug + Send + Sync {
 
     /// Returns the number of owners that the run has had, from 1.
     fn epoch(&self) -> u64;
+
+    /// Begins a group: records name its step.
+    fn begin_group(&self, step: StepId);
+
+    /// Returns the items of the `each` at which the run goes on, if an earlier run has recorded them.
+    fn items(&self, input: InputType) -> Result<Option<Vec<Input>>, RunErrorKind>;
+
+    /// Records the items of an `each`, before the first branch.
+    fn record_items(&self, items: &[Input], input: InputType) -> Result<(), RunErrorKind>;
+
+    /// Returns what an earlier run has recorded of a branch of the group at which the run goes on.
+    fn branch(&self, key: &str, input: &dyn Fn(&str) -> InputType) -> Result<Option<BranchRecord>, RunErrorKind>;
+
+    /// Records what a branch of a group has done. It is written behind the branch; what is lost runs again.
+    fn record_branch(&self, key: &str, record: BranchRecord, input: Option<InputType>) -> Result<(), RunErrorKind>;
+
+    /// Forgets what the branches of the present group have done: the join would fail again.
+    fn discard_branches(&self);
+
+    /// Returns whether an answer has begun the run.
+    fn answers(&self) -> bool;
+
+    /// Returns whether there is an answer for this node.
+    fn is_answered(&self, node: &str) -> bool;
+
+    /// Takes the answer for a node of a branch.
+    fn take_answer(&self, node: &str) -> Option<Answer>;
+}
+
+/// What a branch of a group has done.
+#[derive(Debug)]
+pub(crate) struct BranchRecord {
+    /// The updates of the branch so far, with the names of their nodes.
+    pub(crate) updates: Vec<(Arc<str>, Arc<Carried>)>,
+    /// The step of the branch that runs next; `None` at the join.
+    pub(crate) next: Option<Arc<str>>,
+    /// The value that the edge to it carries.
+    pub(crate) input: Option<Input>,
+    /// The failure that leads to it.
+    pub(crate) error: Option<NodeFailure>,
+    /// The number of node executions.
+    pub(crate) taken: usize,
+    /// The durable tasks of the branch's nodes.
+    pub(crate) spawned: Vec<NewTask>,
+    /// The nodes of the step that have asked and wait for an answer.
+    pub(crate) asked: Vec<Arc<str>>,
 }
 
 /// A step that has ended: its node succeeded, or its failure leads to a fallback.

@@ -189,6 +189,13 @@ impl<'a> PathScope<'a> {
         self.steps_before + self.taken()
     }
 
+    /// Returns the identity of a group, which is the next step of the path.
+    pub(super) fn group_id(&self, group: &Arc<str>) -> StepId {
+        let next = self.steps() as u64 + 1;
+        let (run, number) = self.run.resume.and_then(ResumeSlot::origin).unwrap_or((self.run.id, next));
+        StepId::new(run, number, self.path(group).into_owned(), 0)
+    }
+
     /// Returns the identity of the step in which the node `path` runs.
     pub(crate) fn step_id(&self, path: &NodePath<'_>) -> StepId {
         let Self { run, fork_number, .. } = *self;
@@ -199,6 +206,11 @@ impl<'a> PathScope<'a> {
             Some(_) => format!("{}#{}", path.name(), self.taken()).into(),
         };
         StepId::new(first_run, number, name, run.recorder.map_or(0, Recorder::epoch))
+    }
+
+    /// Counts the node executions of an earlier run of the same branch.
+    pub(super) fn skip(&self, taken: usize) {
+        self.steps_left.store(self.steps_left().saturating_sub(taken), Ordering::Relaxed);
     }
 
     /// Returns what records the steps of the path.
@@ -362,6 +374,11 @@ impl PathOutbox {
         if let Some(tasks) = self.0.get() {
             tasks.lock().truncate(len);
         }
+    }
+
+    /// Returns copies of all tasks.
+    pub(crate) fn copy(&self) -> Vec<NewTask> {
+        self.0.get().map(|tasks| tasks.lock().clone()).unwrap_or_default()
     }
 
     /// Takes all tasks.

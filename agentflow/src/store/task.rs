@@ -47,7 +47,7 @@ impl TaskKey {
 }
 
 /// A durable task to be made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NewTask {
     /// The task's id.

@@ -25,7 +25,8 @@ use crate::{
     state::State,
     store::{
         BeginRun, Begun, CheckpointId, CheckpointRow, NewAnswer, NewCheckpoint, NewRun, NewValues, OnBusyThread,
-        QuestionId, QuestionRow, QuestionStatus, RunRow, RunStart, RunStarted, Source, Stored, ThreadId, Timestamp,
+        ProgressRecord, QuestionId, QuestionRow, QuestionStatus, RunRow, RunStart, RunStarted, Source, Stored,
+        ThreadId, Timestamp,
     },
 };
 
@@ -63,16 +64,20 @@ struct Prepared<S> {
     /// The JSON of the state, and the length of the differences since the last whole state.
     json: Option<(Bytes, usize)>,
     position: Position,
-    answer: Option<Answer>,
-    /// The questions whose answers the run begins with.
-    answered: Vec<QuestionId>,
+    /// The answers, by the names of the nodes that asked.
+    answers: Vec<(Arc<str>, Answer)>,
+    /// The questions whose answers the run begins with, with their nodes.
+    answered: Vec<(QuestionId, Arc<str>)>,
     /// The open questions of the nodes that run again without an answer.
-    replaced: Vec<QuestionId>,
+    replaced: Vec<(QuestionId, Arc<str>)>,
+    /// What earlier runs have done in the step at which the run begins.
+    progress: Vec<ProgressRecord>,
 }
 
 impl<S> Prepared<S> {
     fn new(start: RunStart, state: S, json: Option<(Bytes, usize)>, position: Position) -> Self {
-        Self { start, state, json, position, answer: None, answered: Vec::new(), replaced: Vec::new() }
+        let (answers, answered, replaced, progress) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { start, state, json, position, answers, answered, replaced, progress }
     }
 }
 
@@ -174,7 +179,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
     }
 
     fn beginning(&self, started: RunStarted, prepared: Prepared<S>) -> Result<Beginning<S>, ThreadError> {
-        let Prepared { start, state, json, position, answer, answered, replaced } = prepared;
+        let Prepared { start, state, json, position, answers, answered, replaced, progress } = prepared;
         let (json, delta_bytes) = json.map_or((None, 0), |(json, bytes)| (Some(json), bytes));
         let from = RecordedFrom {
             parent: started.checkpoints.last().copied().or(start.base),
@@ -182,11 +187,28 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             delta_bytes,
             answered,
             replaced,
+            progress,
+            answers: !start.answers.is_empty(),
             ..RecordedFrom::default()
         };
-        let mut resumption = position.resumption(self.app, 0)?;
-        resumption.answer = answer;
+        let (resumption, open_answers) = self.resumption(position, 0, answers)?;
+        let from = RecordedFrom { open_answers, ..from };
         Ok(Beginning { state, resumption, epoch: started.epoch, from })
+    }
+
+    /// Returns where the run goes on, and the answers for the nodes in the branches of a group.
+    #[allow(clippy::type_complexity, reason = "the two belong together only here")]
+    pub(super) fn resumption(
+        &self,
+        position: Position,
+        steps: usize,
+        mut answers: Vec<(Arc<str>, Answer)>,
+    ) -> Result<(Resumption, Vec<(Arc<str>, Answer)>), ThreadError> {
+        let asks = self.app.answer_of(&position.path).map_err(super::unreadable)?.is_some();
+        let own = if asks { answers.pop().map(|(_, answer)| answer) } else { None };
+        let mut resumption = position.resumption(self.app, steps)?;
+        resumption.answer = own;
+        Ok((resumption, answers))
     }
 
     /// Computes what the start of the run writes.
@@ -210,6 +232,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
                 let mut prepared = self.resumed(base, start, is_branch, input.update.as_ref())?;
                 if !is_branch {
                     self.take_questions(thread, &mut prepared).await?;
+                    prepared.progress = patiently(|| self.session.store.progress(thread)).await?;
                 }
                 Ok(prepared)
             }
@@ -287,11 +310,12 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             let Some(row) = row.filter(|row| row.status == QuestionStatus::Open) else {
                 return Err(not_open(&questions, *question));
             };
-            let decoded = self.decode_answer(&prepared.position, row, answer.get())?;
+            let decoded = self.decode_answer(row, answer.get())?;
             prepared.start.answers.push(NewAnswer::new(*question, Stored::from(answer.get().as_bytes().to_vec())));
-            prepared.answered.push(*question);
-            prepared.answer = Some(decoded);
+            prepared.answered.push((*question, Arc::clone(&row.asked.node)));
+            prepared.answers.push((Arc::clone(&row.asked.node), decoded));
         }
+        prepared.progress = patiently(|| self.session.store.progress(thread)).await?;
         Ok(prepared)
     }
 
@@ -300,10 +324,10 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
     async fn take_questions(&self, thread: &ThreadId, prepared: &mut Prepared<S>) -> Result<(), ThreadError> {
         for row in patiently(|| self.session.store.questions(thread, None)).await? {
             match row.status {
-                QuestionStatus::Open => prepared.replaced.push(row.asked.id),
+                QuestionStatus::Open => prepared.replaced.push((row.asked.id, row.asked.node)),
                 QuestionStatus::Answered => {
-                    prepared.answer = Some(self.stored_answer(&prepared.position, &row)?);
-                    prepared.answered.push(row.asked.id);
+                    prepared.answers.push((Arc::clone(&row.asked.node), self.stored_answer(&row)?));
+                    prepared.answered.push((row.asked.id, row.asked.node));
                 }
                 QuestionStatus::Closed | QuestionStatus::Dropped => {}
             }
@@ -312,15 +336,15 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
     }
 
     /// Reads the answer that the store has to a question.
-    pub(super) fn stored_answer(&self, position: &Position, row: &QuestionRow) -> Result<Answer, ThreadError> {
+    pub(super) fn stored_answer(&self, row: &QuestionRow) -> Result<Answer, ThreadError> {
         let json = row.answer.as_ref().and_then(|answer| answer.json());
-        self.decode_answer(position, row, &String::from_utf8_lossy(json.map_or(b"null", |json| json)))
+        self.decode_answer(row, &String::from_utf8_lossy(json.map_or(b"null", |json| json)))
     }
 
     /// Reads an answer as the type that the node takes.
-    fn decode_answer(&self, position: &Position, row: &QuestionRow, answer: &str) -> Result<Answer, ThreadError> {
+    fn decode_answer(&self, row: &QuestionRow, answer: &str) -> Result<Answer, ThreadError> {
         let node = &row.asked.node;
-        let answer_type = self.app.answer_of(&position.path).map_err(super::unreadable)?;
+        let answer_type = self.app.answer_of_node(node).map_err(super::unreadable)?;
         let Some(answer_type) = answer_type else {
             let reason = "it takes no answer in this version of the graph";
             return Err(ThreadError::WrongNode { node: Arc::clone(node), reason });

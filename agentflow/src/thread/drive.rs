@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
+use serde_json::value::RawValue;
 use tokio::time::sleep;
 
 use super::{
@@ -217,10 +218,17 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
         };
         let is_committed = failure.is_committed;
         let ended = match &failure.kind {
-            RunErrorKind::Asked { node, question } => {
-                let step = format!("{run}/{node}").into();
-                let question = new_question(Arc::clone(node), step, question.get().as_bytes().to_vec());
-                recorder.end(RunEnd::new(RunStatus::Waiting, Rest::Paused), vec![question]).await
+            RunErrorKind::Asked { node, question, others } => {
+                let asked =
+                    std::iter::once((node, question)).chain(others.iter().map(|(node, question)| (node, question)));
+                let question = |(node, question): (&Arc<str>, &Box<RawValue>)| {
+                    let step = format!("{run}/{node}").into();
+                    new_question(Arc::clone(node), step, question.get().as_bytes().to_vec())
+                };
+                recorder.end(RunEnd::new(RunStatus::Waiting, Rest::Paused), asked.map(question).collect()).await
+            }
+            RunErrorKind::StillAsking { .. } => {
+                recorder.end(RunEnd::new(RunStatus::Waiting, Rest::Paused), Vec::new()).await
             }
             RunErrorKind::Cancelled { .. } => {
                 let mut end = RunEnd::new(RunStatus::Cancelled, Rest::Paused);
@@ -241,7 +249,9 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
             }
         };
         match (ended, failure.kind) {
-            (Ok(()), RunErrorKind::Asked { .. }) => Ok(Outcome::Waiting(self.open_questions().await?)),
+            (Ok(()), RunErrorKind::Asked { .. } | RunErrorKind::StillAsking { .. }) => {
+                Ok(Outcome::Waiting(self.open_questions().await?))
+            }
             // The first error of the store is that of the run.
             (_, kind @ RunErrorKind::Store(_)) => Err(lost(run, state, kind)),
             (Ok(()), kind) => Err(Failure::new(kind, is_committed).into_error(run, state).into()),

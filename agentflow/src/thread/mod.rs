@@ -36,6 +36,7 @@ mod input;
 mod options;
 mod outcome;
 mod position;
+mod progress;
 mod recorder;
 mod recovery;
 mod snapshot;

@@ -48,12 +48,12 @@ pub(super) struct StoredFailure {
 }
 
 impl StoredFailure {
-    fn of(failure: &NodeFailure) -> Self {
+    pub(super) fn of(failure: &NodeFailure) -> Self {
         let NodeFailure { node, attempt, source, .. } = failure;
         Self { node: Arc::clone(node), attempt: *attempt, text: crate::panics::text_of(source) }
     }
 
-    fn restore(self) -> NodeFailure {
+    pub(super) fn restore(self) -> NodeFailure {
         let Self { node, attempt, text } = self;
         NodeFailure { node, attempt, elapsed: Duration::ZERO, source: text.into() }
     }

@@ -1,23 +1,32 @@
 //! [`ThreadRecorder`]: commits the steps of one run to the store.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{codec::Values, error::ThreadError, options::Stops, position::Position};
+use super::{codec::Values, error::ThreadError, options::Stops, position::Position, progress::Branches};
 use crate::{
+    carried::{Input, InputType},
+    question::Answer,
     run::{
-        RunErrorKind, RunId,
-        recorder::{EndedStep, NextStep, Recorder},
+        RunErrorKind, RunId, StepId,
+        recorder::{BranchRecord, EndedStep, NextStep, Recorder},
         tracker::RunTracker,
     },
     session::{Session, patiently},
     state::State,
     store::{
-        CheckpointId, Commit, Committed, NewCheckpoint, NewQuestion, NewValues, QuestionId, Rest, RunEnd, RunStatus,
-        Source, StoreError, Stored,
+        CheckpointId, Commit, Committed, NewCheckpoint, NewQuestion, NewValues, ProgressRecord, QuestionId, Rest,
+        RunEnd, RunStatus, Source, StoreError, Stored,
     },
     sync::Mutex,
 };
@@ -33,6 +42,11 @@ pub(super) struct ThreadRecorder<S: State> {
     /// The runs of the app, which tell that it is shutting down.
     pub(super) tracker: Arc<RunTracker>,
     pub(super) deletes_thread: bool,
+    branches: Branches<S>,
+    /// Set if the progress of the group is of no use. Relaxed, because the run itself sets and reads it.
+    is_discarded: AtomicBool,
+    /// The step of the group at which the run is.
+    group: Mutex<Option<Arc<str>>>,
     written: Mutex<Written>,
 }
 
@@ -48,9 +62,9 @@ struct Written {
     /// The length of the differences since the last whole state.
     delta_bytes: usize,
     /// The questions whose answers the next commit consumes.
-    answered: Vec<QuestionId>,
+    answered: Vec<(QuestionId, Arc<str>)>,
     /// The open questions of the nodes that run again without an answer.
-    replaced: Vec<QuestionId>,
+    replaced: Vec<(QuestionId, Arc<str>)>,
     /// A commit that was sent, and whose outcome is not known yet.
     unsettled: Option<Commit>,
     steps: u64,
@@ -68,10 +82,16 @@ pub(super) struct RecordedFrom {
     pub(super) parent: Option<CheckpointId>,
     pub(super) state: Option<Bytes>,
     pub(super) delta_bytes: usize,
-    pub(super) answered: Vec<QuestionId>,
-    pub(super) replaced: Vec<QuestionId>,
+    pub(super) answered: Vec<(QuestionId, Arc<str>)>,
+    pub(super) replaced: Vec<(QuestionId, Arc<str>)>,
     pub(super) steps: u64,
     pub(super) consumed: Duration,
+    /// The progress of the step at which the run begins.
+    pub(super) progress: Vec<ProgressRecord>,
+    /// Set if an answer begins the run.
+    pub(super) answers: bool,
+    /// The answers, by the names of the nodes.
+    pub(super) open_answers: Vec<(Arc<str>, Answer)>,
 }
 
 impl<S: State> ThreadRecorder<S> {
@@ -87,7 +107,9 @@ impl<S: State> ThreadRecorder<S> {
         deletes_thread: bool,
         from: RecordedFrom,
     ) -> Self {
-        let RecordedFrom { number, parent, state, delta_bytes, answered, replaced, steps, consumed } = from;
+        let RecordedFrom { number, parent, state, delta_bytes, answered, replaced, steps, consumed, .. } = from;
+        let RecordedFrom { progress, answers, open_answers, .. } = from;
+        let branches = Branches::new(Arc::clone(&session), run, epoch, values, progress, answers, open_answers);
         let written = Written {
             number,
             parent,
@@ -102,15 +124,31 @@ impl<S: State> ThreadRecorder<S> {
             ended: None,
         };
         let written = Mutex::new(written);
-        Self { session, run, epoch, values, graph_hash, stops, tracker, deletes_thread, written }
+        let group = Mutex::default();
+        Self {
+            session,
+            run,
+            epoch,
+            values,
+            graph_hash,
+            stops,
+            tracker,
+            deletes_thread,
+            branches,
+            is_discarded: AtomicBool::new(false),
+            group,
+            written,
+        }
     }
 
     /// Ends the run with a commit that makes no checkpoint.
     pub(super) async fn end(&self, end: RunEnd, questions: Vec<NewQuestion>) -> Result<(), StoreError> {
         let mut commit = self.new_commit();
-        // A new question takes the place of the one before, answered or not.
-        if !questions.is_empty() {
-            self.end_questions(&mut commit);
+        self.replace_questions(&mut commit, &questions);
+        if self.is_discarded.swap(false, Ordering::Relaxed) {
+            commit.clears = self.branches.end().await;
+        } else {
+            self.branches.flush().await?;
         }
         commit.questions = questions;
         commit.end = Some(end);
@@ -130,6 +168,7 @@ impl<S: State> ThreadRecorder<S> {
 
     /// Gives the run up, for another process or for the next start of this one.
     pub(super) async fn release(&self) -> Result<(), StoreError> {
+        self.branches.flush().await?;
         let consumed = self.consumed();
         patiently(|| self.session.store.release_run(self.run, self.epoch, consumed)).await
     }
@@ -148,11 +187,22 @@ impl<S: State> ThreadRecorder<S> {
         commit
     }
 
-    /// Ends the questions with which the run has begun: their node has ended, or asks anew.
+    /// Ends the questions that new ones take the place of: those of the same nodes, answered or not.
+    fn replace_questions(&self, commit: &mut Commit, questions: &[NewQuestion]) {
+        let written = self.written.lock();
+        let is_asked_anew = |node: &Arc<str>| questions.iter().any(|question| question.node == *node);
+        let of = |known: &[(QuestionId, Arc<str>)]| {
+            known.iter().filter(|(_, node)| is_asked_anew(node)).map(|(question, _)| *question).collect()
+        };
+        commit.closes = of(&written.answered);
+        commit.drops = of(&written.replaced);
+    }
+
+    /// Ends the questions with which the run has begun, because their step has ended.
     fn end_questions(&self, commit: &mut Commit) {
         let written = self.written.lock();
-        commit.closes.clone_from(&written.answered);
-        commit.drops.clone_from(&written.replaced);
+        commit.closes = written.answered.iter().map(|(question, _)| *question).collect();
+        commit.drops = written.replaced.iter().map(|(question, _)| *question).collect();
     }
 
     /// Sends a commit until the store has an answer. `state` is the state's JSON after it.
@@ -201,6 +251,8 @@ impl<S: State> ThreadRecorder<S> {
         let mut commit = self.new_commit();
         commit.steps = steps as u64;
         self.end_questions(&mut commit);
+        commit.clears = self.branches.end().await;
+        *self.group.lock() = None;
         let position = match &next {
             Some(next) => Position::reached(next, (self.run, commit.steps + 1)),
             None => Position::end(),
@@ -241,6 +293,20 @@ impl<S: State> ThreadRecorder<S> {
     }
 }
 
+impl<S: State> ThreadRecorder<S> {
+    fn group(&self) -> Arc<str> {
+        self.group.lock().clone().unwrap_or_else(|| self.run.to_string().into())
+    }
+}
+
+/// Returns the error of a run whose progress cannot be written or read.
+fn unusable(error: ThreadError) -> RunErrorKind {
+    match error {
+        ThreadError::Store(error) => RunErrorKind::Store(error),
+        error => RunErrorKind::NotStarted { error: error.to_string() },
+    }
+}
+
 impl<S: State> Recorder for ThreadRecorder<S> {
     fn record<'a>(&'a self, step: EndedStep<'a>) -> BoxFuture<'a, Result<(), RunErrorKind>> {
         Box::pin(self.record_step(step))
@@ -248,6 +314,42 @@ impl<S: State> Recorder for ThreadRecorder<S> {
 
     fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    fn begin_group(&self, step: StepId) {
+        *self.group.lock() = Some(format!("{}/{}", step.run(), step.number()).into());
+    }
+
+    fn items(&self, input: InputType) -> Result<Option<Vec<Input>>, RunErrorKind> {
+        self.branches.items(input).map_err(unusable)
+    }
+
+    fn record_items(&self, items: &[Input], input: InputType) -> Result<(), RunErrorKind> {
+        self.branches.record_items(self.group(), items, input).map_err(unusable)
+    }
+
+    fn branch(&self, key: &str, input: &dyn Fn(&str) -> InputType) -> Result<Option<BranchRecord>, RunErrorKind> {
+        self.branches.branch(key, input).map_err(unusable)
+    }
+
+    fn record_branch(&self, key: &str, record: BranchRecord, input: Option<InputType>) -> Result<(), RunErrorKind> {
+        self.branches.record_branch(self.group(), key, record, input).map_err(unusable)
+    }
+
+    fn discard_branches(&self) {
+        self.is_discarded.store(true, Ordering::Relaxed);
+    }
+
+    fn answers(&self) -> bool {
+        self.branches.answers
+    }
+
+    fn is_answered(&self, node: &str) -> bool {
+        self.branches.is_answered(node)
+    }
+
+    fn take_answer(&self, node: &str) -> Option<Answer> {
+        self.branches.take_answer(node)
     }
 }
 

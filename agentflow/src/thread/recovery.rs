@@ -23,7 +23,7 @@ use crate::{
     run::{RunId, event_channel::Sink, lifecycle::NewRun},
     session::{Session, patiently},
     state::State,
-    store::{QuestionStatus, RunFilter, RunStatus, TakeOver, TakenRun},
+    store::{QuestionRow, QuestionStatus, RunFilter, RunStatus, TakeOver, TakenRun},
 };
 
 /// The time between two looks for runs of dead owners.
@@ -181,24 +181,28 @@ fn beginning<S: State + Default, C>(
     values: Values<S>,
     taken: &TakenRun,
 ) -> Result<Beginning<S>, ThreadError> {
-    let TakenRun { run: row, checkpoint, questions, .. } = taken;
+    let TakenRun { run: row, checkpoint, questions, progress, .. } = taken;
     let base = Base::load(checkpoint.as_ref(), &values)?;
     let position = base.position.filter(|position| !position.is_end());
     let position = position.ok_or_else(|| super::unreadable("the run has no position".to_owned()))?;
     let answered: Vec<_> = questions.iter().filter(|row| row.status == QuestionStatus::Answered).collect();
     let preparer = Preparer { app, session, values };
-    let answer = answered.last().map(|row| preparer.stored_answer(&position, row)).transpose()?;
+    let answer = |row: &&QuestionRow| Ok((Arc::clone(&row.asked.node), preparer.stored_answer(row)?));
+    let answers = answered.iter().map(answer).collect::<Result<_, ThreadError>>()?;
     let steps = usize::try_from(row.steps).unwrap_or(usize::MAX);
-    let mut resumption = position.resumption(app, steps)?;
-    resumption.answer = answer;
+    let (resumption, open_answers) = preparer.resumption(position, steps, answers)?;
     let (json, delta_bytes) = base.json.map_or((None, 0), |(json, bytes)| (Some(json), bytes));
     let from = RecordedFrom {
         number: row.commit,
         parent: row.last_checkpoint.or(checkpoint.as_ref().map(|checkpoint| checkpoint.id)),
         state: json,
         delta_bytes,
-        answered: answered.iter().map(|row| row.asked.id).collect(),
+        answered: answered.iter().map(|row| (row.asked.id, Arc::clone(&row.asked.node))).collect(),
         replaced: Vec::new(),
+        progress: progress.clone(),
+        // The answers to the other questions may come later.
+        answers: !answered.is_empty(),
+        open_answers,
         steps: row.steps,
         consumed: row.consumed,
     };

@@ -196,10 +196,15 @@ pub fn difference_of_fields<'a>(old: &'a Fields<'_>, new: &'a Fields<'_>) -> Del
 pub fn fold<'d>(snapshot: &[u8], deltas: impl IntoIterator<Item = &'d [u8]>) -> Result<Vec<u8>, DeltaError> {
     let mut state = Folded::of(snapshot)?;
     for (delta, number) in deltas.into_iter().zip(1..) {
-        let stored = serde_json::from_slice(delta).map_err(|source| DeltaError::Delta { number, source })?;
+        let stored = stored(delta).map_err(|source| DeltaError::Delta { number, source })?;
         state.apply(stored, number)?;
     }
     Ok(state.into_json())
+}
+
+/// Reads a delta. The derived code takes an array for a list of the fields, so that `[]` would be an empty delta.
+fn stored(delta: &[u8]) -> serde_json::Result<Stored<'_>> {
+    if is_object(delta) { serde_json::from_slice(delta) } else { Err(serde::de::Error::custom("not an object")) }
 }
 
 /// A state to which deltas are applied.

@@ -204,7 +204,7 @@ async fn queued_runs_start_in_the_order_in_which_they_were_accepted() {
         }
     }
     gate.open.add_permits(4);
-    first.await.unwrap().unwrap();
+    let _ = first.await.unwrap().unwrap();
     let ended = join_all(queued).await;
     let last = done(ended.into_iter().next_back().unwrap().unwrap().unwrap());
     assert_eq!(last.lines, ["one", "second", "two", "second", "three", "second", "four", "second"]);

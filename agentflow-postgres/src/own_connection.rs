@@ -61,7 +61,7 @@ type Listen = Arc<dyn Fn(Changes, Arc<Notify>) -> BoxFuture<'static, Result<Clie
 /// The way in which the connection is made.
 #[derive(Clone)]
 pub(crate) enum Connector {
-    /// As those of the pool. They cannot listen.
+    /// The settings of the pool. They cannot listen.
     Pool(Pool),
     /// By a configuration of its own.
     Listen(Listen),

@@ -25,7 +25,7 @@ use crate::{
 const NOW: &str = "SELECT agentflow_now() AS now";
 pub(crate) const NOTIFY: &str = "SELECT agentflow_notify()";
 
-/// What a transaction knows of the thread that it has locked.
+/// The thread that a transaction has locked.
 #[derive(Debug)]
 pub(crate) struct LockedThread {
     pub(crate) id: ThreadId,

@@ -18,7 +18,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
 /// A statement with its arguments, which is sent later.
 pub(crate) type Statement<'s> = (&'s str, Vec<Argument>);
 
-/// What can be read from: a connection, or a transaction.
+/// A source of reads: a connection, or a transaction.
 pub(crate) trait Read: Send {
     /// The operation of the store, for errors.
     fn operation(&self) -> &'static str;
@@ -154,7 +154,7 @@ impl Read for Transaction {
         self.session.as_ref().map_or("", |session| session.operation)
     }
 
-    /// What was written before is sent together with the statements, which see it.
+    /// Earlier writes are sent together with the statements, which see them.
     async fn read_all(&mut self, statements: Vec<Statement<'_>>) -> Result<Vec<Vec<Row>>, StoreError> {
         let mut all: Vec<Statement<'_>> = std::mem::take(&mut self.writes);
         let written = all.len();

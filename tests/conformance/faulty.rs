@@ -57,7 +57,7 @@ pub(crate) enum Fault {
     CrashesNotForgotten,
 }
 
-/// What a faulty store remembers of former operations.
+/// The former operations that a faulty store remembers.
 #[derive(Default)]
 struct Notes {
     claimed: Vec<TaskRow>,

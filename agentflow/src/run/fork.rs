@@ -10,7 +10,7 @@ use super::{
     error::{Failure, NodeFailure, RunErrorKind},
     invocation::Arrival,
     path_name::NodeOnPath,
-    recorded_group::BranchProgress,
+    recorder::Recorder,
     scope::PathScope,
 };
 use crate::{
@@ -19,6 +19,13 @@ use crate::{
     graph::plan::{Group, GroupKind, Plan},
     state::State,
 };
+
+/// The progress of one branch of a group that is recorded.
+pub(super) struct BranchProgress<'r> {
+    pub(super) recorder: &'r dyn Recorder,
+    /// The name of the branch in its group: its index, or that of its item in brackets.
+    pub(super) key: String,
+}
 
 /// The position in a run at which branches start: they all read `state`, and none writes it.
 pub(super) struct Fork<'r, S: State, C> {

@@ -12,7 +12,7 @@ use tokio::task::consume_budget;
 use super::{
     branch_log::BranchLog,
     error::{Failure, RunErrorKind},
-    fork::{Fork, Items, Joined},
+    fork::{BranchProgress, Fork, Items, Joined},
     invocation::Arrival,
     join_all::CatchDrop,
     path_name::NodeName,
@@ -27,13 +27,6 @@ use crate::{
     state::State,
     store::NewTask,
 };
-
-/// The progress of one branch of a recorded group.
-pub(super) struct BranchProgress<'r> {
-    recorder: &'r dyn Recorder,
-    /// The name of the branch in its group: its index, or that of its item in brackets.
-    key: String,
-}
 
 /// The end of a branch.
 enum BranchEnded {

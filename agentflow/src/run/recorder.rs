@@ -54,7 +54,7 @@ pub(crate) trait Recorder: fmt::Debug + Send + Sync {
     fn take_answer(&self, node: &str) -> Option<Answer>;
 }
 
-/// What a branch of a group has done.
+/// The progress of a branch of a group.
 #[derive(Debug)]
 pub(crate) struct BranchRecord {
     /// The updates of the branch so far, with the names of their nodes.

@@ -57,7 +57,7 @@ pub struct Capabilities {
     pub keeps_values: bool,
     /// Several processes can open the store at the same time.
     pub is_shared: bool,
-    /// What was acknowledged outlives the process.
+    /// Acknowledged writes outlive the process.
     pub is_durable: bool,
 }
 

@@ -40,7 +40,7 @@ impl RunStatus {
     }
 }
 
-/// What a new run does if its thread is busy.
+/// The behaviour of a new run on a busy thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -185,7 +185,7 @@ impl RunRow {
     }
 }
 
-/// What the start of a run writes. It is computed from the thread's head.
+/// The writes at the start of a run, computed from the thread's head.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RunStart {
@@ -215,9 +215,9 @@ impl RunStart {
 pub struct BeginRun {
     /// The run.
     pub run: NewRun,
-    /// What to do if the thread is busy.
+    /// The behaviour on a busy thread.
     pub on_busy: OnBusyThread,
-    /// What the start of the run writes. A run that is queued has another start later.
+    /// The writes at the start of the run. A run that is queued has another start later.
     pub start: RunStart,
 }
 
@@ -244,7 +244,7 @@ pub enum Begun {
     Busy {
         /// The unfinished run.
         run: RunId,
-        /// Whether its owner is alive.
+        /// True if its owner is alive.
         is_driven: bool,
     },
     /// The head is another one than expected. Nothing was written; for a queued run, it is still queued.
@@ -397,7 +397,7 @@ pub enum CancelRequested {
     Marked {
         /// The owner.
         owner: OwnerId,
-        /// Whether the owner is alive and drives the run; `false` for a released run.
+        /// True if the owner is alive and drives the run; false for a released run.
         is_alive: bool,
     },
     /// The run had ended.

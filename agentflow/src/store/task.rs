@@ -11,7 +11,7 @@ use super::{
 };
 use crate::run_id::RunId;
 
-/// What a new task does if an unfinished task has the same name, scope and key.
+/// The behaviour of a new task if an unfinished one has the same name, scope and key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -34,7 +34,7 @@ pub struct TaskKey {
     pub scope: Arc<str>,
     /// The key.
     pub key: Arc<str>,
-    /// What a new task does if the key is in use.
+    /// The behaviour of a new task if the key is in use.
     pub policy: KeyPolicy,
 }
 
@@ -340,7 +340,7 @@ impl Default for TaskRetention {
     }
 }
 
-/// What a schedule does if the task of its last firing has not ended.
+/// The behaviour of a schedule if the task of its last firing has not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -390,7 +390,7 @@ pub struct Fire {
     pub next_due: Timestamp,
     /// The task.
     pub task: NewTask,
-    /// What to do if the last task has not ended.
+    /// The behaviour if the last task has not ended.
     pub overlap: Overlap,
 }
 

@@ -192,7 +192,7 @@ pub struct NewCheckpoint {
     pub state_version: u32,
     /// The names of what runs next: a node, or all branches of a group; empty at the end.
     pub next: Vec<Arc<str>>,
-    /// What runs next, and with what: JSON of the library, or the value itself in a store that keeps values.
+    /// The next step and its input: JSON of the library, or the value itself in a store that keeps values.
     pub position: Stored,
     /// The updates of the nodes of the step, by name: JSON of the library.
     pub writes: Option<Bytes>,
@@ -228,7 +228,7 @@ pub struct CheckpointRow {
     pub state_version: u32,
     /// The names of what runs next.
     pub next: Vec<Arc<str>>,
-    /// What runs next, and with what.
+    /// The next step and its input.
     pub position: Stored,
     /// The updates of the nodes of the step.
     pub writes: Option<Bytes>,

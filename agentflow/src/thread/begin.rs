@@ -57,7 +57,7 @@ pub(super) enum Accepted<S> {
     Known(Box<RunRow>),
 }
 
-/// What the start of a run writes, computed from the thread's head, and where the run begins.
+/// The beginning of a run and its writes, computed from the thread's head.
 struct Prepared<S> {
     start: RunStart,
     state: S,
@@ -70,7 +70,7 @@ struct Prepared<S> {
     answered: Vec<(QuestionId, Arc<str>)>,
     /// The open questions of the nodes that run again without an answer.
     replaced: Vec<(QuestionId, Arc<str>)>,
-    /// What earlier runs have done in the step at which the run begins.
+    /// The progress of earlier runs in the step at which the run begins.
     progress: Vec<ProgressRecord>,
 }
 

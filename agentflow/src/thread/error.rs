@@ -31,7 +31,7 @@ pub enum ThreadError {
     Busy {
         /// The unfinished run.
         run: RunId,
-        /// Whether a live process drives it.
+        /// True if a live process drives it.
         is_driven: bool,
     },
     /// The thread belongs to another graph.

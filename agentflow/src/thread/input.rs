@@ -1,4 +1,4 @@
-//! [`Input`]: what a run on a thread begins with.
+//! [`Input`]: the beginning of a run on a thread.
 
 use std::{fmt, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{
     store::{CheckpointId, QuestionId, Stored},
 };
 
-/// What a run on a thread begins with, and where.
+/// The beginning of a run on a thread: its place, and the changes that it merges before.
 ///
 /// An update begins a run at the graph's start; so do all updates by themselves, since [`Thread::invoke`](super::Thread::invoke)
 /// takes both.
@@ -153,7 +153,7 @@ impl<S: State> fmt::Debug for Input<S> {
     }
 }
 
-/// What a run on a thread can begin with: an update of the state, or an [`Input`].
+/// A value with which a run on a thread can begin: an update of the state, or an [`Input`].
 pub trait IntoInput<S: State> {
     /// Returns the input.
     fn into_input(self) -> Input<S>;

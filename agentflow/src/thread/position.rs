@@ -1,4 +1,4 @@
-//! [`Position`]: what runs next on a thread, and with what, as a checkpoint holds it.
+//! [`Position`]: the step that runs next on a thread, as a checkpoint holds it.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     store::Stored,
 };
 
-/// What runs next: a step of the graph, or nothing at the end.
+/// The step of the graph that runs next, or the end.
 #[derive(Clone, Debug)]
 pub(super) struct Position {
     /// The names of the graphs that the step is in, and of the step; empty at the end.

@@ -1,4 +1,4 @@
-//! [`Branches`]: what the branches of a group have done, as a store holds it, and what an earlier run has recorded.
+//! [`Branches`]: the progress of the branches of a group, as a store holds it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,11 +27,11 @@ use crate::{
 /// The path under which the items of an `each` are recorded.
 const ITEMS: &str = "items";
 
-/// The branches of the group at which a run is, and what earlier runs have recorded of them.
+/// The branches of the group at which a run is, with the records of earlier runs.
 pub(super) struct Branches<S: State> {
     writer: Arc<Writer>,
     values: Values<S>,
-    /// What earlier runs have recorded, by the path of the branch.
+    /// The records of earlier runs, by the path of the branch.
     before: HashMap<Arc<str>, Stored>,
     /// Set if an answer has begun the run.
     pub(super) answers: bool,

@@ -50,7 +50,7 @@ pub(super) struct ThreadRecorder<S: State> {
     written: Mutex<Written>,
 }
 
-/// What the run has written so far.
+/// The state of the run in the store.
 #[derive(Debug)]
 struct Written {
     /// The number of the last commit.

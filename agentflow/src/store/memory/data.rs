@@ -138,7 +138,7 @@ pub(super) struct Limits {
     pub(super) threads: usize,
     /// The number of threads beyond which the idle ones are looked for.
     pub(super) next_sweep: usize,
-    /// Whether the log says already that threads have gone.
+    /// True once the log says that threads have gone.
     pub(super) is_logged: bool,
 }
 

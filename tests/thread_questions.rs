@@ -97,7 +97,7 @@ async fn a_question_ends_the_run_and_the_answer_begins_another_one() {
         assert_eq!(state.values, Mail { draft: "x".to_owned(), notes: Vec::new() });
         assert_eq!(state.next.join(","), "review");
         assert_eq!(state.questions[0].decode::<Review>().unwrap(), Review { draft: "x".to_owned() });
-        assert!(app.live_runs().is_empty());
+        assert!(app.runs().is_empty());
 
         let rewrite = Verdict::Rewrite { why: "too short".to_owned() };
         let second = asked(thread.answer(first, &rewrite).await.unwrap());
@@ -210,7 +210,7 @@ async fn a_waiting_thread_holds_nothing_and_cancel_finds_no_run() {
     start(&thread).await;
     let run = thread.runs(Default::default()).await.unwrap()[0].run.id;
     assert!(!app.cancel_run(run, CancelKind::Cancel).await.unwrap());
-    assert!(app.live_runs().is_empty());
+    assert!(app.runs().is_empty());
     let report = app.aclose().await;
     assert_eq!((report.runs.ended, report.runs.kept.len()), (0, 0));
 }

@@ -177,14 +177,14 @@ async fn a_busy_thread_refuses_a_run_and_names_the_other_one() {
     let thread = app.thread("ada");
     let run = standing(&thread, &gate, "one").await;
     let error = thread.invoke(line("two"), RunConfig::new()).await.unwrap_err();
-    let live = app.live_runs();
+    let live = app.runs();
     assert_eq!(live.len(), 1);
     assert!(matches!(error, ThreadError::Busy { run, is_driven: true, .. } if run == live[0].id), "{error}");
     let error = thread.update(line("edit"), None).await.unwrap_err();
     assert!(matches!(error, ThreadError::Busy { .. }), "{error}");
     gate.open.add_permits(1);
     assert_eq!(done(run.await.unwrap().unwrap()).lines, ["one", "second"]);
-    assert!(app.live_runs().is_empty());
+    assert!(app.runs().is_empty());
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn queued_runs_start_in_the_order_in_which_they_were_accepted() {
     let first = standing(&thread, &gate, "one").await;
     let mut queued = Vec::new();
     for text in ["two", "three", "four"] {
-        let (thread, before) = (thread.clone(), app.live_runs().len());
+        let (thread, before) = (thread.clone(), app.runs().len());
         queued.push(tokio::spawn(async move {
             thread.invoke(line(text), RunConfig::new().on_busy_thread(OnBusyThread::Queue)).await
         }));
@@ -369,7 +369,7 @@ async fn a_dropped_invoke_cancels_the_run_and_the_thread_is_paused() {
     let thread = app.thread("ada");
     let run = standing(&thread, &gate, "one").await;
     run.abort();
-    while !app.live_runs().is_empty() {
+    while !app.runs().is_empty() {
         tokio::task::yield_now().await;
     }
     let runs = thread.runs(Default::default()).await.unwrap();
@@ -441,7 +441,7 @@ async fn a_store_outlives_the_app_and_a_run_of_a_dead_owner_is_recovered() {
     assert_eq!((report.taken.len(), report.left.len()), (1, 0), "{report:?}");
     gate.entered.notified().await;
     gate.open.add_permits(1);
-    while !app.live_runs().is_empty() {
+    while !app.runs().is_empty() {
         tokio::task::yield_now().await;
     }
     let state = app.thread("ada").state().await.unwrap().unwrap();

@@ -19,7 +19,7 @@ use crate::{
     graph::app::App,
     panics::catch_panic,
     run::{
-        NodeFailure, RunError, RunErrorKind, RunId,
+        EventKind, NodeFailure, RunError, RunErrorKind, RunId,
         error::Failure,
         event_channel::Sink,
         invocation::Arrival,
@@ -55,6 +55,7 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
             Accepted::Known(row) => return self.join(*row).await,
         };
         self.driven.begins();
+        self.sink.push(|| EventKind::RunStarted { graph: self.app.name.to_string() });
         self.run(beginning).await
     }
 
@@ -81,6 +82,11 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
                     return Err(error);
                 }
             }
+            if self.is_given_up() {
+                // The run stays queued, for another process or for the next start of this one.
+                self.new.keep();
+                return Err(ThreadError::Closed);
+            }
             let due = time_until(self.request.config.thread_options().not_before);
             let changed = self.session.store.changes(since, QUEUE_POLL);
             tokio::select! {
@@ -89,6 +95,7 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
                     self.cancel_queued().await;
                     return Ok(None);
                 }
+                () = self.app.runs.shutdown().wait() => {}
                 () = ended => {}
                 () = sleep(due), if !due.is_zero() => {}
                 changed = changed => match changed {
@@ -97,6 +104,13 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
                 },
             }
         }
+    }
+
+    /// Returns whether the app shuts down and does not wait for a run that has not begun: one that outlives the process is
+    /// not waited for at all.
+    fn is_given_up(&self) -> bool {
+        let is_durable = self.session.store.capabilities().is_durable;
+        self.app.runs.shutdown().initialized() || is_durable && self.app.runs.is_draining()
     }
 
     async fn cancel_queued(&self) {

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     config::RunConfig,
+    error::NodeError,
     graph::{CompiledGraph, app::App},
     panics::catch_panic,
     run::{RunStream, event_channel::Sink, lifecycle::NewRun, tracker::RunTracker},
@@ -175,12 +176,13 @@ impl<S: State + Default, C: Send + Sync + 'static> Thread<S, C> {
             match admitted.accept(Sink::default()).await {
                 Ok((driver, begun)) => {
                     let _ = sender.send(Ok(()));
-                    driver.drive(begun).await
+                    driver.drive(begun).await.map_err(NodeError::from)
                 }
+                // The caller has the error, and the task's own line has its text.
                 Err(error) => {
-                    let refused = ThreadError::Closed;
+                    let text = error.to_string();
                     let _ = sender.send(Err(error));
-                    Err(refused)
+                    Err(text.into())
                 }
             }
         };

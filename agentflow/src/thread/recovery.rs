@@ -39,6 +39,8 @@ const BATCH: usize = 64;
 pub struct RecoveryReport {
     /// The runs that this process has taken over. They go on in the background.
     pub taken: Vec<RunId>,
+    /// The runs that have failed for good, because a process died each time that one of them ran.
+    pub parked: Vec<RunId>,
     /// The runs that this code cannot go on with, each with the reason. They wait for a process that can.
     pub left: Vec<(RunId, String)>,
 }
@@ -113,6 +115,11 @@ impl Recovery {
             for taken in taken {
                 let (run, epoch, consumed) = (taken.run.run.id, taken.run.epoch, taken.run.consumed);
                 let is_running = taken.run.status == RunStatus::Running;
+                if taken.run.status.has_ended() {
+                    catch_panic(|| tracing::error!(%run, "a run is parked: each process that ran it has died"));
+                    report.parked.push(run);
+                    continue;
+                }
                 match resume(app, session, values, taken) {
                     Ok(()) => report.taken.push(run),
                     Err(error) => {

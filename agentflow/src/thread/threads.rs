@@ -42,7 +42,7 @@ impl<S: State + Default, C: Send + Sync + 'static> CompiledGraph<S, C> {
     }
 
     /// Returns the runs on threads that this process drives or has queued.
-    pub fn live_runs(&self) -> Vec<LiveRun> {
+    pub fn runs(&self) -> Vec<LiveRun> {
         let Some(session) = self.app.open_session() else { return Vec::new() };
         let mut runs: Vec<_> = session
             .live_runs()

@@ -98,6 +98,7 @@ fn abandoned(tx: &Transaction<'_>, room: &Room, parked: &mut Vec<StoredTaskId>) 
         }
     }
     found.retain(|task| room.contains_key(&task.name));
+    found.sort_by_key(|task| (Reverse(task.priority), task.due, task.sequence));
     let mut resumed = Vec::new();
     for task in found {
         let crashes = task.crashes + 1;

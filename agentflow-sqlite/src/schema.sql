@@ -16,7 +16,8 @@ CREATE TABLE threads (
 );
 
 CREATE TABLE runs (
-    sequence INTEGER PRIMARY KEY,
+    -- The order of acceptance. The number of a deleted run is not given again.
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     id BLOB NOT NULL UNIQUE,
     thread INTEGER NOT NULL,
     graph TEXT NOT NULL,

@@ -445,8 +445,7 @@ pub(crate) fn roll_back(tx: &Transaction<'_>, run: RunId) -> Result<(), Failure>
         read_task,
     )?;
     for task in unfinished {
-        let deleted =
-            tx.execute("DELETE FROM tasks WHERE sequence = ?1 AND first_claimed_at IS NULL", [task.sequence])?;
+        let deleted = tx.execute("DELETE FROM tasks WHERE sequence = ?1 AND epoch = 0", [task.sequence])?;
         if deleted == 0 {
             cancel_task(tx, &task)?;
         } else {

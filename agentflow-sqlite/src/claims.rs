@@ -106,7 +106,7 @@ fn abandoned(tx: &Transaction<'_>, room: &Room, parked: &mut Vec<StoredTaskId>) 
             end(tx, &task, TaskStatus::Cancelled, crashes, None)?;
         } else if crashes >= POISON_CRASHES {
             let error = format!("the process died {crashes} times while it ran this task");
-            end(tx, &task, TaskStatus::Failed, crashes, Some(error))?;
+            end(tx, &task, TaskStatus::Failed, crashes, Some(&error))?;
             parked.push(task.id);
         } else {
             resumed.push(task);
@@ -120,7 +120,7 @@ fn end(
     task: &Candidate,
     status: TaskStatus,
     crashes: u32,
-    error: Option<String>,
+    error: Option<&str>,
 ) -> Result<(), Failure> {
     tx.execute(
         "UPDATE tasks SET status = ?2, crashes = ?3, error = coalesce(?4, error), consumed = consumed + ?5, owner = NULL,

@@ -455,11 +455,11 @@ impl Store for SqliteStore {
 
     fn changes(&self, since: u64, wait: Duration) -> StoreFuture<'_, u64> {
         Box::pin(async move {
-            let mut changes = self.shared.changes.subscribe();
+            let mut receiver = self.shared.changes.subscribe();
             let deadline = Instant::now() + wait;
             let changed = async {
                 // The sender lives as long as the store.
-                let _ = changes.wait_for(|changes| *changes != since).await;
+                let _ = receiver.wait_for(|changes| *changes != since).await;
             };
             let look_elsewhere = async {
                 loop {

@@ -62,10 +62,10 @@ pub(crate) fn by_id(tx: &Transaction<'_>, run: RunId) -> Result<Option<RunRow>, 
 
 pub(crate) fn list(tx: &Transaction<'_>, filter: &RunFilter) -> Result<Vec<RunRow>, Failure> {
     let mut values: Vec<SqlValue> = Vec::new();
-    let mut conditions = String::from("1");
+    let mut conditions = vec!["1".to_owned()];
     let mut add = |condition: &str, value: SqlValue| {
         values.push(value);
-        conditions.push_str(&format!(" AND {condition} = ?{}", values.len()));
+        conditions.push(format!("{condition} = ?{}", values.len()));
     };
     if let Some(thread) = &filter.thread {
         add("t.id", thread.as_str().to_owned().into());
@@ -79,7 +79,7 @@ pub(crate) fn list(tx: &Transaction<'_>, filter: &RunFilter) -> Result<Vec<RunRo
     if let Some(owner) = filter.owner {
         add("r.owner", owned(&Sql(owner))?);
     }
-    let limit = checkpoints::limit(filter.limit);
+    let (conditions, limit) = (conditions.join(" AND "), checkpoints::limit(filter.limit));
     let sql = format!("{COLUMNS} WHERE {conditions} ORDER BY r.sequence DESC LIMIT {limit} OFFSET {}", filter.offset);
     tx.all(&sql, params_from_iter(values), read)
 }

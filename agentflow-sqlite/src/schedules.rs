@@ -25,7 +25,7 @@ pub(crate) fn put(tx: &Transaction<'_>, schedule: &ScheduleRow) -> Result<(), Fa
     tx.execute(
         "INSERT INTO schedules (name, task, definition, next_due) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (name) DO UPDATE SET task = excluded.task, definition = excluded.definition,
-             next_due = iif(definition = excluded.definition, next_due, excluded.next_due)",
+             next_due = CASE WHEN definition = excluded.definition THEN next_due ELSE excluded.next_due END",
         params![schedule.name, schedule.task, &schedule.definition[..], Sql(schedule.next_due)],
     )?;
     tx.notify();

@@ -52,10 +52,10 @@ fn read(row: &Row<'_>) -> Result<TaskRow, Failure> {
 
 pub(crate) fn list(tx: &Transaction<'_>, filter: &StoredTaskFilter) -> Result<Vec<TaskRow>, Failure> {
     let mut values: Vec<SqlValue> = Vec::new();
-    let mut conditions = String::from("1");
+    let mut conditions = vec!["1".to_owned()];
     let mut add = |condition: &str, value: SqlValue| {
         values.push(value);
-        conditions.push_str(&format!(" AND {condition} = ?{}", values.len()));
+        conditions.push(format!("{condition} = ?{}", values.len()));
     };
     if let Some(name) = &filter.name {
         add("name", name.to_string().into());
@@ -78,9 +78,9 @@ pub(crate) fn list(tx: &Transaction<'_>, filter: &StoredTaskFilter) -> Result<Ve
         // One parameter for all ids, because the number of parameters is limited.
         let ids: Vec<String> = ids.iter().map(|id| format!("{:032X}", id.as_u128())).collect();
         values.push(serde_json::to_string(&ids)?.into());
-        conditions.push_str(&format!(" AND hex(id) IN (SELECT value FROM json_each(?{}))", values.len()));
+        conditions.push(format!("hex(id) IN (SELECT value FROM json_each(?{}))", values.len()));
     }
-    let limit = checkpoints::limit(filter.limit);
+    let (conditions, limit) = (conditions.join(" AND "), checkpoints::limit(filter.limit));
     let sql = format!(
         "SELECT {COLUMNS} FROM tasks WHERE {conditions} ORDER BY sequence DESC LIMIT {limit} OFFSET {}",
         filter.offset
@@ -307,15 +307,11 @@ pub(crate) fn unblock_others(tx: &Transaction<'_>, task: StoredTaskId, key: Opti
     )?;
     for other in waiting {
         let is_blocked = is_unfinished(tx, task)?;
-        match other.key {
-            Some(key) => unblock_key(tx, &key)?,
-            None => {
-                tx.execute(
-                    "UPDATE tasks SET is_blocked = ?2 WHERE sequence = ?1",
-                    params![other.sequence, is_blocked],
-                )?;
-                tx.notify();
-            }
+        if let Some(key) = other.key {
+            unblock_key(tx, &key)?;
+        } else {
+            tx.execute("UPDATE tasks SET is_blocked = ?2 WHERE sequence = ?1", params![other.sequence, is_blocked])?;
+            tx.notify();
         }
     }
     Ok(())
@@ -342,7 +338,7 @@ pub(crate) fn finish(tx: &Transaction<'_>, finish: &FinishTask) -> Result<(), Fa
         _ => return Err(Failure::unsupported("an unknown end of a task")),
     };
     tx.execute(
-        "UPDATE tasks SET status = ?2, error = iif(?2 = 'cancelled', coalesce(?3, error), ?3), failed_attempts = failed_attempts + (?3 IS NOT NULL),
+        "UPDATE tasks SET status = ?2, error = CASE WHEN ?2 = 'cancelled' THEN coalesce(?3, error) ELSE ?3 END, failed_attempts = failed_attempts + (?3 IS NOT NULL),
              due = coalesce(?4, due), consumed = consumed + ?5, updated_at = ?6, owner = NULL
          WHERE sequence = ?1",
         params![task.sequence, Sql(status), error, optional(due), Sql(finish.consumed), Sql(tx.now)],

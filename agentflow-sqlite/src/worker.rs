@@ -287,7 +287,9 @@ impl Writer {
             if outcome.is_ok() && concerns_others {
                 self.shared.announce();
             }
-            done.into_iter().for_each(|job| job.finish(outcome.clone()));
+            for job in done {
+                job.finish(outcome.clone());
+            }
         }
     }
 
@@ -299,7 +301,7 @@ impl Writer {
         let mut done = Vec::with_capacity(jobs.len());
         let mut concerns_others = false;
         let is_alone = jobs.len() == 1;
-        while let Some(mut job) = jobs.next() {
+        for mut job in jobs.by_ref() {
             let tx = Transaction::new(&self.connection, self.shared.now(), &self.shared.owners);
             let savepoint = if is_alone { Ok(()) } else { self.statement("SAVEPOINT operation") };
             let is_kept = savepoint.is_ok() && job.run(&tx);

@@ -87,7 +87,7 @@ async fn helper_with_a_run_and_a_task() {
     let claimed = store.claim(Claim::new(owner, vec![("deliver".into(), 1)], 1)).await.unwrap();
     assert_eq!(claimed.tasks.len(), 1);
     println!("ready: {run}");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn two_stores_of_one_file_see_each_other() {
     let before = other.changes(before, Duration::ZERO).await.unwrap();
 
     one.enqueue(vec![task("deliver")]).await.unwrap();
-    let after = other.changes(before, Duration::from_secs(60)).await.unwrap();
+    let after = other.changes(before, Duration::from_mins(1)).await.unwrap();
     assert_ne!(before, after);
     let owner = OwnerId::new();
     other.join(owner, LEASE).await.unwrap();

@@ -16,7 +16,7 @@ use agentflow::{
 use agentflow_sqlite::SqliteStore;
 use bytes::Bytes;
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// A small generator of random numbers (xorshift), so that a failure is repeated by its seed.
 struct Random(u64);
@@ -65,7 +65,8 @@ impl Side {
             if word.len() == 36 {
                 let number = self.names.len();
                 let number = *self.names.entry(word.to_owned()).or_insert(number);
-                normal.push_str(&format!("#{number}"));
+                normal.push('#');
+                normal.push_str(&number.to_string());
             } else if !normal.ends_with("Timestamp(") {
                 normal.push_str(word);
             }
@@ -211,6 +212,8 @@ impl World {
         }
     }
 
+    /// Carries out one random operation.
+    #[allow(clippy::too_many_lines, reason = "an arm for each operation is easier to read than functions of one line")]
     async fn step(&mut self) {
         match self.random.below(26) {
             0 => {
@@ -358,7 +361,7 @@ impl World {
             self.random.pick(&rows.iter().collect::<Vec<_>>())
         };
         let Some(row) = row.cloned() else { return };
-        let number = row.commit + if self.random.chance(90) { 1 } else { 0 };
+        let number = row.commit + u64::from(self.random.chance(90));
         let epoch = row.epoch - u64::from(row.epoch > 1 && self.random.chance(5));
         let mut commit = Commit::new(row.run.id, epoch, number, None);
         commit.steps = row.steps + 1;

@@ -130,7 +130,8 @@ fn migrate(connection: &mut Connection) -> Result<(), Failure> {
 
 /// Returns the number of steps that were applied.
 fn applied(connection: &Connection) -> Result<usize, Failure> {
-    if !connection.table_exists(None, "migrations")? {
+    // A query sees the tables that another process has just made; the connection's own list of tables may be old.
+    if !connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'migrations'")?.exists([])? {
         return Ok(0);
     }
     let last: i64 = connection.query_row("SELECT coalesce(max(number), 0) FROM migrations", [], |row| row.get(0))?;

@@ -91,12 +91,11 @@ fn prepare(settings: &Settings) -> Result<Connection, Failure> {
 
 fn check_format(connection: &Connection) -> Result<(), Failure> {
     let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    // Another process may make the tables now. It sets the number with them, so that the number is read after the tables.
+    let is_empty = !connection.prepare("SELECT 1 FROM sqlite_schema")?.exists([])?;
     let (application, format) = (number("application_id")?, number("user_version")?);
-    if application != APPLICATION {
-        let is_empty = !connection.prepare("SELECT 1 FROM sqlite_schema")?.exists([])?;
-        if application != 0 || !is_empty {
-            return Err(Failure::invalid("the file is a database of another program"));
-        }
+    if application != APPLICATION && (application != 0 || !is_empty) {
+        return Err(Failure::invalid("the file is a database of another program"));
     }
     if format > FORMAT {
         let reason = format!("the file has the format {format}, and this version knows {FORMAT}");

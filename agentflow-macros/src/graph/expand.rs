@@ -87,6 +87,7 @@ fn takes(step: StepId, span: Span) -> TokenStream {
 }
 
 /// Writes the statements that fill a builder.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about the graph")]
 struct Builder<'a> {
     graph: &'a Graph,
     model: &'a Model<'a>,

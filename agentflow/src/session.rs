@@ -186,9 +186,7 @@ impl Session {
         if self.runs.lock().is_empty() {
             return Ok(now);
         }
-        let mut filter = RunFilter::default();
-        filter.owner = Some(self.owner());
-        filter.status = Some(RunStatus::Running);
+        let filter = RunFilter { owner: Some(self.owner()), status: Some(RunStatus::Running), ..RunFilter::default() };
         for row in self.store.runs(filter).await? {
             if let Some(kind) = row.cancel {
                 self.cancel(row.run.id, kind);

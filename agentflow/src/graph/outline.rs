@@ -174,7 +174,9 @@ impl Outline {
                 StepContents::Branches(OutlineBranches { branches, .. }) => {
                     hash.add(b"branches");
                     hash.add_number(branches.len());
-                    branches.iter().for_each(|branch| hash.add_number(branch.len()));
+                    for branch in branches {
+                        hash.add_number(branch.len());
+                    }
                 }
                 StepContents::Graph(graph) => {
                     hash.add(b"graph");

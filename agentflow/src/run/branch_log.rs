@@ -12,7 +12,8 @@ use crate::{panics::catch_panic, state::State};
 /// in one destructor would abort the process.
 pub(crate) struct BranchLog<S: State> {
     first: Option<Entry<S>>,
-    /// The later ones, if there were any.
+    /// The later ones, if there were any. The box keeps the log of most branches small.
+    #[allow(clippy::box_collection, reason = "a log without further updates is smaller")]
     more: Option<Box<VecDeque<Entry<S>>>>,
 }
 

@@ -160,7 +160,9 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let running = self.branches(group, &scopes, &mut logs);
         join_all(running).await?;
         scope.join(scopes.iter().map(PathScope::taken));
-        scopes.iter().for_each(|branch| scope.outbox.extend(branch.outbox.take()));
+        for branch in &scopes {
+            scope.outbox.extend(branch.outbox.take());
+        }
         Ok(Joined::all(logs))
     }
 

@@ -50,13 +50,12 @@ impl<'r, S: State, C: Send + Sync + 'static> Fork<'r, S, C> {
         let (items, max_parallel) = match (&group.kind, items) {
             (GroupKind::Each(each), Some(items)) => {
                 let known = recorder.items(step.input).map_err(Failure::committed)?;
-                let items = match known {
-                    Some(items) => items,
-                    None => {
-                        let items: Vec<Input> = items?.collect();
-                        recorder.record_items(&items, step.input).map_err(Failure::committed)?;
-                        items
-                    }
+                let items = if let Some(items) = known {
+                    items
+                } else {
+                    let items: Vec<Input> = items?.collect();
+                    recorder.record_items(&items, step.input).map_err(Failure::committed)?;
+                    items
                 };
                 (Some(items), each.options.max_parallel)
             }

@@ -62,11 +62,11 @@ async fn record_with<S: State, C>(
     };
     let node = scope.path(&step.name).into_owned();
     // Boxed by the recorder: the future of a run without a thread is no larger for this.
-    let recorded = recorder.record(EndedStep { node, next, state, steps: scope.steps() }).await;
+    let written = recorder.record(EndedStep { node, next, state, steps: scope.steps() }).await;
     if let Some(resume) = scope.run.resume {
         resume.first_step_ended();
     }
-    recorded.map_err(Failure::committed)
+    written.map_err(Failure::committed)
 }
 
 /// Returns the nodes that run when the step does: itself, or the first one of each branch of a group.

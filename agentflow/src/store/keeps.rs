@@ -121,6 +121,7 @@ pub struct StateCodec<S: State> {
 }
 
 // The impls are not derived, because the state need not be `Copy`.
+#[allow(clippy::expl_impl_clone_on_copy, reason = "the derive would ask it of the state")]
 impl<S: State> Clone for StateCodec<S> {
     fn clone(&self) -> Self {
         *self

@@ -51,7 +51,7 @@ pub(super) struct Request<S: State> {
 
 /// The outcome of a request.
 pub(super) enum Accepted<S> {
-    Running(Beginning<S>),
+    Running(Box<Beginning<S>>),
     Queued,
     /// The run was accepted before.
     Known(Box<RunRow>),
@@ -118,15 +118,14 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
                     _ => return Err(error),
                 },
             };
-            let begin = BeginRun::new(new.clone(), on_busy, prepared.start.clone());
-            let begun = patiently(|| self.session.store.begin_run(begin.clone())).await?;
+            let accept = BeginRun::new(new.clone(), on_busy, prepared.start.clone());
+            let begun = patiently(|| self.session.store.begin_run(accept.clone())).await?;
             if let Begun::Queued { .. } = begun {
                 self.cancel_the_others(thread, *run, on_busy);
             }
-            match self.began(begun, prepared)? {
-                Some(accepted) => return Ok(accepted),
-                // Another run, or an edit, has moved the head meanwhile.
-                None => {}
+            // Else another run, or an edit, has moved the head meanwhile.
+            if let Some(accepted) = self.began(begun, prepared)? {
+                return Ok(accepted);
             }
         }
     }
@@ -138,7 +137,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             let (owner, start) = (self.session.owner(), prepared.start.clone());
             let begun = patiently(|| self.session.store.start_run(request.run, owner, start.clone())).await?;
             match self.began(begun, prepared)? {
-                Some(Accepted::Running(beginning)) => return Ok(Some(beginning)),
+                Some(Accepted::Running(beginning)) => return Ok(Some(*beginning)),
                 Some(Accepted::Queued | Accepted::Known(_)) => return Ok(None),
                 None => {}
             }
@@ -163,7 +162,9 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
     /// Returns `None` if the head has moved, and the run must be prepared again.
     fn began(&self, begun: Begun, prepared: Prepared<S>) -> Result<Option<Accepted<S>>, ThreadError> {
         match begun {
-            Begun::Running(started) => self.beginning(started, prepared).map(Accepted::Running).map(Some),
+            Begun::Running(started) => {
+                self.beginning(&started, prepared).map(|beginning| Some(Accepted::Running(Box::new(beginning))))
+            }
             Begun::Queued { .. } => Ok(Some(Accepted::Queued)),
             Begun::HeadMoved(_) => Ok(None),
             Begun::Known(row) => Ok(Some(Accepted::Known(row))),
@@ -178,7 +179,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         }
     }
 
-    fn beginning(&self, started: RunStarted, prepared: Prepared<S>) -> Result<Beginning<S>, ThreadError> {
+    fn beginning(&self, started: &RunStarted, prepared: Prepared<S>) -> Result<Beginning<S>, ThreadError> {
         let Prepared { start, state, json, position, answers, answered, replaced, progress } = prepared;
         let (json, delta_bytes) = json.map_or((None, 0), |(json, bytes)| (Some(json), bytes));
         let from = RecordedFrom {
@@ -394,7 +395,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         position: &Position,
     ) -> Result<NewCheckpoint, ThreadError> {
         let mut checkpoint = NewCheckpoint::new(source, values, nodes, position.stored(self.values.are_kept())?);
-        checkpoint.state_version = self.values.version();
+        checkpoint.state_version = Values::<S>::version();
         checkpoint.graph_hash = self.app.hash;
         Ok(checkpoint)
     }
@@ -416,7 +417,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             let values = if update.is_none() && row.is_some() {
                 NewValues::Same
             } else {
-                NewValues::Snapshot(self.values.kept(&state))
+                NewValues::Snapshot(Values::kept(&state))
             };
             return Ok((state, values, None));
         };
@@ -444,7 +445,7 @@ impl<'a, S: State + Default> Base<'a, S> {
         let state = values.load(checkpoint)?;
         let bytes = usize::try_from(checkpoint.delta_bytes).unwrap_or(usize::MAX);
         // The difference is computed from the stored JSON, unless it is that of another version.
-        let is_current = checkpoint.state_version == values.version();
+        let is_current = checkpoint.state_version == Values::<S>::version();
         let json = checkpoint.values.json().filter(|_| is_current).map(|json| (json.clone(), bytes));
         Ok(Self { row, state, json, position: Some(Position::load(&checkpoint.position)?) })
     }
@@ -461,7 +462,7 @@ impl<'a, S: State + Default> Base<'a, S> {
             return Ok((NewValues::Same, self.json.clone()));
         }
         match values.json(&self.state)? {
-            None => Ok((NewValues::Snapshot(values.kept(&self.state)), None)),
+            None => Ok((NewValues::Snapshot(Values::kept(&self.state)), None)),
             Some(json) => {
                 let json = Bytes::from(json);
                 Ok((NewValues::Snapshot(Stored::Json(json.clone())), Some((json, 0))))

@@ -33,7 +33,7 @@ impl<S: State> Values<S> {
     }
 
     /// Returns the version of the state's type.
-    pub(super) fn version(&self) -> u32 {
+    pub(super) fn version() -> u32 {
         S::VERSION
     }
 
@@ -44,7 +44,7 @@ impl<S: State> Values<S> {
     }
 
     /// Returns a copy of a state, for a store that keeps values.
-    pub(super) fn kept(&self, state: &S) -> Stored {
+    pub(super) fn kept(state: &S) -> Stored {
         Stored::Shared(Arc::new(state.clone()))
     }
 
@@ -75,6 +75,7 @@ impl<S: State> Values<S> {
 }
 
 // The impls are not derived, because the state need not be `Copy`.
+#[allow(clippy::expl_impl_clone_on_copy, reason = "the derive would ask it of the state")]
 impl<S: State> Clone for Values<S> {
     fn clone(&self) -> Self {
         *self

@@ -47,7 +47,7 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
     /// Drives the run to its end.
     pub(super) async fn drive(mut self, accepted: Accepted<S>) -> Result<Outcome<S>, ThreadError> {
         let beginning = match accepted {
-            Accepted::Running(beginning) => beginning,
+            Accepted::Running(beginning) => *beginning,
             Accepted::Queued => match self.wait_for_turn().await? {
                 Some(beginning) => beginning,
                 None => return Err(ThreadError::CancelledBeforeStart),
@@ -233,9 +233,9 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
         let is_committed = failure.is_committed;
         let ended = match &failure.kind {
             RunErrorKind::Asked { node, question, others } => {
-                let asked =
-                    std::iter::once((node, question)).chain(others.iter().map(|(node, question)| (node, question)));
-                let question = |(node, question): (&Arc<str>, &Box<RawValue>)| {
+                let others = others.iter().map(|(node, question)| (node, &**question));
+                let asked = std::iter::once((node, &**question)).chain(others);
+                let question = |(node, question): (&Arc<str>, &RawValue)| {
                     let step = format!("{run}/{node}").into();
                     new_question(Arc::clone(node), step, question.get().as_bytes().to_vec())
                 };
@@ -285,8 +285,9 @@ fn lost<S: State>(run: RunId, state: S, kind: RunErrorKind) -> ThreadError {
 fn run_failure(kind: &RunErrorKind) -> RunFailure {
     let node = match kind {
         RunErrorKind::Node(failure) => Some(Arc::clone(&failure.node)),
-        RunErrorKind::TimedOut { node, .. } | RunErrorKind::RecursionLimit { node, .. } => Some(Arc::clone(node)),
-        RunErrorKind::Unwritable { node, .. } => Some(Arc::clone(node)),
+        RunErrorKind::TimedOut { node, .. }
+        | RunErrorKind::RecursionLimit { node, .. }
+        | RunErrorKind::Unwritable { node, .. } => Some(Arc::clone(node)),
         _ => None,
     };
     RunFailure::new(kind.name(), crate::panics::text_of(kind), node)

@@ -57,14 +57,14 @@ pub(super) async fn update<S: State + Default, C: Send + Sync + 'static>(
         let nodes =
             if position.is_end() { Vec::new() } else { app.nodes_at(&position.path).map_err(super::unreadable)? };
         let new = match values.json(&state)? {
-            None => NewValues::Snapshot(values.kept(&state)),
+            None => NewValues::Snapshot(Values::kept(&state)),
             Some(new) => {
                 let (old, bytes) = json.map_or((None, 0), |(json, bytes)| (Some(json), bytes));
                 codec::difference(old.as_ref(), &Bytes::from(new), bytes)?.0
             }
         };
         let mut checkpoint = NewCheckpoint::new(Source::Update, new, nodes, position.stored(values.are_kept())?);
-        checkpoint.state_version = values.version();
+        checkpoint.state_version = Values::<S>::version();
         checkpoint.graph_hash = app.hash;
         let rest = match row.map(|row| row.status) {
             _ if position.is_end() => Rest::Idle,
@@ -101,9 +101,9 @@ fn after<S: State, C>(plan: &Plan<S, C>, node: &str, state: &S) -> Result<Positi
         (None, false) => 0,
         (None, true) => return Err(wrong("it returns its route, which the state does not tell")),
         (Some(router), _) => {
-            let routed = catch_unwind(AssertUnwindSafe(|| router.route(state, &Slot::default())));
-            let routed = routed.unwrap_or_else(|panic| Err(NodeError::panicked(panic)));
-            routed.map_err(|error| ThreadError::WrongInput { error: error.to_string() })?
+            let edge = catch_unwind(AssertUnwindSafe(|| router.route(state, &Slot::default())));
+            let edge = edge.unwrap_or_else(|panic| Err(NodeError::panicked(panic)));
+            edge.map_err(|error| ThreadError::WrongInput { error: error.to_string() })?
         }
     };
     match step.edges.get(edge) {

@@ -234,7 +234,7 @@ impl<S: State> ThreadRecorder<S> {
     /// Returns the values of the checkpoint of this state, with the JSON of the state.
     fn new_values(&self, state: &S) -> Result<(NewValues, Option<(Bytes, usize)>), ThreadError> {
         let Some(json) = self.values.json(state)? else {
-            return Ok((NewValues::Snapshot(self.values.kept(state)), None));
+            return Ok((NewValues::Snapshot(Values::kept(state)), None));
         };
         let written = self.written.lock();
         let json = Bytes::from(json);
@@ -260,7 +260,7 @@ impl<S: State> ThreadRecorder<S> {
         let nodes = next.as_ref().map_or_else(Vec::new, |next| next.nodes.clone());
         let stored = position.stored(self.values.are_kept()).map_err(unwritable)?;
         let mut checkpoint = NewCheckpoint::new(Source::Loop, values, nodes.clone(), stored);
-        checkpoint.state_version = self.values.version();
+        checkpoint.state_version = Values::<S>::version();
         checkpoint.graph_hash = self.graph_hash;
         commit.checkpoint = Some(checkpoint);
         let stops = next.as_ref().is_some_and(|next| self.stops.stop_between(&node, next));

@@ -120,7 +120,7 @@ impl Recovery {
                     report.parked.push(run);
                     continue;
                 }
-                match resume(app, session, values, taken) {
+                match resume(app, session, values, &taken) {
                     Ok(()) => report.taken.push(run),
                     Err(error) => {
                         self.left.push(run);
@@ -143,10 +143,10 @@ fn resume<S: State + Default, C: Send + Sync + 'static>(
     app: &Arc<App<S, C>>,
     session: &Arc<Session>,
     values: Values<S>,
-    taken: TakenRun,
+    recovered: &TakenRun,
 ) -> Result<(), ThreadError> {
     let runtime = Handle::try_current().ok().or_else(|| app.manager.runtime()).ok_or(ThreadError::NoRuntime)?;
-    let row = &taken.run;
+    let row = &recovered.run;
     let (run, thread) = (row.run.id, row.run.thread.clone());
     let config = RunConfig::from_json(row.run.config.json().map_or(b"{}", |json| json));
     let config = config.map_err(|error| ThreadError::Unreadable { error: format!("the run's settings: {error}") })?;
@@ -160,7 +160,7 @@ fn resume<S: State + Default, C: Send + Sync + 'static>(
     let input = Input::load(&row.run.input, &values)?;
     let request = Request { run, thread: thread.clone(), input, config: config.clone() };
     let accepted = match row.status {
-        RunStatus::Running => Accepted::Running(beginning(app, session, values, &taken)?),
+        RunStatus::Running => Accepted::Running(Box::new(beginning(app, session, values, recovered)?)),
         _ => Accepted::Queued,
     };
     let new = NewRun::admit(app, Arc::clone(&app.runs), config);
@@ -172,10 +172,10 @@ fn resume<S: State + Default, C: Send + Sync + 'static>(
         session.cancel(run, kind);
     }
     let (app, session) = (Arc::clone(app), Arc::clone(session));
-    let driver = Driver { app, session, values, request, new, driven, sink: Sink::default() };
+    let of_run = Driver { app, session, values, request, new, driven, sink: Sink::default() };
     runtime.spawn(async move {
         // The run has logged how it ended, and nobody waits for its outcome.
-        let outcome = driver.drive(accepted).await;
+        let outcome = of_run.drive(accepted).await;
         catch_panic(|| drop(outcome));
     });
     Ok(())
@@ -219,9 +219,7 @@ fn beginning<S: State + Default, C>(
 /// Releases the runs that the store ascribes to this owner, and that this process does not drive: an answer of the store was
 /// lost, or the store was away for too long.
 async fn release_orphans(session: &Session) -> Result<(), ThreadError> {
-    let mut filter = RunFilter::default();
-    filter.owner = Some(session.owner());
-    filter.status = Some(RunStatus::Running);
+    let filter = RunFilter { owner: Some(session.owner()), status: Some(RunStatus::Running), ..RunFilter::default() };
     for row in patiently(|| session.store.runs(filter.clone())).await? {
         // A run is registered before the store is asked, so that one that is not registered is driven by nobody.
         if !session.drives(row.run.id) {

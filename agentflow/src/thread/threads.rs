@@ -37,11 +37,13 @@ pub struct LiveRun {
 
 impl<S: State + Default, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// Returns the graph's threads, to list, label and delete them.
+    #[must_use]
     pub fn threads(&self) -> Threads<S, C> {
         Threads { graph: self.clone() }
     }
 
     /// Returns the runs on threads that this process drives or has queued.
+    #[must_use]
     pub fn runs(&self) -> Vec<LiveRun> {
         let Some(session) = self.app.open_session() else { return Vec::new() };
         let mut runs: Vec<_> = session
@@ -158,9 +160,8 @@ impl<S: State + Default, C: Send + Sync + 'static> Threads<S, C> {
     pub async fn delete_idle(&self, age: Duration) -> Result<usize, ThreadError> {
         let session = self.graph.app.session().await?;
         let now = patiently(|| session.store.now()).await?;
-        let mut filter = ThreadFilter::default();
-        filter.updated_before = Some(now.before(age));
-        filter.without_questions = true;
+        let updated_before = Some(now.before(age));
+        let filter = ThreadFilter { updated_before, without_questions: true, ..ThreadFilter::default() };
         let mut deleted = 0;
         for thread in self.list(filter).await?.threads {
             if thread.status != ThreadStatus::Busy && edit::delete(&session, &thread.id).await? {

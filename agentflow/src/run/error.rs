@@ -169,6 +169,11 @@ impl RunErrorKind {
         }
     }
 
+    /// Returns whether a run that is recorded ends with this after a step that was committed.
+    pub(super) fn is_after_commit(&self) -> bool {
+        matches!(self, Self::Stopped { .. } | Self::ShutDown { .. })
+    }
+
     /// Returns whether the run ended as it was meant to, and another run goes on from there.
     pub(super) fn is_pause(&self) -> bool {
         matches!(self, Self::Stopped { .. } | Self::Asked { .. } | Self::StillAsking { .. })

@@ -66,9 +66,12 @@ pub(crate) async fn walk<S: State, C: Send + Sync + 'static>(
             Next::Step(to) => Some(plan.step(to)),
             Next::End => None,
         };
-        on_commit.call(step, next_step, scope.run, state);
         // A run that is not recorded awaits nothing here: no interrupt comes between its last node and its end.
-        record(plan, step, next, scope, &arrival, state).await?;
+        let recorded = record(plan, step, next, scope, &arrival, state).await;
+        if recorded.as_ref().map_or_else(|failure| failure.kind.is_after_commit(), |()| true) {
+            on_commit.call(step, next_step, scope.run, state);
+        }
+        recorded?;
         match next {
             Next::Step(to) => at = to,
             Next::End => return Ok(()),

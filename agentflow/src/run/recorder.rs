@@ -118,13 +118,15 @@ pub(crate) struct ResumeSlot {
     open: Mutex<Option<Resumption>>,
     /// The number of steps that the run has made before.
     pub(super) steps: usize,
-    /// The identity of the step at which the run goes on, until that step has ended.
+    /// The identity of the present step, as its position has it.
     origin: Mutex<Option<(RunId, u64)>>,
 }
 
 impl ResumeSlot {
     pub(crate) fn new(resumption: Resumption) -> Self {
-        let (steps, origin) = (resumption.steps, resumption.origin);
+        // The graphs that the step is in were counted when the run entered them, and are counted once more.
+        let entered = resumption.path.len().saturating_sub(1);
+        let (steps, origin) = (resumption.steps.saturating_sub(entered), resumption.origin);
         Self { open: Mutex::new(Some(resumption)), steps, origin: Mutex::new(origin) }
     }
 
@@ -138,13 +140,13 @@ impl ResumeSlot {
         Some((name?, innermost))
     }
 
-    /// Returns the identity that the present step has from an earlier run.
+    /// Returns the identity of the present step: the run that first reached it, and its number there.
     pub(super) fn origin(&self) -> Option<(RunId, u64)> {
         *self.origin.lock()
     }
 
-    /// Records that the step at which the run went on has ended.
-    pub(super) fn first_step_ended(&self) {
-        *self.origin.lock() = None;
+    /// Records that the run has reached its next step.
+    pub(super) fn reach(&self, run: RunId, number: u64) {
+        *self.origin.lock() = Some((run, number));
     }
 }

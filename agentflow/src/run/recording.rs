@@ -64,7 +64,7 @@ async fn record_with<S: State, C>(
     // Boxed by the recorder: the future of a run without a thread is no larger for this.
     let written = recorder.record(EndedStep { node, next, state, steps: scope.steps() }).await;
     if let Some(resume) = scope.run.resume {
-        resume.first_step_ended();
+        resume.reach(scope.run.id, scope.steps() as u64 + 1);
     }
     written.map_err(Failure::committed)
 }

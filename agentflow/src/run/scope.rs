@@ -201,9 +201,11 @@ impl<'a> PathScope<'a> {
         let Self { run, fork_number, .. } = *self;
         let number = fork_number.unwrap_or_else(|| self.steps()) as u64;
         let (first_run, number) = run.resume.and_then(ResumeSlot::origin).unwrap_or((run.id, number));
-        let name = match fork_number {
-            None => Arc::clone(path.name()),
-            Some(_) => format!("{}#{}", path.name(), self.taken()).into(),
+        // The visits of a node inside one step have the same number.
+        let is_part = fork_number.is_some() || self.recorder.is_some() != run.recorder.is_some();
+        let name = match is_part {
+            false => Arc::clone(path.name()),
+            true => format!("{}#{}", path.name(), self.taken()).into(),
         };
         StepId::new(first_run, number, name, run.recorder.map_or(0, Recorder::epoch))
     }

@@ -91,7 +91,9 @@ impl Session {
     pub(crate) async fn open(store: Arc<dyn Store>) -> Result<Arc<Self>, StoreError> {
         let owner = OwnerId::new();
         patiently(|| store.open()).await?;
-        patiently(|| store.join(owner, LEASE)).await?;
+        // The threads of one app in memory have no other owner, and nothing renews its lease.
+        let lease = if store.capabilities().is_shared { LEASE } else { Duration::MAX };
+        patiently(|| store.join(owner, lease)).await?;
         let session = Arc::new(Self {
             store,
             owner: Mutex::new(owner),
@@ -101,7 +103,6 @@ impl Session {
             is_recovering: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         });
-        // The threads of one app in memory have no other owner.
         if session.store.capabilities().is_shared {
             let (sender, stop) = mpsc::channel();
             *session.renewal.lock() = Some(sender);
@@ -122,11 +123,19 @@ impl Session {
     }
 
     /// Registers a run that this session drives from now on. It is registered before the store is asked, so that no other
-    /// part of the session takes it for an orphan.
-    pub(crate) fn register(self: &Arc<Self>, run: RunId, thread: ThreadId, token: CancellationToken) -> DrivenRun {
-        let live = LiveRun { thread, token, cancel: None, is_running: false, since: Instant::now() };
-        self.runs.lock().insert(run, live);
-        DrivenRun { session: Arc::clone(self), run }
+    /// part of the session takes it for an orphan. Returns `None` if the session drives the run already.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        run: RunId,
+        thread: ThreadId,
+        token: CancellationToken,
+    ) -> Option<DrivenRun> {
+        let mut runs = self.runs.lock();
+        if runs.contains_key(&run) {
+            return None;
+        }
+        runs.insert(run, LiveRun { thread, token, cancel: None, is_running: false, since: Instant::now() });
+        Some(DrivenRun { session: Arc::clone(self), run })
     }
 
     /// Requests a cancel of a run of this session. Returns whether it drives the run. Of two kinds the stronger holds.
@@ -207,12 +216,20 @@ impl Session {
 }
 
 /// Looks for the cancels of other processes, until the session ends.
+///
+/// It renews the lease as well, because a clock that a test has paused does not let the thread of the renewal wait.
 async fn watch_cancels(session: Weak<Session>) {
     let mut since = 0;
+    let mut renewed = Instant::now();
     loop {
         let Some(session) = session.upgrade().filter(|session| !session.is_closed.load(Ordering::Relaxed)) else {
             return;
         };
+        if renewed.elapsed() >= RENEWAL {
+            renewed = Instant::now();
+            // The panics of a store are those of code of others.
+            drop(AssertUnwindSafe(session.renew()).catch_unwind().await);
+        }
         let seen = AssertUnwindSafe(session.see_cancels(since)).catch_unwind().await;
         drop(session);
         match seen {
@@ -263,11 +280,21 @@ impl Drop for DrivenRun {
 }
 
 /// Repeats an operation while it fails with an error that may pass, for up to [`STORE_PATIENCE`].
-pub(crate) async fn patiently<T, F>(mut operation: impl FnMut() -> F) -> Result<T, StoreError>
+pub(crate) async fn patiently<T, F>(operation: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    repeatedly(operation).await.0
+}
+
+/// Does as [`patiently`], and returns whether the operation was repeated: an attempt whose answer was lost may have carried it
+/// out.
+pub(crate) async fn repeatedly<T, F>(mut operation: impl FnMut() -> F) -> (Result<T, StoreError>, bool)
 where
     F: Future<Output = Result<T, StoreError>>,
 {
     let mut pause = Duration::from_millis(10);
+    let mut was_repeated = false;
     let began = Instant::now();
     loop {
         match operation().await {
@@ -275,8 +302,9 @@ where
                 catch_panic(|| tracing::debug!(%error, retry_in = ?pause, "the store is repeated"));
                 sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(2));
+                was_repeated = true;
             }
-            ended => return ended,
+            ended => return (ended, was_repeated),
         }
     }
 }

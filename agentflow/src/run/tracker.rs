@@ -33,6 +33,8 @@ pub(crate) struct RunTracker {
     state: Mutex<TrackerState>,
     /// Notified when the last active run ends.
     idle: Notify,
+    /// Set when draining begins.
+    draining: SetOnce<()>,
     /// Set when a shutdown stops the active runs. It is no token, because runs check it before each node, and a check of a
     /// token takes a lock.
     shutdown: SetOnce<()>,
@@ -72,12 +74,23 @@ pub(crate) struct Idle {
 
 impl RunTracker {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), idle: Notify::new(), shutdown: SetOnce::new(), time_to_down: OnceLock::new() }
+        Self {
+            state: Mutex::default(),
+            idle: Notify::new(),
+            draining: SetOnce::new(),
+            shutdown: SetOnce::new(),
+            time_to_down: OnceLock::new(),
+        }
     }
 
     /// Returns the signal that stops the active runs.
     pub(crate) fn shutdown(&self) -> &SetOnce<()> {
         &self.shutdown
+    }
+
+    /// Returns the signal that draining has begun.
+    pub(crate) fn draining(&self) -> &SetOnce<()> {
+        &self.draining
     }
 
     /// Returns whether the tracker refuses runs that neither a live task of the app nor a node of an active run starts.
@@ -104,7 +117,10 @@ impl RunTracker {
 
     /// Begins to drain. Returns the time of the first call.
     pub(crate) fn drain(&self) -> Instant {
-        *self.state.lock().draining_since.get_or_insert_with(Instant::now)
+        let since = *self.state.lock().draining_since.get_or_insert_with(Instant::now);
+        // An error means that an earlier call has set it already.
+        let _ = self.draining.set(());
+        since
     }
 
     /// Waits until no run is active, or until the deadline. Returns `None` if runs are still active then.

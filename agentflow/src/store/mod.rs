@@ -55,7 +55,7 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 pub struct Capabilities {
     /// Values are kept as they are, and need not be written as JSON. Nothing outlives the process.
     pub keeps_values: bool,
-    /// Several processes can open the store at the same time.
+    /// Several processes, or several apps, can open the store at the same time.
     pub is_shared: bool,
     /// Acknowledged writes outlive the process.
     pub is_durable: bool,

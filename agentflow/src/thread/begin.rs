@@ -21,12 +21,12 @@ use crate::{
     graph::app::App,
     question::Answer,
     run::{RunId, recorder::Resumption},
-    session::{Session, patiently},
+    session::{Session, patiently, repeatedly},
     state::State,
     store::{
         BeginRun, Begun, CheckpointId, CheckpointRow, NewAnswer, NewCheckpoint, NewRun, NewValues, OnBusyThread,
-        ProgressRecord, QuestionId, QuestionRow, QuestionStatus, RunRow, RunStart, RunStarted, Source, Stored,
-        ThreadId, Timestamp,
+        OwnerId, ProgressRecord, QuestionId, QuestionRow, QuestionStatus, RunRow, RunStart, RunStarted, RunStatus,
+        Source, Stored, ThreadId, Timestamp,
     },
 };
 
@@ -119,7 +119,8 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
                 },
             };
             let accept = BeginRun::new(new.clone(), on_busy, prepared.start.clone());
-            let begun = patiently(|| self.session.store.begin_run(accept.clone())).await?;
+            let (begun, was_repeated) = repeatedly(|| self.session.store.begin_run(accept.clone())).await;
+            let begun = first_answer(begun?, was_repeated, new.owner, &accept.start);
             if let Begun::Queued { .. } = begun {
                 self.cancel_the_others(thread, *run, on_busy);
             }
@@ -135,7 +136,9 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         loop {
             let prepared = self.prepare(request).await?;
             let (owner, start) = (self.session.owner(), prepared.start.clone());
-            let begun = patiently(|| self.session.store.start_run(request.run, owner, start.clone())).await?;
+            let started = repeatedly(|| self.session.store.start_run(request.run, owner, start.clone()));
+            let (begun, was_repeated) = started.await;
+            let begun = first_answer(begun?, was_repeated, owner, &start);
             match self.began(begun, prepared)? {
                 Some(Accepted::Running(beginning)) => return Ok(Some(*beginning)),
                 Some(Accepted::Queued | Accepted::Known(_)) => return Ok(None),
@@ -190,6 +193,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             replaced,
             progress,
             answers: !start.answers.is_empty(),
+            origin: position.origin,
             ..RecordedFrom::default()
         };
         let (resumption, open_answers) = self.resumption(position, 0, answers)?;
@@ -228,9 +232,10 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         let mut start = RunStart::at(head_id);
         start.base = base.id();
         match &input.kind {
-            InputKind::Start => self.at_start(base, start, input.update.as_ref()),
+            InputKind::Start => self.at_start(base, start, request.run, input.update.as_ref()),
             InputKind::Resume => {
-                let mut prepared = self.resumed(base, start, is_branch, input.update.as_ref())?;
+                let branch = is_branch.then_some(request.run);
+                let mut prepared = self.resumed(base, start, branch, input.update.as_ref())?;
                 if !is_branch {
                     self.take_questions(thread, &mut prepared).await?;
                     prepared.progress = patiently(|| self.session.store.progress(thread)).await?;
@@ -238,9 +243,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
                 Ok(prepared)
             }
             InputKind::Answers(answers) => self.answered(base, start, thread, answers, input.update.as_ref()).await,
-            InputKind::Goto { node, input: value } => {
-                self.gone_to(base, start, node, value.as_deref(), input.update.as_ref())
-            }
+            InputKind::Goto { node, input: value } => self.gone_to(base, start, request, node, value.as_deref()),
         }
     }
 
@@ -249,9 +252,10 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         &self,
         base: Base<'_, S>,
         mut start: RunStart,
+        run: RunId,
         update: Option<&S::Update>,
     ) -> Result<Prepared<S>, ThreadError> {
-        let entry = Position::at(vec![self.app.entry()]);
+        let entry = Position::first(vec![self.app.entry()], run);
         start.drops_questions = true;
         let (values, json) = base.values(&self.values)?;
         let before = self.checkpoint(Source::Input, values, vec![START_NODE.into()], &entry)?;
@@ -263,24 +267,24 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         Ok(Prepared::new(start, state, json, entry))
     }
 
-    /// Goes on at the position of the base.
+    /// Goes on at the position of the base. `branch` is the run, if it makes a branch.
     fn resumed(
         &self,
         base: Base<'_, S>,
         mut start: RunStart,
-        is_branch: bool,
+        branch: Option<RunId>,
         update: Option<&S::Update>,
     ) -> Result<Prepared<S>, ThreadError> {
         let mut position = base.position.clone().filter(|position| !position.is_end());
         let Some(position) = position.as_mut() else { return Err(ThreadError::NothingToResume) };
-        if is_branch {
+        if let Some(run) = branch {
             // What runs again on a branch is another step.
-            position.origin = None;
+            position.origin = Some((run, 1));
         }
         let nodes = self.app.nodes_at(&position.path).map_err(super::unreadable)?;
         let source = match update {
             Some(_) => Some(Source::Update),
-            None => is_branch.then_some(Source::Fork),
+            None => branch.map(|_| Source::Fork),
         };
         let (state, values, json) = self.merged(base, update)?;
         if let Some(source) = source {
@@ -299,7 +303,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         update: Option<&S::Update>,
     ) -> Result<Prepared<S>, ThreadError> {
         let questions = patiently(|| self.session.store.questions(thread, None)).await?;
-        let mut prepared = match self.resumed(base, start, false, update) {
+        let mut prepared = match self.resumed(base, start, None, update) {
             Err(ThreadError::NothingToResume) => {
                 let question = answers.first().map_or_else(|| QuestionId::from_u128(0), |(question, _)| *question);
                 return Err(not_open(&questions, question));
@@ -326,11 +330,12 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         for row in patiently(|| self.session.store.questions(thread, None)).await? {
             match row.status {
                 QuestionStatus::Open => prepared.replaced.push((row.asked.id, row.asked.node)),
-                QuestionStatus::Answered => {
+                // An answer to a step that the thread has left meanwhile is of no use.
+                QuestionStatus::Answered if prepared.position.has_asked(&row) => {
                     prepared.answers.push((Arc::clone(&row.asked.node), self.stored_answer(&row)?));
                     prepared.answered.push((row.asked.id, row.asked.node));
                 }
-                QuestionStatus::Closed | QuestionStatus::Dropped => {}
+                _ => {}
             }
         }
         Ok(())
@@ -362,15 +367,15 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         &self,
         base: Base<'_, S>,
         mut start: RunStart,
+        request: &Request<S>,
         node: &Arc<str>,
         value: Option<&serde_json::value::RawValue>,
-        update: Option<&S::Update>,
     ) -> Result<Prepared<S>, ThreadError> {
         let wrong = |reason| ThreadError::WrongNode { node: Arc::clone(node), reason };
         let path: Vec<Arc<str>> = node.split('/').map(Arc::from).collect();
         let nodes = self.app.nodes_at(&path).map_err(|_| wrong("the graph has no such node outside of its groups"))?;
         let input_type = self.app.input_of(&path).map_err(super::unreadable)?;
-        let mut position = Position::at(path);
+        let mut position = Position::first(path, request.run);
         position = match (value, input_type.is_none()) {
             (None, true) => position,
             (None, false) => return Err(wrong("it takes an `input`: use `goto_with`")),
@@ -382,7 +387,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             }
         };
         start.drops_questions = true;
-        let (state, values, json) = self.merged(base, update)?;
+        let (state, values, json) = self.merged(base, request.input.update.as_ref())?;
         start.checkpoints.push(self.checkpoint(Source::Update, values, nodes, &position)?);
         Ok(Prepared::new(start, state, json, position))
     }
@@ -468,6 +473,20 @@ impl<'a, S: State + Default> Base<'a, S> {
                 Ok((NewValues::Snapshot(Stored::Json(json.clone())), Some((json, 0))))
             }
         }
+    }
+}
+
+/// Returns the answer to the first attempt to accept or to start a run, if that answer was lost: the repetition finds the run.
+fn first_answer(begun: Begun, was_repeated: bool, owner: OwnerId, start: &RunStart) -> Begun {
+    match begun {
+        Begun::Known(row) if was_repeated && row.owner == owner => match row.status {
+            RunStatus::Running if row.commit == 0 && row.head_before == start.expected_head => {
+                Begun::Running(RunStarted::new(row.epoch, row.last_checkpoint.into_iter().collect()))
+            }
+            RunStatus::Queued if row.last_checkpoint.is_none() => Begun::Queued { behind: None },
+            _ => Begun::Known(row),
+        },
+        begun => begun,
     }
 }
 

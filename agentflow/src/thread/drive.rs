@@ -5,6 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures_util::FutureExt;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     begin::{Accepted, Beginning, Preparer, QUEUE_POLL, Request, time_until},
@@ -29,7 +30,7 @@ use crate::{
     },
     session::{DrivenRun, Session, patiently},
     state::State,
-    store::{CancelKind, QuestionStatus, Rest, RunEnd, RunFailure, RunRow, RunStatus, StoreErrorKind},
+    store::{CancelKind, QuestionStatus, Rest, RunEnd, RunFailure, RunRow, RunStatus, StoreError, StoreErrorKind},
 };
 
 /// A run that this process drives, from its acceptance to its end.
@@ -39,7 +40,8 @@ pub(super) struct Driver<S: State, C> {
     pub(super) values: Values<S>,
     pub(super) request: Request<S>,
     pub(super) new: NewRun<Arc<RunTracker>>,
-    pub(super) driven: DrivenRun,
+    /// `None` if another driver of this process has the run, and this one waits for its end.
+    pub(super) driven: Option<DrivenRun>,
     pub(super) sink: Sink,
 }
 
@@ -52,9 +54,15 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
                 Some(beginning) => beginning,
                 None => return Err(ThreadError::CancelledBeforeStart),
             },
-            Accepted::Known(row) => return self.join(*row).await,
+            Accepted::Known(row) => {
+                // Another driver has the run, or nobody has, and recovery must find out.
+                self.driven = None;
+                return self.join(*row).await;
+            }
         };
-        self.driven.begins();
+        if let Some(driven) = &self.driven {
+            driven.begins();
+        }
         self.sink.push(|| EventKind::RunStarted { graph: self.app.name.to_string() });
         self.run(beginning).await
     }
@@ -66,6 +74,7 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
     /// Waits until it is the run's turn. Returns `None` if the run was cancelled before.
     async fn wait_for_turn(&mut self) -> Result<Option<Beginning<S>>, ThreadError> {
         let token = self.request.config.cancellation_token().cloned().unwrap_or_default();
+        let never = CancellationToken::new();
         let mut since = 0;
         loop {
             // The future is enabled before the look, so that the end of a run between the two is not missed.
@@ -76,16 +85,13 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
                 Ok(None) => {}
                 Ok(Some(beginning)) => return Ok(Some(beginning)),
                 Err(ThreadError::CancelledBeforeStart) => return Ok(None),
+                // Another process may have the run, or recovery takes it up again.
+                Err(error @ ThreadError::Store(_)) => return Err(error),
                 Err(error) => {
                     // Nobody else can start a run whose start this code cannot compute.
                     self.cancel_queued().await;
                     return Err(error);
                 }
-            }
-            if self.is_given_up() {
-                // The run stays queued, for another process or for the next start of this one.
-                self.new.keep();
-                return Err(ThreadError::Closed);
             }
             let due = time_until(self.request.config.thread_options().not_before);
             let changed = self.session.store.changes(since, QUEUE_POLL);
@@ -95,7 +101,11 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
                     self.cancel_queued().await;
                     return Ok(None);
                 }
-                () = self.app.runs.shutdown().wait() => {}
+                error = given_up(&self.app, &self.session, &never, self.request.run) => {
+                    // The run stays in the queue, for the next process.
+                    self.new.keep();
+                    return Err(error);
+                }
                 () = ended => {}
                 () = sleep(due), if !due.is_zero() => {}
                 changed = changed => match changed {
@@ -104,13 +114,6 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
                 },
             }
         }
-    }
-
-    /// Returns whether the app shuts down and does not wait for a run that has not begun: one that outlives the process is
-    /// not waited for at all.
-    fn is_given_up(&self) -> bool {
-        let is_durable = self.session.store.capabilities().is_durable;
-        self.app.runs.shutdown().initialized() || is_durable && self.app.runs.is_draining()
     }
 
     async fn cancel_queued(&self) {
@@ -124,10 +127,12 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
     /// Waits for the end of a run that was accepted before, in this process or in another one.
     async fn join(&self, mut row: RunRow) -> Result<Outcome<S>, ThreadError> {
         let mut since = 0;
+        let token = self.request.config.cancellation_token().cloned().unwrap_or_default();
         while !row.status.has_ended() {
             let mut ended = std::pin::pin!(self.session.run_ended.notified());
             ended.as_mut().enable();
             tokio::select! {
+                error = given_up(&self.app, &self.session, &token, row.run.id) => return Err(error),
                 () = ended => {}
                 changed = self.session.store.changes(since, QUEUE_POLL) => match changed {
                     Ok(now) => since = now,
@@ -209,6 +214,15 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
         self.end(&recorder, state, ended).await
     }
 
+    /// Gives up a run whose step the store did not record. It is taken up again by the process that fenced this one off, or
+    /// by `recover`. The store was repeated for long enough: what it does not release now, recovery releases later.
+    async fn given_up(&self, recorder: &ThreadRecorder<S>, state: S, error: StoreError) -> ThreadError {
+        if *error.kind() != StoreErrorKind::Fenced {
+            recorder.release_once().await;
+        }
+        lost(self.request.run, state, RunErrorKind::Store(error))
+    }
+
     /// Ends the run in the store.
     async fn end(
         &mut self,
@@ -217,6 +231,13 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
         ended: Result<(), Box<Failure>>,
     ) -> Result<Outcome<S>, ThreadError> {
         let run = self.request.run;
+        let ended = match ended {
+            Err(failure) => match failure.kind {
+                RunErrorKind::Store(error) => return Err(self.given_up(recorder, state, error).await),
+                kind => Err(Failure { kind, is_committed: failure.is_committed }),
+            },
+            Ok(()) => Ok(()),
+        };
         // An interrupt may have cut off the wait for a commit, which may have ended the run.
         let settled = match recorder.settle().await {
             Ok(settled) => settled,
@@ -230,14 +251,14 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
             (Some(_), _) | (None, Ok(())) => return Ok(Outcome::Done(state)),
             (None, Err(failure)) => failure,
         };
-        let is_committed = failure.is_committed;
+        // What cannot be written is in no checkpoint.
+        let is_committed = failure.is_committed && !matches!(failure.kind, RunErrorKind::Unwritable { .. });
         let ended = match &failure.kind {
             RunErrorKind::Asked { node, question, others } => {
                 let others = others.iter().map(|(node, question)| (node, &**question));
                 let asked = std::iter::once((node, &**question)).chain(others);
                 let question = |(node, question): (&Arc<str>, &RawValue)| {
-                    let step = format!("{run}/{node}").into();
-                    new_question(Arc::clone(node), step, question.get().as_bytes().to_vec())
+                    new_question(Arc::clone(node), recorder.step_of(node), question.get().as_bytes().to_vec())
                 };
                 recorder.end(RunEnd::new(RunStatus::Waiting, Rest::Paused), asked.map(question).collect()).await
             }
@@ -253,9 +274,6 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
                 self.new.keep();
                 recorder.release().await
             }
-            // What the store refused is taken up again by the process that fenced this one off, or by `recover`.
-            RunErrorKind::Store(error) if *error.kind() == StoreErrorKind::Fenced => Ok(()),
-            RunErrorKind::Store(_) => recorder.release().await,
             kind => {
                 let mut end = RunEnd::new(RunStatus::Failed, Rest::Failed);
                 end.failure = Some(run_failure(kind));
@@ -266,8 +284,6 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
             (Ok(()), RunErrorKind::Asked { .. } | RunErrorKind::StillAsking { .. }) => {
                 Ok(Outcome::Waiting(self.open_questions().await?))
             }
-            // The first error of the store is that of the run.
-            (_, kind @ RunErrorKind::Store(_)) => Err(lost(run, state, kind)),
             (Ok(()), kind) => Err(Failure::new(kind, is_committed).into_error(run, state).into()),
             (Err(error), kind) => {
                 catch_panic(|| tracing::error!(%run, error = %kind, "run failed, and the store did not record it"));
@@ -275,6 +291,26 @@ impl<S: State + Default, C: Send + Sync + 'static> Driver<S, C> {
             }
         }
     }
+}
+
+/// Waits until the caller of a run that waits goes away, or until the app shuts down. Returns the error of the run, which goes on
+/// elsewhere if the store is durable.
+pub(super) async fn given_up<S: State, C>(
+    app: &App<S, C>,
+    session: &Session,
+    token: &CancellationToken,
+    run: RunId,
+) -> ThreadError {
+    // A store that outlives the process lets the next one go on. Other runs wait as long as the shutdown waits for them.
+    let is_durable = session.store.capabilities().is_durable;
+    let shutdown = if is_durable { app.runs.draining() } else { app.runs.shutdown() };
+    let node = app.entry();
+    let kind = tokio::select! {
+        biased;
+        () = token.cancelled() => RunErrorKind::Cancelled { node },
+        () = shutdown.wait() => RunErrorKind::ShutDown { node },
+    };
+    RunError::without_state(run, kind).into()
 }
 
 /// Returns the error of a run whose last step is not known to be recorded.

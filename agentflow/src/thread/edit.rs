@@ -23,10 +23,11 @@ use crate::{
         plan::{Plan, Work},
         topology::Next,
     },
-    session::{Session, patiently},
+    session::{Session, patiently, repeatedly},
     state::State,
     store::{
-        CancelKind, CheckpointId, Deleted, Edit, Edited, NewCheckpoint, NewValues, Rest, Source, ThreadId, ThreadStatus,
+        CancelKind, CheckpointId, Deleted, Edit, Edited, HistoryFilter, NewCheckpoint, NewValues, Rest, Source,
+        StoreError, Stored, ThreadId, ThreadStatus,
     },
 };
 
@@ -56,11 +57,12 @@ pub(super) async fn update<S: State + Default, C: Send + Sync + 'static>(
         };
         let nodes =
             if position.is_end() { Vec::new() } else { app.nodes_at(&position.path).map_err(super::unreadable)? };
-        let new = match values.json(&state)? {
+        let whole = values.json(&state)?.map(Bytes::from);
+        let new = match &whole {
             None => NewValues::Snapshot(Values::kept(&state)),
             Some(new) => {
                 let (old, bytes) = json.map_or((None, 0), |(json, bytes)| (Some(json), bytes));
-                codec::difference(old.as_ref(), &Bytes::from(new), bytes)?.0
+                codec::difference(old.as_ref(), new, bytes)?.0
             }
         };
         let mut checkpoint = NewCheckpoint::new(Source::Update, new, nodes, position.stored(values.are_kept())?);
@@ -74,13 +76,42 @@ pub(super) async fn update<S: State + Default, C: Send + Sync + 'static>(
         let head = head.map(|head| head.id);
         let mut edit = Edit::new(thread.clone(), Arc::clone(&app.name), head, checkpoint, rest);
         edit.drops_questions = as_node.is_some();
-        match patiently(|| session.store.edit(edit.clone())).await? {
+        let (edited, was_repeated) = repeatedly(|| session.store.edit(edit.clone())).await;
+        let edited = edited?;
+        // An attempt whose answer was lost may have made the checkpoint, which must not be made twice.
+        if was_repeated
+            && !matches!(edited, Edited::Made(_))
+            && let Some(made) = made_before(session, &edit, whole.as_ref()).await?
+        {
+            return Ok(made);
+        }
+        match edited {
             Edited::Made(checkpoint) => return Ok(checkpoint),
             Edited::Busy(run) => return Err(ThreadError::Busy { run, is_driven: true }),
             Edited::OtherGraph(graph) => return Err(ThreadError::OtherGraph { graph }),
             Edited::HeadMoved(_) => {}
         }
     }
+}
+
+/// Returns the checkpoint that an earlier attempt of an edit has made. `whole` is the JSON of its state.
+async fn made_before(
+    session: &Session,
+    edit: &Edit,
+    whole: Option<&Bytes>,
+) -> Result<Option<CheckpointId>, StoreError> {
+    let value = |json: Option<&Bytes>| json.and_then(|json| serde_json::from_slice::<serde_json::Value>(json).ok());
+    let (values, position) = (value(whole), value(edit.checkpoint.position.json()));
+    let mut filter = HistoryFilter::default();
+    filter.source = Some(Source::Update);
+    let history = patiently(|| session.store.history(&edit.thread, filter.clone())).await?;
+    let made = history.into_iter().find(|row| {
+        row.parent == edit.parent
+            && row.run.is_none()
+            && value(row.values.json()) == values
+            && value(Stored::json(&row.position)) == position
+    });
+    Ok(made.map(|row| row.id))
 }
 
 /// Returns the position after a node, if it follows from the state.
@@ -120,9 +151,11 @@ fn after<S: State, C>(plan: &Plan<S, C>, node: &str, state: &S) -> Result<Positi
 pub(super) async fn delete(session: &Session, thread: &ThreadId) -> Result<bool, ThreadError> {
     let began = Instant::now();
     loop {
-        match patiently(|| session.store.delete_thread(thread)).await? {
+        let (deleted, was_repeated) = repeatedly(|| session.store.delete_thread(thread)).await;
+        match deleted? {
             Deleted::Yes => return Ok(true),
-            Deleted::NotFound => return Ok(false),
+            // An attempt whose answer was lost may have deleted it.
+            Deleted::NotFound => return Ok(was_repeated),
             Deleted::Busy(run) if began.elapsed() > DELETE_PATIENCE => {
                 return Err(ThreadError::Busy { run, is_driven: true });
             }

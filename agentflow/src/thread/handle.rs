@@ -8,9 +8,9 @@ use tokio::{runtime::Handle, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    begin::{Accepted, Preparer, Request},
+    begin::{Accepted, Preparer, QUEUE_POLL, Request},
     codec::Values,
-    drive::{Driver, as_run_error},
+    drive::{Driver, as_run_error, given_up},
     edit,
     error::ThreadError,
     input::{Input, IntoInput},
@@ -23,7 +23,7 @@ use crate::{
     graph::{CompiledGraph, app::App},
     panics::catch_panic,
     run::{RunStream, event_channel::Sink, lifecycle::NewRun, tracker::RunTracker},
-    session::{Session, patiently},
+    session::{Session, patiently, repeatedly},
     state::State,
     store::{
         CheckpointId, HistoryFilter, InvalidThreadId, QuestionId, QuestionStatus, RunFilter, RunRow, StoreErrorKind,
@@ -66,9 +66,32 @@ impl<S: State + Default, C: Send + Sync + 'static> Admitted<S, C> {
         let session = app.session().await?;
         let values = Values::new(session.store.capabilities().keeps_values, app.codec)?;
         request.input = request.input.read(&values)?;
-        let driven = session.register(request.run, request.thread.clone(), token);
-        let accepted = Preparer { app: &app, session: &session, values }.begin(&request).await?;
-        Ok((Driver { app, session, values, request, new, driven, sink }, accepted))
+        loop {
+            // The future is enabled before the look, so that the end of a run between the two is not missed.
+            let mut ended = std::pin::pin!(session.run_ended.notified());
+            ended.as_mut().enable();
+            let driven = session.register(request.run, request.thread.clone(), token.clone());
+            if driven.is_some() {
+                let accepted = Preparer { app: &app, session: &session, values }.begin(&request).await?;
+                return Ok((
+                    Driver { app, session: Arc::clone(&session), values, request, new, driven, sink },
+                    accepted,
+                ));
+            }
+            // This process drives the run already: it is accepted, or is about to be.
+            match patiently(|| session.store.run(request.run)).await? {
+                Some(row) if row.run.thread == request.thread => {
+                    let accepted = Accepted::Known(Box::new(row));
+                    let session = Arc::clone(&session);
+                    return Ok((Driver { app, session, values, request, new, driven, sink }, accepted));
+                }
+                _ => tokio::select! {
+                    () = ended => {}
+                    () = tokio::time::sleep(QUEUE_POLL) => {}
+                    error = given_up(&app, &session, &token, request.run) => return Err(error),
+                },
+            }
+        }
     }
 }
 
@@ -342,9 +365,16 @@ impl<S: State + Default, C: Send + Sync + 'static> Thread<S, C> {
     pub async fn fork(&self, other: impl AsRef<str>) -> Result<Self, ThreadError> {
         let other: ThreadId = other.as_ref().parse()?;
         let (id, session, _) = self.parts().await?;
-        match patiently(|| session.store.copy_thread(id, &other)).await {
-            Ok(Some(_)) => Ok(Self { graph: self.graph.clone(), id: Ok(other) }),
+        if patiently(|| session.store.thread(&other)).await?.is_some() {
+            return Err(ThreadError::Exists);
+        }
+        let (copied, was_repeated) = repeatedly(|| session.store.copy_thread(id, &other)).await;
+        let copy = || Self { graph: self.graph.clone(), id: Ok(other.clone()) };
+        match copied {
+            Ok(Some(_)) => Ok(copy()),
             Ok(None) => Err(ThreadError::NoSuchThread),
+            // An attempt whose answer was lost has made the copy: there was no such thread before.
+            Err(error) if *error.kind() == StoreErrorKind::Invalid && was_repeated => Ok(copy()),
             Err(error) if *error.kind() == StoreErrorKind::Invalid => Err(ThreadError::Exists),
             Err(error) => Err(error.into()),
         }

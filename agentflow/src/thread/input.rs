@@ -92,6 +92,11 @@ impl<S: State> Input<S> {
         Self { update_json: Some(raw(update).into()), ..self }
     }
 
+    /// Returns whether the run goes on where the thread is.
+    pub(super) fn is_resume(&self) -> bool {
+        matches!(self.kind, InputKind::Resume)
+    }
+
     /// Reads the update, if it is JSON.
     pub(super) fn read(self, values: &Values<S>) -> Result<Self, ThreadError> {
         let Some(json) = &self.update_json else { return Ok(self) };

@@ -11,7 +11,7 @@ use crate::{
     graph::app::App,
     run::{NodeFailure, RunId, recorder::NextStep, recorder::Resumption},
     state::State,
-    store::Stored,
+    store::{NewQuestion, QuestionRow, Stored},
 };
 
 /// The step of the graph that runs next, or the end.
@@ -37,6 +37,11 @@ struct PositionJson {
     error: Option<StoredFailure>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     input: Option<Box<RawValue>>,
+}
+
+/// Returns the identity of a step at a node, as a question has it.
+pub(super) fn step_of((run, number): (RunId, u64), node: &str) -> Arc<str> {
+    format!("{run}/{number}/{node}").into()
 }
 
 /// The failure of a node, without the type of its error.
@@ -72,7 +77,12 @@ impl Position {
         Self { path: Vec::new(), origin: None, error: None, input: None }
     }
 
-    /// The position at a step that a run begins with.
+    /// The position at the first step of a run.
+    pub(super) fn first(path: Vec<Arc<str>>, run: RunId) -> Self {
+        Self { origin: Some((run, 1)), ..Self::at(path) }
+    }
+
+    /// The position at a step that no run has reached.
     pub(super) fn at(path: Vec<Arc<str>>) -> Self {
         Self { path, origin: None, error: None, input: None }
     }
@@ -87,6 +97,12 @@ impl Position {
     /// Adds the value that the step receives.
     pub(super) fn with_input(self, input: Input, input_type: InputType) -> Self {
         Self { input: Some(Carried::Value(input, input_type)), ..self }
+    }
+
+    /// Returns whether a question was asked by the step. After an edit the position has no identity that could tell.
+    pub(super) fn has_asked(&self, question: &QuestionRow) -> bool {
+        let NewQuestion { node, step, .. } = &question.asked;
+        self.origin.is_none_or(|origin| step_of(origin, node) == *step)
     }
 
     pub(super) fn is_end(&self) -> bool {

@@ -16,17 +16,18 @@ use tokio::time::Instant;
 use super::{codec::Values, error::ThreadError, options::Stops, position::Position, progress::Branches};
 use crate::{
     carried::{Input, InputType},
+    panics::catch_panic,
     question::Answer,
     run::{
         RunErrorKind, RunId, StepId,
         recorder::{BranchRecord, EndedStep, NextStep, Recorder},
         tracker::RunTracker,
     },
-    session::{Session, patiently},
+    session::{Session, repeatedly},
     state::State,
     store::{
         CheckpointId, Commit, Committed, NewCheckpoint, NewQuestion, NewValues, ProgressRecord, QuestionId, Rest,
-        RunEnd, RunStatus, Source, StoreError, Stored,
+        RunEnd, RunStatus, Source, StoreError, StoreErrorKind, Stored,
     },
     sync::Mutex,
 };
@@ -65,6 +66,8 @@ struct Written {
     answered: Vec<(QuestionId, Arc<str>)>,
     /// The open questions of the nodes that run again without an answer.
     replaced: Vec<(QuestionId, Arc<str>)>,
+    /// The identity of the present step, without the names of its nodes.
+    origin: (RunId, u64),
     /// A commit that was sent, and whose outcome is not known yet.
     unsettled: Option<Commit>,
     steps: u64,
@@ -84,6 +87,7 @@ pub(super) struct RecordedFrom {
     pub(super) delta_bytes: usize,
     pub(super) answered: Vec<(QuestionId, Arc<str>)>,
     pub(super) replaced: Vec<(QuestionId, Arc<str>)>,
+    pub(super) origin: Option<(RunId, u64)>,
     pub(super) steps: u64,
     pub(super) consumed: Duration,
     /// The progress of the step at which the run begins.
@@ -108,7 +112,7 @@ impl<S: State> ThreadRecorder<S> {
         from: RecordedFrom,
     ) -> Self {
         let RecordedFrom { number, parent, state, delta_bytes, answered, replaced, steps, consumed, .. } = from;
-        let RecordedFrom { progress, answers, open_answers, .. } = from;
+        let RecordedFrom { origin, progress, answers, open_answers, .. } = from;
         let branches = Branches::new(Arc::clone(&session), run, epoch, values, progress, answers, open_answers);
         let written = Written {
             number,
@@ -117,6 +121,7 @@ impl<S: State> ThreadRecorder<S> {
             delta_bytes,
             answered,
             replaced,
+            origin: origin.unwrap_or((run, steps + 1)),
             unsettled: None,
             steps,
             consumed_before: consumed,
@@ -141,6 +146,11 @@ impl<S: State> ThreadRecorder<S> {
         }
     }
 
+    /// Returns the identity of the present step at this node.
+    pub(super) fn step_of(&self, node: &str) -> Arc<str> {
+        super::position::step_of(self.written.lock().origin, node)
+    }
+
     /// Ends the run with a commit that makes no checkpoint.
     pub(super) async fn end(&self, end: RunEnd, questions: Vec<NewQuestion>) -> Result<(), StoreError> {
         let mut commit = self.new_commit();
@@ -152,7 +162,7 @@ impl<S: State> ThreadRecorder<S> {
         }
         commit.questions = questions;
         commit.end = Some(end);
-        self.send(commit, None).await.map(drop)
+        self.send(commit, None, false).await.map(drop)
     }
 
     /// Sends a commit again whose outcome is not known, because the run was interrupted. Returns the end of the run, if that
@@ -161,16 +171,46 @@ impl<S: State> ThreadRecorder<S> {
         let unsettled = self.written.lock().unsettled.clone();
         if let Some(commit) = unsettled {
             // The state that the next difference would need is unknown now, but no step follows.
-            self.send(commit, None).await?;
+            self.send(commit, None, true).await?;
         }
         Ok(self.written.lock().ended)
     }
 
     /// Gives the run up, for another process or for the next start of this one.
     pub(super) async fn release(&self) -> Result<(), StoreError> {
-        self.branches.flush().await?;
+        let flushed = self.branches.flush().await;
         let consumed = self.consumed();
-        patiently(|| self.session.store.release_run(self.run, self.epoch, consumed)).await
+        let (released, _) = repeatedly(|| self.session.store.release_run(self.run, self.epoch, consumed)).await;
+        match released {
+            // Another owner has it, or an attempt whose answer was lost has released it.
+            Err(error) if *error.kind() == StoreErrorKind::Fenced => Ok(()),
+            // Nodes of branches whose records are lost run again.
+            released => released.and(flushed),
+        }
+    }
+
+    /// Gives the run up without patience. A run that is not released is found by [`recover`](crate::CompiledGraph::recover).
+    pub(super) async fn release_once(&self) {
+        if let Err(error) = self.session.store.release_run(self.run, self.epoch, self.consumed()).await {
+            catch_panic(|| tracing::debug!(run = %self.run, %error, "a run was not released"));
+        }
+    }
+
+    /// Returns the answer to a commit that may have been sent before. A run that is gone after an end that deletes it has
+    /// ended so, and nothing else can tell.
+    async fn first_answer(
+        &self,
+        committed: Result<Committed, StoreError>,
+        commit: &Commit,
+    ) -> Result<Committed, StoreError> {
+        let deletes = commit.end.as_ref().is_some_and(|end| end.rolls_back || end.deletes_thread);
+        match committed {
+            Err(error) if deletes && *error.kind() == StoreErrorKind::Fenced => {
+                let (run, _) = repeatedly(|| self.session.store.run(self.run)).await;
+                run?.map_or_else(|| Ok(Committed::default()), |_| Err(error))
+            }
+            committed => committed,
+        }
     }
 
     fn consumed(&self) -> Duration {
@@ -205,11 +245,21 @@ impl<S: State> ThreadRecorder<S> {
         commit.drops = written.replaced.iter().map(|(question, _)| *question).collect();
     }
 
-    /// Sends a commit until the store has an answer. `state` is the state's JSON after it.
-    async fn send(&self, commit: Commit, state: Option<(Bytes, usize)>) -> Result<Committed, StoreError> {
+    /// Sends a commit until the store has an answer. `state` is the state's JSON after it; `was_sent` is set if the commit
+    /// was sent before.
+    async fn send(
+        &self,
+        commit: Commit,
+        state: Option<(Bytes, usize)>,
+        was_sent: bool,
+    ) -> Result<Committed, StoreError> {
         let (number, steps, ended) = (commit.number, commit.steps, commit.end.as_ref().map(|end| end.status));
         self.written.lock().unsettled = Some(commit.clone());
-        let committed = patiently(|| self.session.store.commit(commit.clone())).await?;
+        let (mut committed, was_repeated) = repeatedly(|| self.session.store.commit(commit.clone())).await;
+        if was_sent || was_repeated {
+            committed = self.first_answer(committed, &commit).await;
+        }
+        let committed = committed?;
         let mut written = self.written.lock();
         written.unsettled = None;
         written.number = number;
@@ -217,6 +267,8 @@ impl<S: State> ThreadRecorder<S> {
         written.ended = ended;
         written.answered.clear();
         written.replaced.clear();
+        // The next step begins with this commit, unless the run ends with it.
+        written.origin = (self.run, steps + 1);
         if committed.checkpoint.is_some() {
             written.parent = committed.checkpoint;
         }
@@ -265,7 +317,7 @@ impl<S: State> ThreadRecorder<S> {
         commit.checkpoint = Some(checkpoint);
         let stops = next.as_ref().is_some_and(|next| self.stops.stop_between(&node, next));
         commit.end = self.end_after(next.as_ref(), stops);
-        self.send(commit, json).await.map_err(RunErrorKind::Store)?;
+        self.send(commit, json, false).await.map_err(RunErrorKind::Store)?;
         if stops {
             return Err(RunErrorKind::Stopped { next: nodes });
         }

@@ -23,7 +23,10 @@ use crate::{
     run::{RunId, event_channel::Sink, lifecycle::NewRun},
     session::{Session, patiently},
     state::State,
-    store::{QuestionRow, QuestionStatus, RunFilter, RunStatus, TakeOver, TakenRun},
+    store::{
+        CancelKind, Commit, QuestionRow, QuestionStatus, Rest, RunEnd, RunFilter, RunRow, RunStatus, StoreError,
+        StoreErrorKind, TakeOver, TakenRun,
+    },
 };
 
 /// The time between two looks for runs of dead owners.
@@ -88,7 +91,7 @@ impl Recovery {
             let Some(app) = app.upgrade().filter(|app| !app.runs.is_draining()) else { return };
             let Ok(session) = app.session().await else { continue };
             let passed = async {
-                release_orphans(&session).await?;
+                take_up_orphans(&app, &session).await?;
                 self.pass(&app, &session).await
             };
             if let Err(error) = passed.await {
@@ -108,19 +111,32 @@ impl Recovery {
         loop {
             let mut request = TakeOver::new(Arc::clone(&app.name), session.owner(), BATCH);
             request.except.clone_from(&self.left);
+            // A run that this process drives is its own, even if its lease has run out. One that was given up again in this
+            // pass waits for the next one.
+            request.except.extend(session.live_runs().into_iter().map(|(run, _)| run));
+            request.except.extend(&report.taken);
             let taken = patiently(|| session.store.take_over(request.clone())).await?;
             if taken.is_empty() {
                 return Ok(report);
             }
-            for taken in taken {
+            for mut taken in taken {
                 let (run, epoch, consumed) = (taken.run.run.id, taken.run.epoch, taken.run.consumed);
                 let is_running = taken.run.status == RunStatus::Running;
+                if is_running && taken.run.cancel.is_some() {
+                    end_cancelled(session, &taken.run).await?;
+                    report.taken.push(run);
+                    continue;
+                }
                 if taken.run.status.has_ended() {
                     catch_panic(|| tracing::error!(%run, "a run is parked: each process that ran it has died"));
                     report.parked.push(run);
                     continue;
                 }
-                match resume(app, session, values, &taken) {
+                let resumed = match with_questions(session, &mut taken).await {
+                    Ok(()) => resume(app, session, values, &taken),
+                    Err(error) => Err(error.into()),
+                };
+                match resumed {
                     Ok(()) => report.taken.push(run),
                     Err(error) => {
                         self.left.push(run);
@@ -135,6 +151,48 @@ impl Recovery {
                 }
             }
         }
+    }
+}
+
+/// Adds the answers that other runs were given, and with which this one goes on: theirs have failed.
+async fn with_questions(session: &Session, taken: &mut TakenRun) -> Result<(), StoreError> {
+    if taken.run.status == RunStatus::Running {
+        let (thread, answered) = (&taken.run.run.thread, Some(QuestionStatus::Answered));
+        let questions = patiently(|| session.store.questions(thread, answered)).await?;
+        taken.questions.retain(|row| row.status != QuestionStatus::Answered);
+        taken.questions.extend(questions);
+    }
+    Ok(())
+}
+
+/// Takes over a run of which a cancel was requested and which no living owner drives, and ends it.
+pub(super) async fn end_abandoned<S: State, C>(
+    app: &App<S, C>,
+    session: &Session,
+    run: RunId,
+) -> Result<(), ThreadError> {
+    let mut request = TakeOver::new(Arc::clone(&app.name), session.owner(), 1);
+    request.run = Some(run);
+    for taken in patiently(|| session.store.take_over(request.clone())).await? {
+        if taken.run.status == RunStatus::Running {
+            end_cancelled(session, &taken.run).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Ends a run that was taken over and of which a cancel was requested. Its node does not run, and nothing has to be read.
+async fn end_cancelled(session: &Session, row: &RunRow) -> Result<(), ThreadError> {
+    let mut commit = Commit::new(row.run.id, row.epoch, row.commit + 1, row.last_checkpoint);
+    commit.steps = row.steps;
+    commit.consumed = row.consumed;
+    let mut end = RunEnd::new(RunStatus::Cancelled, Rest::Paused);
+    end.rolls_back = row.cancel == Some(CancelKind::Rollback);
+    commit.end = Some(end);
+    match patiently(|| session.store.commit(commit.clone())).await {
+        // Another owner has it, or an attempt whose answer was lost has ended and deleted it.
+        Err(error) if *error.kind() == StoreErrorKind::Fenced => Ok(()),
+        ended => Ok(ended.map(drop)?),
     }
 }
 
@@ -160,7 +218,7 @@ fn resume<S: State + Default, C: Send + Sync + 'static>(
     let input = Input::load(&row.run.input, &values)?;
     let request = Request { run, thread: thread.clone(), input, config: config.clone() };
     let accepted = match row.status {
-        RunStatus::Running => Accepted::Running(Box::new(beginning(app, session, values, recovered)?)),
+        RunStatus::Running => Accepted::Running(Box::new(beginning(app, session, values, &request, recovered)?)),
         _ => Accepted::Queued,
     };
     let new = NewRun::admit(app, Arc::clone(&app.runs), config);
@@ -168,8 +226,8 @@ fn resume<S: State + Default, C: Send + Sync + 'static>(
         return Err(ThreadError::Closed);
     }
     let driven = session.register(run, thread, token);
-    if let Some(kind) = row.cancel {
-        session.cancel(run, kind);
+    if driven.is_none() {
+        return Err(ThreadError::Busy { run, is_driven: true });
     }
     let (app, session) = (Arc::clone(app), Arc::clone(session));
     let of_run = Driver { app, session, values, request, new, driven, sink: Sink::default() };
@@ -186,17 +244,24 @@ fn beginning<S: State + Default, C>(
     app: &App<S, C>,
     session: &Session,
     values: Values<S>,
+    request: &Request<S>,
     taken: &TakenRun,
 ) -> Result<Beginning<S>, ThreadError> {
     let TakenRun { run: row, checkpoint, questions, progress, .. } = taken;
     let base = Base::load(checkpoint.as_ref(), &values)?;
     let position = base.position.filter(|position| !position.is_end());
     let position = position.ok_or_else(|| super::unreadable("the run has no position".to_owned()))?;
-    let answered: Vec<_> = questions.iter().filter(|row| row.status == QuestionStatus::Answered).collect();
+    let is_answered = |row: &&QuestionRow| row.status == QuestionStatus::Answered && position.has_asked(row);
+    let answered: Vec<_> = questions.iter().filter(is_answered).collect();
+    // A run that resumes its thread replaces the open questions; the first commit has done so.
+    let replaces = request.input.is_resume() && row.commit == 0;
+    let open = questions.iter().filter(|row| replaces && row.status == QuestionStatus::Open);
+    let replaced = open.map(|row| (row.asked.id, Arc::clone(&row.asked.node))).collect();
     let preparer = Preparer { app, session, values };
     let answer = |row: &&QuestionRow| Ok((Arc::clone(&row.asked.node), preparer.stored_answer(row)?));
     let answers = answered.iter().map(answer).collect::<Result<_, ThreadError>>()?;
     let steps = usize::try_from(row.steps).unwrap_or(usize::MAX);
+    let origin = position.origin;
     let (resumption, open_answers) = preparer.resumption(position, steps, answers)?;
     let (json, delta_bytes) = base.json.map_or((None, 0), |(json, bytes)| (Some(json), bytes));
     let from = RecordedFrom {
@@ -205,10 +270,11 @@ fn beginning<S: State + Default, C>(
         state: json,
         delta_bytes,
         answered: answered.iter().map(|row| (row.asked.id, Arc::clone(&row.asked.node))).collect(),
-        replaced: Vec::new(),
+        replaced,
+        origin,
         progress: progress.clone(),
         // The answers to the other questions may come later.
-        answers: !answered.is_empty(),
+        answers: !answered.is_empty() && !request.input.is_resume(),
         open_answers,
         steps: row.steps,
         consumed: row.consumed,
@@ -216,16 +282,36 @@ fn beginning<S: State + Default, C>(
     Ok(Beginning { state: base.state, resumption, epoch: row.epoch, from })
 }
 
-/// Releases the runs that the store ascribes to this owner, and that this process does not drive: an answer of the store was
-/// lost, or the store was away for too long.
-async fn release_orphans(session: &Session) -> Result<(), ThreadError> {
-    let filter = RunFilter { owner: Some(session.owner()), status: Some(RunStatus::Running), ..RunFilter::default() };
-    for row in patiently(|| session.store.runs(filter.clone())).await? {
-        // A run is registered before the store is asked, so that one that is not registered is driven by nobody.
-        if !session.drives(row.run.id) {
-            let released = session.store.release_run(row.run.id, row.epoch, row.consumed).await;
-            if let Err(error) = released {
-                catch_panic(|| tracing::debug!(run = %row.run.id, %error, "a run has changed before it was released"));
+/// Takes up the runs that the store ascribes to this owner, and that this process does not drive: an answer of the store was
+/// lost, or the store was away for too long. Running ones are released, and queued ones wait for their turn.
+async fn take_up_orphans<S: State + Default, C: Send + Sync + 'static>(
+    app: &Arc<App<S, C>>,
+    session: &Arc<Session>,
+) -> Result<(), ThreadError> {
+    let values = Values::new(session.store.capabilities().keeps_values, app.codec)?;
+    for status in [RunStatus::Running, RunStatus::Queued] {
+        let filter = RunFilter {
+            graph: Some(Arc::clone(&app.name)),
+            owner: Some(session.owner()),
+            status: Some(status),
+            ..RunFilter::default()
+        };
+        for row in patiently(|| session.store.runs(filter.clone())).await? {
+            // A run is registered before the store is asked, so that one that is not registered is driven by nobody.
+            let run = row.run.id;
+            if session.drives(run) {
+                continue;
+            }
+            let taken_up = if status == RunStatus::Running {
+                session.store.release_run(run, row.epoch, row.consumed).await.map_err(ThreadError::from)
+            } else if row.last_checkpoint.is_none() {
+                resume(app, session, values, &TakenRun::new(row, None, Vec::new(), Vec::new()))
+            } else {
+                // It was released, and is taken over.
+                Ok(())
+            };
+            if let Err(error) = taken_up {
+                catch_panic(|| tracing::debug!(%run, %error, "a run has changed before it was taken up again"));
             }
         }
     }

@@ -4,15 +4,15 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 
-use super::{edit, error::ThreadError};
+use super::{edit, error::ThreadError, recovery};
 use crate::{
     graph::CompiledGraph,
     run::RunId,
     session::patiently,
     state::State,
     store::{
-        CancelKind, CancelRequested, NewThread, RunFilter, RunRow, ThreadFilter, ThreadId, ThreadPage, ThreadRow,
-        ThreadStatus,
+        CancelKind, CancelRequested, Deleted, NewThread, RunFilter, RunRow, ThreadFilter, ThreadId, ThreadPage,
+        ThreadRow, ThreadStatus,
     },
 };
 
@@ -64,6 +64,7 @@ impl<S: State + Default, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// unfinished.
     ///
     /// A run of this process is stopped at once, one of another process when its owner sees the mark, within about a second.
+    /// One that no living process drives is ended by this call.
     ///
     /// # Errors
     ///
@@ -76,6 +77,9 @@ impl<S: State + Default, C: Send + Sync + 'static> CompiledGraph<S, C> {
         let session = self.app.session().await?;
         let requested = patiently(|| session.store.request_cancel(run, kind)).await?;
         session.cancel(run, kind);
+        if let CancelRequested::Marked { is_alive: false, .. } = requested {
+            recovery::end_abandoned(&self.app, &session, run).await?;
+        }
         Ok(matches!(requested, CancelRequested::Cancelled | CancelRequested::Marked { .. }))
     }
 }
@@ -164,8 +168,10 @@ impl<S: State + Default, C: Send + Sync + 'static> Threads<S, C> {
         let filter = ThreadFilter { updated_before, without_questions: true, ..ThreadFilter::default() };
         let mut deleted = 0;
         for thread in self.list(filter).await?.threads {
-            if thread.status != ThreadStatus::Busy && edit::delete(&session, &thread.id).await? {
-                deleted += 1;
+            // A run that has begun meanwhile is not cancelled.
+            if thread.status != ThreadStatus::Busy {
+                let outcome = patiently(|| session.store.delete_thread(&thread.id)).await?;
+                deleted += usize::from(matches!(outcome, Deleted::Yes));
             }
         }
         Ok(deleted)

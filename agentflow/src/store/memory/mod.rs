@@ -172,7 +172,9 @@ impl fmt::Debug for MemoryStore {
 
 impl Store for MemoryStore {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { keeps_values: self.shared.keeps_values, ..Capabilities::default() }
+        let keeps_values = self.shared.keeps_values;
+        // Several apps of the process may share what is kept as JSON. The default store belongs to one app.
+        Capabilities { keeps_values, is_shared: !keeps_values, is_durable: false }
     }
 
     fn join(&self, owner: OwnerId, lease: Duration) -> StoreFuture<'_, ()> {

@@ -10,6 +10,7 @@ mod builder_flow;
 mod commits;
 mod concurrency;
 mod decisions;
+mod durable;
 mod durable_spawns;
 mod erased_graphs;
 mod flow_any;

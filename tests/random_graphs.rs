@@ -13,6 +13,7 @@ mod events;
 mod generator;
 mod interpreter;
 mod nodes;
+mod on_threads;
 mod program;
 mod wiring;
 

@@ -6,6 +6,7 @@ use agentflow::{
     CompileOptions, CompiledGraph, END, EachOptions, JOIN, NodeOptions, RetryPolicy, StateGraph,
     error::Panicked,
     graph::{Arms, BuildError, EdgeTarget, MappedGraph},
+    store::{Keeps, KeepsInput},
 };
 
 use super::{
@@ -16,21 +17,35 @@ use super::{
     },
 };
 
+/// The ways in which the graphs keep their threads.
+pub(super) trait Kept: Keeps<Trace> + KeepsInput<()> + KeepsInput<u32> {}
+
+impl<P: Keeps<Trace> + KeepsInput<()> + KeepsInput<u32>> Kept for P {}
+
 pub(super) fn compile(graph: &Graph) -> Result<CompiledGraph<Trace>, BuildError> {
+    compile_with(graph, &CompileOptions::new)
+}
+
+/// Compiles a graph and those inside it, all of them with the same options but for the limits.
+pub(super) fn compile_with<P: Kept>(
+    graph: &Graph,
+    options: &dyn Fn() -> CompileOptions<(), P>,
+) -> Result<CompiledGraph<Trace>, BuildError> {
     let mut builder = StateGraph::new();
+    builder.set_name("random");
     for step in &graph.steps {
         match &step.work {
             Work::Node(access, script) if step.takes_input => {
-                add_node::<u32>(&mut builder, *access, script, step, &graph.steps);
+                add_node::<u32, P>(&mut builder, *access, script, step, &graph.steps);
             }
-            Work::Node(access, script) => add_node::<()>(&mut builder, *access, script, step, &graph.steps),
+            Work::Node(access, script) => add_node::<(), P>(&mut builder, *access, script, step, &graph.steps),
             Work::Graph(inner) => {
-                builder.add_node(&*step.name, compile(inner)?);
+                builder.add_node::<()>(&*step.name, compile_with(inner, options)?);
             }
             Work::Mapped(inner) => {
-                builder.add_node(&*step.name, mapped(inner)?);
+                builder.add_node::<()>(&*step.name, mapped(inner, options)?);
             }
-            Work::Group(group) => add_group(&mut builder, &step.name, group)?,
+            Work::Group(group) => add_group(&mut builder, &step.name, group, options)?,
         }
         if let Next::Edge(to) = step.next {
             builder.add_edge(&*step.name, target(&graph.steps, to, END));
@@ -39,16 +54,17 @@ pub(super) fn compile(graph: &Graph) -> Result<CompiledGraph<Trace>, BuildError>
         set_options(&mut builder, step, &graph.steps);
     }
     builder.set_entry_point(&*graph.steps[0].name);
-    let options = CompileOptions::new();
+    let options = options();
     builder.compile(match graph.recursion_limit {
         Some(limit) => options.recursion_limit(limit),
         None => options,
     })
 }
 
-fn add_node<I>(builder: &mut StateGraph<Trace>, access: Access, script: &Script, step: &Step, steps: &[Step])
+fn add_node<I, P>(builder: &mut StateGraph<Trace, (), P>, access: Access, script: &Script, step: &Step, steps: &[Step])
 where
     I: Input,
+    P: Kept + KeepsInput<I>,
 {
     let name = &*step.name;
     match &step.next {
@@ -66,14 +82,14 @@ where
             match access {
                 Access::InPlace => builder.add_node::<I>(name, InPlace(scripted)),
                 Access::Reading => builder.add_node::<I>(name, Reading(scripted)),
-                Access::Owning => builder.add_node(name, Owning(scripted)),
+                Access::Owning => builder.add_node::<()>(name, Owning(scripted)),
             };
         }
     }
 }
 
-fn add_router<W, E: Into<EdgeTarget> + Copy>(
-    builder: &mut StateGraph<Trace>,
+fn add_router<W, E: Into<EdgeTarget> + Copy, P: Kept>(
+    builder: &mut StateGraph<Trace, (), P>,
     step: &Step<W>,
     steps: &[Step<W>],
     end: E,
@@ -113,7 +129,7 @@ fn target<W>(steps: &[Step<W>], to: Target, end: impl Into<EdgeTarget>) -> EdgeT
 type MappedTrace =
     MappedGraph<Trace, (), Box<dyn Fn(&Trace) -> Trace + Send + Sync>, Box<dyn Fn(Trace) -> TraceUpdate + Send + Sync>>;
 
-fn mapped(inner: &Mapped) -> Result<MappedTrace, BuildError> {
+fn mapped<P: Kept>(inner: &Mapped, options: &dyn Fn() -> CompileOptions<(), P>) -> Result<MappedTrace, BuildError> {
     let panics = inner.panics;
     let into = move |outer: &Trace| {
         if panics == Some(MapPanic::Into) {
@@ -127,21 +143,26 @@ fn mapped(inner: &Mapped) -> Result<MappedTrace, BuildError> {
         }
         Trace::update().total(u32::try_from(inner.log.len()).unwrap()).log(inner.log)
     };
-    Ok(compile(&inner.graph)?.map_state(Box::new(into), Box::new(back)))
+    Ok(compile_with(&inner.graph, options)?.map_state(Box::new(into), Box::new(back)))
 }
 
-fn add_group(builder: &mut StateGraph<Trace>, name: &str, group: &Group) -> Result<(), BuildError> {
+fn add_group<P: Kept>(
+    builder: &mut StateGraph<Trace, (), P>,
+    name: &str,
+    group: &Group,
+    options: &dyn Fn() -> CompileOptions<(), P>,
+) -> Result<(), BuildError> {
     for branch in &group.branches {
         for (index, step) in branch.iter().enumerate() {
             match &step.work {
                 ParallelWork::Node(script) if step.takes_input => {
-                    add_parallel_node::<u32>(builder, script, step, branch);
+                    add_parallel_node::<u32, P>(builder, script, step, branch);
                 }
-                ParallelWork::Node(script) => add_parallel_node::<()>(builder, script, step, branch),
+                ParallelWork::Node(script) => add_parallel_node::<(), P>(builder, script, step, branch),
                 ParallelWork::Mapped(inner) => {
-                    builder.add_parallel_node(&*step.name, mapped(inner)?);
+                    builder.add_parallel_node::<()>(&*step.name, mapped(inner, options)?);
                 }
-                ParallelWork::Group(group) => add_group(builder, &step.name, group)?,
+                ParallelWork::Group(group) => add_group(builder, &step.name, group, options)?,
             }
             // A step leads to the next one, and the last one to the join, if nothing else is specified.
             if let Next::Edge(to) = step.next
@@ -172,8 +193,8 @@ fn add_group(builder: &mut StateGraph<Trace>, name: &str, group: &Group) -> Resu
     Ok(())
 }
 
-fn add_parallel_node<I: Input>(
-    builder: &mut StateGraph<Trace>,
+fn add_parallel_node<I: Input, P: Kept + KeepsInput<I>>(
+    builder: &mut StateGraph<Trace, (), P>,
     script: &Script,
     step: &Step<ParallelWork>,
     branch: &[Step<ParallelWork>],
@@ -189,7 +210,7 @@ fn add_parallel_node<I: Input>(
     }
 }
 
-fn set_options<W>(builder: &mut StateGraph<Trace>, step: &Step<W>, steps: &[Step<W>]) {
+fn set_options<W, P: Kept>(builder: &mut StateGraph<Trace, (), P>, step: &Step<W>, steps: &[Step<W>]) {
     let given: &Options = &step.options;
     let on_error = step.on_error.map(|fallback| &*steps[fallback].name);
     let mut options = NodeOptions::new();

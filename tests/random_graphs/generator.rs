@@ -251,7 +251,7 @@ fn branch(depth: u32) -> impl Strategy<Value = Branch> {
     prop::collection::vec(step, 1..4).prop_map(|steps| repair(wire(steps)))
 }
 
-fn without_cancels(mut graph: Graph) -> Graph {
+pub(super) fn without_cancels(mut graph: Graph) -> Graph {
     for step in &mut graph.steps {
         match &mut step.work {
             Work::Node(_, script) => {

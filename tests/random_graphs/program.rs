@@ -5,12 +5,13 @@
 use std::fmt;
 
 use agentflow::State;
+use serde::{Deserialize, Serialize};
 
 /// A reducer panics on this value.
 pub(super) const POISON: u32 = 1_000;
 
 /// The state of all programs. Each field has another reducer.
-#[derive(Clone, Debug, Default, PartialEq, State)]
+#[derive(Clone, Debug, Default, PartialEq, State, Serialize, Deserialize)]
 pub(super) struct Trace {
     /// One line for each attempt.
     #[state(append)]

@@ -203,10 +203,7 @@ impl<'a> PathScope<'a> {
         let (first_run, number) = run.resume.and_then(ResumeSlot::origin).unwrap_or((run.id, number));
         // The visits of a node inside one step have the same number.
         let is_part = fork_number.is_some() || self.recorder.is_some() != run.recorder.is_some();
-        let name = match is_part {
-            false => Arc::clone(path.name()),
-            true => format!("{}#{}", path.name(), self.taken()).into(),
-        };
+        let name = if is_part { format!("{}#{}", path.name(), self.taken()).into() } else { Arc::clone(path.name()) };
         StepId::new(first_run, number, name, run.recorder.map_or(0, Recorder::epoch))
     }
 

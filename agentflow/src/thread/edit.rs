@@ -102,8 +102,7 @@ async fn made_before(
 ) -> Result<Option<CheckpointId>, StoreError> {
     let value = |json: Option<&Bytes>| json.and_then(|json| serde_json::from_slice::<serde_json::Value>(json).ok());
     let (values, position) = (value(whole), value(edit.checkpoint.position.json()));
-    let mut filter = HistoryFilter::default();
-    filter.source = Some(Source::Update);
+    let filter = HistoryFilter { source: Some(Source::Update), ..HistoryFilter::default() };
     let history = patiently(|| session.store.history(&edit.thread, filter.clone())).await?;
     let made = history.into_iter().find(|row| {
         row.parent == edit.parent

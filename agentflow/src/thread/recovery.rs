@@ -256,7 +256,7 @@ fn beginning<S: State + Default, C>(
     // A run that resumes its thread replaces the open questions; the first commit has done so.
     let replaces = request.input.is_resume() && row.commit == 0;
     let open = questions.iter().filter(|row| replaces && row.status == QuestionStatus::Open);
-    let replaced = open.map(|row| (row.asked.id, Arc::clone(&row.asked.node))).collect();
+    let asked_anew = open.map(|row| (row.asked.id, Arc::clone(&row.asked.node))).collect();
     let preparer = Preparer { app, session, values };
     let answer = |row: &&QuestionRow| Ok((Arc::clone(&row.asked.node), preparer.stored_answer(row)?));
     let answers = answered.iter().map(answer).collect::<Result<_, ThreadError>>()?;
@@ -270,7 +270,7 @@ fn beginning<S: State + Default, C>(
         state: json,
         delta_bytes,
         answered: answered.iter().map(|row| (row.asked.id, Arc::clone(&row.asked.node))).collect(),
-        replaced,
+        replaced: asked_anew,
         origin,
         progress: progress.clone(),
         // The answers to the other questions may come later.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 
 use agentflow::{
     Ask, CompiledGraph, NodeError, RunConfig, State, graph, node,
-    store::MemoryStore,
+    store::{MemoryStore, QuestionStatus, Store},
     thread::{Input, Outcome, Question, ThreadError},
 };
 use serde::{Deserialize, Serialize};
@@ -262,4 +262,40 @@ async fn a_conflict_at_the_join_discards_what_the_branches_have_done() {
             assert_eq!(app.services().all(), counted(&[("title_a", runs), ("title_b", runs)]));
         }
     }
+}
+
+#[tokio::test]
+async fn all_answered_questions_are_closed_at_the_join() {
+    let store = MemoryStore::new();
+    let app: CompiledGraph<Notes, Counts> = graph! {
+        name = "notes";
+        START -> { confirm, pick } -> joined -> END;
+        compile { services: Counts::default(), store: store.clone() }
+    };
+    let thread = app.thread("t");
+    let questions = asked(thread.invoke(Notes::update(), RunConfig::new()).await.unwrap());
+    let _ = thread.answer(question(&questions, "pick").id(), &7).await.unwrap();
+    let _ = thread.answer(question(&questions, "confirm").id(), &true).await.unwrap();
+    let rows = store.questions(&"t".parse().unwrap(), None).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.status).collect::<Vec<_>>(), [QuestionStatus::Closed; 2]);
+}
+
+#[tokio::test]
+async fn a_group_of_a_changed_graph_starts_again() {
+    let store = MemoryStore::new();
+    let first: CompiledGraph<Notes, Counts> = graph! {
+        name = "notes";
+        START -> { a, confirm } -> joined -> END;
+        compile { services: Counts::default(), store: store.clone() }
+    };
+    let questions = asked(first.thread("t").invoke(Notes::update(), RunConfig::new()).await.unwrap());
+    first.aclose().await;
+    let second: CompiledGraph<Notes, Counts> = graph! {
+        name = "notes";
+        START -> { a -> c, confirm } -> joined -> END;
+        compile { services: Counts::default(), store: store.clone() }
+    };
+    let notes = second.thread("t").answer(questions[0].id(), &true).await.unwrap().done().unwrap();
+    assert_eq!(notes.lines, ["a", "c", "sure: true", "joined"]);
+    assert_eq!(second.services().all(), counted(&[("a", 1), ("c", 1), ("confirm", 1), ("joined", 1)]));
 }

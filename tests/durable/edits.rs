@@ -117,7 +117,7 @@ async fn rolled_back(app: &App, world: &World) -> Result<(), ThreadError> {
     let thread = app.thread("a");
     let run = tokio::spawn(async move { thread.invoke(line("again"), RunConfig::new()).await });
     world.entered.notified().await;
-    app.cancel_run(app.live_runs()[0].id, CancelKind::Rollback).await?;
+    app.cancel_run(app.runs()[0].id, CancelKind::Rollback).await?;
     run.await.unwrap().map(drop)
 }
 

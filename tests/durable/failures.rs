@@ -127,7 +127,7 @@ fn an_error_that_does_not_pass_ends_the_run_typed_and_recovery_goes_on(stores: &
                 assert_eq!(*store_error(&error), kind);
                 let ThreadError::Run(mut error) = error else { panic!("{error:?}") };
                 assert!(matches!(error.take_state::<Case>(), Some(LastState::Uncommitted(_))));
-                assert!(app.live_runs().is_empty());
+                assert!(app.runs().is_empty());
                 // The run is given up, and is taken up again.
                 let report = recover(&app).await;
                 assert_eq!(report.taken.len(), 1);
@@ -162,7 +162,7 @@ fn a_refused_acceptance_is_an_error_and_leaves_nothing(stores: &dyn StoreUnderTe
         assert_eq!(*store_error(&error), StoreErrorKind::ReadOnly);
         assert!(error.to_string().contains("`begin_run`"), "{error}");
         assert!(runs(&app.thread("a")).await.is_empty());
-        assert!(app.live_runs().is_empty());
+        assert!(app.runs().is_empty());
         let _ = app.thread("a").invoke(line("input"), RunConfig::new()).await.unwrap();
         assert_eq!(lines(&app, "a").await, WHOLE);
     });
@@ -272,7 +272,7 @@ fn a_repeat_of_a_live_run_gets_its_outcome_and_leaves_it_registered(stores: &dyn
     process.run(async {
         let (run, [first, second]) = repeated(&app, &world).await;
         looked_up(&process).await;
-        assert_eq!(app.live_runs().len(), 1);
+        assert_eq!(app.runs().len(), 1);
         assert!(app.cancel_run(run, CancelKind::Cancel).await.unwrap());
         for outcome in [first, second] {
             let error = outcome.await.unwrap().unwrap_err();
@@ -291,7 +291,7 @@ fn a_repeat_that_goes_away_does_not_end_the_run(stores: &dyn StoreUnderTest) {
         second.abort();
         assert!(second.await.unwrap_err().is_cancelled());
         settle().await;
-        assert_eq!(app.live_runs().iter().map(|run| run.id).collect::<Vec<_>>(), [run]);
+        assert_eq!(app.runs().iter().map(|run| run.id).collect::<Vec<_>>(), [run]);
         world.gate.add_permits(1);
         assert_eq!(first.await.unwrap().unwrap().done().unwrap().lines, WHOLE);
     });

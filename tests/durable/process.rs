@@ -106,7 +106,7 @@ where
     S: State + Default,
     C: Send + Sync + 'static,
 {
-    while !app.live_runs().is_empty() {
+    while !app.runs().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

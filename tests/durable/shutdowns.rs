@@ -58,7 +58,7 @@ fn a_run_is_released_at_its_next_commit_and_the_next_process_goes_on(stores: &dy
     process.run(async {
         let run = invoke(&app, "input", RunConfig::new());
         world.entered.notified().await;
-        let id = app.live_runs()[0].id;
+        let id = app.runs()[0].id;
         let closing = tokio::spawn({
             let app = app.clone();
             async move { app.aclose().await }

@@ -50,7 +50,7 @@ fn invoke(app: &App, text: &'static str, config: RunConfig) -> Spawned {
 async fn standing(app: &App, world: &World) -> (RunId, Spawned) {
     let run = invoke(app, "input", RunConfig::new());
     world.entered.notified().await;
-    (app.live_runs()[0].id, run)
+    (app.runs()[0].id, run)
 }
 
 fn resume_and_answer_of_nothing_are_refused(stores: &dyn StoreUnderTest) {

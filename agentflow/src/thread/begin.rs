@@ -19,6 +19,7 @@ use crate::{
     config::RunConfig,
     error::NodeError,
     graph::app::App,
+    panics::catch_panic,
     question::Answer,
     run::{RunId, recorder::Resumption},
     session::{Session, patiently, repeatedly},
@@ -229,6 +230,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             _ => (head, false),
         };
         let base = Base::load(base.as_ref(), &self.values)?;
+        let is_same_graph = base.row.is_none_or(|row| row.graph_hash == self.app.hash);
         let mut start = RunStart::at(head_id);
         start.base = base.id();
         match &input.kind {
@@ -238,11 +240,19 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
                 let mut prepared = self.resumed(base, start, branch, input.update.as_ref())?;
                 if !is_branch {
                     self.take_questions(thread, &mut prepared).await?;
-                    prepared.progress = patiently(|| self.session.store.progress(thread)).await?;
+                    prepared.progress = self.progress(thread, is_same_graph).await?;
                 }
                 Ok(prepared)
             }
-            InputKind::Answers(answers) => self.answered(base, start, thread, answers, input.update.as_ref()).await,
+            InputKind::Answers(answers) => {
+                let mut prepared = self.answered(base, start, thread, answers, input.update.as_ref()).await?;
+                prepared.progress = self.progress(thread, is_same_graph).await?;
+                if is_same_graph {
+                    // The other questions stay open, and their branches do not run.
+                    prepared.replaced.clear();
+                }
+                Ok(prepared)
+            }
             InputKind::Goto { node, input: value } => self.gone_to(base, start, request, node, value.as_deref()),
         }
     }
@@ -320,8 +330,28 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             prepared.answered.push((*question, Arc::clone(&row.asked.node)));
             prepared.answers.push((Arc::clone(&row.asked.node), decoded));
         }
-        prepared.progress = patiently(|| self.session.store.progress(thread)).await?;
+        for row in &questions {
+            let is_given = answers.iter().any(|(question, _)| *question == row.asked.id);
+            match row.status {
+                // A branch that was answered before ends with the group, or runs again with its answer.
+                QuestionStatus::Answered if prepared.position.has_asked(row) => {
+                    prepared.answers.push((Arc::clone(&row.asked.node), self.stored_answer(row)?));
+                    prepared.answered.push((row.asked.id, Arc::clone(&row.asked.node)));
+                }
+                QuestionStatus::Open if !is_given => {
+                    prepared.replaced.push((row.asked.id, Arc::clone(&row.asked.node)));
+                }
+                _ => {}
+            }
+        }
         Ok(prepared)
+    }
+
+    /// Returns the progress of the step at the head. That of another version of the graph is of no use: its branches have
+    /// other names, so that the group starts again.
+    async fn progress(&self, thread: &ThreadId, is_same_graph: bool) -> Result<Vec<ProgressRecord>, ThreadError> {
+        let progress = patiently(|| self.session.store.progress(thread)).await?;
+        Ok(if is_same_graph { progress } else { discarded(thread, progress) })
     }
 
     /// Gives the node at the position the answer that it had when it failed or was cut off. Its open question is replaced by
@@ -488,6 +518,16 @@ fn first_answer(begun: Begun, was_repeated: bool, owner: OwnerId, start: &RunSta
         },
         begun => begun,
     }
+}
+
+/// Logs that progress is of no use, if there is some. Returns none.
+pub(super) fn discarded(thread: &ThreadId, progress: Vec<ProgressRecord>) -> Vec<ProgressRecord> {
+    if !progress.is_empty() {
+        catch_panic(
+            || tracing::warn!(%thread, "the graph has changed: a group starts again from the state at its fork"),
+        );
+    }
+    Vec::new()
 }
 
 fn not_open(questions: &[QuestionRow], question: QuestionId) -> ThreadError {

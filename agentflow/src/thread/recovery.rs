@@ -9,7 +9,7 @@ use tokio::{runtime::Handle, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    begin::{Accepted, Base, Beginning, Preparer, Request},
+    begin::{Accepted, Base, Beginning, Preparer, Request, discarded},
     codec::Values,
     drive::Driver,
     error::ThreadError,
@@ -248,6 +248,7 @@ fn beginning<S: State + Default, C>(
     taken: &TakenRun,
 ) -> Result<Beginning<S>, ThreadError> {
     let TakenRun { run: row, checkpoint, questions, progress, .. } = taken;
+    let is_same_graph = checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.graph_hash == app.hash);
     let base = Base::load(checkpoint.as_ref(), &values)?;
     let position = base.position.filter(|position| !position.is_end());
     let position = position.ok_or_else(|| super::unreadable("the run has no position".to_owned()))?;
@@ -272,7 +273,7 @@ fn beginning<S: State + Default, C>(
         answered: answered.iter().map(|row| (row.asked.id, Arc::clone(&row.asked.node))).collect(),
         replaced: asked_anew,
         origin,
-        progress: progress.clone(),
+        progress: if is_same_graph { progress.clone() } else { discarded(&row.run.thread, progress.clone()) },
         // The answers to the other questions may come later.
         answers: !answered.is_empty() && !request.input.is_resume(),
         open_answers,

@@ -31,8 +31,8 @@ const ITEMS: &str = "items";
 pub(super) struct Branches<S: State> {
     writer: Arc<Writer>,
     values: Values<S>,
-    /// The records of earlier runs, by the path of the branch.
-    before: HashMap<Arc<str>, Stored>,
+    /// The records of earlier runs, by the path of the branch, until the group ends.
+    before: Mutex<HashMap<Arc<str>, Stored>>,
     /// Set if an answer has begun the run.
     pub(super) answers: bool,
     /// The answers that the nodes of the step have not taken yet.
@@ -80,7 +80,7 @@ impl<S: State> Branches<S> {
         open_answers: Vec<(Arc<str>, Answer)>,
     ) -> Self {
         let step = before.first().map(|record| Arc::clone(&record.step));
-        let before = before.into_iter().map(|record| (record.path, record.record)).collect();
+        let before = Mutex::new(before.into_iter().map(|record| (record.path, record.record)).collect());
         let writer = Writer {
             session,
             run,
@@ -92,12 +92,16 @@ impl<S: State> Branches<S> {
         Self { writer: Arc::new(writer), values, before, answers, open_answers: Mutex::new(open_answers) }
     }
 
+    fn record_of(&self, path: &str) -> Option<Stored> {
+        self.before.lock().get(path).cloned()
+    }
+
     pub(super) fn items(&self, input: InputType) -> Result<Option<Vec<Input>>, ThreadError> {
-        match self.before.get(ITEMS) {
+        match self.record_of(ITEMS) {
             None => Ok(None),
             Some(Stored::Shared(items)) => Ok(items.downcast_ref::<Vec<Input>>().cloned()),
             Some(Stored::Json(json)) => {
-                let items: Vec<Box<RawValue>> = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
+                let items: Vec<Box<RawValue>> = serde_json::from_slice(&json).map_err(|error| unreadable(&error))?;
                 items.iter().map(|item| codec::decode_input(item, input)).collect::<Result<_, _>>().map(Some)
             }
         }
@@ -119,11 +123,11 @@ impl<S: State> Branches<S> {
         key: &str,
         input: impl Fn(&str) -> InputType,
     ) -> Result<Option<BranchRecord>, ThreadError> {
-        match self.before.get(key) {
+        match self.record_of(key) {
             None => Ok(None),
             Some(Stored::Shared(record)) => Ok(record.downcast_ref::<KeptRecord>().map(KeptRecord::record)),
             Some(Stored::Json(json)) => {
-                let read: BranchJson = serde_json::from_slice(json).map_err(|error| unreadable(&error))?;
+                let read: BranchJson = serde_json::from_slice(&json).map_err(|error| unreadable(&error))?;
                 let BranchJson { updates, next, input: value, error, taken, spawned, asked } = read;
                 let update = |(node, update): (Arc<str>, Box<RawValue>)| {
                     let update = self.values.load_update(update.get().as_bytes());
@@ -186,9 +190,10 @@ impl<S: State> Branches<S> {
         self.writer.flush().await
     }
 
-    /// Ends the group: what is pending is dropped. Returns the step whose records the commit deletes.
+    /// Ends the group: what is pending is dropped, and a later visit of the group finds no records. Returns the step whose records the commit deletes.
     pub(super) async fn end(&self) -> Option<Arc<str>> {
         let _writing = self.writer.writing.lock().await;
+        self.before.lock().clear();
         self.writer.pending.lock().clear();
         self.writer.step.lock().take()
     }

@@ -320,6 +320,13 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             }
             other => other?,
         };
+        // Earlier answers to other nodes of the group are closed by the join. Their nodes have them if they run again.
+        for row in questions.iter().filter(|row| row.status == QuestionStatus::Answered) {
+            if prepared.position.has_asked(row) {
+                prepared.answers.push((Arc::clone(&row.asked.node), self.stored_answer(row)?));
+                prepared.answered.push((row.asked.id, Arc::clone(&row.asked.node)));
+            }
+        }
         for (question, answer) in answers {
             let row = questions.iter().find(|row| row.asked.id == *question);
             let Some(row) = row.filter(|row| row.status == QuestionStatus::Open) else {

@@ -224,3 +224,34 @@ pub(super) const ALL_FORMS: [&str; 12] = [
     "item 5",
     "gated",
 ];
+
+#[node]
+pub(super) async fn pick_left(
+    _state: &Case,
+    answer: Option<u32>,
+    step: &StepId,
+    #[inject] world: &Arc<World>,
+) -> Ask<String, CaseUpdate> {
+    world.executed(step);
+    answer.map_or_else(|| Ask::Question("left?".to_owned()), |number| Ask::Done(line(&format!("left {number}"))))
+}
+
+#[node]
+pub(super) async fn pick_right(
+    _state: &Case,
+    answer: Option<u32>,
+    step: &StepId,
+    #[inject] world: &Arc<World>,
+) -> Ask<String, CaseUpdate> {
+    world.executed(step);
+    answer.map_or_else(|| Ask::Question("right?".to_owned()), |number| Ask::Done(line(&format!("right {number}"))))
+}
+
+/// A group with two branches that ask, and a node before one of them.
+pub(super) fn group_of_questions(store: Arc<FaultyStore>, world: &Arc<World>) -> CompiledGraph<Case, Arc<World>> {
+    graph! {
+        name = "group_of_questions";
+        first -> { pick_left, right -> pick_right } -> second -> END;
+        compile { services: Arc::clone(world), store: store }
+    }
+}

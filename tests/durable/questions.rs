@@ -1,6 +1,9 @@
 //! What the death of a process does to questions and answers.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use agentflow::{
     CompiledGraph, RunConfig,
@@ -11,7 +14,7 @@ use serde_json::json;
 
 use super::{
     faulty_store::{BOTH, Faults, When},
-    nodes::{Case, World, line, questions},
+    nodes::{Case, World, group_of_questions, line, questions},
     process::{Process, idle, recover, statuses},
     stores::{StoreUnderTest, on_every_store},
 };
@@ -21,6 +24,7 @@ on_every_store!(
     after_an_answer_was_accepted_the_node_runs_again_with_the_same_answer,
     an_answer_before_its_acceptance_leaves_the_question_open,
     a_question_that_is_killed_at_any_operation_is_asked_and_answered_once,
+    a_group_of_questions_that_is_killed_at_any_operation_asks_each_once,
     an_answer_survives_a_failure_a_death_and_a_resume,
     a_killed_resume_that_asks_anew_leaves_one_open_question,
     an_answer_belongs_to_its_step_only,
@@ -151,6 +155,54 @@ fn a_question_that_is_killed_at_any_operation_is_asked_and_answered_once(stores:
                 );
                 app.thread("a").delete().await.unwrap();
             });
+            if deaths == 0 {
+                assert!(n > 15, "there are more operations than {n}");
+                break;
+            }
+        }
+    }
+}
+
+fn a_group_of_questions_that_is_killed_at_any_operation_asks_each_once(stores: &dyn StoreUnderTest) {
+    for when in BOTH {
+        for n in 0.. {
+            let world = World::open();
+            let mut deaths = 0;
+            loop {
+                let process = Process::start(stores);
+                if deaths < 4 {
+                    process.store().plan(Faults::death(when).after(n));
+                }
+                let app = group_of_questions(process.store(), &world);
+                let ended = process.run_until_death(async {
+                    let _ = recover(&app).await;
+                    let thread = app.thread("a");
+                    if thread.state().await.unwrap().is_none() {
+                        let _ = thread.invoke(line("input"), RunConfig::new()).await.unwrap();
+                    }
+                    while let Some(question) = thread.questions().await.unwrap().pop() {
+                        let is_left = question.decode::<String>().unwrap() == "left?";
+                        let _ = thread.answer(question.id(), &if is_left { 1 } else { 2 }).await.unwrap();
+                    }
+                });
+                process.die();
+                if ended.is_some() {
+                    break;
+                }
+                deaths += 1;
+            }
+            let process = Process::start(stores);
+            let app = group_of_questions(process.store(), &world);
+            process.run(async {
+                let whole = ["input", "first", "left 1", "right", "right 2", "second after 5"];
+                assert_eq!(lines(&app).await, whole, "{when:?} operation {n}");
+                assert_eq!(states(&process).await, [QuestionStatus::Closed; 2], "{when:?} operation {n}");
+                let runs = [RunStatus::Waiting, RunStatus::Waiting, RunStatus::Done];
+                assert_eq!(statuses(&app.thread("a")).await, runs, "{when:?} operation {n}");
+                app.thread("a").delete().await.unwrap();
+            });
+            let ids: BTreeSet<_> = world.executions().into_iter().collect();
+            assert_eq!(ids.len(), 5, "each step has one id: {ids:?}");
             if deaths == 0 {
                 assert!(n > 15, "there are more operations than {n}");
                 break;

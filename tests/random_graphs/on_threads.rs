@@ -9,7 +9,7 @@ use super::{
     config,
     generator::{program, without_cancels},
     interpreter::{End, predict},
-    program::{Graph, Options, Program, Trace, Work, repair},
+    program::{ActEnd, Graph, Group, Mapped, Next, Options, ParallelWork, Program, Script, Step, Trace, Work, repair},
 };
 use crate::durable::{
     faulty_store::{Faults, When},
@@ -21,7 +21,7 @@ use crate::durable::{
 #[derive(Debug, PartialEq)]
 struct Ended {
     status: RunStatus,
-    /// The kind of the failure, and its node.
+    /// The kind of the failure, and its node, unless one of several branches may be the first to exceed the limit.
     failure: Option<(String, Option<String>)>,
     state: Trace,
     next: Vec<String>,
@@ -49,9 +49,10 @@ fn run(graph: &Graph, deaths: &[(usize, When)]) -> Ended {
             assert!(run.status.has_ended(), "{run:?}");
             Ended {
                 status: run.status,
-                failure: run
-                    .failure
-                    .map(|failure| (failure.kind.to_string(), failure.node.map(|node| node.to_string()))),
+                failure: run.failure.map(|failure| {
+                    let node = failure.node.filter(|_| &*failure.kind != "RecursionLimit");
+                    (failure.kind.to_string(), node.map(|node| node.to_string()))
+                }),
                 state: state.values,
                 next: state.next.iter().map(ToString::to_string).collect(),
                 steps: run.steps,
@@ -68,15 +69,65 @@ fn run(graph: &Graph, deaths: &[(usize, When)]) -> Ended {
 /// failure goes back, and the count of the subgraph's own limit.
 fn with_plain_subgraphs(mut graph: Graph) -> Graph {
     for step in &mut graph.steps {
-        if let Work::Graph(inner) = &mut step.work {
-            step.options = Options::default();
-            step.on_error = None;
-            *inner = with_plain_subgraphs(Graph { recursion_limit: None, ..inner.clone() });
+        match &mut step.work {
+            Work::Graph(inner) => {
+                step.options = Options::default();
+                step.on_error = None;
+                *inner = with_plain_subgraphs(Graph { recursion_limit: None, ..inner.clone() });
+            }
+            Work::Group(group) => never_fails(group),
+            Work::Node(..) | Work::Mapped(_) => {}
         }
     }
     // A fallback may be left that no step leads to.
     graph.steps = repair(graph.steps);
     graph
+}
+
+/// Lets the nodes of a group succeed. The branches of a group that is run again go on from where each of them was, so that
+/// another one may be the first to fail.
+fn never_fails(group: &mut Group) {
+    for step in group.branches.iter_mut().flatten() {
+        succeeds(step);
+        match &mut step.work {
+            ParallelWork::Node(script) => succeed(script),
+            ParallelWork::Mapped(mapped) => graph_succeeds(mapped),
+            ParallelWork::Group(group) => never_fails(group),
+        }
+    }
+}
+
+fn graph_succeeds(mapped: &mut Mapped) {
+    mapped.panics = None;
+    mapped.graph.recursion_limit = None;
+    for step in &mut mapped.graph.steps {
+        succeeds(step);
+        match &mut step.work {
+            Work::Node(_, script) => succeed(script),
+            Work::Graph(inner) => {
+                let mut whole = Mapped { graph: inner.clone(), panics: None };
+                graph_succeeds(&mut whole);
+                *inner = whole.graph;
+            }
+            Work::Mapped(inner) => graph_succeeds(inner),
+            Work::Group(group) => never_fails(group),
+        }
+    }
+}
+
+fn succeeds<W>(step: &mut Step<W>) {
+    step.options = Options::default();
+    if let Next::Decision(decision) = &mut step.next {
+        decision.formula.panics_at = None;
+        decision.arms.resize(decision.formula.routes as usize, None);
+    }
+}
+
+fn succeed(script: &mut Script) {
+    for act in &mut script.acts {
+        act.end = ActEnd::Succeeds;
+        act.is_poisoned = false;
+    }
 }
 
 /// Four deaths at most: a fifth one in a row would park the run.

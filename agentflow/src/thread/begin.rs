@@ -358,7 +358,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
     /// other names, so that the group starts again.
     async fn progress(&self, thread: &ThreadId, is_same_graph: bool) -> Result<Vec<ProgressRecord>, ThreadError> {
         let progress = patiently(|| self.session.store.progress(thread)).await?;
-        Ok(if is_same_graph { progress } else { discarded(thread, progress) })
+        Ok(if is_same_graph { progress } else { discarded(thread, &progress) })
     }
 
     /// Gives the node at the position the answer that it had when it failed or was cut off. Its open question is replaced by
@@ -528,7 +528,7 @@ fn first_answer(begun: Begun, was_repeated: bool, owner: OwnerId, start: &RunSta
 }
 
 /// Logs that progress is of no use, if there is some. Returns none.
-pub(super) fn discarded(thread: &ThreadId, progress: Vec<ProgressRecord>) -> Vec<ProgressRecord> {
+pub(super) fn discarded(thread: &ThreadId, progress: &[ProgressRecord]) -> Vec<ProgressRecord> {
     if !progress.is_empty() {
         catch_panic(
             || tracing::warn!(%thread, "the graph has changed: a group starts again from the state at its fork"),

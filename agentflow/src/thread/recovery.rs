@@ -273,7 +273,7 @@ fn beginning<S: State + Default, C>(
         answered: answered.iter().map(|row| (row.asked.id, Arc::clone(&row.asked.node))).collect(),
         replaced: asked_anew,
         origin,
-        progress: if is_same_graph { progress.clone() } else { discarded(&row.run.thread, progress.clone()) },
+        progress: if is_same_graph { progress.clone() } else { discarded(&row.run.thread, progress) },
         // The answers to the other questions may come later.
         answers: !answered.is_empty() && !request.input.is_resume(),
         open_answers,

@@ -134,7 +134,7 @@ async fn reports_have_all_their_fields() {
     assert_eq!((unfinished.len(), &unfinished[0]["name"]), (1, &json!("stuck")));
     let expected = json!({
         "elapsed": 5.0,
-        "runs": { "ended": 0, "unfinished": [run], "still_running": [] },
+        "runs": { "ended": 0, "unfinished": [run], "kept": [], "still_running": [] },
         "tasks": {
             "elapsed": 5.0, "unfinished": unfinished, "still_running": [], "outcomes": report.tasks.outcomes,
         },

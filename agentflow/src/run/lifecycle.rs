@@ -126,8 +126,7 @@ pub(crate) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
             Err(Failure::committed(RunErrorKind::Closed))
         };
         unfinished.has_ended = true;
-        let error = ended.as_ref().err().filter(|failure| !failure.kind.is_pause());
-        if let Some(failure) = error {
+        if let Err(failure) = &ended {
             // The text contains a node's error, which may panic when it is formatted.
             catch_panic(|| log(failure, sink));
         }
@@ -137,6 +136,9 @@ pub(crate) async fn run<S: State, C: Send + Sync + 'static, T: Deref<Target = Ru
         }
         // The run is over before its reader learns of it, or a shutdown that the reader begins would still find it.
         drop(guard.take());
+        // A question or a stop is no error of a run on a thread, where another run goes on.
+        let is_pause = |failure: &Failure| progress.recorder.is_some() && failure.kind.is_pause();
+        let error = ended.as_ref().err().filter(|failure| !is_pause(failure));
         sink.push(|| EventKind::RunEnded { error: error.map(text_of) });
         ended
     };
@@ -165,6 +167,7 @@ pub(super) fn log(error: &Failure, sink: &Sink) {
         }
         RunErrorKind::Cancelled { .. } => tracing::debug!(%error, "run cancelled"),
         RunErrorKind::Asked { .. } => tracing::debug!(%error, "run ended with a question"),
+        RunErrorKind::Stopped { .. } | RunErrorKind::StillAsking { .. } => tracing::debug!(%error, "run stopped"),
         RunErrorKind::Closed
         | RunErrorKind::NoRuntime
         | RunErrorKind::UnknownNode { .. }

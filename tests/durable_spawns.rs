@@ -344,6 +344,7 @@ async fn an_ordinary_task_of_a_node_stores_its_own_tasks_at_once() {
 async fn a_task_that_cannot_be_stored_is_refused() {
     #[derive(Serialize, Deserialize)]
     struct Unstorable(#[serde(serialize_with = "refuse")] u8);
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
     fn refuse<S: serde::Serializer>(_: &u8, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("no"))
     }
@@ -391,7 +392,7 @@ async fn the_options_of_a_task_are_stored() {
     set_durable_sink(&manager, Arc::clone(&stored) as _);
     let id = manager
         .create_durable_task::<note>("full".to_owned())
-        .timeout(Duration::from_secs(60))
+        .timeout(Duration::from_mins(1))
         .attempt_timeout(Duration::from_secs(5))
         .retry(RetryPolicy::new(2).backoff(Duration::from_secs(3)).factor(10.0))
         .context("user", "ada")
@@ -414,7 +415,7 @@ async fn the_options_of_a_task_are_stored() {
     let key = full.key.as_ref().unwrap();
     assert_eq!((&*key.scope, &*key.key, key.policy), ("note", "k", KeyPolicy::Replace));
     let policy: TaskPolicy = serde_json::from_slice(&full.policy).unwrap();
-    assert_eq!(policy.timeout(), Some(Duration::from_secs(60)));
+    assert_eq!(policy.timeout(), Some(Duration::from_mins(1)));
     assert_eq!(policy.attempt_timeout(), Some(Duration::from_secs(5)));
     assert_eq!(policy.next_attempt(2, Duration::ZERO), Some(Duration::from_secs(30)));
     assert_eq!(policy.next_attempt(3, Duration::ZERO), None);

@@ -2,7 +2,7 @@
 
 use agentflow::{
     Ask, CompiledGraph, NodeError, Route, RunConfig, State, graph, node,
-    store::{CancelKind, MemoryStore, QuestionStatus, RunStatus, Store, ThreadStatus},
+    store::{CancelKind, MemoryStore, QuestionStatus, RunFilter, RunStatus, Store, ThreadStatus},
     thread::{Input, Outcome, Question, QuestionId, Thread, ThreadError},
 };
 use serde::{Deserialize, Serialize};
@@ -106,7 +106,7 @@ async fn a_question_ends_the_run_and_the_answer_begins_another_one() {
 
         let mail = thread.answer(second[0].id(), &Verdict::Send).await.unwrap().done().unwrap();
         assert_eq!(mail.notes, ["reviewed", "too short", "reviewed", "sent"]);
-        let statuses: Vec<_> = thread.runs(Default::default()).await.unwrap().iter().map(|run| run.status).collect();
+        let statuses: Vec<_> = thread.runs(RunFilter::default()).await.unwrap().iter().map(|run| run.status).collect();
         assert_eq!(statuses, [RunStatus::Done, RunStatus::Waiting, RunStatus::Waiting]);
     }
 }
@@ -208,7 +208,7 @@ async fn a_waiting_thread_holds_nothing_and_cancel_finds_no_run() {
     let [app, _] = mails();
     let thread = app.thread("case-17");
     start(&thread).await;
-    let run = thread.runs(Default::default()).await.unwrap()[0].run.id;
+    let run = thread.runs(RunFilter::default()).await.unwrap()[0].run.id;
     assert!(!app.cancel_run(run, CancelKind::Cancel).await.unwrap());
     assert!(app.runs().is_empty());
     let report = app.aclose().await;

@@ -7,7 +7,7 @@ use std::sync::{
 
 use agentflow::{
     CompiledGraph, NodeError, RunConfig, State, graph, node,
-    store::{MemoryStore, RunStatus, Store},
+    store::{MemoryStore, RunFilter, RunStatus, Store},
     thread::{HistoryFilter, Input, OnBusyThread, Outcome, Source, Thread, ThreadError},
 };
 use futures::future::join_all;
@@ -127,7 +127,7 @@ async fn a_failed_run_leaves_the_last_commit_and_resume_goes_on_there() {
 
         let state = done(thread.invoke(Input::resume(), RunConfig::new()).await.unwrap());
         assert_eq!(state.lines, ["one", "first", "tried", "second"]);
-        let runs = thread.runs(Default::default()).await.unwrap();
+        let runs = thread.runs(RunFilter::default()).await.unwrap();
         assert_eq!(runs.iter().map(|run| run.status).collect::<Vec<_>>(), [RunStatus::Done, RunStatus::Failed]);
         let failure = runs[1].failure.as_ref().unwrap();
         assert_eq!((&*failure.kind, failure.node.as_deref()), ("Node", Some("flaky")));
@@ -211,7 +211,7 @@ async fn queued_runs_start_in_the_order_in_which_they_were_accepted() {
 }
 
 async fn thread_runs<C: Send + Sync + 'static>(app: &CompiledGraph<Log, C>) -> usize {
-    app.thread("ada").runs(Default::default()).await.unwrap().len()
+    app.thread("ada").runs(RunFilter::default()).await.unwrap().len()
 }
 
 #[tokio::test]
@@ -372,7 +372,7 @@ async fn a_dropped_invoke_cancels_the_run_and_the_thread_is_paused() {
     while !app.runs().is_empty() {
         tokio::task::yield_now().await;
     }
-    let runs = thread.runs(Default::default()).await.unwrap();
+    let runs = thread.runs(RunFilter::default()).await.unwrap();
     assert_eq!(runs[0].status, RunStatus::Cancelled);
     gate.open.add_permits(1);
     assert_eq!(done(thread.invoke(Input::resume(), RunConfig::new()).await.unwrap()).lines, ["one", "second"]);
@@ -435,7 +435,7 @@ async fn a_store_outlives_the_app_and_a_run_of_a_dead_owner_is_recovered() {
         })
     };
     dead.join().unwrap();
-    store.advance(std::time::Duration::from_secs(60));
+    store.advance(std::time::Duration::from_mins(1));
     let app = build(Arc::new(store), &gate);
     let report = app.recover().await.unwrap();
     assert_eq!((report.taken.len(), report.left.len()), (1, 0), "{report:?}");

@@ -89,8 +89,8 @@ mod tests {
 
     use super::*;
 
-    fn paths(body: TokenStream) -> Vec<String> {
-        durable_tasks(&body).iter().map(|path| path.to_string().replace(' ', "")).collect()
+    fn paths(body: &TokenStream) -> Vec<String> {
+        durable_tasks(body).iter().map(|path| path.to_string().replace(' ', "")).collect()
     }
 
     #[test]
@@ -105,13 +105,13 @@ mod tests {
             tasks.create_durable_task::<deliver>(mail).spawn()?;
             log!(create_durable_task(3), tasks.create_durable_task::<_>(3), create_durable_task::<Self>);
         });
-        assert_eq!(paths(body), ["deliver", "::a::report<fn(u8)->Vec<u8>>"]);
+        assert_eq!(paths(&body), ["deliver", "::a::report<fn(u8)->Vec<u8>>"]);
     }
 
     #[test]
     fn paths_that_only_the_body_knows_are_left_out() {
         assert_eq!(
-            paths(quote!({
+            paths(&quote!({
                 use a::b;
                 tasks.create_durable_task::<b>(());
             })),
@@ -122,6 +122,6 @@ mod tests {
             tasks.create_durable_task::<inside>(());
             tasks.create_durable_task::<outside>(());
         });
-        assert_eq!(paths(body), ["outside"]);
+        assert_eq!(paths(&body), ["outside"]);
     }
 }

@@ -1,4 +1,4 @@
-//! What the death of a process in a run leaves behind, at each point of the run.
+//! The death of a process in a run: what it leaves behind, at each point of the run.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What a store that fails does to a run: its outcome is typed, and nothing is lost or doubled.
+//! Faults of the store: the outcome of a run is typed, and nothing is lost or doubled.
 
 use std::{sync::Arc, time::Duration};
 
@@ -172,14 +172,14 @@ fn a_fenced_run_stops_and_the_new_owner_ends_it(stores: &dyn StoreUnderTest) {
     let world = World::new();
     let process = Process::start(stores);
     let app = case(process.store(), &world);
-    let former = process.run(async {
+    let mut former = None;
+    process.run(async {
         let thread = app.thread("a");
-        let run = tokio::spawn(async move { thread.invoke(line("input"), RunConfig::new()).await });
+        former = Some(tokio::spawn(async move { thread.invoke(line("input"), RunConfig::new()).await }));
         world.entered.notified().await;
-        run
     });
     // The former owner is cut off for longer than its lease, and another process takes the run over meanwhile.
-    stores.advance(Duration::from_secs(60));
+    stores.advance(Duration::from_mins(1));
     let other = Process::start(stores);
     let other_app = case(other.store(), &world);
     other.run(async {
@@ -188,7 +188,7 @@ fn a_fenced_run_stops_and_the_new_owner_ends_it(stores: &dyn StoreUnderTest) {
     });
     world.gate.add_permits(1);
     process.run(async {
-        let error = former.await.unwrap().unwrap_err();
+        let error = former.unwrap().await.unwrap().unwrap_err();
         assert_eq!(*store_error(&error), StoreErrorKind::Fenced);
         assert!(world.steps_of("second").is_empty(), "a fenced run runs no further node");
     });
@@ -333,7 +333,7 @@ fn a_store_that_is_away_for_longer_ends_the_run_typed_and_the_same_process_takes
         assert!((25..40).contains(&waited.as_secs()), "{waited:?}");
         tokio::time::sleep(Duration::from_secs(30)).await;
         store.heal();
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         assert_eq!(lines(&app, "a").await, WHOLE);
         assert_eq!(statuses(&app.thread("a")).await, [RunStatus::Done]);
     });
@@ -366,7 +366,7 @@ fn an_acceptance_whose_answer_never_came_is_taken_up_again_by_the_same_process()
             if let Some(first) = first {
                 let _ = first.await.unwrap().unwrap();
             }
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             let all = statuses(&thread).await;
             assert!(all.iter().all(|status| *status == RunStatus::Done), "{all:?}");
             assert_eq!(
@@ -387,9 +387,11 @@ fn an_app_does_not_take_over_its_own_live_runs_when_it_lives_longer_than_a_lease
         let thread = app.thread("a");
         let run = tokio::spawn(async move { thread.invoke(line("input"), RunConfig::new()).await });
         world.entered.notified().await;
-        tokio::time::sleep(Duration::from_secs(300)).await;
+        tokio::time::sleep(Duration::from_mins(5)).await;
         let error = app.thread("a").invoke(line("again"), RunConfig::new()).await.unwrap_err();
         assert!(matches!(error, ThreadError::Busy { is_driven: true, .. }), "{error}");
+        // Its lease has run out, as that of a process that was stopped for a while.
+        stores.advance(Duration::from_mins(1));
         let report = app.recover().await.unwrap();
         assert_eq!((report.taken.len(), world.steps_of("gated").len()), (0, 1));
         world.gate.add_permits(1);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use agentflow::{
     CompiledGraph, State,
-    store::{RunRow, RunStatus},
+    store::{RunFilter, RunRow, RunStatus},
     thread::{RecoveryReport, Thread},
 };
 use tokio::runtime::{Builder, Runtime};
@@ -15,10 +15,10 @@ use super::{
 };
 
 /// The time after which an owner that has died counts as dead.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 
 /// The time after which a test that waits has failed.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// A process: a runtime, and a handle on the store. It dies when it is dropped.
 pub(crate) struct Process<'s> {
@@ -75,7 +75,9 @@ impl<'s> Process<'s> {
     }
 
     /// Dies now, and lets the lease run out.
-    pub(crate) fn die(self) {}
+    pub(crate) fn die(self) {
+        drop(self);
+    }
 }
 
 impl Drop for Process<'_> {
@@ -117,7 +119,7 @@ where
     S: State + Default,
     C: Send + Sync + 'static,
 {
-    let mut runs = thread.runs(Default::default()).await.unwrap();
+    let mut runs = thread.runs(RunFilter::default()).await.unwrap();
     runs.reverse();
     runs
 }

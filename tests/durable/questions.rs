@@ -1,4 +1,4 @@
-//! What the death of a process does to questions and answers.
+//! Questions and answers in processes that die.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
 
 use agentflow::{
     CompiledGraph, RunConfig,
-    store::{QuestionStatus, RunStatus},
+    store::{QuestionStatus, RunFilter, RunStatus},
     thread::{Input, QuestionId, ThreadError},
 };
 use serde_json::json;
@@ -314,7 +314,7 @@ fn a_rollback_of_an_answering_run_opens_the_question_again(stores: &dyn StoreUnd
     let app = questions(process.store(), &world);
     process.run(async {
         let thread = app.thread("a");
-        let run = thread.runs(Default::default()).await.unwrap().remove(0).run.id;
+        let run = thread.runs(RunFilter::default()).await.unwrap().remove(0).run.id;
         assert!(app.cancel_run(run, agentflow::store::CancelKind::Rollback).await.unwrap());
         let _ = recover(&app).await;
         idle(&app).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agentflow::{
     CompiledGraph, RunConfig, RunId,
-    store::{CancelKind, QuestionStatus, RunStatus, ThreadStatus},
+    store::{CancelKind, QuestionStatus, RunStatus, ThreadFilter, ThreadStatus},
     thread::{Input, OnBusyThread, QuestionId, ThreadError},
 };
 
@@ -246,7 +246,7 @@ fn a_deletion_of_a_busy_thread_cancels_the_run_and_a_late_commit_does_not_make_i
         world.gate.add_permits(1);
         idle(&app).await;
         assert!(app.thread("a").state().await.unwrap().is_none());
-        assert!(app.threads().list(Default::default()).await.unwrap().threads.is_empty());
+        assert!(app.threads().list(ThreadFilter::default()).await.unwrap().threads.is_empty());
     });
 }
 

@@ -1,7 +1,10 @@
 //! Random graphs on durable threads: a run whose process dies at random operations of its store, and is recovered each time,
 //! ends as one whose process does not die.
 
-use agentflow::{CompileOptions, RunConfig, RunId, store::RunStatus};
+use agentflow::{
+    CompileOptions, RunConfig, RunId,
+    store::{RunFilter, RunStatus},
+};
 use proptest::prelude::*;
 
 use super::{
@@ -45,7 +48,7 @@ fn run(graph: &Graph, deaths: &[(usize, When)]) -> Ended {
             // A repetition of the run waits for its end.
             drop(thread.invoke(Trace::update(), config.clone()).await);
             let state = thread.state().await.unwrap().unwrap();
-            let run = thread.runs(Default::default()).await.unwrap().remove(0);
+            let run = thread.runs(RunFilter::default()).await.unwrap().remove(0);
             assert!(run.status.has_ended(), "{run:?}");
             Ended {
                 status: run.status,

@@ -7,16 +7,16 @@ use std::{
 
 use agentflow::{
     CompiledGraph, RunConfig,
-    store::{QuestionStatus, RunFilter, RunStatus},
+    store::{QuestionStatus, RunFilter, RunStatus, StoreErrorKind},
     thread::{Input, QuestionId, ThreadError},
 };
 use serde_json::json;
 
 use super::{
-    faulty_store::{BOTH, Faults, When},
+    faulty_store::{BOTH, Faults, FaultyStore, When},
     nodes::{Case, World, group_of_questions, line, questions},
     process::{Process, idle, recover, statuses},
-    stores::{StoreUnderTest, on_every_store},
+    stores::{Memory, StoreUnderTest, on_every_store},
 };
 
 on_every_store!(
@@ -322,5 +322,31 @@ fn a_rollback_of_an_answering_run_opens_the_question_again(stores: &dyn StoreUnd
         assert_eq!(statuses(&thread).await, [RunStatus::Waiting]);
         let outcome = thread.answer_json(question, json!(4)).await.unwrap();
         assert_eq!(outcome.done().unwrap().lines, ["input", "asked", "took 4 after 2"]);
+    });
+}
+
+#[test]
+fn an_answer_that_was_prepared_before_another_one_ran_goes_on_from_both() {
+    let (stores, world) = (Memory::default(), World::open());
+    let process = Process::start_paused(&stores);
+    let other = FaultyStore::new(stores.open());
+    let [app, other] = [process.store(), other].map(|store| group_of_questions(store, &world));
+    process.run(async {
+        let thread = app.thread("a");
+        let outcome = thread.invoke(line("input"), RunConfig::new()).await.unwrap();
+        let [left, right] = ["pick_left", "pick_right"]
+            .map(|node| outcome.questions().iter().find(|question| question.node() == node).unwrap().id());
+        // The acceptance of the answer fails once, and is repeated with what was prepared.
+        process.store().plan(Faults::error(When::Before, StoreErrorKind::Unavailable).at("begin_run"));
+        let calls = process.store().calls("begin_run");
+        let late = tokio::spawn(async move { thread.answer(left, &1).await });
+        while process.store().calls("begin_run") == calls {
+            tokio::task::yield_now().await;
+        }
+        let outcome = other.thread("a").answer(right, &2).await.unwrap();
+        assert_eq!(outcome.questions().len(), 1, "{outcome:?}");
+        let state = late.await.unwrap().unwrap().done().unwrap();
+        assert_eq!(state.lines, ["input", "first", "left 1", "right", "right 2", "second after 5"]);
+        assert_eq!(states(&process).await, [QuestionStatus::Closed; 2]);
     });
 }

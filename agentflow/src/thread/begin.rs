@@ -73,12 +73,14 @@ struct Prepared<S> {
     replaced: Vec<(QuestionId, Arc<str>)>,
     /// The progress of earlier runs in the step at which the run begins.
     progress: Vec<ProgressRecord>,
+    /// Set if the run goes on at the step of the head: whether the step is in the same graph as then.
+    goes_on: Option<bool>,
 }
 
 impl<S> Prepared<S> {
     fn new(start: RunStart, state: S, json: Option<(Bytes, usize)>, position: Position) -> Self {
         let (answers, answered, replaced, progress) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { start, state, json, position, answers, answered, replaced, progress }
+        Self { start, state, json, position, answers, answered, replaced, progress, goes_on: None }
     }
 }
 
@@ -126,7 +128,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
                 self.cancel_the_others(thread, *run, on_busy);
             }
             // Else another run, or an edit, has moved the head meanwhile.
-            if let Some(accepted) = self.began(begun, prepared)? {
+            if let Some(accepted) = self.began(begun, thread, prepared).await? {
                 return Ok(accepted);
             }
         }
@@ -140,7 +142,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             let started = repeatedly(|| self.session.store.start_run(request.run, owner, start.clone()));
             let (begun, was_repeated) = started.await;
             let begun = first_answer(begun?, was_repeated, owner, &start);
-            match self.began(begun, prepared)? {
+            match self.began(begun, &request.thread, prepared).await? {
                 Some(Accepted::Running(beginning)) => return Ok(Some(*beginning)),
                 Some(Accepted::Queued | Accepted::Known(_)) => return Ok(None),
                 None => {}
@@ -164,9 +166,15 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
     }
 
     /// Returns `None` if the head has moved, and the run must be prepared again.
-    fn began(&self, begun: Begun, prepared: Prepared<S>) -> Result<Option<Accepted<S>>, ThreadError> {
+    async fn began(
+        &self,
+        begun: Begun,
+        thread: &ThreadId,
+        prepared: Prepared<S>,
+    ) -> Result<Option<Accepted<S>>, ThreadError> {
         match begun {
             Begun::Running(started) => {
+                let prepared = self.brought_up_to_date(thread, prepared).await?;
                 self.beginning(&started, prepared).map(|beginning| Some(Accepted::Running(Box::new(beginning))))
             }
             Begun::Queued { .. } => Ok(Some(Accepted::Queued)),
@@ -184,7 +192,7 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
     }
 
     fn beginning(&self, started: &RunStarted, prepared: Prepared<S>) -> Result<Beginning<S>, ThreadError> {
-        let Prepared { start, state, json, position, answers, answered, replaced, progress } = prepared;
+        let Prepared { start, state, json, position, answers, answered, replaced, progress, .. } = prepared;
         let (json, delta_bytes) = json.map_or((None, 0), |(json, bytes)| (Some(json), bytes));
         let from = RecordedFrom {
             parent: started.checkpoints.last().copied().or(start.base),
@@ -240,13 +248,13 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
                 let mut prepared = self.resumed(base, start, branch, input.update.as_ref())?;
                 if !is_branch {
                     self.take_questions(thread, &mut prepared).await?;
-                    prepared.progress = self.progress(thread, is_same_graph).await?;
+                    prepared.goes_on = Some(is_same_graph);
                 }
                 Ok(prepared)
             }
             InputKind::Answers(answers) => {
                 let mut prepared = self.answered(base, start, thread, answers, input.update.as_ref()).await?;
-                prepared.progress = self.progress(thread, is_same_graph).await?;
+                prepared.goes_on = Some(is_same_graph);
                 if is_same_graph {
                     // The other questions stay open, and their branches do not run.
                     prepared.replaced.clear();
@@ -356,6 +364,25 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
 
     /// Returns the progress of the step at the head. That of another version of the graph is of no use: its branches have
     /// other names, so that the group starts again.
+    /// Adds the progress of the step, and the answers to it, once nobody else can change them: a run that answers one of
+    /// several questions leaves the head as it is, so that it may have been there since the preparation.
+    async fn brought_up_to_date(
+        &self,
+        thread: &ThreadId,
+        mut prepared: Prepared<S>,
+    ) -> Result<Prepared<S>, ThreadError> {
+        let Some(is_same_graph) = prepared.goes_on else { return Ok(prepared) };
+        prepared.progress = self.progress(thread, is_same_graph).await?;
+        for row in patiently(|| self.session.store.questions(thread, Some(QuestionStatus::Answered))).await? {
+            let is_known = prepared.answered.iter().any(|(question, _)| *question == row.asked.id);
+            if !is_known && prepared.position.has_asked(&row) {
+                prepared.answers.insert(0, (Arc::clone(&row.asked.node), self.stored_answer(&row)?));
+                prepared.answered.insert(0, (row.asked.id, row.asked.node));
+            }
+        }
+        Ok(prepared)
+    }
+
     async fn progress(&self, thread: &ThreadId, is_same_graph: bool) -> Result<Vec<ProgressRecord>, ThreadError> {
         let progress = patiently(|| self.session.store.progress(thread)).await?;
         Ok(if is_same_graph { progress } else { discarded(thread, &progress) })

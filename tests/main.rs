@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test's name documents it, and a test fails by panicking")]
 
+mod failing_store;
 mod steps;
 mod support;
 
@@ -12,6 +13,7 @@ mod concurrency;
 mod decisions;
 mod durable;
 mod durable_spawns;
+mod durable_tasks;
 mod erased_graphs;
 mod flow_any;
 mod flow_branches;
@@ -21,6 +23,7 @@ mod flow_inputs;
 mod groups;
 mod invoke_from;
 mod isolation;
+mod items;
 mod messages;
 mod nesting;
 mod node_options;
@@ -35,6 +38,7 @@ mod run_errors;
 mod run_faults;
 mod run_limits;
 mod run_metrics;
+mod schedules;
 mod shutdown;
 mod state_updates;
 mod step_ids;

@@ -75,6 +75,7 @@
 mod attempt;
 mod carried;
 mod config;
+mod durable;
 pub mod error;
 pub mod graph;
 mod json;
@@ -431,6 +432,9 @@ pub use agentflow_macros::Provide;
 /// one specifies its path: `#[task(crate = my_crate::agentflow)]`.
 pub use agentflow_macros::task;
 
+pub use durable::{DurableTasks, Item, Items, StuckTask};
+#[cfg(feature = "schedule")]
+pub use durable::{Schedule, ScheduleError, ScheduleInfo};
 pub use error::NodeError;
 pub use graph::{CompileOptions, CompiledGraph, END, EachOptions, JOIN, NodeOptions, START, StateGraph};
 pub use message::{AgentState, Message};

@@ -22,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     panics::catch_panic,
     run_id::RunId,
-    store::{CancelKind, OwnerId, RunFilter, RunStatus, Store, StoreError, StoreErrorKind, ThreadId},
+    store::{
+        CancelKind, OwnerId, ReleaseTask, RunFilter, RunStatus, Store, StoreError, StoreErrorKind, StoredTaskFilter,
+        StoredTaskId, TaskStatus, ThreadId,
+    },
     sync::Mutex,
 };
 
@@ -32,8 +35,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(30);
 /// The time between two renewals.
 const RENEWAL: Duration = Duration::from_secs(10);
 
-/// The longest time until a cancel of another process is seen.
-const CANCEL_POLL: Duration = Duration::from_secs(1);
+/// The longest time until a change that another process has made is seen.
+pub(crate) const POLL: Duration = Duration::from_secs(1);
 
 /// The time for which an operation is repeated that fails with an error that may pass.
 pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(30);
@@ -45,10 +48,17 @@ pub(crate) struct Session {
     /// The owner. It is another one after the store has removed it, because its lease had run out.
     owner: Mutex<OwnerId>,
     runs: Mutex<HashMap<RunId, LiveRun>>,
+    tasks: Mutex<LiveTasks>,
+    /// Notified when a task of this session has ended, and its end is recorded.
+    task_ended: Notify,
+    /// Has a permit if a task has ended since the worker last waited for it.
+    pub(crate) room_freed: Notify,
     /// Notified when a run of this session has ended, for the runs that are queued behind it.
     pub(crate) run_ended: Notify,
     /// Dropped when the session ends, which ends the thread that renews the lease.
     renewal: Mutex<Option<mpsc::Sender<()>>>,
+    /// The time of the last renewal, on the clock of the system.
+    renewed: Mutex<std::time::Instant>,
     /// Set once the recovery of runs goes on in the background. Relaxed, because it guards nothing but itself.
     is_recovering: AtomicBool,
     /// Set once the owner leaves the store. Relaxed, for the same reason.
@@ -71,6 +81,24 @@ impl Drop for Session {
             });
         }
     }
+}
+
+/// The durable tasks that a session runs, and those that it has given up.
+#[derive(Debug, Default)]
+struct LiveTasks {
+    live: HashMap<StoredTaskId, LiveTask>,
+    kept: Vec<StoredTaskId>,
+}
+
+/// A durable task that a session runs.
+#[derive(Debug)]
+struct LiveTask {
+    name: &'static str,
+    epoch: u64,
+    /// Stops the task.
+    token: CancellationToken,
+    /// Set if the task is to be cancelled, and not to run again.
+    is_cancelled: bool,
 }
 
 /// A run that this session drives.
@@ -98,8 +126,12 @@ impl Session {
             store,
             owner: Mutex::new(owner),
             runs: Mutex::default(),
+            tasks: Mutex::default(),
+            task_ended: Notify::new(),
+            room_freed: Notify::new(),
             run_ended: Notify::new(),
             renewal: Mutex::default(),
+            renewed: Mutex::new(std::time::Instant::now()),
             is_recovering: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         });
@@ -165,16 +197,101 @@ impl Session {
         self.runs.lock().iter().map(|(run, live)| (*run, live.clone())).collect()
     }
 
+    /// Registers a durable task that this session runs from now on. If it still runs the task in an earlier epoch, which it
+    /// has lost, that is stopped.
+    pub(crate) fn begin_task(self: &Arc<Self>, task: StoredTaskId, name: &'static str, epoch: u64) -> RunningTask {
+        let token = CancellationToken::new();
+        let live = LiveTask { name, epoch, token: token.clone(), is_cancelled: false };
+        let former = self.tasks.lock().live.insert(task, live);
+        if let Some(former) = former {
+            catch_panic(|| former.token.cancel());
+        }
+        RunningTask { session: Arc::clone(self), task, epoch, token }
+    }
+
+    /// Stops a durable task for good. Returns whether this session runs it.
+    pub(crate) fn cancel_task(&self, task: StoredTaskId) -> bool {
+        let token = {
+            let mut tasks = self.tasks.lock();
+            let Some(live) = tasks.live.get_mut(&task) else { return false };
+            live.is_cancelled = true;
+            live.token.clone()
+        };
+        catch_panic(|| token.cancel());
+        true
+    }
+
+    /// Returns the number of durable tasks that this session runs, of each name.
+    pub(crate) fn running_tasks(&self) -> HashMap<&'static str, usize> {
+        let mut running = HashMap::new();
+        for live in self.tasks.lock().live.values() {
+            *running.entry(live.name).or_default() += 1;
+        }
+        running
+    }
+
+    /// Waits until this session runs no durable task.
+    pub(crate) async fn wait_for_tasks(&self) {
+        loop {
+            let mut ended = std::pin::pin!(self.task_ended.notified());
+            ended.as_mut().enable();
+            if self.tasks.lock().live.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Returns the durable tasks that were released because of a shutdown.
+    pub(crate) fn kept_tasks(&self) -> Vec<StoredTaskId> {
+        self.tasks.lock().kept.clone()
+    }
+
+    /// Stops the durable tasks of which a cancel is requested in the store, and releases those that the store ascribes to
+    /// this owner and that this process does not run: an answer of the store was lost, or the store was away for too long.
+    ///
+    /// The caller is the only one that claims, and none of its claims is under way.
+    pub(crate) async fn check_tasks(&self) -> Result<(), StoreError> {
+        let (owner, status) = (Some(self.owner()), Some(TaskStatus::Running));
+        let filter = StoredTaskFilter { status, owner, ..StoredTaskFilter::default() };
+        for row in self.store.tasks(filter).await? {
+            let id = row.task.id;
+            let is_live = self.tasks.lock().live.get(&id).is_some_and(|live| live.epoch == row.epoch);
+            if !is_live {
+                let released = self.store.release_task(ReleaseTask::new(id, row.epoch)).await;
+                if let Err(error) = released {
+                    catch_panic(|| tracing::debug!(task = %id, %error, "a task has changed before it was released"));
+                }
+            } else if row.cancel {
+                self.cancel_task(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether this owner may begin new work: less than two thirds of its lease have passed since it renewed it.
+    pub(crate) fn may_begin(&self) -> bool {
+        !self.store.capabilities().is_shared || self.renewed.lock().elapsed() < LEASE * 2 / 3
+    }
+
+    /// Renews the lease of a store of one process, which no thread renews.
+    pub(crate) async fn renew_unshared(&self) {
+        if !self.store.capabilities().is_shared {
+            self.renew().await;
+        }
+    }
+
     /// Renews the lease, or joins as another owner if the store has removed this one.
     async fn renew(&self) {
         let owner = self.owner();
         match self.store.renew(owner, LEASE).await {
-            Ok(()) => {}
+            Ok(()) => *self.renewed.lock() = std::time::Instant::now(),
             Err(error) if *error.kind() == StoreErrorKind::Fenced => {
                 let next = OwnerId::new();
                 match self.store.join(next, LEASE).await {
                     Ok(()) => {
                         *self.owner.lock() = next;
+                        *self.renewed.lock() = std::time::Instant::now();
                         catch_panic(|| {
                             tracing::warn!(
                                 %owner, %next,
@@ -191,7 +308,7 @@ impl Session {
 
     /// Cancels the runs of this session that other processes have marked. Returns the value for the next call.
     async fn see_cancels(&self, since: u64) -> Result<u64, StoreError> {
-        let now = self.store.changes(since, CANCEL_POLL).await?;
+        let now = self.store.changes(since, POLL).await?;
         if self.runs.lock().is_empty() {
             return Ok(now);
         }
@@ -235,7 +352,7 @@ async fn watch_cancels(session: Weak<Session>) {
         match seen {
             Ok(Ok(now)) => since = now,
             // A store that is away is asked again, and its panics are those of code of others.
-            Ok(Err(_)) | Err(_) => sleep(CANCEL_POLL).await,
+            Ok(Err(_)) | Err(_) => sleep(POLL).await,
         }
     }
 }
@@ -276,6 +393,41 @@ impl Drop for DrivenRun {
     fn drop(&mut self) {
         self.session.runs.lock().remove(&self.run);
         self.session.run_ended.notify_waiters();
+    }
+}
+
+/// A durable task that is registered with its session until this is dropped.
+#[derive(Debug)]
+pub(crate) struct RunningTask {
+    pub(crate) session: Arc<Session>,
+    task: StoredTaskId,
+    epoch: u64,
+    /// Cancelled when the task is to stop.
+    pub(crate) token: CancellationToken,
+}
+
+impl RunningTask {
+    /// Returns whether the task is to be cancelled, and not to run again.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        let tasks = self.session.tasks.lock();
+        tasks.live.get(&self.task).is_some_and(|live| live.epoch == self.epoch && live.is_cancelled)
+    }
+
+    /// Counts the task as one that runs again in another process, or after the next start.
+    pub(crate) fn keep(&self) {
+        self.session.tasks.lock().kept.push(self.task);
+    }
+}
+
+impl Drop for RunningTask {
+    fn drop(&mut self) {
+        let mut tasks = self.session.tasks.lock();
+        let is_own = tasks.live.get(&self.task).is_some_and(|live| live.epoch == self.epoch);
+        let former = if is_own { tasks.live.remove(&self.task) } else { None };
+        drop(tasks);
+        drop(former);
+        self.session.task_ended.notify_waiters();
+        self.session.room_freed.notify_one();
     }
 }
 

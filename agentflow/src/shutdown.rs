@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::{
     graph::outline::NestedManager,
     run::tracker::RunTracker,
+    store::StoredTaskId,
     task::{BackgroundTaskManager, CloseReport, MAX_PRINTED},
 };
 
@@ -90,6 +91,9 @@ pub struct ShutdownReport {
     pub tasks: CloseReport,
     /// The outcome of the background tasks of the graphs inside the app's that have task managers of their own.
     pub nested: Vec<NestedTasks>,
+    /// The durable tasks that were stopped and are kept in the store: their attempts were cut off, and they run again in another
+    /// process, or after the next start. In [`tasks`](Self::tasks) they count as cancelled or aborted.
+    pub kept_tasks: Vec<StoredTaskId>,
 }
 
 /// The outcome of the background tasks of a graph that is a node, and has a task manager of its own.
@@ -121,6 +125,9 @@ impl fmt::Display for ShutdownReport {
         )?;
         if !kept.is_empty() {
             write!(f, ", {} kept in the store", kept.len())?;
+        }
+        if !self.kept_tasks.is_empty() {
+            write!(f, ", {} durable tasks kept in the store", self.kept_tasks.len())?;
         }
         let nested = &self.nested[..self.nested.len().min(MAX_NESTED)];
         let is_cut = nested.len() < self.nested.len();
@@ -167,7 +174,7 @@ pub(crate) async fn shut_down(
     };
     let nested = join_all(nested.iter().map(close));
     let (tasks, nested, _) = tokio::join!(manager.close(left), nested, runs.wait_until_idle(grace));
-    ShutdownReport { elapsed: runs.time_to_down(started), runs: runs.report(), tasks, nested }
+    ShutdownReport { elapsed: runs.time_to_down(started), runs: runs.report(), tasks, nested, kept_tasks: Vec::new() }
 }
 
 /// Returns all managers of an app.

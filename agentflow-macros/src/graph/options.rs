@@ -31,7 +31,16 @@ pub(crate) const OF_EACH: Keys =
     Keys { owner: "`each`", known: &["max_parallel", "max_items", "label", "on_error"], others: &[] };
 pub(crate) const OF_GRAPH: Keys = Keys {
     owner: "`compile`",
-    known: &["services", "shutdown_timeout", "recursion_limit", "task_manager", "store", "on_commit"],
+    known: &[
+        "services",
+        "shutdown_timeout",
+        "recursion_limit",
+        "task_manager",
+        "store",
+        "task_workers",
+        "task_limits",
+        "on_commit",
+    ],
     others: &[],
 };
 

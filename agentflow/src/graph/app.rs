@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::timeout};
 
 use super::{
     options::CompileOptions,
@@ -11,26 +11,33 @@ use super::{
 };
 use crate::{
     carried::InputType,
+    panics::catch_panic,
     question::AnswerType,
     run::tracker::RunTracker,
     session::Session,
     shutdown::{ShutdownReport, shut_down},
     state::State,
     store::{Keeps, MemoryStore, StateCodec, Store, StoreError},
-    task::{BackgroundTaskManager, TaskRegistry},
+    task::{BackgroundTaskManager, TaskRegistry, WorkerState},
 };
+
+/// The longest time in which a shutdown releases the durable tasks that were stopped.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// Everything that belongs to one compiled graph.
 pub(crate) struct App<S: State, C> {
     pub(crate) name: Arc<str>,
     pub(crate) plan: Plan<S, C>,
     pub(super) outline: Outline,
-    pub(crate) services: C,
+    /// Shared with the durable tasks that run, which do not keep the app alive.
+    pub(crate) services: Arc<C>,
     /// The durable tasks that the app runs.
     pub(crate) tasks: TaskRegistry<C>,
     pub(crate) recursion_limit: usize,
     /// The recursion limit that the options set, which holds inside other graphs as well.
     pub(super) own_limit: Option<usize>,
+    /// The state of the worker that runs them.
+    pub(crate) worker: WorkerState,
     /// Shared with the runs that have a task of their own.
     pub(crate) runs: Arc<RunTracker>,
     pub(crate) manager: BackgroundTaskManager,
@@ -69,8 +76,9 @@ impl<S: State, C> App<S, C> {
             hash: outline.hash(),
             session: OnceCell::new(),
             outline,
-            services: options.services,
+            services: Arc::new(options.services),
             tasks,
+            worker: WorkerState::new(options.task_limits),
             runs: Arc::new(RunTracker::new()),
             manager,
             nested_managers,
@@ -141,9 +149,29 @@ impl<S: State, C> App<S, C> {
         nested.chain([&self.manager]).any(is_current)
     }
 
+    /// Returns whether the app runs no more durable tasks: it is shutting down, or its manager was closed.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.runs.is_draining() || self.manager.is_closing()
+    }
+
     pub(super) async fn shut_down(&self, bound: Duration) -> ShutdownReport {
-        let report = shut_down(&self.runs, &self.manager, &self.nested_managers, bound).await;
+        let mut report = shut_down(&self.runs, &self.manager, &self.nested_managers, bound).await;
+        let released = async {
+            // What was spawned is stored, the worker claims nothing more, and what it ran is released.
+            self.worker.wait_until_stored().await;
+            self.worker.stopped().await;
+            if let Some(session) = self.open_session() {
+                session.wait_for_tasks().await;
+            }
+        };
+        // A store that is away keeps no shutdown waiting: the lease runs out by itself.
+        if timeout(RELEASE, released).await.is_err() {
+            catch_panic(|| {
+                tracing::warn!("durable tasks were not released in time; they run again when the lease is over");
+            });
+        }
         if let Some(session) = self.open_session() {
+            report.kept_tasks = session.kept_tasks();
             session.close().await;
         }
         report

@@ -5,6 +5,7 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 use super::{app::App, builder::StateGraph, dot, error::BuildError, lower::lower, mermaid, options::CompileOptions};
 use crate::{
     config::RunConfig,
+    durable::StoreSink,
     run::{self, RunError, RunStream, invocation::Arrival},
     shutdown::ShutdownReport,
     state::State,
@@ -38,7 +39,11 @@ impl<S, C: Send + Sync + 'static, P: Persistence> StateGraph<S, C, P> {
         let name = self.name();
         let tasks = self.tasks.iter().map(|declared| declared.task).collect();
         let (plan, outline) = lower(self, options.store.is_some())?;
-        Ok(CompiledGraph { app: Arc::new(App::new(name, plan, outline, tasks, options)) })
+        let app = Arc::new(App::new(name, plan, outline, tasks, options));
+        if app.store.is_some() {
+            app.manager.set_durable_sink(Arc::new(StoreSink::new(&app)));
+        }
+        Ok(CompiledGraph { app })
     }
 }
 

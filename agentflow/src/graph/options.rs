@@ -5,7 +5,7 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 use crate::{
     retry::RetryPolicy,
     store::{Durable, InMemory, IntoStore, Store},
-    task::BackgroundTaskManager,
+    task::{BackgroundTaskManager, TaskLimits},
 };
 
 /// Options of a compiled graph; in `graph!` these are the keys of `compile { .. }`. Its key `on_commit` is
@@ -26,6 +26,7 @@ pub struct CompileOptions<C = (), P = InMemory> {
     pub(crate) recursion_limit: Option<usize>,
     pub(crate) task_manager: Option<BackgroundTaskManager>,
     pub(crate) store: Option<Arc<dyn Store>>,
+    pub(crate) task_limits: TaskLimits,
     persistence: PhantomData<fn() -> P>,
 }
 
@@ -39,6 +40,7 @@ impl CompileOptions {
             recursion_limit: None,
             task_manager: None,
             store: None,
+            task_limits: TaskLimits::default(),
             persistence: PhantomData,
         }
     }
@@ -59,6 +61,7 @@ impl<C, P> CompileOptions<C, P> {
             recursion_limit: self.recursion_limit,
             task_manager: self.task_manager,
             store: self.store,
+            task_limits: self.task_limits,
             persistence: PhantomData,
         }
     }
@@ -78,6 +81,7 @@ impl<C, P> CompileOptions<C, P> {
             recursion_limit: self.recursion_limit,
             task_manager: self.task_manager,
             store: Some(store.into_store()),
+            task_limits: self.task_limits,
             persistence: PhantomData,
         }
     }
@@ -106,6 +110,27 @@ impl<C, P> CompileOptions<C, P> {
     /// drains and closes it too; without this option, they spawn in the manager of the outer app.
     pub fn task_manager(mut self, manager: BackgroundTaskManager) -> Self {
         self.task_manager = Some(manager);
+        self
+    }
+
+    /// Sets how many durable tasks this process runs at a time. The default is 64. With zero it runs none, and fires no
+    /// schedules: it leaves the tasks that it spawns to other processes.
+    pub fn task_workers(mut self, count: usize) -> Self {
+        self.task_limits.all = count;
+        self
+    }
+
+    /// Sets how many durable tasks of a name this process runs at a time: pairs of the name of a task and a number. A name
+    /// that is at its limit blocks no other one.
+    ///
+    /// ```
+    /// use agentflow::CompileOptions;
+    ///
+    /// let options = CompileOptions::new().task_workers(100).task_limits([("deliver", 4)]);
+    /// # let _ = options;
+    /// ```
+    pub fn task_limits<N: Into<Arc<str>>>(mut self, limits: impl IntoIterator<Item = (N, usize)>) -> Self {
+        self.task_limits.named.extend(limits.into_iter().map(|(name, limit)| (name.into(), limit)));
         self
     }
 }

@@ -18,7 +18,7 @@ use super::{
     last_node::LastNode,
     metrics::{self, RunMeter},
     progress::Progress,
-    scope::{PathScope, RunContext},
+    scope::{PathScope, RunContext, Storing},
     tracker::{RunGuard, RunTracker},
 };
 use crate::{
@@ -28,7 +28,8 @@ use crate::{
     run_id::RunId,
     span::GuardedSpan,
     state::State,
-    task::RunTasks,
+    store::{StoreError, StoreErrorKind},
+    task::{RunTasks, SpawnError},
 };
 
 /// A run that has not begun, with the decision of the app to accept it or not.
@@ -210,12 +211,22 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
         tasks: &tasks.0,
         recorder: progress.recorder.as_deref(),
         resume: progress.resume.as_ref(),
+        storing: Storing::default(),
     };
     let scope = PathScope::new(&context);
     let ended = {
         let commit = &progress.commit;
         let walk = pin!(Some(walk(&app.plan, &app.services, &scope, state, commit, Some(progress), arrival)));
         app.runs.polling(interruptible(walk, signals)).await
+    };
+    // The tasks of committed steps are stored however the run has ended, and its end is given after that.
+    let ended = match (context.storing.wait().await, ended) {
+        (Err(error), Ended::Completed(Ok(()))) => Ended::Completed(Err(Failure::committed(not_stored(error)))),
+        (Err(error), ended) => {
+            catch_panic(|| tracing::error!(%error, "the durable tasks of a step are not stored"));
+            ended
+        }
+        (Ok(()), ended) => ended,
     };
     if !matches!(ended, Ended::Completed(Ok(()))) {
         // The token is cancelled before the tasks are waited for, because one of them may wait for it.
@@ -240,6 +251,14 @@ async fn walk_through<S: State, C: Send + Sync + 'static>(
     };
     meter.ended(ended.as_ref().err().map(|failure| &failure.kind));
     ended
+}
+
+/// Returns the error of a run that reached its end, and whose durable tasks are not stored.
+fn not_stored(error: SpawnError) -> RunErrorKind {
+    match error {
+        SpawnError::NotStored { kind, .. } => RunErrorKind::Store(StoreError::new("enqueue", kind)),
+        other => RunErrorKind::Store(StoreError::new("enqueue", StoreErrorKind::Other).with_source(other)),
+    }
 }
 
 /// The tasks that are bound to the run. When the run ends or is dropped, the tasks that must end with it are cancelled.

@@ -83,6 +83,8 @@ pub(crate) struct EndedStep<'a> {
     pub(crate) state: &'a Carried,
     /// The number of steps that the run has made.
     pub(crate) steps: usize,
+    /// The durable tasks that the step has spawned.
+    pub(crate) tasks: Vec<NewTask>,
 }
 
 /// The step that follows another one.

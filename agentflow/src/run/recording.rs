@@ -61,8 +61,9 @@ async fn record_with<S: State, C>(
         }
     };
     let node = scope.path(&step.name).into_owned();
+    let tasks = scope.outbox.take();
     // Boxed by the recorder: the future of a run without a thread is no larger for this.
-    let written = recorder.record(EndedStep { node, next, state, steps: scope.steps() }).await;
+    let written = recorder.record(EndedStep { node, next, state, steps: scope.steps(), tasks }).await;
     if let Some(resume) = scope.run.resume {
         resume.reach(scope.run.id, scope.steps() as u64 + 1);
     }

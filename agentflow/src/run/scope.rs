@@ -2,11 +2,14 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
+
+use futures_util::future::{BoxFuture, join_all};
 
 use super::{
     error::{Failure, NodeFailure, RunErrorKind},
@@ -23,9 +26,9 @@ use crate::{
     config::RunConfig,
     error::NodeError,
     run_id::RunId,
-    store::NewTask,
+    store::{NewTask, StoredTaskId},
     sync::Mutex,
-    task::{AttemptOutbox, BackgroundTaskManager, RunTasks},
+    task::{AttemptOutbox, BackgroundTaskManager, RunTasks, SpawnError},
 };
 
 /// The data that all nodes of a run share.
@@ -47,6 +50,8 @@ pub(crate) struct RunContext<'a> {
     pub(crate) recorder: Option<&'a dyn Recorder>,
     /// The step at which the run goes on, if it does not begin at the start.
     pub(crate) resume: Option<&'a ResumeSlot>,
+    /// The durable tasks that are being stored, in a run that is not recorded.
+    pub(crate) storing: Storing,
 }
 
 /// The data that the nodes on one path of a run share. A run is one path; each branch of a group is a path of its own.
@@ -325,14 +330,13 @@ impl<'a> PathScope<'a> {
         self.run.sink.writer(|| Arc::clone(path.name()), &self.outer)
     }
 
-    /// Hands the durable tasks of the path to the app, because the steps that spawned them are committed.
+    /// Hands the durable tasks of the path to the app, because the steps that spawned them are committed. The end of the run
+    /// waits until they are stored.
     #[inline]
     pub(crate) fn commit_outbox(&self) {
         let spawned = self.outbox.take();
-        if let (false, Some(sink)) = (spawned.is_empty(), self.run.manager.durable_sink())
-            && let Err(error) = sink.spawn(spawned)
-        {
-            tracing::error!(%error, "the durable tasks of a step were not stored");
+        if let (false, Some(sink)) = (spawned.is_empty(), self.run.manager.durable_sink()) {
+            self.run.storing.push(sink.store(spawned));
         }
     }
 
@@ -345,6 +349,36 @@ impl<'a> PathScope<'a> {
             None => manager,
             Some(after) => manager.with_outbox(outbox.open(after)),
         }
+    }
+}
+
+/// Durable tasks of committed steps that are being stored.
+#[derive(Default)]
+pub(crate) struct Storing(OnceLock<Mutex<Vec<StoredTasks>>>);
+
+/// A future that waits until durable tasks are stored.
+type StoredTasks = BoxFuture<'static, Result<Vec<StoredTaskId>, SpawnError>>;
+
+impl Storing {
+    fn push(&self, stored: StoredTasks) {
+        self.0.get_or_init(Mutex::default).lock().push(stored);
+    }
+
+    /// Waits until all of them are stored. Without durable tasks there is nothing to wait for.
+    ///
+    /// # Errors
+    ///
+    /// The first error, when each of them is stored or has failed.
+    pub(crate) async fn wait(&self) -> Result<(), SpawnError> {
+        let Some(storing) = self.0.get() else { return Ok(()) };
+        let storing = std::mem::take(&mut *storing.lock());
+        join_all(storing).await.into_iter().try_for_each(|stored| stored.map(drop))
+    }
+}
+
+impl fmt::Debug for Storing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Storing").finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{any::Any, error::Error, fmt::Write, sync::Arc, time::Duration};
 
 use super::outcome::{TaskOutcome, TimeoutKind};
-use crate::panics::{guarded_text, panic_message};
+use crate::{
+    panics::{guarded_text, panic_message},
+    store::{StoreError, StoreErrorKind},
+};
 
 /// The reason why a task was not spawned. Its future was dropped without being polled; a durable task was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +61,15 @@ pub enum SpawnError {
         /// The name of the task.
         task: &'static str,
     },
+    /// The store did not take the durable task. It may be stored all the same, if the store's answer was lost.
+    #[error("the durable task is not stored: {reason}")]
+    #[non_exhaustive]
+    NotStored {
+        /// The kind of the store's error.
+        kind: StoreErrorKind,
+        /// The text of the store's error.
+        reason: Box<str>,
+    },
 }
 
 impl SpawnError {
@@ -74,7 +86,13 @@ impl SpawnError {
             Self::Unregistered { .. } => "unregistered",
             Self::UnstorableArgs { .. } => "unstorable_args",
             Self::RetryPredicate { .. } => "retry_predicate",
+            Self::NotStored { .. } => "not_stored",
         }
+    }
+
+    /// Creates the error of a task that the store did not take.
+    pub(crate) fn not_stored(error: &StoreError) -> Self {
+        Self::NotStored { kind: error.kind().clone(), reason: error.to_string().into() }
     }
 }
 
@@ -131,7 +149,7 @@ impl TaskError {
     }
 
     /// Returns the message of the error or panic, with its sources, as one line; `None` for all other outcomes.
-    pub(super) fn text(&self) -> Option<Arc<str>> {
+    pub(crate) fn text(&self) -> Option<Arc<str>> {
         let source = match self {
             Self::Failed(source) => source,
             Self::Panicked { message } => return Some(message.as_str().into()),

@@ -17,7 +17,7 @@ use super::{
     options::TaskManagerOptions,
     origin::TaskOrigin,
     output::TaskOutput,
-    registry::{ABORT_MARGIN, Registry, State, admission::Spawner},
+    registry::{ABORT_MARGIN, ManagerPhase, Registry, State, admission::Spawner},
     report::{CancelReport, CloseReport, WaitTimeout},
     stats::TaskStats,
 };
@@ -698,6 +698,11 @@ impl BackgroundTaskManager {
     pub(crate) async fn wait_until_idle(&self, deadline: Option<Instant>) -> bool {
         let except = self.current_and_ancestors();
         self.registry.wait_for(&Selection::All, &except, deadline).await
+    }
+
+    /// Returns whether the manager is draining or closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.registry.lock().phase != ManagerPhase::Open
     }
 
     /// Returns whether both have the same tasks.

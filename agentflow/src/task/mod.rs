@@ -60,9 +60,11 @@ pub use builder::TaskBuilder;
 #[cfg(feature = "schedule")]
 pub use calendar::{Calendar, InvalidCalendar};
 pub use context::TaskContext;
-pub(crate) use durable::AttemptOutbox;
 #[doc(hidden)]
 pub use durable::DurableSink;
+#[cfg(feature = "schedule")]
+pub(crate) use durable::RegisteredSchedule;
+pub(crate) use durable::{AttemptOutbox, Batch, TaskLimits, WorkerState};
 pub use durable::{
     DurableTaskBuilder, DurableTaskContext, RegisteredTask, RunTask, Task, TaskArgs, TaskAttempt, TaskPolicy,
     TaskRegistry, UndecodableArgs,

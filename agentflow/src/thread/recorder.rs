@@ -295,13 +295,14 @@ impl<S: State> ThreadRecorder<S> {
     }
 
     async fn record_step(&self, step: EndedStep<'_>) -> Result<(), RunErrorKind> {
-        let EndedStep { node, next, state, steps } = step;
+        let EndedStep { node, next, state, steps, tasks } = step;
         let Some(state) = state.downcast_ref::<S>() else { return Ok(()) };
         let unwritable =
             |error: ThreadError| RunErrorKind::Unwritable { node: Arc::clone(&node), error: error.to_string() };
         let (values, json) = self.new_values(state).map_err(unwritable)?;
         let mut commit = self.new_commit();
         commit.steps = steps as u64;
+        commit.tasks = tasks;
         self.end_questions(&mut commit);
         commit.clears = self.branches.end().await;
         *self.group.lock() = None;

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     config::RunConfig,
+    durable::start_worker,
     graph::{CompiledGraph, app::App},
     panics::catch_panic,
     run::{RunId, event_channel::Sink, lifecycle::NewRun},
@@ -50,7 +51,8 @@ pub struct RecoveryReport {
 
 impl<S: State + Default, C: Send + Sync + 'static> CompiledGraph<S, C> {
     /// Takes over the runs of this graph that earlier processes have left unfinished, and goes on with them in the
-    /// background; the same for those of processes that die later, until the app is closed. Call it once, at the start.
+    /// background; the same for those of processes that die later, until the app is closed. It also starts the worker that runs
+    /// durable tasks. Call it once, at the start.
     ///
     /// Each goes on from its last commit: the node that was cut off runs again, with the same
     /// step id. A run at which several processes have died is resumed alone, and fails for good (`Poison`) if that one dies
@@ -68,6 +70,7 @@ impl<S: State + Default, C: Send + Sync + 'static> CompiledGraph<S, C> {
         let session = app.session().await?;
         let mut recovery = Recovery { left: Vec::new() };
         let report = recovery.pass(app, &session).await?;
+        start_worker(app);
         if !session.starts_recovery() {
             return Ok(report);
         }

@@ -92,8 +92,9 @@ impl<'m, T> DurableTaskBuilder<'m, T> {
         }
     }
 
-    /// Limits how long the task may take, counted from its first claim by a worker, with all its attempts and the pauses
-    /// between them. The time passes only while a live process has the task.
+    /// Limits how long the task may take, counted from its first claim by a worker, with all its attempts. The time passes
+    /// only while a live process runs the task: neither a pause between two attempts nor an outage uses it up. A task whose
+    /// time is over has failed, whatever its retries.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.policy.set_timeout(timeout);
         self
@@ -172,8 +173,11 @@ impl<'m, T> DurableTaskBuilder<'m, T> {
     /// Spawns the task, and returns its id.
     ///
     /// A node's task is stored together with the node's result, and starts after it: a task of an attempt that fails, of a
-    /// branch of `any` that does not win, or of a node that asks a question never existed. A task that is spawned outside
-    /// of a node, or by what a node has started, is stored at once.
+    /// branch of `any` that does not win, or of a node that asks a question never existed.
+    ///
+    /// A task that is spawned outside of a node, or by what a node has started, is stored in the background, in a
+    /// transaction of its own; if the store fails for 30 s, the task is gone, and an error is logged. Use
+    /// [`spawn_stored`](Self::spawn_stored) there to learn when it is stored.
     ///
     /// # Errors
     ///
@@ -188,6 +192,57 @@ impl<'m, T> DurableTaskBuilder<'m, T> {
             sink.spawn(vec![task]).map(|()| id)
         });
         spawned.map_err(|why| registry.reject(name, why))
+    }
+
+    /// Spawns the task as [`spawn`](Self::spawn) does, and waits until it is stored: from then on, it outlives the process.
+    /// Returns its id, or that of the task which stands for it, because it has the same [key](Self::key).
+    ///
+    /// In a node there is nothing to wait for: the task is stored with the node's result, by which its key is resolved too.
+    ///
+    /// ```
+    /// use agentflow::{AgentState, graph, node, store::MemoryStore, task};
+    ///
+    /// #[task]
+    /// async fn greet(args: String) {
+    ///     println!("hello {args}");
+    /// }
+    ///
+    /// #[node]
+    /// async fn answer(_state: &mut AgentState) {}
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let app = graph! {
+    ///     name = "greeter";
+    ///     answer -> END;
+    ///     tasks { greet }
+    ///     compile { store: MemoryStore::new() }
+    /// };
+    /// let id = app.task_manager().create_durable_task::<greet>("ada".to_owned()).spawn_stored().await?;
+    /// let ended = app.tasks().wait(id).await?.expect("the task is stored");
+    /// assert!(ended.status.has_ended());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`spawn`](Self::spawn), and [`SpawnError::NotStored`] if the store fails for 30 s, or with an error that does not
+    /// pass.
+    ///
+    /// # Cancel safety
+    ///
+    /// The task is stored in the background if the future is dropped after its first poll.
+    pub async fn spawn_stored(self) -> Result<StoredTaskId, SpawnError> {
+        let (registry, name) = (self.spawner.registry, self.name);
+        let stored = match self.into_task() {
+            Ok((task, sink)) => {
+                let id = task.id;
+                sink.store(vec![task]).await.map(|ids| ids.first().copied().unwrap_or(id))
+            }
+            Err(why) => Err(why),
+        };
+        stored.map_err(|why| registry.reject(name, why))
     }
 
     /// Checks the task, and returns it as it is to be stored, with its destination.

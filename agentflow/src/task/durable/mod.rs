@@ -10,6 +10,9 @@ mod outbox;
 mod policy;
 mod registry;
 mod run_task;
+#[cfg(feature = "schedule")]
+mod schedule;
+mod worker_state;
 
 pub(super) use builder::DurableSpawner;
 pub use builder::DurableTaskBuilder;
@@ -20,3 +23,6 @@ pub use outbox::DurableSink;
 pub use policy::TaskPolicy;
 pub use registry::{RegisteredTask, TaskRegistry, UndecodableArgs};
 pub use run_task::RunTask;
+#[cfg(feature = "schedule")]
+pub(crate) use schedule::RegisteredSchedule;
+pub(crate) use worker_state::{Batch, TaskLimits, WorkerState};

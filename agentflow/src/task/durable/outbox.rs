@@ -2,10 +2,17 @@
 
 use std::{
     fmt,
+    future::ready,
     sync::{Arc, OnceLock},
 };
 
-use crate::{store::NewTask, sync::Mutex, task::SpawnError};
+use futures_util::future::BoxFuture;
+
+use crate::{
+    store::{NewTask, StoredTaskId},
+    sync::Mutex,
+    task::SpawnError,
+};
 
 /// The destination of the durable tasks that are spawned through a manager.
 pub trait DurableSink: Send + Sync {
@@ -22,6 +29,17 @@ pub trait DurableSink: Send + Sync {
     ///
     /// [`SpawnError`] if they are not stored.
     fn spawn(&self, tasks: Vec<NewTask>) -> Result<(), SpawnError>;
+
+    /// Takes tasks as [`spawn`](Self::spawn) does. The future, which may be dropped, waits until they are stored, and returns
+    /// their ids: of a task that was not made because of its key, that of the task which stands for it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError`] if they are not stored.
+    fn store(&self, tasks: Vec<NewTask>) -> BoxFuture<'static, Result<Vec<StoredTaskId>, SpawnError>> {
+        let ids = tasks.iter().map(|task| task.id).collect();
+        Box::pin(ready(self.spawn(tasks).map(|()| ids)))
+    }
 }
 
 /// The durable tasks that one attempt has spawned. They are stored with the attempt's result, or never.
@@ -60,6 +78,14 @@ impl DurableSink for Outbox {
     fn spawn(&self, spawned: Vec<NewTask>) -> Result<(), SpawnError> {
         // The lock is released before the other destination is called.
         self.extend(spawned).map_or(Ok(()), |late| self.after.spawn(late))
+    }
+
+    fn store(&self, spawned: Vec<NewTask>) -> BoxFuture<'static, Result<Vec<StoredTaskId>, SpawnError>> {
+        let ids = spawned.iter().map(|task| task.id).collect();
+        match self.extend(spawned) {
+            None => Box::pin(ready(Ok(ids))),
+            Some(late) => self.after.store(late),
+        }
     }
 }
 

@@ -26,19 +26,19 @@ fn is_default(retry: &StoredRetry) -> bool {
 }
 
 impl TaskPolicy {
-    pub(super) fn set_retry(&mut self, retry: StoredRetry) {
+    pub(crate) fn set_retry(&mut self, retry: StoredRetry) {
         self.retry = retry;
     }
 
-    pub(super) fn set_timeout(&mut self, timeout: Duration) {
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = Some(timeout);
     }
 
-    pub(super) fn set_attempt_timeout(&mut self, timeout: Duration) {
+    pub(crate) fn set_attempt_timeout(&mut self, timeout: Duration) {
         self.attempt_timeout = Some(timeout);
     }
 
-    pub(super) fn set_context(&mut self, key: Cow<'static, str>, value: Value) {
+    pub(crate) fn set_context(&mut self, key: Cow<'static, str>, value: Value) {
         self.context.insert(key.into_owned(), value);
     }
 

@@ -30,13 +30,14 @@ type Run<C> = for<'a> fn(&[u8], TaskAttempt<'a, C>) -> Result<AttemptFuture<'a>,
 pub struct RegisteredTask<C> {
     name: &'static str,
     run: Run<C>,
+    check_args: fn(&[u8]) -> Result<(), UndecodableArgs>,
 }
 
 impl<C: Sync> RegisteredTask<C> {
     /// Returns the entry of a task.
     #[must_use]
     pub const fn of<T: RunTask<C>>() -> Self {
-        Self { name: T::NAME, run: run::<T, C> }
+        Self { name: T::NAME, run: run::<T, C>, check_args: |args| decode::<T>(args).map(drop) }
     }
 
     /// Decodes the stored arguments and returns the future of an attempt.
@@ -55,15 +56,26 @@ impl<C> RegisteredTask<C> {
     pub const fn name(&self) -> &'static str {
         self.name
     }
+
+    /// Fails if the stored arguments cannot be decoded.
+    ///
+    /// # Errors
+    ///
+    /// [`UndecodableArgs`] if the arguments are of another form.
+    pub fn check_args(&self, args: &[u8]) -> Result<(), UndecodableArgs> {
+        (self.check_args)(args)
+    }
+}
+
+fn decode<T: Task>(args: &[u8]) -> Result<T::Args, UndecodableArgs> {
+    serde_json::from_slice(args).map_err(|source| UndecodableArgs { task: T::NAME, source })
 }
 
 fn run<'a, T: RunTask<C>, C: Sync>(
     args: &[u8],
     attempt: TaskAttempt<'a, C>,
 ) -> Result<AttemptFuture<'a>, UndecodableArgs> {
-    let args = serde_json::from_slice::<<T as Task>::Args>(args);
-    let args = args.map_err(|source| UndecodableArgs { task: T::NAME, source })?;
-    Ok(Box::pin(T::run(args, attempt)))
+    Ok(Box::pin(T::run(decode::<T>(args)?, attempt)))
 }
 
 impl<C> Clone for RegisteredTask<C> {
@@ -94,6 +106,12 @@ impl<C> TaskRegistry<C> {
     #[doc(hidden)]
     pub fn check(&self, task: &'static str) -> Result<(), SpawnError> {
         if self.0.contains_key(task) { Ok(()) } else { Err(SpawnError::Unregistered { task }) }
+    }
+
+    /// Returns whether the app runs no durable task.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Returns the names, sorted.

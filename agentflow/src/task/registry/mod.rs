@@ -22,8 +22,8 @@ use std::{
 };
 
 use event_buffer::Delivery;
-pub(super) use state::State;
 use state::is_beside;
+pub(super) use state::{ManagerPhase, State};
 use tokio::time::Instant;
 
 use super::{

@@ -8,6 +8,9 @@ mod agents_from_config {}
 #[doc = include_str!("../../docs/debounce.md")]
 mod debounce {}
 
+#[doc = include_str!("../../docs/durable-tasks.md")]
+mod durable_tasks {}
+
 #[doc = include_str!("../../docs/errors.md")]
 mod errors {}
 

@@ -11,6 +11,9 @@ mod debounce {}
 #[doc = include_str!("../../docs/durable-tasks.md")]
 mod durable_tasks {}
 
+#[doc = include_str!("../../docs/durability.md")]
+mod durability {}
+
 #[doc = include_str!("../../docs/errors.md")]
 mod errors {}
 

@@ -32,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(1);
 /// The number of threads that read. A long history on one of them does not delay the reads of others.
 const READERS: usize = 2;
 
-/// What the threads of a store share with its handles.
+/// The state that the threads of a store share with its handles.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) owners: Owners,
@@ -203,7 +203,7 @@ struct Writer {
     next: Option<Message>,
     /// The version of the file at the last look.
     version: i64,
-    /// Whether something was written since the log was truncated.
+    /// True if something was written since the log was truncated.
     has_log: bool,
 }
 

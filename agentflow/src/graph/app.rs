@@ -1,7 +1,8 @@
 //! [`App`]: everything that belongs to one compiled graph.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{sync::OnceCell, time::timeout};
 
 use super::{
@@ -164,8 +165,11 @@ impl<S: State, C> App<S, C> {
                 session.wait_for_tasks().await;
             }
         };
-        // A store that is away keeps no shutdown waiting: the lease runs out by itself.
-        if timeout(RELEASE, released).await.is_err() {
+        let mut released = pin!(released);
+        // Without durable tasks there is nothing to wait for, and no timer is needed. A store that is away keeps no shutdown
+        // waiting: the lease runs out by itself.
+        let is_released = released.as_mut().now_or_never().is_some();
+        if !is_released && timeout(RELEASE, released).await.is_err() {
             catch_panic(|| {
                 tracing::warn!("durable tasks were not released in time; they run again when the lease is over");
             });

@@ -274,9 +274,10 @@ impl Session {
         !self.store.capabilities().is_shared || self.renewed.lock().elapsed() < LEASE * 2 / 3
     }
 
-    /// Renews the lease of a store of one process, which no thread renews.
-    pub(crate) async fn renew_unshared(&self) {
-        if !self.store.capabilities().is_shared {
+    /// Renews the lease in a store that is not durable: its clock may be one that a test moves, and which the thread that renews
+    /// does not follow.
+    pub(crate) async fn renew_in_memory(&self) {
+        if !self.store.capabilities().is_durable {
             self.renew().await;
         }
     }

@@ -118,7 +118,7 @@ impl Worker {
         if app.is_stopping() {
             return Ok(None);
         }
-        session.renew_unshared().await;
+        session.renew_in_memory().await;
         self.tidy(&session).await?;
         #[cfg(feature = "schedule")]
         let wait = self.schedules.fire_due(app, &session).await?;

@@ -106,7 +106,7 @@ pub enum Synchronous {
     /// A power loss may take the newest commits away. What is left is consistent.
     #[default]
     Normal,
-    /// What was acknowledged survives a power loss.
+    /// Acknowledged writes survive a power loss.
     Full,
 }
 

@@ -139,6 +139,7 @@ async fn reports_have_all_their_fields() {
             "elapsed": 5.0, "unfinished": unfinished, "still_running": [], "outcomes": report.tasks.outcomes,
         },
         "nested": [],
+        "kept_tasks": [],
     });
     assert_eq!(to_json(&report), expected);
 

@@ -1,7 +1,7 @@
 use agentflow::{AgentState, graph, node, task};
 
 #[task]
-async fn deliver(args: Outgoing) -> Result<(), Failed> {
+async fn deliver(args: Outgoing) -> Result<(), std::io::Error> {
     drop(args);
     Ok(())
 }

@@ -9,7 +9,7 @@ async fn deliver(args: Outgoing) -> Result<(), std::io::Error> {
 #[node]
 async fn send(_state: &mut AgentState) {}
 
-// The two unknown types are reported once each, in the signature.
+// The unknown type is reported once, in the signature.
 fn main() {
     let _ = graph! { send -> END; tasks { deliver } };
 }

@@ -50,9 +50,11 @@
 //! |---|---|
 //! | [`graph`](mod@graph) | [`StateGraph`], [`CompiledGraph`], their options and errors; [`Node`](graph::Node) for nodes written by hand |
 //! | [`run`] | [`RunConfig`], [`RunError`], and the events of a [`RunStream`](run::RunStream) |
-//! | [`task`] | [`BackgroundTaskManager`], with a graph or without one |
+//! | [`task`](mod@task) | [`BackgroundTaskManager`], with a graph or without one |
 //! | [`state`] | [`State`](trait@State) and its updates |
 //! | [`message`] | [`AgentState`] and the [`Message`]s of a conversation |
+//! | [`thread`] | [`Thread`](thread::Thread), a conversation or case that outlives its runs, and, in a store, the process |
+//! | [`store`] | the stores of threads and durable tasks, and the interface of one |
 //! | [`question`] | [`Ask`], the result of a node that asks, and a question for the approval of tool calls |
 //! | [`store`] | [`Store`](store::Store), where a graph keeps what outlives the process |
 //! | [`error`] | [`NodeError`], and the errors of panics, timeouts, missing arms and values that a store cannot keep |

@@ -1,7 +1,7 @@
 //! Threads: conversations and cases that outlive a run, and, in a store, the process.
 //!
 //! A [`Thread`] is a named tree of checkpoints. Each run on it begins where the last one ended, and each step of a run is
-//! committed before the next one begins. [`CompiledGraph::thread`] returns one. Without a store the threads are kept in
+//! committed before the next one begins. [`CompiledGraph::thread`](crate::CompiledGraph::thread) returns one. Without a store the threads are kept in
 //! memory.
 //!
 //! ```

@@ -153,7 +153,6 @@ pub struct EditedAction {
 
 /// A tool call with the decision on it.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum DecidedCall {
     /// The call may be made. Its name and arguments are those of the person, if the call was edited.
     Approved(ToolCall),

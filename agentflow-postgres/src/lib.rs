@@ -29,7 +29,7 @@
 //!
 //! # Losses
 //!
-//! What was acknowledged survives as the server was told to keep it: with `synchronous_commit = off`, and in a failover to
+//! Acknowledged writes survive as the server was told to keep them: with `synchronous_commit = off`, and in a failover to
 //! an asynchronous replica, the newest commits may be gone.
 
 mod checkpoints;

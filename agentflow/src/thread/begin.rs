@@ -345,25 +345,14 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
             prepared.answered.push((*question, Arc::clone(&row.asked.node)));
             prepared.answers.push((Arc::clone(&row.asked.node), decoded));
         }
-        for row in &questions {
-            let is_given = answers.iter().any(|(question, _)| *question == row.asked.id);
-            match row.status {
-                // A branch that was answered before ends with the group, or runs again with its answer.
-                QuestionStatus::Answered if prepared.position.has_asked(row) => {
-                    prepared.answers.push((Arc::clone(&row.asked.node), self.stored_answer(row)?));
-                    prepared.answered.push((row.asked.id, Arc::clone(&row.asked.node)));
-                }
-                QuestionStatus::Open if !is_given => {
-                    prepared.replaced.push((row.asked.id, Arc::clone(&row.asked.node)));
-                }
-                _ => {}
+        for row in questions.iter().filter(|row| row.status == QuestionStatus::Open) {
+            if !answers.iter().any(|(question, _)| *question == row.asked.id) {
+                prepared.replaced.push((row.asked.id, Arc::clone(&row.asked.node)));
             }
         }
         Ok(prepared)
     }
 
-    /// Returns the progress of the step at the head. That of another version of the graph is of no use: its branches have
-    /// other names, so that the group starts again.
     /// Adds the progress of the step, and the answers to it, once nobody else can change them: a run that answers one of
     /// several questions leaves the head as it is, so that it may have been there since the preparation.
     async fn brought_up_to_date(
@@ -383,6 +372,8 @@ impl<S: State + Default, C> Preparer<'_, S, C> {
         Ok(prepared)
     }
 
+    /// Returns the progress of the step at the head. That of another version of the graph is of no use: its branches have
+    /// other names, so that the group starts again.
     async fn progress(&self, thread: &ThreadId, is_same_graph: bool) -> Result<Vec<ProgressRecord>, ThreadError> {
         let progress = patiently(|| self.session.store.progress(thread)).await?;
         Ok(if is_same_graph { progress } else { discarded(thread, &progress) })
